@@ -1,0 +1,38 @@
+# `make help` lists the targets; it is made from the comments behind them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint drills figure table clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.done ## Make .venv with everything pinned (about 6 GB, a few minutes the first time)
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: install Python 3.11 or newer, or run make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python has no venv module: apt-get install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+run: setup ## Train a 2:4-sparse ViT-S on the bundled digits (about 6 minutes on 2 cores)
+	$(BIN)/python run.py method=srste sparsity=2:4 model=vit_s
+
+lint: setup ## Format and lint checks, and types of the torch-free core
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup lint ## Everything CI runs: lint, types, tests, coverage
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term -m "not slow and not gpu"
+
+test-slow: setup ## The tests that take minutes, and the nightly drills
+	$(BIN)/python -m pytest -m slow
+
+clean: ## Remove what was built (keeps runs/)
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage*

@@ -1,0 +1,70 @@
+"""The Hydra application behind `run.py`: look at the overrides first, then let Hydra compose and launch."""
+
+from __future__ import annotations
+
+import sys
+
+from sparselab.cli.run import guarded
+from sparselab.spec.compose import CONFIGS, check_overrides
+from sparselab.spec.faults import Refused, refuse
+
+
+def main(argv: list[str]) -> int:
+    """Run one cell, or with ``-m`` a sweep. Returns the exit code."""
+    debug = "debug=true" in argv
+    if any(flag in argv for flag in ("--help", "-h", "--hydra-help", "--info", "--cfg", "-c", "--version")):
+        return _hydra(argv)
+    return guarded(lambda: _run(argv), debug)
+
+
+def _run(argv: list[str]) -> int:
+    from sparselab.cli.run import run_cell
+    from sparselab.spec.compose import compose
+
+    overrides, search_path, sweep = _arguments(argv)
+    check_overrides(overrides, search_path, sweep)
+    if sweep:
+        return _hydra(argv)
+    if any(text.startswith("paper=") for text in overrides):
+        refuse("paper", "names a whole table", "add -m: python run.py -m paper=… tier=cpu")
+    return run_cell(compose(overrides, search_path), [o for o in overrides if not o.startswith(("force=", "debug="))])
+
+
+def _arguments(argv: list[str]) -> tuple[list[str], str | None, bool]:
+    """(overrides, --config-dir, sweep); Refused for a flag that is not understood."""
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    try:
+        known, unknown = parser.parse_known_intermixed_args(argv)
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise Refused([]) from error
+    for flag in unknown:
+        refuse(flag, "no such flag", "flags are -m, --config-dir and --help; settings are key=value")
+    return known.overrides, known.config_dir, known.multirun
+
+
+def _hydra(argv: list[str]) -> int:
+    """Hydra's own application: help, printing a config, and sweeps."""
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+
+    code = 0
+
+    @hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
+    def application(config: DictConfig) -> None:
+        nonlocal code
+        from hydra.core.hydra_config import HydraConfig
+
+        from sparselab.cli.run import run_cell
+
+        tree = OmegaConf.to_container(config, resolve=True)
+        overrides = list(HydraConfig.get().overrides.task)
+        code = max(code, guarded(lambda: run_cell(tree, overrides), tree["debug"]))
+
+    sys.argv = [sys.argv[0], *argv]
+    application()
+    return code

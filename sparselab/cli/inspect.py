@@ -1,0 +1,269 @@
+"""``sparselab inspect``: what is really sparse in a file, and whether it is what the run claims."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselab.sparsity.layout import AXES, grouped
+from sparselab.spec.faults import Refused, refuse
+from sparselab.spec.sparsity import Sparsity
+from sparselab.store import record as records
+from sparselab.store import tensors
+from sparselab.store.atomic import shown
+from sparselab.store.export import MASKS, MODEL
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+GROUPS = (2, 4, 8, 16, 32)  # the M that are looked for
+_WIDTH = 200  # columns of a table that goes to a file or a pipe
+
+
+@dataclass
+class Row:
+    """One tensor of at least two dimensions. ``broken`` says what is claimed of it and is not so."""
+
+    name: str
+    shape: tuple[int, ...]
+    nonzero: int
+    size: int
+    along: dict[str, str]
+    zero_channels: dict[str, int]
+    mask: str = ""
+    requested: str = ""
+    broken: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """A whole file: its tensors of two dimensions and more, and the count of all parameters."""
+
+    path: Path
+    rows: list[Row] = field(default_factory=list)
+    parameters: int = 0
+    nonzero: int = 0
+    record: Mapping[str, Any] | None = None
+    broken: list[str] = field(default_factory=list)
+
+
+def inspect(path: str, layers: bool) -> int:
+    """Print the table of a safetensors file or a run folder.
+
+    layers: show dense tensors as well; otherwise they are one line together.
+    Returns 0; 1 when masks, record and weights contradict each other; 2, with one line on standard error, for what
+    cannot be read. Runs no code of the file and takes no memory that the file does not have.
+    """
+    try:
+        findings = examine(Path(path))
+    except Refused as refused:
+        print(*refused.faults, sep="\n", file=sys.stderr)
+        return 2
+    _print(findings, layers)
+    return 1 if findings.broken or any(row.broken for row in findings.rows) else 0
+
+
+def examine(path: Path) -> Findings:
+    """What :func:`inspect` prints. ``path``: a safetensors file or a run folder. :class:`Refused` for anything else."""
+    path = path.parent if path.name == records.NAME else path
+    folder = path if path.is_dir() else None
+    record = records.read(folder) if folder and records.path_of(folder).exists() else None
+    file = folder / MODEL if folder else path
+    if folder and not file.exists():
+        refuse(shown(path), f"no {MODEL} in this folder", "give a run folder or a safetensors file")
+    header = tensors.read_header(file)
+    beside = file.with_name(MASKS)
+    masks = tensors.load_masks(beside) if beside.exists() and beside != file else {}
+    findings = Findings(file, record=record)
+    _check_files(file.parent, record)
+    requests = _requests(record)
+    for name, tensor in _tensors(file, header):
+        there = tensor.bool()
+        findings.parameters += tensor.numel()
+        findings.nonzero += int(there.sum())
+        if tensor.dim() >= 2 and tensor.numel():
+            findings.rows.append(_row(name, there, masks.pop(name, None), requests.pop(name, None)))
+    left = [(MASKS, name) for name in masks] + [(records.NAME, name) for name in requests]
+    findings.broken += [f"{source} speaks of {shown(name)}, which is not in {file.name}" for source, name in left]
+    return findings
+
+
+def tightest(there: Tensor, kind: str, axis: str) -> str:
+    """The N:M with the smallest share N/M, then the smallest M, that every group along ``axis`` obeys; "" for none.
+
+    there: bool, True where a weight is not zero. ``2:4`` means that every group has exactly two, ``≤2:4`` at most two.
+    """
+    before, length, after = grouped(kind, tuple(there.shape), axis)
+    found = []
+    for m in GROUPS:
+        if length % m == 0:
+            counts = there.reshape(before * length // m, m, after).sum(1)
+            n = int(counts.max())
+            if n < m:
+                found.append((n / m, m, f"{n}:{m}" if int(counts.min()) == n else f"≤{n}:{m}"))
+    return min(found)[2] if found else ""
+
+
+def _tensors(file: Path, header: tensors.Header) -> Iterator[tuple[str, Tensor]]:
+    """One tensor at a time, so that a file larger than the memory can be inspected."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name in sorted(header.tensors):
+                yield name, opened.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        refuse(shown(file), f"cannot be read ({shown(error, 60)})", "give a whole safetensors file")
+
+
+def _check_files(folder: Path, record: Mapping[str, Any] | None) -> None:
+    """The files of a run folder are the ones its record was written for: safetensors itself has no checksum."""
+    for name, facts in _part(record, "files", dict).items():
+        path = folder / Path(name).name
+        try:
+            with path.open("rb") as file:
+                sha = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            refuse(shown(path), f"cannot be read ({error.strerror})", "run the cell again")
+        if not isinstance(facts, dict) or facts.get("sha256") != sha:
+            refuse(shown(path), "damaged: its hash is not the one in the record", "run the cell again")
+
+
+def _requests(record: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """What the record says of each tensor, by the tensor's name."""
+    requests = {}
+    for layer in _part(_part(record, "sparsity", dict), "layers", list):
+        if not isinstance(layer, dict) or not all(isinstance(layer.get(key), str) for key in ("name", "pattern")):
+            refuse(records.NAME, "a layer has no name or no pattern", "run the cell again")
+        requests[f"{layer['name'].removesuffix('.weight')}.weight"] = layer
+    return requests
+
+
+def _part(record: Mapping[str, Any] | None, key: str, kind: type) -> Any:
+    """A part of a record, empty where missing. A seal says that a record is whole, not that its parts make sense."""
+    part = (record or {}).get(key)
+    if part is not None and not isinstance(part, kind):
+        refuse(f"{records.NAME}: {key}", f"is not a {kind.__name__}", "run the cell again")
+    return part or kind()
+
+
+def _row(name: str, there: Tensor, mask: Tensor | None, request: Mapping[str, Any] | None) -> Row:
+    kind = "conv" if there.dim() > 2 else "linear"
+    row = Row(
+        name,
+        tuple(there.shape),
+        int(there.sum()),
+        there.numel(),
+        {axis: tightest(there, kind, axis) for axis in ("in", "out")},
+        {"in": int((~there.transpose(0, 1).flatten(1).any(1)).sum()), "out": int((~there.flatten(1).any(1)).sum())},
+    )
+    if mask is not None:
+        _against_mask(row, there, mask)
+    if request is not None:
+        _against_request(row, there, mask, request)
+    return row
+
+
+def _against_mask(row: Row, there: Tensor, mask: Tensor) -> None:
+    if mask.shape != there.shape:
+        row.broken.append("its mask has another shape")
+    elif revived := int((there & ~mask).sum()):
+        row.broken.append(f"{revived:,} weights that the mask prunes are not zero")
+    row.mask = "differs" if row.broken else "agrees"
+
+
+def _against_request(row: Row, there: Tensor, mask: Tensor | None, request: Mapping[str, Any]) -> None:
+    for key, is_so in (("nonzero", row.nonzero), ("shape", list(row.shape))):
+        if request.get(key) not in (None, is_so):
+            row.broken.append(f"{key} is {shown(request[key])} in the record and {is_so} in the file")
+    row.requested = request["pattern"]
+    sparsity = Sparsity.parse(row.requested, f"{records.NAME}: pattern of {shown(row.name)}")
+    if sparsity.kind in ("dense", "unstructured"):
+        return
+    total, broken = _groups(sparsity, there if mask is None or mask.shape != there.shape else mask, request)
+    row.requested += f": {total - broken:,} of {total:,}"
+    if broken:
+        row.broken.append(f"{broken:,} of {total:,} groups break {request['pattern']}")
+
+
+def _groups(sparsity: Sparsity, there: Tensor, request: Mapping[str, Any]) -> tuple[int, int]:
+    """How many groups (blocks, channels) there are and how many break the pattern.
+
+    The record may say which kind of layer and which axis; what it leaves open is read in the way that fits best.
+    """
+    from sparselab.sparsity.pattern import Pattern
+
+    kinds = [request["kind"]] if "kind" in request else ["conv"] if there.dim() > 2 else ["linear", "conv1d"]
+    axes = [request["axis"]] if "axis" in request else list(AXES)
+    readings = []
+    for kind in kinds:
+        for axis in axes:
+            pattern = Pattern.of(sparsity, kind, axis)
+            try:
+                if sparsity.kind == "nm":
+                    before, length, after = grouped(kind, tuple(there.shape), axis)
+                    counts = there.reshape(before * length // sparsity.m, sparsity.m, after).sum(1)
+                    readings.append((int((counts > sparsity.n).sum()), counts.numel()))
+                else:
+                    units = pattern.units(tuple(there.shape))
+                    readings.append((0 if pattern.holds(there) else units, units))
+            except (ValueError, RuntimeError):  # this reading does not divide the shape
+                continue
+    broken, total = min(readings, default=(1, 1))
+    return total, broken
+
+
+def _print(findings: Findings, layers: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    dense = [row for row in findings.rows if row.nonzero == row.size and not row.broken]
+    rows = findings.rows if layers else [row for row in findings.rows if row not in dense]
+    if rows:
+        console.print(_table(rows))
+    if dense and not layers:
+        console.print(Text(f"{len(dense)} dense tensors not shown ({sum(row.size for row in dense):,} weights)"))
+    density = findings.nonzero / max(findings.parameters, 1)
+    counts = f"{findings.parameters:,} parameters, {findings.nonzero:,} not zero (density {density:.4f})"
+    console.print(Text(f"{findings.path}: {counts}"))
+    if findings.record is not None:
+        claimed = _part(findings.record, "sparsity", dict)
+        parts = [f"cell {findings.record['id']}", findings.record["status"]]
+        parts += [f"{key} {claimed[key]}" for key in ("requested", "realised") if key in claimed]
+        asked = [row for row in findings.rows if row.requested]
+        parts.append(f"{sum(not row.broken for row in asked)} of {len(asked)} layers hold")
+        console.print(Text(", ".join(parts)))
+    for row in findings.rows:
+        for line in row.broken:
+            console.print(Text(f"{row.name}: {line}", style="red"))
+    for line in findings.broken:
+        console.print(Text(line, style="red"))
+
+
+def _table(rows: list[Row]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("tensor", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    for title in ("density", "N:M in", "N:M out", "zero in", "zero out"):
+        table.add_column(title, justify="right", no_wrap=True)
+    asked, masked = any(row.requested for row in rows), any(row.mask for row in rows)
+    if asked:
+        table.add_column("requested: groups that hold", no_wrap=True)
+    if masked:
+        table.add_column("mask", no_wrap=True)
+    for row in rows:
+        cells = [row.name, "x".join(map(str, row.shape)), f"{row.nonzero / row.size:.4f}"]
+        cells += [row.along[axis] or "-" for axis in ("in", "out")]
+        cells += [str(row.zero_channels[axis]) for axis in ("in", "out")]
+        cells += [row.requested or "-"] * asked + [row.mask or "-"] * masked
+        table.add_row(*(Text(cell, style="red" if row.broken else "") for cell in cells))
+    return table

@@ -1,0 +1,40 @@
+"""``sparselab list``: the ledger, a row per paper's table with its verdicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sparselab.tables.arguments import Key, parse
+
+KEYS = {
+    "format": Key("terminal", "what to print", ("terminal", "markdown")),
+    "write": Key("false", "also write README.md under results_dir", ("true", "false")),
+    "results_dir": Key("results", "the folder with the kept results"),
+}
+
+
+def run(argv: list[str]) -> int:
+    """Print the ledger of all papers; returns 0. Bad arguments and tables are Refused."""
+    asked = parse("list", KEYS, argv)
+    if asked is None:
+        return 0
+    from sparselab.tables import render
+    from sparselab.tables.results import LEDGER, ledger
+
+    results_dir = Path(asked["results_dir"])
+    summaries = ledger(results_dir)
+    if asked["format"] == "markdown":
+        print(render.ledger_markdown(summaries), end="")
+    else:
+        from rich.console import Console
+
+        console = Console()
+        console.print(render.ledger_terminal(summaries), width=console.width if console.is_terminal else 160)
+    if asked["write"] == "true":
+        from sparselab.store import atomic
+
+        results_dir.mkdir(parents=True, exist_ok=True)
+        path = atomic.write_text(results_dir / LEDGER, render.ledger_markdown(summaries))
+        print(path, file=sys.stderr)
+    return 0

@@ -1,0 +1,37 @@
+"""The console script: what does not train. Each command is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from sparselab.spec.faults import did_you_mean
+
+COMMANDS = {
+    "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
+    "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
+    "table": ("sparselab.cli.table", "a paper's table from its records"),
+    "list": ("sparselab.cli.list", "the ledger of all papers"),
+    "report": ("sparselab.cli.report", "one HTML page of everything"),
+}
+USAGE = "usage: sparselab COMMAND [arguments]\n\n" + "\n".join(f"  {n:<9} {text}" for n, (_, text) in COMMANDS.items())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Dispatch to a command; exit code 0, 1 or 2 as `run.py` has them."""
+    from sparselab.cli.run import guarded
+
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"{name}: no such command — {did_you_mean(name, COMMANDS)}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(COMMANDS[name][0])
+    return guarded(lambda: command.run(rest), debug="debug=true" in rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""`python run.py`: compose, plan, run, and print what was made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparselab.spec.faults import Refused, RunFailed, Stopped
+
+EXIT_FAILED, EXIT_REFUSED, EXIT_NONDETERMINISTIC, EXIT_STOPPED = 1, 2, 3, 75
+
+
+def guarded(action: Callable[[], int], debug: bool = False) -> int:
+    """Run ``action``; turn what a user can mend into lines and an exit code. Tracebacks only with ``debug``."""
+    try:
+        return action()
+    except Refused as refused:
+        if debug:
+            raise
+        for fault in refused.faults:
+            print(fault, file=sys.stderr)
+        return EXIT_REFUSED
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_STOPPED
+    except RunFailed as failed:
+        if debug:
+            raise
+        print(f"failed: {' '.join(str(failed).split())}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted — the same command goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def run_cell(config: dict[str, Any], overrides: list[str]) -> int:
+    """Plan and run one cell, unless its record is there already. Returns an exit code."""
+    from sparselab.planning import engine_of
+    from sparselab.store import record as records
+
+    plan = engine_of(config).plan(config, overrides)
+    main_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if config["force"] and main_process:
+        _forget(Path(plan.folder))
+    elif main_process and records.valid(plan.folder, plan.id):
+        record = records.read(plan.folder, plan.id)
+        print("finished before; force=true runs it again", file=sys.stderr)
+        return finish(plan.folder, record)
+    if main_process:
+        print(f"cell {plan.id} · {plan.steps:,} updates · {plan.folder}", file=sys.stderr, flush=True)
+    try:
+        record = engine_of(config).run(plan)
+    except RunFailed as failed:
+        if main_process:
+            _write_failure(plan, failed)
+        raise
+    return finish(plan.folder, record) if main_process else 0
+
+
+def _forget(folder: Path) -> None:
+    """Start afresh: nothing of an earlier run of the cell is used."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_failure(plan: Any, failed: RunFailed) -> None:
+    """A record that says why there is no result; the disk may be what failed, and then there is none."""
+    from sparselab.store import record as records
+
+    body = {"id": plan.id, "status": "failed", "config": plan.config, "overrides": plan.overrides, "metrics": {}}
+    try:
+        records.write(plan.folder, {**body, "reason": " ".join(str(failed).split())})
+    except RunFailed:
+        pass
+
+
+def finish(folder: str, record: dict[str, Any]) -> int:
+    """Print the summary to standard error and, last on standard output, the record's path."""
+    from sparselab.cli.summary import show
+
+    sys.stderr.flush()
+    show(record)
+    print(Path(folder) / "record.json", flush=True)
+    return 0

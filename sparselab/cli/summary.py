@@ -1,0 +1,46 @@
+"""What a researcher can quote of a finished cell."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+
+def lines(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """(label, text) rows of the summary, from a record alone."""
+    metrics, sparse, account = record["metrics"], record["sparsity"], record["account"]
+    rows: list[tuple[str, str]] = []
+    n = metrics.get("test.n", 0)
+    if "test.accuracy" in metrics:
+        spread = 100 * metrics["test.accuracy_se"]
+        rows.append(("test accuracy", f"{100 * metrics['test.accuracy']:.2f} % (n = {n:,.0f}, standard error {spread:.2f})"))
+    if "test.perplexity" in metrics:
+        text = f"{metrics['test.perplexity']:.4g} ({metrics['test.bits_per_byte']:.4f} bits per byte, n = {n:,.0f} tokens)"
+        rows.append(("test perplexity", text))
+    if sparse["weights"]:
+        holds = "every group holds" if sparse["pattern_holds"] else "PATTERN BROKEN"
+        what = f"{holds}, {len(sparse['layers'])} layers" if ":" in sparse["requested"] else f"{len(sparse['layers'])} layers"
+        rows.append(("sparsity", f"{sparse['requested']} → {sparse['realised']:.6g} of {sparse['weights']:,} weights ({what})"))
+    else:
+        rows.append(("sparsity", "dense"))
+    rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
+    ratio = account["macs"] / account["macs_dense"]
+    rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
+    rows.append(("training FLOPs", f"{account['flops_train'] / account['flops_train_dense']:.3f}x dense"))
+    rows.append(("seconds", f"{record['seconds']:.1f}"))
+    rows.append(("again", shlex.join(["python", "run.py", *record["overrides"], "force=true"])))
+    return rows
+
+
+def show(record: dict[str, Any]) -> None:
+    """Print the summary as a small table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines(record):
+        table.add_row(label, text)
+    console = Console(highlight=False)
+    console.print(table)

@@ -1,0 +1,55 @@
+"""``sparselab table paper=<slug> tier=<tier>``: a paper's table from records alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sparselab.tables.arguments import Key, parse
+
+KEYS = {
+    "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
+    "tier": Key(None, "the size of the table", ("smoke", "cpu", "gpu", "paper")),
+    "format": Key("terminal", "what to print", ("terminal", "markdown", "csv")),
+    "write": Key("false", "also write records, table and figure under results_dir", ("true", "false")),
+    "runs_dir": Key("runs", "the folder with the runs"),
+    "results_dir": Key("results", "the folder with the kept results"),
+}
+
+
+def run(argv: list[str]) -> int:
+    """Print the table; returns 0. Bad arguments and tables are Refused."""
+    asked = parse("table", KEYS, argv)
+    if asked is None:
+        return 0
+    from sparselab.tables.results import gather, write
+    from sparselab.tables.schema import load
+    from sparselab.tables.summary import summarise
+
+    tier, results_dir = asked["tier"], Path(asked["results_dir"])
+    tables = load(asked["paper"])
+    offered = [table for table in tables if tier in table.tiers] or tables  # none: the first one says which there are
+    for table in offered:
+        entries = gather(
+            results_dir, Path(asked["runs_dir"]), table, tier, warn=lambda line: print(line, file=sys.stderr)
+        )
+        _print(summarise(table, tier, entries), asked["format"])
+        if asked["write"] == "true":
+            for path in write(results_dir, table, tier, entries):
+                print(path, file=sys.stderr)
+    return 0
+
+
+def _print(summary: object, form: str) -> None:
+    from sparselab.tables import render
+
+    if form == "terminal":
+        from rich.console import Console
+
+        console = Console()
+        # Without a terminal rich would cut at 80 columns: let a pipe or a log have whole lines.
+        width = console.width if console.is_terminal else 200
+        for part in render.to_terminal(summary):  # type: ignore[arg-type]
+            console.print(part, width=width)
+    else:
+        print({"markdown": render.to_markdown, "csv": render.to_csv}[form](summary), end="")  # type: ignore[arg-type]

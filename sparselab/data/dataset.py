@@ -1,0 +1,79 @@
+"""The registry of datasets and what each of them owes. [no torch]"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from sparselab.spec.faults import refuse
+from sparselab.spec.options import Options
+from sparselab.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from sparselab.data.splits import Splits
+    from sparselab.spec.dataspec import DataSpec
+
+
+class Dataset:
+    """A dataset: what it is (:meth:`spec`, cheap) and its three disjoint splits (:meth:`load`).
+
+    ``data_dir`` is the folder of local copies; without it the environment's ``SPARSELAB_DATA``. A local copy wins,
+    otherwise the public set is loaded from the hub.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Options, data_dir: str | None = None):
+        self.options = options
+        self.data_dir = data_dir
+
+    @property
+    def where(self) -> str:
+        return f"dataset={self.name}"
+
+    def spec(self) -> DataSpec:
+        """The facts that a plan needs, in well under a second; Refused where files are missing, empty or damaged."""
+        raise NotImplementedError
+
+    def load(self) -> Splits:
+        """The splits in memory; Refused where the content is not what :meth:`spec` announced."""
+        raise NotImplementedError
+
+    def given_folder(self) -> Path | None:
+        """``data_dir`` where it was written; Refused where it is no folder or holds nothing."""
+        if self.data_dir is None:
+            return None
+        return _existing(Path(self.data_dir).expanduser(), f"data_dir={self.data_dir}")
+
+    def folder(self) -> Path | None:
+        """The folder of local copies, or None where the user named none."""
+        given = self.given_folder()
+        named = os.environ.get("SPARSELAB_DATA")
+        if given is not None or not named:
+            return given
+        return _existing(Path(named).expanduser(), f"SPARSELAB_DATA={named}")
+
+    def local(self, *names: str) -> Path | None:
+        """The first of ``names`` that exists in the folder of local copies."""
+        folder = self.folder()
+        found = [folder / name for name in names if (folder / name).exists()] if folder else []
+        return found[0] if found else None
+
+
+DATASETS: Registry[Dataset] = Registry("dataset", "sparselab.data.sets")
+
+
+def _existing(path: Path, where: str) -> Path:
+    if not path.exists():
+        refuse(where, "no such folder", "name a folder that exists, or leave it out to load from the hub")
+    if not path.is_dir():
+        refuse(where, "is not a folder", "name the folder that holds cifar10/, mnist/, text/ …")
+    try:
+        empty = next(path.iterdir(), None) is None
+    except OSError:
+        refuse(where, "cannot be read", "give yourself permission to read it (chmod u+rx)")
+    if empty:
+        refuse(where, "is empty", "fill it (cifar10/train.parquet …), or leave it out to load from the hub")
+    return path

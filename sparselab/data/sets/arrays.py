@@ -1,0 +1,336 @@
+"""Image sets that fit in memory. [no torch at import]"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sparselab.data import cache, files, hub, subset
+from sparselab.data.augment import Augment
+from sparselab.data.dataset import DATASETS, Dataset
+from sparselab.data.sets.images import IMAGENET, ImageOptions, choose, counts
+from sparselab.spec.dataspec import DataSpec
+from sparselab.spec.faults import Faults, refuse
+
+if TYPE_CHECKING:
+    from sparselab.data.splits import ImageSplits
+
+Pair = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) uint8, labels (n,) int64
+
+
+class ArrayOptions(ImageOptions):
+    """What every in-memory image set takes."""
+
+    augment: Augment = Field(Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
+
+
+class ArraySet(Dataset):
+    """An image set of known sizes. Subclasses say what it is and where its arrays come from."""
+
+    Options: ClassVar[type[ArrayOptions]] = ArrayOptions
+    options: ArrayOptions
+    shape: ClassVar[tuple[int, int, int]]
+    classes: ClassVar[int]
+    sizes: ClassVar[dict[str, int]]  # images of "train" (validation included) and "test"
+
+    def source(self) -> Source:
+        """Where the bytes lie, checked; Refused where they do not."""
+        raise NotImplementedError
+
+    def arrays(self, source: Source) -> tuple[Pair, Pair]:
+        """Train (validation included) and test."""
+        raise NotImplementedError
+
+    def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of pixel / 255 per channel; ``pixels`` are those of the training split."""
+        raise NotImplementedError
+
+    def spec(self) -> DataSpec:
+        source = self.source()
+        train, val, test = self._counts()
+        return DataSpec(
+            name=self.name,
+            task="image",
+            shape=self.shape,
+            classes=self.classes,
+            train=train,
+            val=val,
+            test=test,
+            fingerprint=source.fingerprint,
+            source=source.kind,
+            path=str(source.folder or ""),
+            title=source.title or self.name,
+        )
+
+    def load(self) -> ImageSplits:
+        import torch
+
+        from sparselab.data.splits import ImageSplit, ImageSplits
+
+        source = self.source()
+        self._counts()
+        (images, labels), (test_images, test_labels) = self.arrays(source)
+        rows = choose(self.options, labels, test_labels)
+        pixels_of = {"train": images, "val": images, "test": test_images}
+        labels_of = {"train": labels, "val": labels, "test": test_labels}
+        splits = {
+            part: ImageSplit(torch.from_numpy(pixels_of[part][at]), torch.from_numpy(labels_of[part][at]))
+            for part, at in rows.items()
+        }
+        mean, std = self.statistics(splits["train"].images.numpy())
+        return ImageSplits(
+            **splits,
+            mean=mean,
+            std=std,
+            classes=self.classes,
+            fingerprint=source.fingerprint,
+            augment=self.options.augment,
+            digests={part: subset.digest(at) for part, at in rows.items()},
+        )
+
+    def _counts(self) -> tuple[int, int, int]:
+        """Sizes of train, val and test under the options; Refused where the options do not fit the set."""
+        side, augment = min(self.shape[1:]), self.options.augment
+        faults = Faults()
+        if augment.pad == "reflect" and augment.crop >= side:
+            what = f"reflection needs a margin below the image's side of {side} pixels"
+            faults.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
+        sizes = (0, 0, 0)
+        with faults.catch():
+            sizes = counts(self.name, self.options, self.sizes["train"], self.sizes["test"])
+        faults.raise_if_any()
+        return sizes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set's bytes lie.
+
+    kind: ``bundled``, ``local`` or ``hub``. folder: of a local copy. title: as in DataSpec.
+    """
+
+    kind: str
+    fingerprint: str
+    folder: Path | None = None
+    title: str = ""
+
+
+@DATASETS.register("digits")
+class Digits(ArraySet):
+    """scikit-learn's bundled digits: 1,797 real 8x8 grey images of handwriting (UCI optdigits' test set).
+
+    Test and validation are fixed, class-balanced draws: 1,257 / 180 / 360 with ``val: 180``. Pixels of 0..16 become
+    0..255.
+    """
+
+    shape = (1, 8, 8)
+    classes = 10
+    sizes = {"train": 1437, "test": 360}
+
+    def source(self) -> Source:
+        self.given_folder()
+        path = self._file()
+        files.check_file(path, self.where)
+        return Source("bundled", files.content_hash([path]))
+
+    def arrays(self, source: Source) -> tuple[Pair, Pair]:
+        try:
+            with gzip.open(self._file(), "rt") as file:
+                table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+        except (OSError, EOFError, ValueError) as error:
+            refuse(self.where, f"scikit-learn's digits.csv.gz is damaged ({error})"[:90], "reinstall scikit-learn")
+        if table.shape != (1797, 65):
+            refuse(self.where, f"digits.csv.gz is {table.shape}, not (1797, 65)", "reinstall scikit-learn")
+        pixels = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, *self.shape)
+        labels = table[:, 64]
+        test = subset.balanced(labels, self.sizes["test"], "test")
+        train = subset.without(np.arange(len(labels)), test)
+        return (pixels[train], labels[train]), (pixels[test], labels[test])
+
+    def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        scaled = pixels / 255
+        return (float(scaled.mean()),), (float(scaled.std()),)
+
+    def _file(self) -> Path:
+        """Found without importing scikit-learn, which takes a second."""
+        found = importlib.util.find_spec("sklearn")
+        if found is None or found.origin is None:
+            refuse(self.where, "scikit-learn, which brings the images, is not installed", "pip install scikit-learn")
+        return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+
+
+class PublicSet(ArraySet):
+    """A public set: parquet files under the folder of local copies, else the hub.
+
+    Layout: ``<name>/{train*.parquet,test*.parquet}`` with an image column (encoded bytes) and a label column, as
+    ``datasets`` writes them. A local copy whose images are JPEG is not the original set, and its title says so.
+    """
+
+    repo: ClassVar[str]
+    label: ClassVar[str] = "label"
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+
+    def source(self) -> Source:
+        folder = self.local(self.name)
+        if folder is None:
+            hub.check(self.repo, self.where, self._layout)
+            return Source("hub", files.listing_hash([(self.repo, 0)]))
+        paths = [path for part in self.sizes for path in self._shards(folder, part)]
+        for path in paths:
+            files.check_parquet(path, self.where)
+        title = f"{self.name}-jpeg" if files.holds(paths[-1], b"JFIF") else self.name
+        return Source("local", files.content_hash(paths), folder, title)
+
+    def arrays(self, source: Source) -> tuple[Pair, Pair]:
+        return self._part(source, "train"), self._part(source, "test")
+
+    def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.mean, self.std
+
+    @property
+    def _layout(self) -> str:
+        return f"{self.name}/{{train,test}}.parquet"
+
+    def _shards(self, folder: Path, part: str) -> list[Path]:
+        shards = sorted(folder.glob(f"{part}*.parquet"))
+        if not shards:
+            fix = f"add {part}.parquet, or remove the folder to load from the hub"
+            refuse(self.where, f"{files.short(folder)} holds no {part}*.parquet", fix)
+        return shards
+
+    def _part(self, source: Source, part: str) -> Pair:
+        from PIL import __version__ as decoder  # another decoder may round a JPEG differently
+
+        decode = partial(self._decode, source, part)
+        key = f"{self.name}-{part}-{source.fingerprint[:24]}-pillow{decoder}"
+        packed = cache.array(key, decode) if source.kind == "local" else decode()
+        return packed[:, :-8].reshape(-1, *self.shape), packed[:, -8:].copy().view("<i8")[:, 0]
+
+    def _decode(self, source: Source, part: str) -> np.ndarray:
+        """(n, c*h*w + 8) uint8: the pixels of each image, and its label as eight bytes."""
+        expected, pixels = self.sizes[part], int(np.prod(self.shape))
+        packed = np.empty((expected, pixels + 8), np.uint8)
+        labels = np.empty(expected, "<i8")
+        count = 0
+        for count, (encoded, label) in enumerate(self._rows(source, part), 1):
+            if count > expected:
+                break
+            packed[count - 1, :-8] = self._pixels(encoded, f"{part} image {count - 1}")
+            labels[count - 1] = label
+        if count != expected:
+            number = f"{count}" if count < expected else f"more than {expected}"
+            problem = f"{part} holds {number} images, {self.name} has {expected}"
+            refuse(self.where, problem, "use the whole set, and dataset.limit_train=… for a part of it")
+        if labels.min() < 0 or labels.max() >= self.classes:
+            refuse(self.where, f"{part} has labels outside 0..{self.classes - 1}", "copy the files again")
+        packed[:, -8:] = labels.view(np.uint8).reshape(-1, 8)
+        return packed
+
+    def _rows(self, source: Source, part: str) -> Iterable[tuple[bytes, int]]:
+        if source.folder is None:
+            import datasets
+
+            table = hub.load(self.repo, part, self.where, self._layout)
+            image = next(name for name in ("img", "image") if name in table.column_names)
+            for row in table.cast_column(image, datasets.Image(decode=False)):
+                yield row[image]["bytes"], row[self.label]
+            return
+        for path in self._shards(source.folder, part):
+            yield from self._shard(path)
+
+    def _shard(self, path: Path) -> Iterable[tuple[bytes, int]]:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.parquet.read_table(path)
+            names = table.column_names
+            image, label = self._column(names, "image", "img"), self._column(names, self.label, "label")
+            encoded = pyarrow.compute.struct_field(table[image], "bytes")
+            return zip((cell.as_py() for cell in encoded), table[label].to_pylist(), strict=True)
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
+            reason = " ".join(str(error).split())[:50]
+            refuse(self.where, f"{files.short(path)} cannot be read ({reason})", "copy the file again")
+
+    @staticmethod
+    def _column(names: list[str], *wanted: str) -> str:
+        for name in wanted:
+            if name in names:
+                return name
+        raise KeyError(f"no column {wanted[0]}, only {', '.join(names)}")
+
+    def _pixels(self, encoded: Any, what: str) -> np.ndarray:
+        """Encoded bytes to (c*h*w,) uint8."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(io.BytesIO(encoded)) as picture:
+                decoded = np.asarray(picture.convert("RGB" if self.shape[0] == 3 else "L"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError):
+            refuse(self.where, f"{what} cannot be decoded", "copy the files again")
+        if decoded.shape[:2] != self.shape[1:]:
+            refuse(self.where, f"{what} is {decoded.shape[:2]}, not {self.shape[1:]}", "copy the files again")
+        return decoded.reshape(*self.shape[1:], -1).transpose(2, 0, 1).ravel()
+
+
+@DATASETS.register("mnist")
+class Mnist(PublicSet):
+    """MNIST (LeCun et al. 1998): 28x28 grey, 10 classes."""
+
+    shape = (1, 28, 28)
+    classes = 10
+    sizes = {"train": 60_000, "test": 10_000}
+    repo = "ylecun/mnist"
+    mean = (0.1307,)
+    std = (0.3081,)
+
+
+class ColourOptions(ArrayOptions):
+    """What colour sets take besides."""
+
+    normalise: Literal["dataset", "imagenet"] = Field(
+        "dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
+    )
+
+
+class ColourSet(PublicSet):
+    Options = ColourOptions
+    options: ColourOptions
+
+    def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return {"dataset": (self.mean, self.std), "imagenet": IMAGENET}[self.options.normalise]
+
+
+@DATASETS.register("cifar10")
+class Cifar10(ColourSet):
+    """CIFAR-10 (Krizhevsky 2009): 32x32 colour, 10 classes."""
+
+    shape = (3, 32, 32)
+    classes = 10
+    sizes = {"train": 50_000, "test": 10_000}
+    repo = "uoft-cs/cifar10"
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+
+
+@DATASETS.register("cifar100")
+class Cifar100(ColourSet):
+    """CIFAR-100 (Krizhevsky 2009): 32x32 colour, 100 fine classes."""
+
+    shape = (3, 32, 32)
+    classes = 100
+    sizes = {"train": 50_000, "test": 10_000}
+    repo = "uoft-cs/cifar100"
+    label = "fine_label"
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)

@@ -1,0 +1,333 @@
+"""Text as tokens in memory. [no torch at import]"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sparselab.data import cache, files, hub
+from sparselab.data.dataset import DATASETS, Dataset
+from sparselab.spec.dataspec import DataSpec
+from sparselab.spec.faults import refuse
+from sparselab.spec.options import Options
+
+if TYPE_CHECKING:
+    from sparselab.data.splits import TextSplits
+
+BYTES = "bytes"
+PARTS = ("train", "val", "test")
+
+
+class TextOptions(Options):
+    """What every text takes."""
+
+    block: int = Field(256, ge=2, description="tokens in a window, at least 2")
+    tokenizer: str = Field(BYTES, min_length=1, description="bytes, a tokenizer's folder, or its name on the hub")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a text lies.
+
+    kind: ``bundled``, ``local`` or ``hub``. sizes: bytes per split where they are known without reading, else empty.
+    """
+
+    kind: str
+    fingerprint: str
+    sizes: dict[str, int]
+    folder: Path | None = None
+    title: str = ""
+
+
+class TextSet(Dataset):
+    """A text in three parts. Subclasses say where it lies and return its bytes."""
+
+    Options: ClassVar[type[TextOptions]] = TextOptions
+    options: TextOptions
+
+    def origin(self) -> Origin:
+        """Where the text lies, checked; Refused where it does not."""
+        raise NotImplementedError
+
+    def texts(self, origin: Origin) -> dict[str, bytes]:
+        """The text of each split."""
+        raise NotImplementedError
+
+    def spec(self) -> DataSpec:
+        origin = self.origin()
+        tokenizer = Tokenizer(self.options.tokenizer)
+        # with another tokenizer than bytes only reading the text tells how many tokens there are
+        counts = origin.sizes if tokenizer.name == BYTES else {}
+        self._check_lengths(counts)
+        block = self.options.block
+        windows = {part: -(-max(counts.get(part, 0) - 1, 0) // block) for part in PARTS}
+        return DataSpec(
+            name=self.name,
+            task="text",
+            shape=(block,),
+            classes=tokenizer.vocabulary(),
+            train=windows["train"],
+            val=windows["val"],
+            test=windows["test"],
+            fingerprint=tokenizer.mark(origin.fingerprint),
+            source=origin.kind,
+            path=str(origin.folder or ""),
+            title=origin.title or self.name,
+        )
+
+    def load(self) -> TextSplits:
+        import torch
+
+        from sparselab.data.splits import TextSplits
+
+        origin = self.origin()
+        texts = self.texts(origin)
+        tokenizer = Tokenizer(self.options.tokenizer)
+        tokens = {part: tokenizer.encode(texts[part]) for part in PARTS}
+        self._check_lengths({part: len(ids) for part, ids in tokens.items()})
+        return TextSplits(
+            **{part: torch.from_numpy(ids) for part, ids in tokens.items()},
+            vocab=tokenizer.vocabulary() or tokenizer.loaded_vocabulary(),
+            block=self.options.block,
+            bytes_per_split={part: len(text) for part, text in texts.items()},
+            fingerprint=tokenizer.mark(origin.fingerprint),
+            digests={part: hashlib.sha256(text).hexdigest()[:16] for part, text in texts.items()},
+        )
+
+    def _check_lengths(self, counts: dict[str, int]) -> None:
+        """Training needs a whole window and its last target; evaluation pads, but predicts at least one token."""
+        for part, count in counts.items():
+            if part == "train" and count <= self.options.block:
+                where = f"dataset.block={self.options.block}"
+                refuse(where, f"the train split has only {count} tokens", f"write at most {max(count - 1, 2)}")
+            if count < 2:
+                refuse(self.where, f"the {part} split has only {count} tokens", "use a longer text")
+
+
+class Tokenizer:
+    """``bytes`` (256 tokens, nothing to load) or a tokenizer of transformers."""
+
+    def __init__(self, name: str):
+        self.name = name
+        folder = Path(name).expanduser()
+        self.folder = folder if name != BYTES and folder.is_dir() else None
+        self.where = f"dataset.tokenizer={name}"
+        if name == BYTES or self.folder is not None:
+            self._check_folder()
+        elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+            refuse(self.where, "no such folder", "write bytes, a tokenizer's folder, or its name on the hub")
+        elif (switch := hub.offline()) and not hub.cached(name, "models"):
+            refuse(
+                self.where, f"no such folder, and {switch} keeps the hub off", "write bytes, or a tokenizer's folder"
+            )
+
+    def vocabulary(self) -> int:
+        """Its size, from its files and without importing transformers; 0 where they do not say."""
+        if self.name == BYTES:
+            return 256
+        if self.folder is None or not (path := self.folder / "tokenizer.json").is_file():
+            return 0
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = content["model"]["vocab"]
+            largest = max(known.values()) if isinstance(known, dict) else len(known) - 1
+            return max([largest, *(token["id"] for token in content.get("added_tokens") or [])]) + 1
+        except (OSError, ValueError, KeyError, TypeError):
+            refuse(self.where, "its tokenizer.json is damaged", "copy the tokenizer again")
+
+    def loaded_vocabulary(self) -> int:
+        return len(self._loaded())
+
+    def mark(self, fingerprint: str) -> str:
+        """The fingerprint of a text under this tokenizer: another one makes other tokens of the same bytes."""
+        if self.name == BYTES:
+            return fingerprint
+        own = files.content_hash(sorted(self.folder.glob("tokenizer*"))) if self.folder else self.name
+        return hashlib.sha256(f"{fingerprint}\0{own}".encode()).hexdigest()
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """Token numbers, 1-D: uint8 for bytes, else int32. No special token is added."""
+        if self.name == BYTES:
+            return np.frombuffer(bytearray(text), np.uint8)
+        key = f"tokens-{hashlib.sha256(self.mark('').encode() + hashlib.sha256(text).digest()).hexdigest()[:32]}"
+        return cache.array(key, lambda: self._encode(text)) if self.folder else self._encode(text)
+
+    def _encode(self, text: bytes) -> np.ndarray:
+        tokenizer = self._loaded()
+        ids = tokenizer(text.decode("utf-8", errors="replace"), add_special_tokens=False, verbose=False)["input_ids"]
+        return np.array(ids, np.int32)
+
+    def _loaded(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.folder or self.name)
+        except Exception as error:  # the library's failures share no base class
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:60]
+            refuse(self.where, f"cannot be loaded ({reason})", "write bytes, or a tokenizer's folder")
+
+    def _check_folder(self) -> None:
+        names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+        if self.folder is not None and not any((self.folder / name).is_file() for name in names):
+            refuse(self.where, "the folder holds no tokenizer (tokenizer.json …)", "name a tokenizer's folder")
+
+
+class StdlibOptions(TextOptions):
+    max_bytes: int | None = Field(None, ge=1000, description="bytes of all splits, at least 1000; null for all")
+
+
+@DATASETS.register("stdlib")
+class Stdlib(TextSet):
+    """The Python standard library's own source: real text that every machine has. It differs between Python versions.
+
+    A file belongs to train (90 %), val (5 %) or test (5 %) by a hash of its path, and the files of a split follow each
+    other in the order of their paths. ``max_bytes`` cuts the splits at 90, 5 and 5 % of it. What an installation adds
+    or generates is left out, and so are files that are broken on purpose (lib2to3's and the tests' bad input).
+    """
+
+    Options = StdlibOptions
+    options: StdlibOptions
+    share = {"train": 90, "val": 5, "test": 5}
+    skipped = frozenset(("site-packages", "dist-packages", "__pycache__", "lib2to3", "tokenizedata", "lib-dynload"))
+
+    def origin(self) -> Origin:
+        self.given_folder()
+        entries = list(self._entries())
+        if not entries:
+            refuse(self.where, "this Python came without its source", "use dataset=tinyshakespeare")
+        sizes = dict.fromkeys(PARTS, 0)
+        for relative, size in entries:
+            sizes[self._part(relative)] += size
+        limited = {part: min(size, self._limit(part) or size) for part, size in sizes.items()}
+        return Origin("bundled", files.listing_hash(entries), limited, self._root())
+
+    def texts(self, origin: Origin) -> dict[str, bytes]:
+        parts: dict[str, bytearray] = {part: bytearray() for part in PARTS}
+        for relative, _ in self._entries():
+            part = parts[self._part(relative)]
+            if len(part) < (self._limit(self._part(relative)) or len(part) + 1):
+                part += (self._root() / relative).read_bytes()
+        return {part: bytes(text[: self._limit(part)]) for part, text in parts.items()}
+
+    @staticmethod
+    def _root() -> Path:
+        return Path(sysconfig.get_paths()["stdlib"])
+
+    def _entries(self) -> Iterator[tuple[str, int]]:
+        """(path below the root with forward slashes, size) of every file, in order."""
+        root = self._root()
+        found = []
+        for folder, folders, names in os.walk(root):
+            folders[:] = [f for f in folders if f not in self.skipped and not f.startswith("config-")]
+            for name in names:
+                if name.endswith(".py") and not name.startswith(("_sysconfigdata", "bad", "sitecustomize")):
+                    path = Path(folder, name)
+                    found.append((path.relative_to(root).as_posix(), path.stat().st_size))
+        yield from sorted(found)
+
+    def _part(self, relative: str) -> str:
+        percent = int.from_bytes(hashlib.sha256(relative.encode()).digest()[:4], "big") % 100
+        return "train" if percent < 90 else "val" if percent < 95 else "test"
+
+    def _limit(self, part: str) -> int | None:
+        limit = self.options.max_bytes
+        return None if limit is None else limit * self.share[part] // 100
+
+
+@DATASETS.register("tinyshakespeare")
+class TinyShakespeare(TextSet):
+    """Forty thousand lines of Shakespeare (Karpathy 2015), 1.1 MB: the first 90 % train, then 5 % val and 5 % test."""
+
+    repo = "karpathy/tiny_shakespeare"
+    layout = "text/tinyshakespeare.txt"
+
+    def origin(self) -> Origin:
+        path = self.local(self.layout, "tinyshakespeare.txt")
+        if path is None:
+            hub.check(self.repo, self.where, self.layout)
+            return Origin("hub", files.listing_hash([(self.repo, 0)]), {})
+        files.check_file(path, self.where)
+        sizes = [len(range(path.stat().st_size)[part]) for part in self._parts(path.stat().st_size)]
+        return Origin("local", files.content_hash([path]), dict(zip(PARTS, sizes, strict=True)), path)
+
+    def texts(self, origin: Origin) -> dict[str, bytes]:
+        if origin.folder is not None:
+            text = origin.folder.read_bytes()
+            return dict(zip(PARTS, (text[part] for part in self._parts(len(text))), strict=True))
+        names = {"train": "train", "val": "validation", "test": "test"}
+        return {
+            part: "".join(hub.load(self.repo, name, self.where, self.layout)["text"]).encode()
+            for part, name in names.items()
+        }
+
+    @staticmethod
+    def _parts(size: int) -> tuple[slice, slice, slice]:
+        first, second = size * 90 // 100, size * 95 // 100
+        return slice(first), slice(first, second), slice(second, size)
+
+
+class WikitextOptions(TextOptions):
+    train_from: Literal["train", "valid"] = Field(
+        "train", description="train, or valid to train on nine tenths of the validation split"
+    )
+
+
+@DATASETS.register("wikitext2")
+class Wikitext2(TextSet):
+    """WikiText-2 (Merity et al. 2016). Local: ``text/wikitext2/{train,valid,test}.txt``; else the hub's raw version.
+
+    With ``train_from: valid`` the first nine tenths of the validation split are train and the rest is val. Lines of
+    the hub's version are joined by an empty line, as in the evaluation of the pruning literature since GPTQ.
+    """
+
+    Options = WikitextOptions
+    options: WikitextOptions
+    repo = "Salesforce/wikitext"
+    layout = "text/wikitext2/{train,valid,test}.txt"
+
+    def origin(self) -> Origin:
+        folder = self.local("text/wikitext2", "wikitext2")
+        if folder is None:
+            hub.check(self.repo, self.where, self.layout)
+            return Origin("hub", files.listing_hash([(self.repo, 0)]), {}, title="wikitext2-raw")
+        paths = [folder / f"{name}.txt" for name in self._names()]
+        if self.options.train_from == "train" and not paths[0].exists():
+            problem = f"{files.short(folder)} has no train.txt"
+            refuse(self.where, problem, "write dataset.train_from=valid, or dataset=stdlib")
+        for path in paths:
+            files.check_file(path, self.where)
+        sizes = {path.stem: path.stat().st_size for path in paths}
+        lengths = {part: len(range(sizes[name])[cut]) for part, (name, cut) in self._parts(sizes["valid"]).items()}
+        return Origin("local", files.content_hash(paths), lengths, folder)
+
+    def texts(self, origin: Origin) -> dict[str, bytes]:
+        if origin.folder is not None:
+            whole = {name: (origin.folder / f"{name}.txt").read_bytes() for name in self._names()}
+        else:
+            on_hub = {"train": "train", "valid": "validation", "test": "test"}
+            whole = {name: self._from_hub(on_hub[name]) for name in self._names()}
+        return {part: whole[name][cut] for part, (name, cut) in self._parts(len(whole["valid"])).items()}
+
+    def _from_hub(self, split: str) -> bytes:
+        rows = hub.load(self.repo, split, self.where, self.layout, config="wikitext-2-raw-v1")
+        return "\n\n".join(rows["text"]).encode()
+
+    def _names(self) -> tuple[str, ...]:
+        return ("train", "valid", "test") if self.options.train_from == "train" else ("valid", "test")
+
+    def _parts(self, valid: int) -> dict[str, tuple[str, slice]]:
+        """Split: the file it is cut from, and where. ``valid`` is the length of the validation file."""
+        everything = slice(None)
+        if self.options.train_from == "train":
+            return {"train": ("train", everything), "val": ("valid", everything), "test": ("test", everything)}
+        first = valid * 9 // 10
+        return {"train": ("valid", slice(first)), "val": ("valid", slice(first, None)), "test": ("test", everything)}

@@ -1,0 +1,67 @@
+"""The `train` engine: one network, from its first update to its last, with Lightning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparselab.engines.engine import ENGINES, Engine, Plan
+from sparselab.engines.train.identity import identify
+from sparselab.engines.train.plan import Parts, gather
+
+
+@ENGINES.register("train")
+class Train(Engine):
+    """Plans without torch; runs with it."""
+
+    def plan(self, config: dict[str, Any], overrides: list[str]) -> Plan:
+        parts = gather(config)
+        cell = identify(config, parts)
+        plan = Plan(
+            config=config,
+            overrides=overrides,
+            id=cell,
+            folder=str(Path(parts.cell.runs_dir) / cell),
+            steps=parts.steps,
+            account=foresee(parts),
+            parts=parts,
+        )
+        if parts.outline is None:
+            plan.notes.append("the layers of this model are known once it is built; they are checked then, before training")
+        return plan
+
+    def run(self, plan: Plan) -> dict[str, Any]:
+        from sparselab.engines.train.record import make_record
+        from sparselab.engines.train.runner import execute
+
+        return make_record(plan, execute(plan))
+
+
+def foresee(parts: Parts) -> dict[str, Any]:
+    """The account of the finished network, and of training as the schedule foresees it."""
+    from sparselab.sparsity.account import account, train_flops, train_flops_dense
+
+    if parts.outline is None:
+        return {}
+    batch = parts.cell.trainer.batch_size
+    ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
+    for step in parts.schedule.updates(parts.steps) if parts.layers else []:
+        level = parts.schedule.level(step, parts.steps)
+        kept = {x.name: x.numel - round(level * (x.numel - parts.kept[x.name])) for x in parts.layers}
+        if ledger and ledger[-1][0] == step:
+            ledger.pop()
+        ledger.append((step, kept))
+    numbers = account(parts.outline, parts.kept).record()
+    return {
+        **{key: value for key, value in numbers.items() if key != "layers"},
+        "flops_train": train_flops(
+            parts.outline, ledger, batch, parts.method.weight_grad,
+            steps=parts.steps, dense_steps=dense_steps(parts),
+        ),
+        "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
+    }  # fmt: skip
+
+
+def dense_steps(parts: Parts) -> list[int]:
+    """Updates at which a method asks for the dense gradient."""
+    return parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []

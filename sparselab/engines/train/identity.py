@@ -1,0 +1,53 @@
+"""What a training cell's id is a hash of."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselab.spec.schema import UNIDENTIFIED
+from sparselab.store.ids import cell_id
+
+if TYPE_CHECKING:
+    from sparselab.engines.train.plan import Parts
+
+ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what a cell gives
+
+
+def identify(config: dict[str, Any], parts: Parts) -> str:
+    """12 characters: content decides, not where it lies. Files count by their bytes, methods and terms by version."""
+    identity = copy.deepcopy(config)
+    for dotted in UNIDENTIFIED:
+        *path, leaf = dotted.split(".")
+        node = identity
+        for key in path:
+            node = node[key]
+        node.pop(leaf, None)
+    identity["sparsity"] = str(parts.sparsity)
+    # Both limits are spent once the number of updates is known: ten epochs and as many updates are the same cell.
+    for key in ("max_epochs", "max_steps"):
+        identity["trainer"].pop(key)
+    identity["trainer"]["updates"] = parts.steps
+    files = {}
+    if parts.family.options.weights is not None:
+        files["model.weights"] = _digest(parts.family.options.weights)
+        identity["model"].pop("weights")
+    for term in parts.terms:
+        for option, path in term.files().items():
+            files[f"term.{term.name}.{option}"] = _digest(path)
+            identity["term"][term.name].pop(option)
+    extra = {
+        "engine": ENGINE_VERSION,
+        "method": parts.method.version,
+        "terms": {term.name: term.version for term in parts.terms},
+        "data": parts.data.fingerprint,
+        "files": files,
+    }
+    return cell_id(identity, extra)
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,121 @@
+"""The run as Lightning sees it: one callback that says, in order, what happens around an optimiser update.
+
+The whole run is one Lightning epoch (the feed knows its own epochs), and validation is ours: resuming then means going on at a
+batch index, with no loop state to reconstruct. Randomness is addressed (`sparselab.spec.address`), so nothing else is restored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+
+from sparselab.spec.address import address
+from sparselab.spec.faults import RunFailed
+from sparselab.store.tensors import pack_masks, unpack_masks
+
+if TYPE_CHECKING:
+    from sparselab.engines.train.ema import EMA
+    from sparselab.sparsity.slots import Sparsifier
+
+
+class Observer(Protocol):
+    """Something that looks at the network between two updates. May keep state; must not change a result."""
+
+    def after_update(self, loop: Loop, step: int) -> None: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+class Loop(pl.Callback):
+    """Puts the sparsifier around each optimiser update and calls the observers after it."""
+
+    def __init__(self, sparsifier: Sparsifier, seed: int, observers: list[Observer], ema: EMA | None = None):
+        self.sparsifier = sparsifier
+        self.seed = seed
+        self.observers = observers
+        self.ema = ema
+        self.batches = 0  # micro-batches handed out so far
+        self.resumed = False
+        self.trainer: pl.Trainer = None  # type: ignore[assignment]
+        self.task: Any = None
+
+    # -- Lightning's hooks, in the order in which they fire --------------------------------------------------------------
+
+    def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
+        self.trainer, self.task = trainer, task
+        for term in task.terms:
+            term.prepare(task)
+
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        optimizer = trainer.optimizers[0]
+        optimizer.register_step_post_hook(self._after_raw_step)
+        if self.resumed:
+            self.sparsifier.verify()
+        else:
+            self.sparsifier.start()
+            if self.ema:
+                self.ema.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(address(self.seed, "batch", batch_idx, trainer.global_rank))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
+        self.sparsifier.pull_back(trainer.global_step + 1)
+
+    def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
+        self.sparsifier.settle(self.trainer.global_step + 1, optimizer)
+        if self.ema:
+            self.ema.update()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.sparsifier.unswap()
+        self.batches = batch_idx + 1
+        if self.batches % trainer.accumulate_grad_batches == 0:
+            for observer in self.observers:
+                observer.after_update(self, trainer.global_step)
+
+    # -- what a checkpoint holds beside Lightning's own state -------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        sparse = self.sparsifier.state_dict()
+        return {
+            "batches": self.batches,
+            "sparsifier": {**sparse, "masks": pack_masks(sparse["masks"])},
+            "ema": self.ema.state() if self.ema else {},
+            "observers": [observer.state() for observer in self.observers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.resumed = True
+        self.batches = state["batches"]
+        sparse = state["sparsifier"]
+        self.sparsifier.load_state_dict({**sparse, "masks": unpack_masks(sparse["masks"])})
+        if self.ema:
+            self.ema.load(state["ema"])
+        for observer, kept in zip(self.observers, state["observers"], strict=True):
+            observer.load(kept)
+
+
+def check_masks_agree(sparsifier: Sparsifier, step: int) -> None:
+    """All ranks hold the same masks, by checksum; anything else is fatal. Nothing to do in one process."""
+    import hashlib
+
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    digest = hashlib.sha256()
+    for name, mask in sorted(sparsifier.masks().items()):
+        digest.update(name.encode())
+        digest.update(mask.cpu().numpy().tobytes())
+    mine = torch.tensor(list(digest.digest()), dtype=torch.uint8, device=sparsifier.slots[0].param.device)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine)
+    different = [rank for rank, other in enumerate(everyone) if not torch.equal(other, everyone[0])]
+    if different:
+        raise RunFailed(f"step {step}: masks of ranks {different} differ from rank 0's — the run is stopped")

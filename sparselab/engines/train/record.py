@@ -1,0 +1,111 @@
+"""The record of a finished training cell: everything a table or a sceptic asks for."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sparselab.engines.train.engine import dense_steps
+from sparselab.engines.train.runner import Finished
+from sparselab.sparsity.account import account, train_flops, train_flops_dense
+from sparselab.store import export
+from sparselab.store import record as records
+
+if TYPE_CHECKING:
+    from sparselab.engines.engine import Plan
+    from sparselab.engines.train.plan import Parts
+
+
+def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
+    """Write model, masks and, last, the record; rank 0 only. Returns the record."""
+    parts: Parts = plan.parts
+    masks = {name: mask.cpu() for name, mask in finished.sparsifier.masks().items()}
+    body = {
+        "id": plan.id,
+        "status": "finished",
+        "config": plan.config,
+        "overrides": plan.overrides,
+        "metrics": finished.metrics,
+        "sparsity": realised(parts, finished),
+        "account": counted(parts, finished),
+        "seconds": round(finished.seconds, 3),
+        "environment": environment(parts),
+        "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
+                 "source": parts.data.source, "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},
+    }  # fmt: skip
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return body
+    body["files"] = export.export(finished.folder, finished.state, masks)
+    records.write(finished.folder, body)
+    return records.read(finished.folder, plan.id)
+
+
+def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
+    """What is really sparse, layer by layer, read from the exported tensors."""
+    layers = []
+    for slot in finished.sparsifier.slots:
+        weight = finished.state[slot.name]
+        layers.append(
+            {
+                "name": slot.name,
+                "shape": list(weight.shape),
+                "pattern": str(parts.sparsity),
+                "density": int(slot.mask.sum()) / weight.numel(),
+                "nonzero": int(torch.count_nonzero(weight)),
+                "holds": bool(slot.pattern.holds(weight != 0)) if parts.sparsity.kind == "nm" else True,
+            }
+        )
+    total = sum(slot.mask.numel() for slot in finished.sparsifier.slots)
+    kept = sum(int(slot.mask.sum()) for slot in finished.sparsifier.slots)
+    return {
+        "requested": str(parts.sparsity),
+        "realised": 1 - kept / total if total else 0.0,
+        "weights": total,
+        "kept": kept,
+        "pattern_holds": all(layer["holds"] for layer in layers),
+        "layers": layers,
+    }
+
+
+def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
+    """The account of the network as it is, and of the training as it went (the ledger of kept weights)."""
+    batch, ledger = parts.cell.trainer.batch_size, finished.sparsifier.ledger
+    kept = ledger[-1][1] if ledger else {}
+    trained = train_flops(
+        parts.outline, ledger or [(0, {})], batch, parts.method.weight_grad,
+        steps=parts.steps, dense_steps=dense_steps(parts),
+    )  # fmt: skip
+    return {
+        **account(parts.outline, kept).record(),
+        "flops_train": trained,
+        "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
+        "updates": parts.steps,
+    }
+
+
+def environment(parts: Parts) -> dict[str, Any]:
+    """Versions and the device: what a bit-equal rerun needs to match."""
+    import subprocess
+    from importlib.metadata import version
+    from pathlib import Path
+
+    import sparselab
+
+    root = Path(__file__).parents[3]
+    commit = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    cuda = torch.cuda.is_available() and parts.cell.trainer.accelerator != "cpu"
+    libraries = ("torch", "pytorch-lightning", "timm", "transformers", "numpy")
+    return {
+        "sparselab": sparselab.__version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in libraries},
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "devices": parts.cell.trainer.devices,
+        "promise": "D" if cuda else ("B" if parts.cell.trainer.devices > 1 else "A"),
+    }

@@ -1,0 +1,72 @@
+"""A method: a paper's rule, as the few lines in which it differs from the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sparselab.spec.options import Options
+from sparselab.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.sparsity.slots import Moment, Slot
+
+
+class Method:
+    """Override what differs. The defaults are masked training by magnitude.
+
+    All hooks run under ``torch.no_grad()``, once per optimiser update and slot (never per micro-batch).
+
+    Capabilities, declared by the class and checked before anything runs:
+
+    ``patterns``          kinds of :class:`~sparselab.spec.sparsity.Sparsity` that it is defined for.
+    ``schedules``         names of the schedules that it is defined for; None: any.
+    ``keeps_master``      a dense master is updated in place of the sparse weights.
+    ``every_step``        a new mask after every update once the first one is made.
+    ``needs_dense_grad``  wants ``slot.dense_grad`` when a mask is due.
+    ``clears_state``      the optimiser forgets weights that leave (momentum would bring them back).
+    ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
+    ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
+                          that needs the dense gradient at mask updates is charged for those.
+    ``version``           raise it when the rule changes: it is part of a cell's id.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    patterns: ClassVar[tuple[str, ...]] = ("unstructured", "nm", "block", "channel")
+    schedules: ClassVar[tuple[str, ...] | None] = None
+    keeps_master: bool = False
+    every_step: ClassVar[bool] = False
+    needs_dense_grad: ClassVar[bool] = False
+    clears_state: ClassVar[bool] = True
+    weight_grad: ClassVar[str] = "kept"
+    scored_allocation: bool = False
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    def score(self, slot: Slot, moment: Moment) -> Tensor:
+        """Importance of each weight, the slot's shape; the largest are kept."""
+        return slot.dense.abs()
+
+    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves)."""
+        return slot.pattern.mask(self.score(slot, moment), kept / slot.mask.numel())
+
+    def effective(self, slot: Slot, out: Tensor) -> None:
+        """Write the weights that the network computes with into ``out``."""
+        import torch
+
+        torch.mul(slot.dense, slot.mask, out=out)
+
+    def pullback(self, slot: Slot) -> None:
+        """Turn the gradient of the effective weights into what the optimiser sees, in place."""
+        slot.grad.mul_(slot.mask)
+
+    def after_step(self, slot: Slot) -> None:
+        """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
+
+
+METHODS: Registry[Method] = Registry("method", "sparselab.methods")

@@ -1,0 +1,42 @@
+"""Straight-through training of masks that move at every update: STE and SR-STE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from sparselab.methods.method import METHODS, Method
+from sparselab.spec.options import Options
+
+if TYPE_CHECKING:
+    from sparselab.sparsity.slots import Slot
+
+
+@METHODS.register("ste")
+class STE(Method):
+    """The gradient of the masked weights goes to the dense master unchanged; the mask is made anew at every update."""
+
+    keeps_master = True
+    every_step = True
+    clears_state = False
+    weight_grad = "dense"
+
+    def pullback(self, slot: Slot) -> None:
+        """dL/dW := dL/dS(W), untouched (not multiplied by the mask: that would be masked training)."""
+
+
+@METHODS.register("srste")
+class SRSTE(STE):
+    """STE with the sparse-refined term (Zhou et al. 2021, arXiv 2102.04010): dL/dW := g + lambda (1 - E) W.
+
+    The term is part of the gradient: the learning rate multiplies it, momentum accumulates it, weight decay comes on top.
+    """
+
+    class Options(Options):
+        lambda_w: float = Field(2e-4, ge=0, description="a decay per update, at least 0 (the paper's value is 2e-4)")
+
+    def pullback(self, slot: Slot) -> None:
+        import torch
+
+        slot.grad.add_(torch.where(slot.mask, 0, slot.dense), alpha=self.options.lambda_w)

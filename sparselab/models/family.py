@@ -1,0 +1,125 @@
+"""What a model is to the rest of the project: options in, an outline without torch, a network with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from sparselab.models.sketch import Sketch
+from sparselab.models.weights import compare_outline, place, read_header
+from sparselab.spec.dataspec import DataSpec
+from sparselab.spec.faults import Fault, Faults, Refused
+from sparselab.spec.options import Options
+from sparselab.spec.outline import Outline
+from sparselab.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MODELS: Registry[Family] = Registry("model", "sparselab.models.families")
+
+
+class Family:
+    """A family of networks. One options instance and one :class:`DataSpec` fix a network.
+
+    A subclass says what does not fit (``misfits``), draws the network in closed form (``sketch``) and makes it
+    (``make``). Parameter names are those of the library that the network comes from and never change.
+    """
+
+    name: ClassVar[str]
+    task: ClassVar[str]
+
+    class Options(Options):
+        weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
+
+    options: Options
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    def misfits(self, data: DataSpec) -> list[Fault]:
+        """Why this network cannot be made for ``data``, options against options and options against the data."""
+        return []
+
+    def sketch(self, data: DataSpec) -> Sketch | None:
+        """The network in closed form, or None where only building it can tell."""
+        return None
+
+    def make(self, data: DataSpec) -> nn.Module:
+        """A network with initial weights from torch's global generator."""
+        raise NotImplementedError
+
+    def files(self) -> dict[str, list[str]]:
+        """Options that name files, with the files whose bytes decide what the option means."""
+        return {} if self.options.weights is None else {"weights": [self.options.weights]}
+
+    def faults(self, data: DataSpec) -> list[Fault]:
+        """Everything that can be refused without torch: misfits, and the weights file's header against the outline."""
+        if self.task != data.task:
+            problem = f"reads {self.task}s and dataset {data.name} is {data.task}"
+            return [Fault(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
+        found = Faults()
+        with found.catch():
+            found.found += self.misfits(data)
+        if self.options.weights is not None:
+            with found.catch():
+                entries = read_header(self.options.weights)
+                sketch = None if found.found else self.sketch(data)
+                if sketch is not None:
+                    found.found += compare_outline(entries, sketch.outline(self.name), place(self.options.weights))
+        return found.found
+
+    def outline(self, data: DataSpec) -> Outline | None:
+        """The layers, costs and parameters of the network for ``data``, without torch; None where only building it
+        can tell (then use :func:`sparselab.models.trace.trace`).
+
+        Raises :class:`Refused` where the network cannot be made for ``data``.
+        """
+        self._require(data)
+        sketch = self.sketch(data)
+        return None if sketch is None else sketch.outline(self.name)
+
+    def build(self, data: DataSpec) -> nn.Module:
+        """The network in its starting state, on the CPU in float32: random from torch's global generator, then
+        ``weights`` where the options name a file. Raises :class:`Refused`."""
+        self._require(data)
+        model = self.make(data)
+        if self.options.weights is not None:
+            self.load(model, self.options.weights)
+        return model
+
+    def load(self, model: nn.Module, path: str) -> None:
+        """Copy the tensors of a safetensors file into ``model``; Refused, and nothing copied, unless all fit."""
+        from sparselab.models.load import load_weights
+
+        load_weights(model, path)
+
+    def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """One forward pass. Images: (n, c, h, w) float -> (n, classes). Text: (n, t) int64 -> (n, t, vocabulary)."""
+        return model(batch)
+
+    def _require(self, data: DataSpec) -> None:
+        faults = self.faults(data)
+        if faults:
+            raise Refused(faults)
+
+
+class ImageFamily(Family):
+    """Families that classify images."""
+
+    task = "image"
+
+
+class TextFamily(Family):
+    """Families that predict the next token; the networks are transformers' own."""
+
+    task = "text"
+
+    def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
+        return model(input_ids=batch, use_cache=False).logits
+
+
+def misfit(key: str, value: Any, problem: str, fix: str) -> Fault:
+    """A fault of option ``model.<key>``."""
+    return Fault(f"model.{key}={value}", problem, fix)

@@ -1,0 +1,73 @@
+"""Fills a network from a safetensors file: everything is compared first, then copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from sparselab.models.weights import ANOTHER, Entry, compare, place, read_header
+from sparselab.spec.faults import Fault, Refused, refuse
+
+SPELLING = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+
+
+def load_weights(model: nn.Module, path: str | Path, key: str = "model.weights") -> None:
+    """Copy every tensor of the file at ``path`` into ``model``'s state (parameters and persistent buffers).
+
+    Names, shapes and dtypes must agree exactly; of a tied tensor one name is enough, and where the file has several
+    they must be equal. Raises :class:`Refused`, before any copy, for any difference and for values that are not finite.
+    """
+    found = read_header(path, key)
+    where = place(path, key)
+    state = model.state_dict(keep_vars=True)
+    groups = _ties(state)
+    expected = {name: Entry(SPELLING[tensor.dtype], tuple(tensor.shape)) for name, tensor in state.items()}
+    for names in groups:
+        present = [name for name in names if name in found]
+        for name in names:
+            if present and name not in found:
+                del expected[name]
+    faults = compare(found, expected, where)
+    if faults:
+        raise Refused(faults)
+    try:
+        with safe_open(str(Path(path).expanduser()), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in expected}
+    except (SafetensorError, OSError):
+        refuse(where, "cannot be read to its end", ANOTHER)
+    faults = [
+        Fault(where, f"tensor {name} holds NaN or infinity", ANOTHER)
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ][:1]
+    for names in groups:
+        present = [name for name in names if name in tensors]
+        if any(not torch.equal(tensors[present[0]], tensors[name]) for name in present[1:]):
+            faults.append(Fault(where, f"{' and '.join(present)} differ and are one tensor here", ANOTHER))
+    if faults:
+        raise Refused(faults)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            state[name].copy_(tensor)
+
+
+def _ties(state: dict[str, torch.Tensor]) -> list[list[str]]:
+    """Names that are the same tensor, in groups of two and more."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]

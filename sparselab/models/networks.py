@@ -1,0 +1,116 @@
+"""Networks that no library provides under the names that published weights use. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+
+class CifarBlock(nn.Module):
+    """Two 3x3 convolutions; the shortcut subsamples and pads with zero channels (option A of arXiv 1512.03385)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        missing = outputs - inputs
+        self.padding = (0, 0, 0, 0, missing // 2, missing - missing // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.stride > 1 or any(self.padding):
+            x = pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+        return (x + y).relu()
+
+
+class CifarResNet(nn.Module):
+    """(n, channels, h, w) -> (n, classes): three stages of ``blocks`` blocks, widths w, 2w, 4w."""
+
+    def __init__(self, blocks: int, width: int, channels: int, classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(CifarBlock, blocks, width, width, 1)
+        self.layer2 = _stage(CifarBlock, blocks, width, 2 * width, 2)
+        self.layer3 = _stage(CifarBlock, blocks, 2 * width, 4 * width, 2)
+        self.linear = nn.Linear(4 * width, classes)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.conv1(x)).relu()
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+class WideBlock(nn.Module):
+    """Normalise, rectify, convolve, twice; where the shape changes the shortcut is a 1x1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        changes = stride > 1 or inputs != outputs
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(x).relu()
+        if self.shortcut is not None:
+            x = self.shortcut(y)
+        return x + self.conv2(self.dropout(self.bn2(self.conv1(y)).relu()))
+
+
+class WideResNet(nn.Module):
+    """(n, channels, h, w) -> (n, classes): ``stem`` channels, then stages of ``stem * widen * (1, 2, 4)``."""
+
+    def __init__(self, blocks: int, stem: int, widen: int, dropout: float, channels: int, classes: int):
+        super().__init__()
+        width = stem * widen
+        self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
+        self.layer1 = _stage(WideBlock, blocks, stem, width, 1, dropout)
+        self.layer2 = _stage(WideBlock, blocks, width, 2 * width, 2, dropout)
+        self.layer3 = _stage(WideBlock, blocks, 2 * width, 4 * width, 2, dropout)
+        self.bn1 = nn.BatchNorm2d(4 * width)
+        self.linear = nn.Linear(4 * width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
+        return self.linear(self.bn1(x).relu().mean((2, 3)))
+
+
+class MLP(nn.Module):
+    """(n, ...) -> (n, classes): flattened, ``hidden`` layers with ReLU, then the head."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], batch_norm: bool, dropout: float, classes: int):
+        super().__init__()
+        widths = [inputs, *hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = self.dropout(norm(layer(x)).relu())
+        return self.head(x)
+
+
+def _stage(block: type[nn.Module], blocks: int, inputs: int, outputs: int, stride: int, *extra: float) -> nn.Sequential:
+    """``blocks`` blocks, of which the first changes the width and the resolution."""
+    first = block(inputs, outputs, stride, *extra)
+    return nn.Sequential(first, *(block(outputs, outputs, 1, *extra) for _ in range(blocks - 1)))

@@ -1,0 +1,87 @@
+"""The outline of any network, from one forward pass of one sample. Imports torch when called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sparselab.models.sketch import Sketch
+from sparselab.spec.dataspec import DataSpec
+from sparselab.spec.outline import Outline
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
+    """The outline of ``model`` for ``data``: layers in the order of their first call, costs from torch's own counter.
+
+    The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
+    gradients and draws no random numbers. Products outside layers (attention) go to ``fixed_macs`` under the module
+    that computes them. A layer that the pass does not reach is counted in ``params`` only.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    first = next(model.parameters())
+    if data.task == "image":
+        sample = torch.zeros(1, *data.shape, device=first.device, dtype=first.dtype)
+    else:
+        sample = torch.zeros(1, *data.shape, device=first.device, dtype=torch.int64)
+
+    sketch = Sketch(params=sum(p.numel() for p in model.parameters()))
+    owner = {id(tensor): path for path, tensor in model.named_parameters()}  # a tied tensor under its first name
+    paths = {module: path for path, module in model.named_modules()}
+    counter = FlopCounterMode(display=False)
+    open_calls: list[list[int]] = []  # per module being run: FLOPs at its start, FLOPs of the modules run inside
+
+    def enter(module: nn.Module, args: Any) -> None:
+        open_calls.append([counter.get_total_flops(), 0])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        started, inner = open_calls.pop()
+        total = counter.get_total_flops() - started
+        if open_calls:
+            open_calls[-1][1] += total
+        macs = (total - inner) // 2
+        kind = _kind(module)
+        if kind is None:
+            if macs:
+                path = paths[module] or name
+                sketch.fixed_macs[path] = sketch.fixed_macs.get(path, 0) + macs
+            return
+        weight = module.get_parameter("weight")
+        path = owner[id(weight)].removesuffix(".weight")
+        groups = getattr(module, "groups", 1)
+        sketch.call(path, kind, tuple(weight.shape), macs, 1 < groups == getattr(module, "in_channels", None))
+
+    training = [module for module in model.modules() if module.training]
+    handles = []
+    try:
+        model.eval()
+        for module in model.modules():
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+        with torch.no_grad(), counter:
+            model(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    return sketch.outline(name)
+
+
+def _kind(module: nn.Module) -> str | None:
+    """The outline's word for a module, None where it is no layer.
+
+    transformers' Conv1D is known by its name, so that tracing an image network does not import transformers.
+    """
+    from torch import nn
+
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return "conv"
+    known = {f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__}
+    return "conv1d" if "transformers.pytorch_utils.Conv1D" in known else None

@@ -1,0 +1,249 @@
+"""Slots and the sparsifier: the one place where masks, dense masters and the optimiser meet.
+
+The invariant: **outside** ``optimizer.step()`` **the network's parameters are the sparse model.** Whoever reads the network
+between steps (forward, evaluation, EMA, a checkpoint, export) sees exactly what a paper evaluates. A dense master copy,
+where a method has one, lives in the slot, beside the network.
+
+One optimiser update::
+
+    backward                    dL/dW_effective lands in .grad, dense
+    sparsifier.pull_back()      method.pullback rewrites .grad; the master, if any, goes into the parameter
+    clip, optimizer.step()
+    sparsifier.settle(...)      method.after_step; a new mask if one is due; effective weights back into the parameter
+
+A step that the loss scaler skips never reaches ``settle``; ``unswap`` then puts the effective weights back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.spec.address import address
+from sparselab.spec.faults import RunFailed
+
+if TYPE_CHECKING:
+    from sparselab.methods.method import Method
+    from sparselab.sparsity.pattern import Pattern
+    from sparselab.sparsity.schedule import Schedule
+    from sparselab.spec.outline import Layer
+
+Allocate = Callable[[float, "dict[str, Tensor] | None"], "dict[str, int]"]
+"""(share of the way from dense to final, scores where the distribution needs them) -> weights kept per layer."""
+
+
+@dataclass
+class Slot:
+    """One sparse tensor: the parameter, its mask and, where the method keeps one, its dense master.
+
+    mask: bool, the parameter's shape; True is kept. master: dense values, the parameter's shape and dtype, or None.
+    dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
+    """
+
+    layer: Layer
+    param: nn.Parameter
+    pattern: Pattern
+    mask: Tensor
+    master: Tensor | None = None
+    dense_grad: Tensor | None = None
+    kept: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.layer.tensor
+
+    @property
+    def dense(self) -> Tensor:
+        """The values that scores are taken from: the master if there is one, else the parameter itself."""
+        return self.param.data if self.master is None else self.master
+
+    @property
+    def grad(self) -> Tensor:
+        if self.param.grad is None:
+            raise RunFailed(f"{self.name}: has no gradient — exclude it (targets.exclude) or use the layer in the loss")
+        return self.param.grad
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a mask is made. ``step``: optimiser updates so far (0: before training); ``total``: of the whole run.
+
+    fraction: share of the kept connections that a periodic method exchanges now.
+    """
+
+    step: int
+    total: int
+    fraction: float
+    seed: int
+
+    def random(self, slot: Slot) -> Tensor:
+        """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same."""
+        generator = torch.Generator().manual_seed(address(self.seed, "mask", slot.name, self.step))
+        return torch.rand(slot.param.shape, generator=generator).to(slot.param.device)
+
+
+class Sparsifier:
+    """Carries a method's masks through a run. Knows neither Lightning nor any method by name."""
+
+    def __init__(
+        self, method: Method, slots: list[Slot], schedule: Schedule, allocate: Allocate, total: int, seed: int
+    ) -> None:
+        self.method = method
+        self.slots = slots
+        self.schedule = schedule
+        self.allocate = allocate
+        self.total = total
+        self.seed = seed
+        self.updates = sorted(set(schedule.updates(total))) if slots else []
+        self.carried_out = 0  # how many of ``updates`` have been made
+        self.ledger: list[tuple[int, dict[str, int]]] = []  # kept weights per layer from a step on
+        self.swapped = False
+        self.on_mask_change: Callable[[], None] = lambda: None
+        for slot in slots:
+            slot.kept = slot.mask.numel()
+            if method.keeps_master:
+                slot.master = slot.param.detach().clone()
+
+    # -- the three calls of an update -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Before the first update: the masks that are due at step 0."""
+        self._note(0)
+        if self._due(0):
+            self._remask(0, None)
+        self._write_effective()
+
+    @torch.no_grad()
+    def pull_back(self, step: int) -> None:
+        """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
+        wants_dense = self.method.needs_dense_grad and self._due(step)
+        for slot in self.slots:
+            slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
+            self.method.pullback(slot)
+        self._swap()
+
+    @torch.no_grad()
+    def settle(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """After the raw optimiser's step number ``step``: new masks where due, effective weights in the parameters."""
+        self._swap_back()
+        for slot in self.slots:
+            self.method.after_step(slot)
+        if self._due(step):
+            self._remask(step, optimizer)
+            self.on_mask_change()
+        elif self.method.every_step and self.carried_out:
+            self._remask(step, optimizer)
+        for slot in self.slots:
+            slot.dense_grad = None
+        self._write_effective()
+
+    @torch.no_grad()
+    def unswap(self) -> None:
+        """At the end of every batch: undo a swap whose optimiser step was skipped."""
+        if self.swapped:
+            self._swap_back()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """After the last update: carry out what a skipped last step left undone."""
+        if self._due(self.total):
+            self._remask(self.total, None)
+            self._write_effective()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _due(self, step: int) -> bool:
+        return bisect_right(self.updates, step) > self.carried_out
+
+    def _swap(self) -> None:
+        if not self.method.keeps_master:
+            return
+        self.swapped = True
+        for slot in self.slots:
+            slot.param.data, slot.master = slot.master, slot.param.data
+
+    def _swap_back(self) -> None:
+        """The parameter's storage again holds the (now stale) effective weights, the slot's the updated master."""
+        if self.swapped:
+            self._swap()
+            self.swapped = False
+
+    def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        changes = self._due(step)  # else the count stands and need not be read back from the device
+        self.carried_out = bisect_right(self.updates, step)
+        level = self.schedule.level(step, self.total)
+        if level <= 0:
+            return
+        moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed)
+        scores = {s.layer.name: self.method.score(s, moment) for s in self.slots} if self.method.scored_allocation else None
+        kept = self.allocate(level, scores)
+        for slot in self.slots:
+            try:
+                mask = self.method.remask(slot, kept[slot.layer.name], moment)
+            except ValueError as error:
+                raise RunFailed(f"step {step}: {slot.name}: {error}") from None
+            if self.method.clears_state and optimizer is not None:
+                _clear_state(optimizer, slot.param, slot.mask & ~mask)
+            slot.mask = mask
+            if changes:
+                slot.kept = int(mask.sum())
+        if changes:
+            self._note(step)
+
+    def _note(self, step: int) -> None:
+        kept = {slot.layer.name: slot.kept for slot in self.slots}
+        if self.ledger and self.ledger[-1][0] == step:
+            self.ledger.pop()
+        if not self.ledger or self.ledger[-1][1] != kept:
+            self.ledger.append((step, kept))
+
+    def _write_effective(self) -> None:
+        for slot in self.slots:
+            self.method.effective(slot, out=slot.param.data)
+
+    # -- what is saved ----------------------------------------------------------------------------------------------
+
+    def masks(self) -> dict[str, Tensor]:
+        return {slot.name: slot.mask for slot in self.slots}
+
+    def state_dict(self) -> dict:
+        """Plain containers and tensors; masks as bool (the writer packs them)."""
+        return {
+            "carried_out": self.carried_out,
+            "ledger": [[step, dict(kept)] for step, kept in self.ledger],
+            "kept": {slot.layer.name: slot.kept for slot in self.slots},
+            "masks": self.masks(),
+            "masters": {slot.name: slot.master for slot in self.slots if slot.master is not None},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        self.carried_out = state["carried_out"]
+        self.ledger = [(step, dict(kept)) for step, kept in state["ledger"]]
+        for slot in self.slots:
+            slot.kept = state["kept"][slot.layer.name]
+            slot.mask = state["masks"][slot.name].to(slot.param.device)
+            if slot.master is not None:
+                slot.master = state["masters"][slot.name].to(slot.param.device).clone()
+
+    @torch.no_grad()
+    def verify(self) -> None:
+        """The effective weights, made again from master and mask, are the stored ones bit for bit; else RunFailed."""
+        for slot in self.slots:
+            again = slot.param.data.clone()
+            self.method.effective(slot, out=again)
+            if not torch.equal(again, slot.param.data):
+                raise RunFailed(f"checkpoint: {slot.name} is not what its mask gives — delete the checkpoint and rerun")
+
+
+def _clear_state(optimizer: torch.optim.Optimizer, param: nn.Parameter, gone: Tensor) -> None:
+    """Zero the optimiser's memory of weights that just left: momentum would bring them back in one step."""
+    for value in optimizer.state.get(param, {}).values():
+        if isinstance(value, Tensor) and value.shape == param.shape:
+            value.masked_fill_(gone, 0)

@@ -1,0 +1,1 @@
+"""What a cell is, before anything runs: parsing, schemas, plans and messages. Imports no torch."""

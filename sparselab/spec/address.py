@@ -1,0 +1,16 @@
+"""Randomness is addressed, not stored.
+
+Every random number of a run is drawn from a generator seeded by *where* it is needed (which epoch, batch, layer, update) and
+not by how much was drawn before. A resumed run therefore draws what the unbroken run would have drawn, without saving the
+state of any generator, and two processes that need the same numbers get the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def address(*parts: object) -> int:
+    """A 63-bit seed for the place named by ``parts`` (numbers and words), the same on every machine."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,32 @@
+"""What a dataset is, before it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The facts a plan needs.
+
+    task:        ``image`` or ``text``.
+    shape:       (channels, height, width) of an image; (tokens,) of a training window of text.
+    classes:     classes of an image set; size of the vocabulary of a text.
+    train/val/test: examples per split (images; windows of text). 0 where only loading can tell.
+    fingerprint: changes when the bytes change: a SHA-256 over content (or a pinned revision of a hub set).
+    source:      ``bundled``, ``local`` or ``hub``.
+    path:        where a local copy lies; never part of a cell's id.
+    title:       the name a table must print (``cifar10-jpeg`` for the re-compressed copy, say).
+    """
+
+    name: str
+    task: str
+    shape: tuple[int, ...]
+    classes: int
+    train: int
+    val: int
+    test: int
+    fingerprint: str
+    source: str
+    path: str = ""
+    title: str = ""

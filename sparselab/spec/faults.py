@@ -1,0 +1,88 @@
+"""One line per fault: where, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A reason to refuse a request.
+
+    ``where`` names the key (and the value as the user wrote it), ``problem`` what is wrong, ``fix`` what to write.
+    """
+
+    where: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        line = " ".join(f"{self.where}: {self.problem} — {self.fix}".split())
+        return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+class Refused(Exception):
+    """A request that cannot be met. Carries every fault found; the entry points print them and exit with 2."""
+
+    def __init__(self, faults: Iterable[Fault]):
+        self.faults = list(dict.fromkeys(faults))
+        super().__init__("\n".join(map(str, self.faults)))
+
+
+class RunFailed(Exception):
+    """A run that started and could not finish. The entry points print its line and exit with 1."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop and can be resumed. The entry points exit with 75."""
+
+
+def refuse(where: str, problem: str, fix: str) -> NoReturn:
+    """Raise :class:`Refused` with one fault."""
+    raise Refused([Fault(where, problem, fix)])
+
+
+@dataclass
+class Faults:
+    """Collects faults, so that one pass over a config reports all of them."""
+
+    found: list[Fault] = field(default_factory=list)
+
+    def add(self, where: str, problem: str, fix: str) -> None:
+        self.found.append(Fault(where, problem, fix))
+
+    @contextmanager
+    def catch(self) -> Iterator[None]:
+        """Collect the faults of a :class:`Refused` raised inside instead of letting it through."""
+        try:
+            yield
+        except Refused as refused:
+            self.found += refused.faults
+
+    def raise_if_any(self) -> None:
+        if self.found:
+            raise Refused(self.found)
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like ``word``, or None where nothing is close."""
+    choices = list(choices)
+    folded = {c.lower(): c for c in choices}
+    hits = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5)
+    return folded[hits[0]] if hits else None
+
+
+def did_you_mean(word: str, choices: Iterable[str], limit: int = 8) -> str:
+    """The ``fix`` half of a fault about an unknown word: the nearest choice, or the choices themselves."""
+    choices = sorted(choices)
+    hit = nearest(word, choices)
+    if hit is not None:
+        return f'did you mean "{hit}"?'
+    shown = ", ".join(choices[:limit]) + (", …" if len(choices) > limit else "")
+    return f"one of: {shown}"

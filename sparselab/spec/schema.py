@@ -1,0 +1,75 @@
+"""The parts of a cell's config that belong to no plug-in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sparselab.spec.options import Options
+
+
+class TrainerOptions(Options):
+    """How long, how large, how precise, where."""
+
+    name: Literal["default"] = Field("default", description="default")
+    max_epochs: int | None = Field(ge=1, description="at least 1, or null")
+    max_steps: int | None = Field(ge=1, description="at least 1, or null")
+    batch_size: int = Field(ge=1, description="at least 1")
+    accumulate: int = Field(ge=1, description="micro-batches per update, at least 1")
+    precision: Literal["32", "bf16", "16"] = Field(description='"32", bf16 or "16"')
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(description="auto, cpu or gpu")
+    devices: int = Field(ge=1, description="at least 1")
+    strategy: Literal["auto", "ddp"] = Field(
+        description="auto or ddp; FSDP shards parameters, and a mask needs whole tensors"
+    )
+    clip: float | None = Field(gt=0, description="above 0, or null")
+    ema: float | None = Field(gt=0, lt=1, description="in (0, 1), or null")
+    compile: bool = Field(description="true or false")
+    channels_last: Literal["auto"] | bool = Field(description="auto, true or false")
+    evals: int = Field(ge=0, description="at least 0")
+    checkpoint_minutes: float | None = Field(gt=0, description="above 0, or null")
+    checkpoint_every: int | None = Field(ge=1, description="updates, at least 1, or null")
+    threads: int | None = Field(ge=1, description="at least 1, or null")
+    workers: int = Field(ge=0, description="at least 0")
+    progress: Literal["auto", "bar", "lines", "none"] = Field(description="auto, bar, lines or none")
+
+
+class TargetOptions(Options):
+    """Which weights are sparse."""
+
+    include: list[str] = Field(min_length=1, description='at least one glob or @role, such as ["*"]')
+    exclude: list[str] = Field(description='globs or @roles, such as ["@head"], or []')
+    axis: Literal["in", "out", "kernel"] = Field(description="in, out or kernel")
+
+
+class Cell(Options):
+    """The top level. Groups of plug-ins are validated by the class that their ``name`` picks."""
+
+    method: dict[str, Any]
+    sparsity: Any
+    targets: TargetOptions
+    distribution: dict[str, Any]
+    schedule: dict[str, Any]
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    optim: dict[str, Any]
+    trainer: TrainerOptions
+    term: dict[str, Any]
+    engine: dict[str, Any]
+    logger: dict[str, Any]
+    tier: Literal["smoke", "cpu", "gpu", "paper"] | None = Field(description="smoke, cpu, gpu, paper or null")
+    paper: str | None = Field(description="a paper's slug or null")
+    seed: int = Field(ge=0, lt=2**63, description="a whole number, at least 0")
+    data_dir: str | None = Field(description="a folder, or null")
+    runs_dir: str = Field(min_length=1, description="a folder")
+    force: bool = Field(description="true or false")
+    debug: bool = Field(description="true or false")
+
+
+# What never changes a result, and so is no part of a cell's id.
+UNIDENTIFIED = (
+    "logger", "tier", "paper", "data_dir", "runs_dir", "force", "debug",
+    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.evals", "trainer.checkpoint_minutes",
+    "trainer.checkpoint_every", "trainer.threads", "trainer.workers", "trainer.progress",
+)  # fmt: skip

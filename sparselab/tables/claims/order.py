@@ -1,0 +1,127 @@
+"""One cell against another: orders, differences, ratios, and staying close to dense."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point, weighted
+
+
+@CLAIMS.register("order")
+class Order(Claim):
+    """``a`` is above (or below) ``b``.
+
+    ``>`` asks for more than ``margin`` between them, ``>=`` allows ``a`` to be lower by ``margin``; at margin 0 both
+    need the same evidence, because a test cannot tell "equal" from "a hair above".
+    """
+
+    a: Point
+    b: Point
+    relation: Literal[">", ">=", "<", "<="] = Field(">=", description='">", ">=", "<" or "<="')
+    margin: float = Field(0.0, ge=0, description="in units of the table's metric, at least 0")
+
+    def points(self) -> list[Point]:
+        return [self.a, self.b]
+
+    def bounds(self, layout: Layout) -> list[Bound]:
+        high, low = (self.a, self.b) if self.relation.startswith(">") else (self.b, self.a)
+        at_least = -self.margin if self.relation.endswith("=") else self.margin
+        return self.spread(
+            self.spots(layout),
+            at_least,
+            lambda spot: weighted((1, high.at(spot.row, spot.column)), (-1, low.at(spot.row, spot.column))),
+            f"{high} − {low}",
+        )
+
+
+class _Band(Claim):
+    low: float | None = Field(None, description="the lower end; without it: open")
+    high: float | None = Field(None, description="the upper end; without it: open")
+    a: Point
+    b: Point
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> _Band:
+        if self.low is None and self.high is None:
+            raise ValueError("a band needs low, high or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
+
+    def points(self) -> list[Point]:
+        return [self.a, self.b]
+
+
+@CLAIMS.register("difference")
+class Difference(_Band):
+    """``a - b`` lies between ``low`` and ``high``, in units of the table's metric."""
+
+    def bounds(self, layout: Layout) -> list[Bound]:
+        spots = self.spots(layout)
+        found: list[Bound] = []
+        for sign, end in ((1, self.low), (-1, self.high)):
+            if end is not None:
+                found += self.spread(
+                    spots,
+                    sign * end,
+                    lambda spot, s=sign: weighted(
+                        (s, self.a.at(spot.row, spot.column)), (-s, self.b.at(spot.row, spot.column))
+                    ),
+                    f"{self.a} − {self.b}" if sign > 0 else f"{self.b} − {self.a}",
+                )
+        return found
+
+
+@CLAIMS.register("ratio")
+class Ratio(_Band):
+    """``a / b`` lies between ``low`` and ``high``, tested as ``low * b <= a <= high * b``.
+
+    The linear form needs no division by a difference that may be near zero (Fieller's method); for a positive ``b`` the
+    two say the same.
+    """
+
+    def bounds(self, layout: Layout) -> list[Bound]:
+        spots = self.spots(layout)
+        found: list[Bound] = []
+        for sign, end in ((1, self.low), (-1, self.high)):
+            if end is not None:
+                found += self.spread(
+                    spots,
+                    0.0,
+                    lambda spot, s=sign, e=end: weighted(
+                        (s, self.a.at(spot.row, spot.column)), (-s * e, self.b.at(spot.row, spot.column))
+                    ),
+                    f"{self.a} − {end:g}·{self.b}" if sign > 0 else f"{end:g}·{self.b} − {self.a}",
+                )
+        return found
+
+
+@CLAIMS.register("within")
+class Within(Claim):
+    """``a`` matches its dense reference: it is worse by at most ``margin`` (being better is no fault)."""
+
+    a: Point
+    margin: float = Field(ge=0, description="in units of the table's metric, at least 0")
+
+    def points(self) -> list[Point]:
+        return [self.a]
+
+    def bounds(self, layout: Layout) -> list[Bound]:
+        def gap(row: str | None, column: str | None) -> dict[tuple[str, str], float]:
+            own = self.a.at(row, column)
+            dense = [(weight, layout.reference(place)) for place, weight in own.items()]
+            return dict(
+                weighted(
+                    (layout.loss, own), *((-layout.loss * w, {place: 1.0}) for w, place in dense if place is not None)
+                )
+            )
+
+        spots = [
+            spot
+            for spot in self.spots(layout)
+            if all(layout.reference(place) in layout.cells for place in self.a.at(spot.row, spot.column))
+        ]
+        says = f"{self.a} − dense" if layout.loss > 0 else f"dense − {self.a}"
+        return self.spread(spots, -self.margin, lambda spot: gap(spot.row, spot.column), says.strip())

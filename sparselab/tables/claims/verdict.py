@@ -1,0 +1,132 @@
+"""From samples to verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sparselab.tables.claims.claim import Bound, Claim, Layout
+from sparselab.tables.statistics import Estimate, Place, estimate, holm, pooled
+
+SEEDS = 3
+HEADLINE_SEEDS = 5
+ALPHA = 0.05
+
+Samples = Mapping[Place, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say about a claim.
+
+    verdict:  ``holds`` | ``fails`` | ``inconclusive`` | ``not run``.
+    seeds:    fewest seeds among the claim's cells.
+    p_holds, p_fails: adjusted for the number of the table's claims; 1 where nothing could be tested.
+    evidence: the numbers behind it, in a sentence. ``cells``: the cells that it rests on.
+    """
+
+    name: str
+    claim: Claim
+    verdict: str
+    seeds: int
+    evidence: str
+    p_holds: float = 1.0
+    p_fails: float = 1.0
+    cells: tuple[Place, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.verdict} ({_plural(self.seeds, 'seed')})" if self.verdict == "inconclusive" else self.verdict
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A claim before the correction for the number of claims."""
+
+    name: str
+    claim: Claim
+    cells: tuple[Place, ...] = ()
+    seeds: int = 0
+    stop: str = ""
+    verdict: str = ""
+    p_holds: float = 1.0
+    p_fails: float = 1.0
+    evidence: str = ""
+
+
+def judge(
+    claims: Sequence[Claim], tier: str, layout: Layout, samples: Callable[[str | None], Samples], digits: int = 2
+) -> list[Verdict]:
+    """A verdict for each claim that is stated for ``tier``, named C1, C2 ... by its place in ``claims``.
+
+    ``samples(metric)`` gives, for each (row, column), one value per finished seed; None stands for the table's metric.
+    """
+    trials = [
+        _try(f"C{number}", claim, layout, samples(claim.metric), digits)
+        for number, claim in enumerate(claims, 1)
+        if claim.tiers is None or tier in claim.tiers
+    ]
+    adjusted = zip(holm([t.p_holds for t in trials]), holm([t.p_fails for t in trials]), strict=True)
+    return [_decide(trial, *p) for trial, p in zip(trials, adjusted, strict=True)]
+
+
+def _try(name: str, claim: Claim, layout: Layout, samples: Samples, digits: int) -> _Trial:
+    bounds, guards = claim.bounds(layout), claim.guards(layout)
+    if not bounds:
+        return _Trial(name, claim, verdict="not run", stop="the tier has none of its cells")
+    cells = tuple(sorted({place for bound in bounds + guards for place in bound.contrast}))
+    counts = [len(samples.get(place, ())) for place in cells]
+    if missing := counts.count(0):
+        return _Trial(
+            name,
+            claim,
+            cells,
+            0,
+            verdict="not run",
+            stop=f"{missing} of {_plural(len(cells), 'cell')} without a record",
+        )
+    spread = pooled(samples.values())
+    needed = HEADLINE_SEEDS if claim.headline else SEEDS
+    shown = [(bound, estimate(bound.contrast, samples, spread)) for bound in bounds]
+    evidence = _describe(shown, digits)
+    if min(counts) < needed:
+        stop = f"{evidence}; needs {needed} seeds"
+        return _Trial(name, claim, cells, min(counts), verdict="inconclusive", stop=stop)
+    watched = shown + [(bound, estimate(bound.contrast, samples, spread)) for bound in guards]
+    p_holds = max(e.p_above(bound.at_least) for bound, e in shown)
+    p_fails = min(1.0, len(watched) * min(e.p_below(bound.at_least) for bound, e in watched))
+    return _Trial(name, claim, cells, min(counts), "", "", p_holds, p_fails, evidence)
+
+
+def _decide(trial: _Trial, p_holds: float, p_fails: float) -> Verdict:
+    if trial.stop:
+        return Verdict(trial.name, trial.claim, trial.verdict, trial.seeds, trial.stop, cells=trial.cells)
+    if p_fails <= ALPHA:
+        verdict = "fails"
+    else:
+        verdict = "holds" if p_holds <= ALPHA else "inconclusive"
+    evidence = f"{trial.evidence}; p(holds) {_p(p_holds)}, p(fails) {_p(p_fails)}"
+    return Verdict(trial.name, trial.claim, verdict, trial.seeds, evidence, p_holds, p_fails, trial.cells)
+
+
+def _describe(shown: list[tuple[Bound, Estimate]], digits: int) -> str:
+    """The bound that is the least certain, with its numbers."""
+
+    def slack(item: tuple[Bound, Estimate]) -> float:
+        bound, e = item
+        distance = e.value - bound.at_least
+        return distance / e.error if e.error and not math.isnan(e.error) else distance
+
+    bound, e = min(shown, key=slack)
+    error = "" if math.isnan(e.error) else f" ± {e.error:.{digits}f} (se)"
+    others = f" (the least certain of {len(shown)})" if len(shown) > 1 else ""
+    numbers = f"{e.value:+.{digits}f}{error}, needs ≥ {bound.at_least:.{digits}f}".replace("-", "−")
+    return f"{bound.says} = {numbers}{others}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,229 @@
+"""Records of a table: found in a runs folder, kept under ``results/``, and checked against what is rendered from them.
+
+``results/<paper>/<tier>/[<table>/]`` holds ``records.jsonl``: one line per cell, in the table's order, with the cell's
+place, its overrides and its whole record. Everything beside it is rendered from that file and from the table alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparselab.spec.faults import Refused, RunFailed, refuse
+from sparselab.spec.schema import UNIDENTIFIED
+from sparselab.tables.grid import Cell, expand, merge
+from sparselab.tables.schema import CONFIGS, Table, load_all
+
+RECORDS = "records.jsonl"
+LEDGER = "README.md"
+CellId = Callable[[Iterable[str]], str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell and its record."""
+
+    cell: Cell
+    record: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.record.get("id", ""))
+
+    def number(self, *keys: str) -> float | None:
+        """A number inside the record; None where there is none."""
+        value: Any = self.record
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def finished(self) -> bool:
+        return self.record.get("status") == "finished"
+
+
+def folder(results_dir: Path, table: Table, tier: str) -> Path:
+    """Where the results of a table lie."""
+    return results_dir / table.paper / tier / table.name if table.name else results_dir / table.paper / tier
+
+
+def collect(
+    runs_dir: Path,
+    table: Table,
+    tier: str,
+    cell_id: CellId | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[Entry]:
+    """The records that ``runs_dir`` holds of this table's cells, in the table's order.
+
+    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.plan.cell_id_of`. A corrupt record, or
+    one of a newer schema, is passed over with a line to ``warn``: its cell counts as not run.
+    """
+    from sparselab.store import record
+
+    if not runs_dir.is_dir():
+        return []
+    found = []
+    name = cell_id or _cell_id()
+    for cell in expand(table, tier):
+        run = runs_dir / name(list(cell.overrides))
+        if not record.path_of(run).exists():
+            continue
+        try:
+            found.append(Entry(cell, record.read(run, run.name)))
+        except Refused as refused:
+            warn(str(refused))
+    return found
+
+
+def _cell_id() -> CellId:
+    from sparselab.plan import cell_id_of
+
+    return cell_id_of
+
+
+def read(results_dir: Path, table: Table, tier: str) -> list[Entry]:
+    """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has."""
+    kept = {(e.cell.place, e.cell.seed): e for e in _lines(folder(results_dir, table, tier) / RECORDS)}
+    found = []
+    for cell in expand(table, tier):
+        entry = kept.get((cell.place, cell.seed))
+        if entry is not None and same_cell(entry.cell.overrides, cell.overrides):
+            found.append(Entry(cell, entry.record))
+    return found
+
+
+def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **options: Any) -> list[Entry]:
+    """What the runs folder holds, and for the other cells what was kept under ``results_dir``."""
+    entries = {entry.cell: entry for entry in read(results_dir, table, tier)}
+    if runs_dir is not None:
+        for entry in collect(runs_dir, table, tier, **options):
+            if entry.finished or entry.cell not in entries:
+                entries[entry.cell] = entry
+    return [entries[cell] for cell in expand(table, tier) if cell in entries]
+
+
+def same_cell(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Whether two lists of overrides ask for the same, apart from what never changes a result."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(overrides: Iterable[str]) -> frozenset[str]:
+    return frozenset(item for item in merge(overrides) if not item.partition("=")[0].startswith(UNIDENTIFIED))
+
+
+def _lines(path: Path) -> Iterator[Entry]:
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                item = json.loads(line)
+                cell = Cell(item["row"], item["column"], item["seed"], tuple(item["overrides"]))
+                if not isinstance(item["record"], dict):
+                    raise TypeError
+            except (ValueError, TypeError, KeyError):
+                refuse(
+                    f"{path.name}:{number}",
+                    "is not a record of a table",
+                    "write the results again (sparselab table ... write=true)",
+                )
+            yield Entry(cell, item["record"])
+
+
+def dump(entries: Iterable[Entry]) -> str:
+    """The text of ``records.jsonl``."""
+    return "".join(
+        json.dumps(
+            {
+                "row": entry.cell.row,
+                "column": entry.cell.column,
+                "seed": entry.cell.seed,
+                "overrides": list(entry.cell.overrides),
+                "record": entry.record,
+            },
+            sort_keys=True,
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        + "\n"
+        for entry in entries
+    )
+
+
+def rendered(table: Table, tier: str, entries: list[Entry]) -> dict[str, bytes]:
+    """File name to bytes of all that is written for a table."""
+    from sparselab.tables.figure import figure_svg
+    from sparselab.tables.render import to_csv, to_markdown
+    from sparselab.tables.summary import summarise
+
+    summary = summarise(table, tier, entries)
+    texts = {RECORDS: dump(entries), "table.md": to_markdown(summary), "table.csv": to_csv(summary)}
+    return {name: text.encode() for name, text in texts.items()} | {"figure.svg": figure_svg(summary)}
+
+
+def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], configs: Path = CONFIGS) -> list[Path]:
+    """Write a table's files and the ledger; returns their paths. Raises :class:`RunFailed` where it cannot."""
+    from sparselab.store import atomic
+
+    here = folder(results_dir, table, tier)
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(
+            f"results_dir={results_dir}: cannot be written ({error.strerror}) — choose another folder"
+        ) from None
+    files = {here / name: data for name, data in rendered(table, tier, entries).items()}
+    for path, data in files.items():
+        atomic.write_bytes(path, data)
+    atomic.write_bytes(results_dir / LEDGER, ledger_text(results_dir, configs).encode())
+    return [*files, results_dir / LEDGER]
+
+
+def ledger_text(results_dir: Path, configs: Path = CONFIGS) -> str:
+    """The bytes of ``results/README.md`` as the records under ``results_dir`` give them."""
+    from sparselab.tables.render import ledger_markdown
+
+    return ledger_markdown(ledger(results_dir, configs=configs))
+
+
+def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONFIGS, **options: Any) -> list[Any]:
+    """A summary for every table and tier, in the order of their names; those without a record included."""
+    from sparselab.tables.summary import summarise
+
+    return [
+        summarise(table, tier, gather(results_dir, runs_dir, table, tier, **options))
+        for table in load_all(configs)
+        for tier in table.tiers
+    ]
+
+
+def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
+    """One line for each file under ``results_dir`` that is not what the records give; empty when all is well."""
+    found = []
+    known: set[Path] = set()
+    for table in load_all(configs):
+        for tier in table.tiers:
+            here = folder(results_dir, table, tier)
+            known.add(here / RECORDS)
+            if not (here / RECORDS).is_file():
+                continue
+            entries = read(results_dir, table, tier)
+            for name, data in rendered(table, tier, entries).items():
+                path = here / name
+                if not path.is_file() or path.read_bytes() != data:
+                    problem = "differs from what the records give" if path.is_file() else "is missing"
+                    again = f"sparselab table {table.label} tier={tier} write=true"
+                    found.append(f"{path.relative_to(results_dir)}: {problem} — run {again}")
+    found += [
+        f"{path.relative_to(results_dir)}: belongs to no table — delete it"
+        for path in sorted(results_dir.rglob(RECORDS))
+        if path not in known
+    ]
+    ledger_path = results_dir / LEDGER
+    if not ledger_path.is_file() or ledger_path.read_text() != ledger_text(results_dir, configs):
+        found.append(f"{LEDGER}: differs from what the records give — run sparselab list write=true")
+    return found

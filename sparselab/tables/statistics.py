@@ -1,0 +1,78 @@
+"""The statistics of a verdict: a spread pooled over a table's cells, one-sided t tests of linear contrasts, and Holm.
+
+Few seeds say little about their own spread, so the variance is pooled over all cells of a table (squared deviations
+from each cell's own mean over the summed degrees of freedom). With 10 cells of 3 seeds a gap of two standard deviations
+is then found in 76 % of the cases, against 49 % by a t test of the two cells alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Place = tuple[str, str]
+Contrast = Mapping[Place, float]
+"""Weights of cells, by (row, column): the quantity sum(weight * mean of the cell)."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variance of one run within a cell, and its degrees of freedom."""
+
+    variance: float
+    df: int
+
+
+def pooled(groups: Iterable[Sequence[float]]) -> Spread:
+    """The pooled variance of ``groups``; 0 degrees of freedom where no group has two values."""
+    squares, df = 0.0, 0
+    for values in groups:
+        if len(values) > 1:
+            mean = math.fsum(values) / len(values)
+            squares += math.fsum((v - mean) ** 2 for v in values)
+            df += len(values) - 1
+    return Spread(squares / df if df else math.nan, df)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A contrast: its value, standard error and degrees of freedom."""
+
+    value: float
+    error: float
+    df: int
+
+    def p_above(self, threshold: float) -> float:
+        """P of a value at least this high if the truth were ``threshold``: small says that the truth is above."""
+        return self._tail(self.value - threshold)
+
+    def p_below(self, threshold: float) -> float:
+        """The same for values at least this low."""
+        return self._tail(threshold - self.value)
+
+    def _tail(self, distance: float) -> float:
+        if self.df < 1 or distance == 0:
+            return 1.0 if self.df < 1 or self.error == 0 else 0.5
+        if self.error == 0:  # every seed gave the same number
+            return 0.0 if distance > 0 else 1.0
+        from scipy.special import stdtr
+
+        return float(stdtr(self.df, -distance / self.error))
+
+
+def estimate(contrast: Contrast, samples: Mapping[Place, Sequence[float]], spread: Spread) -> Estimate:
+    """``contrast`` over the means of ``samples``, each cell with the pooled spread."""
+    value = math.fsum(weight * math.fsum(samples[at]) / len(samples[at]) for at, weight in contrast.items())
+    factor = math.fsum(weight**2 / len(samples[at]) for at, weight in contrast.items())
+    return Estimate(value, math.sqrt(spread.variance * factor) if spread.df else math.nan, spread.df)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for their number (Holm 1979), in the order given."""
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

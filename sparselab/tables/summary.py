@@ -1,0 +1,246 @@
+"""From records to the numbers of a table, once, for every rendering."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sparselab.spec.faults import Refused
+from sparselab.spec.sparsity import Sparsity
+from sparselab.tables.claims import Verdict, judge
+from sparselab.tables.grid import Cell, excluded, expand, merge
+from sparselab.tables.results import Entry
+from sparselab.tables.schema import Published, Table
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell of the table over its seeds. Numbers are in printed units; None where there is nothing to say.
+
+    planned: seeds that the tier asks for. entries: finished records that have the metric, by seed. failed: ids of
+    failed runs. recovery: per cent of the dense reference. requested: the sparsity asked for. sparsity: realised, a
+    fraction of the targeted weights. macs: of one sample. flops: of training, over the same network trained dense.
+    """
+
+    row: str
+    column: str
+    series: str
+    planned: int
+    entries: tuple[Entry, ...]
+    values: tuple[float, ...]
+    failed: tuple[str, ...]
+    mean: float | None
+    sd: float | None
+    published: Published | None
+    difference: float | None
+    recovery: float | None
+    requested: float | None
+    sparsity: float | None
+    nonzero: float | None
+    macs: float | None
+    flops: float | None
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.row, self.column
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table at a tier: its lines, its verdicts, and the data sets that the records name."""
+
+    table: Table
+    tier: str
+    lines: tuple[Line, ...]
+    verdicts: tuple[Verdict, ...]
+    data: tuple[str, ...]
+
+    @property
+    def planned(self) -> int:
+        return sum(line.planned for line in self.lines)
+
+    @property
+    def done(self) -> int:
+        return sum(len(line.entries) for line in self.lines)
+
+    @property
+    def comparable(self) -> bool:
+        return self.table.tiers[self.tier].comparable
+
+    def excluded(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Reasons, each with the cells of this tier that are not there for it."""
+        spec = self.table.tiers[self.tier]
+        found: dict[str, list[tuple[str, str]]] = {}
+        for row in self.table.rows:
+            for column in self.table.columns:
+                chosen = (spec.rows is None or row in spec.rows) and (spec.columns is None or column in spec.columns)
+                reason = excluded(self.table, row, column) if chosen else None
+                if reason is not None:
+                    found.setdefault(reason, []).append((row, column))
+        return list(found.items())
+
+    def curves(self) -> dict[str, list[Line]]:
+        """The lines of each curve of the figure. A curve starts at its dense reference, which has none of its own."""
+        by_place = {line.place: line for line in self.lines}
+        dense = {place for line in self.lines if (place := self.table.dense(line.place)) in by_place}
+        found: dict[str, list[Line]] = {}
+        for line in self.lines:
+            found.setdefault(line.series, []).append(line)
+        for name, lines in list(found.items()):
+            if all(line.place in dense for line in lines) and len(found) > 1:
+                del found[name]
+                continue
+            own = {line.place for line in lines}
+            starts = dict.fromkeys(
+                p for line in lines if (p := self.table.dense(line.place)) in by_place and p not in own
+            )
+            found[name] = [by_place[place] for place in starts if place is not None] + lines
+        return found
+
+    def count(self, verdict: str) -> int:
+        return sum(v.verdict == verdict for v in self.verdicts)
+
+
+def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
+    """The table's numbers from its records."""
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for cell in expand(table, tier):
+        cells.setdefault(cell.place, []).append(cell)
+    by_place: dict[tuple[str, str], list[Entry]] = {place: [] for place in cells}
+    for entry in entries:
+        if entry.cell.place in by_place:
+            by_place[entry.cell.place].append(entry)
+    scale = table.metric.scale
+
+    def samples(metric: str | None) -> dict[tuple[str, str], list[float]]:
+        factor = scale if metric in (None, table.metric.key) else 1.0
+        return {
+            place: [v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None]
+            for place, found in by_place.items()
+        }
+
+    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits)
+    own = samples(None)
+    series = _series(table, list(cells))
+    published = {(item.row, item.column): item for item in table.published}
+    lines = tuple(
+        _line(table, tier, place, planned, by_place[place], own, series[place], published.get(place), verdicts)
+        for place, planned in cells.items()
+    )
+    data = {title for e in entries if (title := data_title(e.record))}
+    return Summary(table, tier, lines, tuple(verdicts), tuple(sorted(data)))
+
+
+def value(entry: Entry, metric: str, scale: float) -> float | None:
+    """A finished record's metric in printed units; None where it has none or it is not finite."""
+    number = entry.number("metrics", metric) if entry.finished else None
+    return None if number is None or not math.isfinite(number) else number * scale
+
+
+def data_title(record: dict) -> str:
+    """The name of the data set that a record was made from."""
+    data = record.get("data")
+    return str(data.get("title") or data.get("name") or "") if isinstance(data, dict) else ""
+
+
+def _line(
+    table: Table,
+    tier: str,
+    place: tuple[str, str],
+    planned: list[Cell],
+    found: list[Entry],
+    samples: dict[tuple[str, str], list[float]],
+    series: str,
+    published: Published | None,
+    verdicts: list[Verdict],
+) -> Line:
+    used = tuple(e for e in found if value(e, table.metric.key, 1.0) is not None)
+    values = samples[place]
+    mean = math.fsum(values) / len(values) if values else None
+    reference = samples.get(table.dense(place) or place, [])
+    difference = None
+    if mean is not None and published is not None and published.verified and table.tiers[tier].comparable:
+        difference = mean - published.value
+    return Line(
+        *place,
+        series,
+        len(planned),
+        used,
+        tuple(values),
+        tuple(e.id for e in found if not e.finished),
+        mean,
+        _sd(values),
+        published,
+        difference,
+        _recovery(table, mean, math.fsum(reference) / len(reference) if reference else None),
+        requested(planned[0].overrides),
+        _average(used, lambda e: e.number("sparsity", "realised")),
+        _average(used, lambda e: e.number("account", "params_nonzero")),
+        _average(used, lambda e: e.number("account", "macs")),
+        _average(used, training_flops),
+        tuple(v for v in verdicts if place in v.cells),
+    )
+
+
+def training_flops(entry: Entry) -> float | None:
+    """FLOPs of training over those of the same network trained dense for as long."""
+    own, dense = entry.number("account", "flops_train"), entry.number("account", "flops_train_dense")
+    return own / dense if own is not None and dense else None
+
+
+def requested(overrides: Sequence[str]) -> float | None:
+    """The fraction of weights removed that the overrides ask for; 0 where they ask for none."""
+    asked = next((item.partition("=")[2] for item in overrides if item.startswith("sparsity=")), None)
+    try:
+        return 0.0 if asked in (None, "null") else Sparsity.parse(str(asked).strip("\"'")).sparsity
+    except Refused:
+        return None
+
+
+def _recovery(table: Table, mean: float | None, dense: float | None) -> float | None:
+    if table.reference is None or mean is None or dense is None or mean <= 0 or dense <= 0:
+        return None
+    return 100 * (mean / dense if table.metric.better == "higher" else dense / mean)
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def _average(entries: Sequence[Entry], of: Callable[[Entry], float | None]) -> float | None:
+    numbers = [number for entry in entries if (number := of(entry)) is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None
+
+
+def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """For each cell the name of its curve: cells whose row and column differ in nothing but the sparsity are one curve.
+
+    Its name is what the names of its rows, and of its columns, have in common at their start ("ERK" of "ERK 0.8" and
+    "ERK 0.9"); the row is left out where all rows are on one curve.
+    """
+    curves: dict[frozenset[str], list[tuple[str, str]]] = {}
+    for row, column in cells:
+        asked = merge(table.rows[row], table.columns[column])
+        curves.setdefault(frozenset(i for i in asked if not i.startswith("sparsity=")), []).append((row, column))
+    names = {}
+    for places in curves.values():
+        parts = [_common([row for row, _ in places]), _common([column for _, column in places])]
+        name = " · ".join(part for part in parts if part) or " · ".join(places[0])
+        names |= dict.fromkeys(places, name)
+    return names
+
+
+def _common(names: list[str]) -> str:
+    """The words that all names start with."""
+    words = [name.split() for name in dict.fromkeys(names)]
+    shared = []
+    for group in zip(*words, strict=False):
+        if len(set(group)) > 1:
+            break
+        shared.append(group[0])
+    return " ".join(shared)

@@ -1,0 +1,99 @@
+"""Tasks: what is trained and how it is scored. A task is a LightningModule; sparsity is none of its business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sparselab.models.family import Family
+    from sparselab.optim.optim import Optim
+    from sparselab.spec.dataspec import DataSpec
+    from sparselab.terms.term import Term
+
+
+class Task(pl.LightningModule):
+    """Base: loss of a batch plus the terms, a gradient that is checked, and sums from which metrics are made.
+
+    network: the model itself; its parameter names are those of the plain timm or transformers model.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, family: Family, data: DataSpec, optim: Optim, terms: Iterable[Term], steps: int
+    ):
+        super().__init__()
+        self.network = network
+        self.family = family
+        self.data = data
+        self.optim = optim
+        self.terms = list(terms)
+        self.steps = steps
+        self.compiled: Any = None
+        self.last_loss = torch.tensor(float("nan"))
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        return self.family.logits(self.compiled or self.network, inputs)
+
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch: a scalar."""
+        raise NotImplementedError
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        logits = self.logits(batch[0])
+        loss = self.criterion(logits, batch[1])
+        for term in self.terms:
+            loss = term.share_of_task_loss() * loss + term.options.weight * term.loss(self, batch, logits)
+        self.last_loss = loss.detach()
+        if loss.device.type == "cpu" and not torch.isfinite(loss):
+            raise FloatingPointError(f"the training loss is {float(loss)}")
+        return loss
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip by the total norm, and refuse one that is not finite before it reaches a weight.
+
+        Under loss scaling an infinite norm is the scaler's business: it skips the step. On CUDA the check waits for the
+        next update that looks at numbers anyway, so that no update waits for the CPU.
+        """
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradient_clip_val is not None:
+            norm = torch.nn.utils.clip_grad_norm_(
+                [p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val, foreach=True
+            )
+        else:
+            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if norm.device.type == "cpu" and not scaled and not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
+
+    def _first_bad_gradient(self) -> str:
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                return name
+        return "the total norm"
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optim.build(self.network)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optim.factor(step, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- scoring -----------------------------------------------------------------------------------------------------
+
+    def sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Additive statistics of a batch, float64; :meth:`metrics` turns their total into numbers."""
+        raise NotImplementedError
+
+    def metrics(self, total: Tensor, split: str) -> dict[str, float]:
+        """Plain numbers by name, without the split's prefix."""
+        raise NotImplementedError
+
+    headline: str = ""
+    """The metric a table reads."""
+    better: str = "higher"

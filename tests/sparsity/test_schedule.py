@@ -1,0 +1,202 @@
+"""When masks are made and how far they go, at exact times."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparselab.sparsity.schedule import SCHEDULES, Schedule
+from sparselab.spec.faults import WIDTH, Refused
+from sparselab.spec.options import validate
+
+RAMPS = ("linear", "cubic", "cosine")
+
+
+def make(name: str, **options) -> Schedule:
+    cls = SCHEDULES[name]
+    return cls(validate(cls.Options, options, "schedule"))
+
+
+def lines(schedule: Schedule, total: int) -> list[str]:
+    return [str(fault) for fault in schedule.faults(total)]
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+
+
+def test_cubic_has_the_papers_values():
+    cubic = make("cubic", begin=0.0, end=1.0, every=1)
+    sparsity = [0.9 * cubic.level(step, 100) for step in (0, 25, 50, 75, 100, 150)]
+    assert sparsity == pytest.approx([0.0, 0.5203125, 0.7875, 0.8859375, 0.9, 0.9], abs=1e-15)
+    assert make("cubic", begin=0.0, end=1.0, every=1, power=1.0).level(25, 100) == 0.25
+
+
+def test_updates_at_begin_and_every_interval_after_it():
+    assert make("cubic", begin=0.1, end=0.7, every=15).updates(100) == [10, 25, 40, 55, 70]
+    assert make("linear", begin=0.0, end=0.5, every=50).updates(100) == [0, 50]
+
+
+def test_the_last_interval_is_shortened_so_that_the_end_is_exact():
+    linear = make("linear", begin=0.1, end=0.5, every=15)
+    assert linear.updates(100) == [10, 25, 40, 50]
+    assert [linear.level(step, 100) for step in (9, 10, 24, 25, 40, 49, 50, 99)] == [
+        0, 0, 0, 0.375, 0.75, 0.75, 1, 1,
+    ]  # fmt: skip
+
+
+def test_cosine_is_symmetric():
+    cosine = make("cosine", begin=0.0, end=1.0, every=1)
+    assert [cosine.level(step, 100) for step in (0, 25, 50, 75)] == pytest.approx([0, 0.1464466094, 0.5, 0.8535533906])
+
+
+def test_one_shot():
+    shot = make("one_shot", at=0.25)
+    assert shot.updates(10) == [3]  # 2.5 rounds up
+    assert [shot.level(step, 10) for step in (0, 2, 3, 10)] == [0, 0, 1, 1]
+    assert make("one_shot").updates(10) == [0] and make("one_shot").level(0, 10) == 1
+    assert make("one_shot", at=1.0).updates(10) == [10]
+
+
+def test_constant():
+    constant = make("constant")
+    assert constant.updates(10) == [0] and constant.level(0, 10) == 1.0
+    assert constant.fraction(5, 10) == 0.0 and lines(constant, 10) == []
+
+
+@pytest.mark.parametrize(
+    "decay, quarter, half", [("cosine", 0.15 * (1 + 0.5**0.5), 0.15), ("linear", 0.225, 0.15), ("constant", 0.3, 0.3)]
+)
+def test_periodic_exchanges_less_and_less(decay, quarter, half):
+    periodic = make("periodic", every=100, stop=0.8, fraction=0.3, decay=decay)
+    assert periodic.updates(1000) == [0, 100, 200, 300, 400, 500, 600, 700]  # 0 < step < stop * total
+    assert periodic.fraction(0, 1000) == pytest.approx(0.3)
+    assert periodic.fraction(200, 1000) == pytest.approx(quarter)
+    assert periodic.fraction(400, 1000) == pytest.approx(half)
+    assert periodic.fraction(800, 1000) == periodic.fraction(999, 1000) == 0.0
+    assert {periodic.level(step, 1000) for step in (0, 1, 500, 1000)} == {1.0}
+
+
+def test_periodic_stops_before_a_fractional_end():
+    assert make("periodic", every=1, stop=0.75).updates(10) == [0, 1, 2, 3, 4, 5, 6, 7]  # 7.5
+    assert make("periodic", every=3, stop=0.9).updates(10) == [0, 3, 6]  # 9 is the end
+
+
+# -- properties --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RAMPS)
+@settings(max_examples=100, deadline=None)
+@given(st.floats(0, 0.99), st.floats(0.01, 1), st.integers(1, 500), st.integers(1, 3000))
+def test_ramps_climb_from_dense_to_the_end_and_only_at_updates(name, begin, end, every, total):
+    ramp = make(name, begin=begin, end=end, every=every)
+    if ramp.faults(total):
+        assert all(len(line) <= WIDTH for line in lines(ramp, total))
+        return
+    updates = ramp.updates(total)
+    assert updates == sorted(set(updates)) and updates[0] >= 0 and updates[-1] <= total and len(updates) >= 2
+    assert all(b - a == every for a, b in pairwise(updates[:-1]))
+    assert updates[-1] - updates[-2] <= every
+    levels = [ramp.level(step, total) for step in range(total + 1)]
+    assert levels == sorted(levels) and levels[updates[0]] == 0.0 and levels[-1] == 1.0
+    assert ramp.level(updates[-2], total) < 1.0 == ramp.level(updates[-1], total)
+    assert {step for step in range(1, total + 1) if levels[step] != levels[step - 1]} <= set(updates)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["cosine", "linear", "constant"]), st.floats(0.01, 1), st.integers(1, 100), st.integers(1, 2000))
+def test_periodic_fractions_fall_and_end(decay, stop, every, total):
+    periodic = make("periodic", decay=decay, stop=stop, every=every, fraction=0.5)
+    updates = periodic.updates(total)
+    fractions = [periodic.fraction(step, total) for step in updates]
+    assert fractions == sorted(fractions, reverse=True) and all(0 < f <= 0.5 for f in fractions)
+    assert updates[-1] < total and bool(periodic.faults(total)) == (len(updates) == 1)
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, options, total, line",
+    [
+        ("cubic", {"end": 1.2}, 9375, "schedule.end=1.2: after the last step (9,375) — at most 1.0"),
+        ("cubic", {"begin": 1.5, "end": 0.5}, 9375, "schedule.begin=1.5: after the last step (9,375) — at most 1.0"),
+        (
+            "linear",
+            {"begin": 0.5, "end": 0.2},
+            100,
+            "schedule.end=0.2: not after schedule.begin=0.5 — above 0.5",
+        ),
+        (
+            "linear",
+            {"begin": 0.5, "end": 0.5},
+            100,
+            "schedule.end=0.5: not after schedule.begin=0.5 — above 0.5",
+        ),
+        (
+            "cosine",
+            {"begin": 0.5, "end": 0.51},
+            10,
+            "schedule.end=0.51: the ramp has no steps, both ends fall on step 5 of 10 — train longer or widen it",
+        ),
+        (
+            "cubic",
+            {"begin": 0.1, "end": 0.7, "every": 61},
+            100,
+            "schedule.every=61: longer than the ramp (60 steps) — at most 60",
+        ),
+        ("one_shot", {"at": 1.01}, 9375, "schedule.at=1.01: after the last step (9,375) — at most 1.0"),
+        ("periodic", {"stop": 1.2}, 9375, "schedule.stop=1.2: after the last step (9,375) — at most 1.0"),
+        (
+            "periodic",
+            {"every": 100},
+            100,
+            "schedule.every=100: no exchange: the mask freezes at step 75 — at most 74",
+        ),
+        (
+            "periodic",
+            {"every": 1},
+            1,
+            "schedule.every=1: no exchange: the mask freezes at step 1 — train longer",
+        ),
+    ],
+)
+def test_a_schedule_that_never_reaches_its_end_is_a_fault(name, options, total, line):
+    assert lines(make(name, **options), total) == [line]
+    assert lines(make(name, **options), total)[0].startswith("schedule.")
+    assert str(make(name, **options).faults(total, "phase.schedule")[0]).startswith("phase.schedule.")
+
+
+def test_both_ends_beyond_the_run_are_two_faults():
+    assert len(lines(make("cubic", begin=1.1, end=1.2), 100)) == 2
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_defaults_reach_their_end(name):
+    assert lines(make(name), 1000) == []
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("cubic", {"begin": -0.1}),
+        ("cubic", {"every": 0}),
+        ("cubic", {"every": 1.5}),
+        ("cubic", {"power": 0.0}),
+        ("one_shot", {"at": -1.0}),
+        ("periodic", {"decay": "step"}),
+        ("periodic", {"fraction": 1.5}),
+        ("constant", {"end": 0.5}),
+    ],
+)
+def test_bad_options_are_one_line(name, options):
+    with pytest.raises(Refused) as refused:
+        make(name, **options)
+    (fault,) = refused.value.faults
+    assert str(fault).startswith(f"schedule.{next(iter(options))}") and len(str(fault)) <= WIDTH
+
+
+def test_ramps_refuse_n_of_m():
+    assert [name for name in SCHEDULES if "nm" not in SCHEDULES[name].patterns] == sorted(RAMPS)
