@@ -6,8 +6,11 @@ from typing import Any
 
 from sparselab.engines.engine import ENGINES, Engine, Plan
 from sparselab.spec.compose import compose
-from sparselab.spec.faults import Refused, did_you_mean, refuse
+from sparselab.spec.faults import Faults, Refused, did_you_mean, refuse
 from sparselab.spec.options import validate
+
+
+PASSING = ("force=", "debug=")  # overrides that say how to run this time, not what the cell is
 
 
 def engine_of(config: dict[str, Any]) -> Engine:
@@ -22,8 +25,14 @@ def engine_of(config: dict[str, Any]) -> Engine:
 
 def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen."""
-    config = compose(overrides, search_path)
-    return engine_of(config).plan(config, overrides)
+    composed = compose(overrides, search_path)
+    overrides = [text for text in overrides if not text.startswith(PASSING)]
+    faults = Faults(list(composed.faults))
+    if not composed.faults:
+        return engine_of(composed.config).plan(composed.config, overrides)
+    with faults.catch():
+        engine_of(composed.config).plan(composed.config, overrides, composed.lost)
+    raise Refused(faults.found)
 
 
 def cell_id_of(overrides: list[str]) -> str:

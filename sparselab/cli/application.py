@@ -19,15 +19,17 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     from sparselab.cli.run import run_cell
-    from sparselab.spec.compose import compose
+    from sparselab.planning import plan_of
 
     overrides, search_path, sweep = _arguments(argv)
-    check_overrides(overrides, search_path, sweep)
     if sweep:
+        _, faults, _ = check_overrides(overrides, search_path, sweep)
+        if faults:
+            raise Refused(faults)
         return _hydra(argv)
     if any(text.startswith("paper=") for text in overrides):
         refuse("paper", "names a whole table", "add -m: python run.py -m paper=… tier=cpu")
-    return run_cell(compose(overrides, search_path), [o for o in overrides if not o.startswith(("force=", "debug="))])
+    return run_cell(plan_of(overrides, search_path))
 
 
 def _arguments(argv: list[str]) -> tuple[list[str], str | None, bool]:
@@ -50,7 +52,7 @@ def _arguments(argv: list[str]) -> tuple[list[str], str | None, bool]:
 def _hydra(argv: list[str]) -> int:
     """Hydra's own application: help, printing a config, and sweeps."""
     import hydra
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
     code = 0
 
@@ -60,10 +62,10 @@ def _hydra(argv: list[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         from sparselab.cli.run import run_cell
+        from sparselab.planning import plan_of
 
-        tree = OmegaConf.to_container(config, resolve=True)
         overrides = list(HydraConfig.get().overrides.task)
-        code = max(code, guarded(lambda: run_cell(tree, overrides), tree["debug"]))
+        code = max(code, guarded(lambda: run_cell(plan_of(overrides)), config.debug))
 
     sys.argv = [sys.argv[0], *argv]
     application()

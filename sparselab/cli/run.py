@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparselab.spec.faults import Refused, RunFailed, Stopped
+
+if TYPE_CHECKING:
+    from sparselab.engines.engine import Plan
 
 EXIT_FAILED, EXIT_REFUSED, EXIT_NONDETERMINISTIC, EXIT_STOPPED = 1, 2, 3, 75
 
@@ -36,12 +39,12 @@ def guarded(action: Callable[[], int], debug: bool = False) -> int:
         return EXIT_STOPPED
 
 
-def run_cell(config: dict[str, Any], overrides: list[str]) -> int:
-    """Plan and run one cell, unless its record is there already. Returns an exit code."""
+def run_cell(plan: Plan) -> int:
+    """Run one planned cell, unless its record is there already. Returns an exit code."""
     from sparselab.planning import engine_of
     from sparselab.store import record as records
 
-    plan = engine_of(config).plan(config, overrides)
+    config = plan.config
     main_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if config["force"] and main_process:
         _forget(Path(plan.folder))

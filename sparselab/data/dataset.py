@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from sparselab.data import files
 from sparselab.spec.faults import refuse
 from sparselab.spec.options import Options
 from sparselab.spec.registry import Registry
@@ -45,7 +46,7 @@ class Dataset:
         """``data_dir`` where it was written; Refused where it is no folder or holds nothing."""
         if self.data_dir is None:
             return None
-        return _existing(Path(self.data_dir).expanduser(), f"data_dir={self.data_dir}")
+        return _existing(Path(self.data_dir).expanduser(), f"data_dir={files.short(self.data_dir)}")
 
     def folder(self) -> Path | None:
         """The folder of local copies, or None where the user named none."""
@@ -53,7 +54,7 @@ class Dataset:
         named = os.environ.get("SPARSELAB_DATA")
         if given is not None or not named:
             return given
-        return _existing(Path(named).expanduser(), f"SPARSELAB_DATA={named}")
+        return _existing(Path(named).expanduser(), f"SPARSELAB_DATA={files.short(named)}")
 
     def local(self, *names: str) -> Path | None:
         """The first of ``names`` that exists in the folder of local copies."""
@@ -67,13 +68,13 @@ DATASETS: Registry[Dataset] = Registry("dataset", "sparselab.data.sets")
 
 def _existing(path: Path, where: str) -> Path:
     if not path.exists():
-        refuse(where, "no such folder", "name a folder that exists, or leave it out to load from the hub")
+        refuse(where, "no such folder", "name a folder that exists, or leave it out")
     if not path.is_dir():
-        refuse(where, "is not a folder", "name the folder that holds cifar10/, mnist/, text/ …")
+        refuse(where, "is not a folder", "name the folder that holds cifar10/, mnist/ or text/")
     try:
         empty = next(path.iterdir(), None) is None
     except OSError:
         refuse(where, "cannot be read", "give yourself permission to read it (chmod u+rx)")
     if empty:
-        refuse(where, "is empty", "fill it (cifar10/train.parquet …), or leave it out to load from the hub")
+        refuse(where, "is empty", "fill it (cifar10/train.parquet …), or leave it out")
     return path

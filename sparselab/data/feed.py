@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -118,13 +119,9 @@ class Feed:
         self.position(state["epoch"], state["batch"])
 
     @property
-    def sampler(self) -> Feed:
-        """Lightning calls ``loader.sampler.set_epoch`` before each epoch."""
-        return self
-
-    def run(self, total: int) -> Run:
-        """``total`` batches, epoch after epoch, as one loader."""
-        return Run(self, total)
+    def batch_sampler(self) -> SimpleNamespace:
+        """Lightning calls ``loader.batch_sampler.sampler.set_epoch`` before each epoch."""
+        return SimpleNamespace(sampler=self)
 
     def _after(self, epoch: int, batch: int) -> tuple[int, int]:
         return (epoch + 1, 0) if batch == len(self) else (epoch, batch)
@@ -135,44 +132,3 @@ class Feed:
             batch = rows[index * self.batch_size : (index + 1) * self.batch_size]
             bounds = [len(batch) * r // self.world for r in (self.rank, self.rank + 1)]
             yield Job(batch, slice(*bounds), (self.seed, epoch, index) if self.train else None)
-
-
-class Run:
-    """``total`` batches of a training feed, epoch after epoch: a loader for a trainer that sees the run as one epoch.
-
-    Batch k is batch ``k % len(feed)`` of epoch ``k // len(feed)``. :meth:`position` makes the next iteration start at
-    batch k, once; ``len`` stays ``total``.
-    """
-
-    def __init__(self, feed: Feed, total: int):
-        self.feed = feed
-        self.total = total
-        self._start = 0
-        self._handed = 0
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __iter__(self) -> Iterator[Batch]:
-        at, self._start = self._start, 0
-        while at < self.total:
-            self.feed.position(*divmod(at, len(self.feed)))
-            for batch in self.feed:
-                at += 1
-                self._handed = at
-                yield batch
-                if at == self.total:
-                    return
-
-    def position(self, batch: int) -> None:
-        """Start the next iteration at ``batch`` of the run (0-based, ``total``: nothing is left)."""
-        if not 0 <= batch <= self.total:
-            raise ValueError(f"no batch {batch} in a run of {self.total}")
-        self._start = self._handed = batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches handed out so far."""
-        return {"batch": self._handed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.position(state["batch"])

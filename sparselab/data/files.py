@@ -13,15 +13,16 @@ _CHUNK = 1 << 20
 _PARQUET = b"PAR1"
 
 
-def short(path: Path) -> str:
-    """A path short enough for a one-line message: its last three parts."""
-    return str(path) if len(str(path)) <= 60 else "…/" + "/".join(path.parts[-3:])
+def short(path: str | Path, limit: int = 48) -> str:
+    """The END of a path that is too long for a one-line message."""
+    text = str(path)
+    return text if len(text) <= limit else "…" + text[1 - limit :]
 
 
 def check_file(path: Path, where: str) -> None:
     """Refuse a file that is missing, empty or not readable."""
     if not path.is_file():
-        refuse(where, f"{short(path)} does not exist", "restore the file, or remove the folder to load from the hub")
+        refuse(where, f"{short(path)} does not exist", "restore it, or remove its folder to load from the hub")
     if not os.access(path, os.R_OK):
         refuse(where, f"{short(path)} cannot be read", "give yourself read permission (chmod u+r)")
     if path.stat().st_size == 0:

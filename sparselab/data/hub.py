@@ -37,13 +37,15 @@ def check(repo: str, where: str, layout: str) -> None:
         refuse(where, f"no local copy, and {switch} keeps the hub off", f"put {layout} in data_dir, or unset it")
 
 
-def load(repo: str, split: str, where: str, layout: str, config: str | None = None) -> datasets.Dataset:
+def load(
+    repo: str, split: str, where: str, layout: str, config: str | None = None, revision: str | None = None
+) -> datasets.Dataset:
     """One split of a hub set; Refused with the first line of the reason where it cannot be had."""
     check(repo, where, layout)
     import datasets
 
     try:
-        return datasets.load_dataset(repo, config, split=split)
+        return datasets.load_dataset(repo, config, split=split, revision=revision)
     except Exception as error:  # the library's failures share no base class: network, gate, disk, format
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        refuse(where, f"the hub's {repo} did not load ({reason[:60]})", f"put {layout} in data_dir")
+        refuse(where, f"the hub did not give it ({reason[:50]})", f"put {layout} in data_dir")

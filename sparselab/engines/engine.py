@@ -40,8 +40,11 @@ class Engine:
     def __init__(self, options: Options):
         self.options = options
 
-    def plan(self, config: dict[str, Any], overrides: list[str]) -> Plan:
-        """Every check, no torch. Raises Refused with all faults."""
+    def plan(self, config: dict[str, Any], overrides: list[str], lost: frozenset[str] = frozenset()) -> Plan:
+        """Every check, no torch. Raises Refused with all faults.
+
+        lost: groups of the config that are not what was asked for; only what is independent of them is checked.
+        """
         raise NotImplementedError
 
     def run(self, plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparselab.sparsity.count import nearest_count
-from sparselab.sparsity.layout import AXES, grouped, matrix, tile
+from sparselab.sparsity.layout import AXES, grouped, matrix, n_of_m, tile
 from sparselab.spec.faults import Fault
 from sparselab.spec.outline import Layer
 from sparselab.spec.sparsity import Sparsity
@@ -25,12 +25,12 @@ def misfit(layer: Layer, sparsity: Sparsity, axis: str = "in") -> Fault | None:
 def _off_axis(layer: Layer, sparsity: Sparsity, axis: str) -> str | None:
     if axis == "kernel" and len(layer.shape) < 3:
         return f"{layer.name} is no convolution and has no kernel axis"
-    length = grouped(layer.kind, layer.shape, axis)[1]
-    if length % sparsity.m == 0:
+    length, m = grouped(layer.kind, layer.shape, axis)[1], n_of_m(sparsity)[1]
+    if length % m == 0:
         return None
     noun = AXES[axis] if length != 1 else AXES[axis].replace("puts", "put").replace("weights", "weight")
     depthwise = " (a depthwise convolution)" if "depthwise" in layer.roles else ""
-    return f"{layer.name} has {length} {noun}{depthwise}, not a multiple of {sparsity.m}"
+    return f"{layer.name} has {length} {noun}{depthwise}, not a multiple of {m}"
 
 
 def _off_grid(layer: Layer, sparsity: Sparsity) -> str | None:

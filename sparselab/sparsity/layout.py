@@ -31,6 +31,12 @@ def grouped(kind: str, shape: tuple[int, ...], axis: str) -> tuple[int, int, int
     return 1, rows, columns * kernel
 
 
+def n_of_m(sparsity: Sparsity) -> tuple[int, int]:
+    """(N, M) of an N:M sparsity."""
+    assert sparsity.n is not None and sparsity.m is not None
+    return sparsity.n, sparsity.m
+
+
 def matrix(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """A weight as (outputs, inputs); a convolution's inputs are its filter as stored, flattened (in, *kernel)."""
     rows, columns = shape[0], prod(shape[1:])

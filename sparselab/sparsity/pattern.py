@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.sparsity.count import keep_count
-from sparselab.sparsity.layout import AXES, grouped, matrix, tile
+from sparselab.sparsity.layout import AXES, grouped, matrix, n_of_m, tile
 from sparselab.sparsity.select import all_finite, largest, largest_in_groups
 from sparselab.spec.sparsity import Sparsity
 
@@ -64,7 +64,7 @@ class Pattern:
         if self.sparsity.kind == "dense":
             return torch.ones_like(score, dtype=torch.bool)
         if self.sparsity.kind == "nm":
-            return largest_in_groups(self._groups(score), self.sparsity.n).view(shape)
+            return largest_in_groups(self._groups(score), n_of_m(self.sparsity)[0]).view(shape)
         if self.sparsity.kind == "unstructured":
             flat = score.reshape(-1)
             return largest(flat, keep_count(len(flat), self._density(density))).view(shape)
@@ -91,8 +91,8 @@ class Pattern:
         if self.sparsity.kind == "dense":
             return not is_mask or bool(there.all())
         if self.sparsity.kind == "nm":
-            count = self._groups(there).sum(1)
-            return bool((count == self.sparsity.n if is_mask else count <= self.sparsity.n).all())
+            count, n = self._groups(there).sum(1), n_of_m(self.sparsity)[0]
+            return bool(((count == n) if is_mask else (count <= n)).all())
         tiles = self._tiles(there)
         touched = tiles.amax((1, 3))
         if (is_mask or density is None) and not torch.equal(touched, tiles.amin((1, 3))):
@@ -112,7 +112,8 @@ class Pattern:
         if self.sparsity.kind == "dense":
             return prod(shape)
         if self.sparsity.kind == "nm":
-            return prod(shape) // self.sparsity.m * self.sparsity.n
+            n, m = n_of_m(self.sparsity)
+            return prod(shape) // m * n
         units = self.units(shape)
         return keep_count(units, self._density(density)) * (prod(shape) // units)
 
@@ -123,7 +124,7 @@ class Pattern:
         if len(shape) < 2 or not prod(shape):
             raise ValueError(f"a pattern needs at least two dimensions and an element, not shape {shape}")
         if self.sparsity.kind == "nm":
-            length, unit = grouped(self.kind, shape, self.axis)[1], self.sparsity.m
+            length, unit = grouped(self.kind, shape, self.axis)[1], n_of_m(self.sparsity)[1]
             if length % unit:
                 raise ValueError(f"{length} {AXES[self.axis]} are not a multiple of {unit}")
         for length, unit in zip(matrix(self.kind, shape), tile(self.sparsity, self.kind, shape), strict=True):
@@ -133,7 +134,8 @@ class Pattern:
     def _groups(self, tensor: Tensor) -> Tensor:
         """(groups, M, after): every N:M group along dimension 1, in the stored order of the weight."""
         before, length, after = grouped(self.kind, tuple(tensor.shape), self.axis)
-        return tensor.reshape(before * (length // self.sparsity.m), self.sparsity.m, after)
+        m = n_of_m(self.sparsity)[1]
+        return tensor.reshape(before * (length // m), m, after)
 
     def _tiles(self, tensor: Tensor) -> Tensor:
         """(row of tiles, row in the tile, column of tiles, column in the tile)."""
@@ -178,7 +180,7 @@ def masks(
         alike: dict[tuple[int, int, torch.dtype, torch.device], list[int]] = {}
         for i, (pattern, score) in enumerate(zip(patterns, scores, strict=True)):
             if pattern.sparsity.kind == "nm":
-                key = (pattern.sparsity.n, pattern.sparsity.m, score.dtype, score.device)
+                key = (*n_of_m(pattern.sparsity), score.dtype, score.device)
                 alike.setdefault(key, []).append(i)
         for (n, _, _, _), members in alike.items():
             kept = _bundled([patterns[i] for i in members], [scores[i] for i in members], n)

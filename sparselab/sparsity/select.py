@@ -65,7 +65,7 @@ def _win_counts(columns: tuple[Tensor, ...], out: tuple[Tensor, ...], n: int) ->
 def _kth_by_sample(values: Tensor, k: int) -> Tensor:
     """The ``k``-th largest value. A regular sample brackets it, and only what lies in the bracket is ranked.
 
-    About four times faster than ``kthvalue`` on millions of weights; where the bracket misses (periodic data can
+    Two to five times faster than ``kthvalue`` on millions of weights; where the bracket misses (periodic data can
     fool a regular sample) everything is ranked, so the answer is exact either way.
     """
     total = values.numel()

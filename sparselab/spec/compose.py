@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparselab.spec.faults import Faults, Refused, did_you_mean, nearest, refuse
+from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, nearest, refuse
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 OPEN_PREFIXES = ("hydra",)  # Hydra's own settings are Hydra's to check
@@ -45,14 +45,32 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, name + ".")
 
 
-def compose(overrides: list[str], search_path: str | None = None) -> dict[str, Any]:
-    """The resolved config as plain containers; Refused with every fault of the overrides."""
-    checked = check_overrides(overrides, search_path)
-    return _compose(checked, search_path)
+@dataclass(frozen=True)
+class Composed:
+    """A config, and what had to be left out to compose it.
+
+    faults: of overrides that mean nothing. lost: groups whose member could not be chosen; what the config says of
+    these is the default's, so nothing should be concluded from it.
+    """
+
+    config: dict[str, Any]
+    faults: list[Fault]
+    lost: frozenset[str]
 
 
-def check_overrides(overrides: list[str], search_path: str | None = None, sweep: bool = False) -> list[str]:
-    """The overrides, if each of them means something; else Refused with a line for each that does not."""
+def compose(overrides: list[str], search_path: str | None = None) -> Composed:
+    """The resolved config, as plain containers, of those overrides that mean something."""
+    good, faults, lost = check_overrides(overrides, search_path)
+    try:
+        return Composed(_compose(good, search_path), faults, lost)
+    except Refused as refused:
+        return Composed(_compose([], None), [*faults, *refused.faults], frozenset(groups()))
+
+
+def check_overrides(
+    overrides: list[str], search_path: str | None = None, sweep: bool = False
+) -> tuple[list[str], list[Fault], frozenset[str]]:
+    """(overrides that mean something, a fault for each that does not, groups without a valid choice)."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -62,6 +80,7 @@ def check_overrides(overrides: list[str], search_path: str | None = None, sweep:
         for name, members in groups(Path(search_path)).items():
             known[name] = sorted({*known.get(name, []), *members})
     faults = Faults()
+    lost: set[str] = set()
     parser = OverridesParser.create()
     values, choices = [], []
     for text in overrides:
@@ -86,6 +105,8 @@ def check_overrides(overrides: list[str], search_path: str | None = None, sweep:
         elif key in known and not key.startswith("paper"):
             if _check_choice(faults, key, item, known[key], sweep):
                 choices.append(text)
+            else:
+                lost.add(key)
         else:
             values.append((key, text, item))
     plain = [text for text in choices if not _is_sweep(parser, text)]
@@ -95,14 +116,18 @@ def check_overrides(overrides: list[str], search_path: str | None = None, sweep:
         faults.found += refused.faults
         tree = _compose([], None)
     keys = dict(flatten(tree))
+    good = list(choices)
     for key, text, item in values:
-        if key not in keys and key not in ("paper", "tier"):
+        if key.split(".")[0] in lost:
+            continue  # its group is not known, so neither are its keys
+        if key not in keys:
             faults.add(key, "no such key", _suggest(key, keys, known))
         elif isinstance(keys.get(key), dict) and key not in known and not isinstance(item.value(), dict):
             inner = next((k for k in keys if k.startswith(key + ".")), key)
             faults.add(text[:50], "is a group of keys, not a value", f"write for example {inner}=…")
-    faults.raise_if_any()
-    return list(overrides)
+        else:
+            good.append(text)
+    return good, faults.found, frozenset(lost)
 
 
 def _is_sweep(parser: Any, text: str) -> bool:

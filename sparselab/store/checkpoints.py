@@ -61,6 +61,10 @@ class _Unusable(Exception):
     """Not whole: the checkpoint before it is tried."""
 
 
+class _Pruned(_Unusable):
+    """Removed while it was read, by another process of the cell that has newer ones."""
+
+
 class Checkpoints:
     """The checkpoints of one cell in one folder, of which the newest ``keep`` good ones stay.
 
@@ -97,6 +101,8 @@ class Checkpoints:
         try:
             self._verified(path)
         except _Unusable as unusable:
+            if self._overtaken(path):
+                return path
             problem = f"the checkpoint just written reads back wrong ({unusable})"
             raise RunFailed(str(Fault(shown(path), problem, "check the disk and run the same command again"))) from None
         self._prune(path)
@@ -108,16 +114,20 @@ class Checkpoints:
         Damaged ones are passed over with one line of warning. :class:`Refused` for a checkpoint of another cell or of a
         newer schema, and for one that is whole and holds anything but plain containers and tensors.
         """
-        unusable: list[str] = []
-        found = None
-        for path in self._newest_first():
-            try:
-                manifest, data = self._verified(path)
-            except _Unusable as why:
-                unusable.append(f"{path.name} {why}")
-                continue
-            found = Checkpoint(path, manifest["step"], _load(path, data), manifest["facts"])
-            break
+        search = True
+        while search:
+            search, found, unusable = False, None, []
+            for path in self._newest_first():
+                try:
+                    manifest, data = self._verified(path)
+                except _Pruned:
+                    search = True
+                    break
+                except _Unusable as why:
+                    unusable.append(f"{path.name} {why}")
+                else:
+                    found = Checkpoint(path, manifest["step"], _load(path, data), manifest["facts"])
+                    break
         if unusable:
             instead = f"going on from step {found.step}" if found else "starting from the beginning"
             _log.warning("%s: %s — %s", shown(self.folder), shown("; ".join(unusable), 90), instead)
@@ -127,8 +137,9 @@ class Checkpoints:
         """Remove what crashes left: abandoned temporary files, and older checkpoints that never got a manifest."""
         swept = atomic.sweep(self.folder)
         whole = self._newest_first()
+        newest = _step(whole[0]) if whole else 0
         for path in self._files():
-            if whole and path not in whole and _step(path) < _step(whole[0]):
+            if path not in whole and _step(path) < newest:
                 swept += _remove(path)
         return swept
 
@@ -172,18 +183,24 @@ class Checkpoints:
             if manifest["cell"] != self.cell:
                 problem = f"is of cell {shown(manifest['cell'], 16)}, not {self.cell}"
                 refuse(shown(path), problem, "choose another runs_dir")
-            if manifest["step"] != _step(path):
-                raise _Unusable("is of another step than its name says")
+            if manifest["step"] != _step(path) or not isinstance(manifest["facts"], dict):
+                raise _Unusable("has a manifest of something else")
             if path.stat().st_size != manifest["size"]:
                 raise _Unusable("is cut short or of the wrong size")
             data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
+                raise _Unusable("is damaged (its hash differs)")
         except OSError as error:
-            raise _Unusable(f"cannot be read ({error.strerror})") from None
+            kind = _Unusable if _manifest_of(path).exists() else _Pruned
+            raise kind(f"cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise _Unusable("has a damaged manifest") from None
-        if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
-            raise _Unusable("is damaged (its hash differs)")
         return manifest, data
+
+    def _overtaken(self, path: Path) -> bool:
+        """Whether another process of the cell is ahead and has removed ``path`` as an old one."""
+        gone = not (path.exists() and _manifest_of(path).exists())
+        return gone and any(_step(other) > _step(path) for other in self._newest_first())
 
     def _prune(self, newest: Path) -> None:
         """Remove what is older than the newest ``keep`` GOOD checkpoints; a damaged one never counts as kept."""

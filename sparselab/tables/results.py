@@ -59,7 +59,7 @@ def collect(
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
-    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.plan.cell_id_of`. A corrupt record, or
+    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.planning.cell_id_of`. A corrupt record, or
     one of a newer schema, is passed over with a line to ``warn``: its cell counts as not run.
     """
     from sparselab.store import record
@@ -80,7 +80,7 @@ def collect(
 
 
 def _cell_id() -> CellId:
-    from sparselab.plan import cell_id_of
+    from sparselab.planning import cell_id_of
 
     return cell_id_of
 

@@ -1,4 +1,4 @@
-"""The schema of ``configs/paper/<slug>.yaml`` (or ``<slug>/<table>.yaml`` where a paper has several tables)."""
+"""The schema of ``configs/paper/<slug>.yaml``; a paper's further tables are ``configs/paper/<slug>/<table>.yaml``."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Table(Options):
 
     @property
     def output(self) -> str:
-        """``<paper>``, or ``<paper>/<table>`` where a paper has several tables."""
+        """``<paper>`` for the paper's first table, ``<paper>/<table>`` for a further one."""
         return f"{self.paper}/{self.name}" if self.name else self.paper
 
     @property
@@ -151,7 +151,7 @@ def papers(configs: Path = CONFIGS) -> list[str]:
 
 
 def load(paper: str, configs: Path = CONFIGS) -> list[Table]:
-    """The tables of ``paper`` (``<slug>``, or ``<slug>/<table>`` for one of several); Refused with all their faults."""
+    """All tables of a paper (``<slug>``) or one further table (``<slug>/<table>``); Refused with all faults."""
     slug, _, wanted = paper.partition("/")
     files = [(s, name, path) for s, name, path in _files(configs) if s == slug]
     if not files:
@@ -195,14 +195,10 @@ def _one_output(files: list[tuple[str, str, Path]], faults: Faults, configs: Pat
     taken: dict[str, Path] = {}
     for slug, name, path in files:
         output = f"{slug}/{name}".casefold().rstrip("/")
-        for other in (output, slug.casefold()) if name else (output,):
-            if other in taken:
-                where = f"{_relative(path, configs)}"
-                faults.add(
-                    where, f"claims the output of {_relative(taken[other], configs)}", "rename or delete one of them"
-                )
-                break
-        taken[output] = path
+        other = taken.setdefault(output, path)
+        if other != path:
+            problem = f"claims the output of {_relative(other, configs)}"
+            faults.add(_relative(path, configs), problem, "rename or delete one of them")
         if not _NAME.fullmatch(slug) or (name and not _NAME.fullmatch(name)):
             faults.add(_relative(path, configs), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
 

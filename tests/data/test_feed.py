@@ -192,7 +192,7 @@ def test_position_is_used_once_and_the_state_counts_what_was_handed_out():
     whole = taken(feed)
     feed.position(0, 2)
     iterator = iter(feed)  # made before set_epoch, as Lightning does
-    feed.sampler.set_epoch(0)
+    feed.batch_sampler.sampler.set_epoch(0)
     assert feed.state_dict() == {"epoch": 0, "batch": 2}
     assert same([next(iterator)], whole[2:3])
     assert feed.state_dict() == {"epoch": 0, "batch": 3}
@@ -217,19 +217,6 @@ def test_evaluation_starts_at_the_beginning_every_time():
     feed = Feed(images(), 5, seed=0, train=False)
     assert same(taken(feed, 2), taken(feed)[:2])
     assert feed.state_dict() == {"epoch": 0, "batch": 0}
-
-
-def test_a_run_is_the_epochs_in_a_row_and_resumes_anywhere():
-    feed = Feed(images(), 5, seed=0, train=True)
-    whole = (taken(feed) + taken(feed) + taken(feed))[:10]
-    run = Feed(images(), 5, seed=0, train=True).run(10)
-    assert len(run) == 10 and same(taken(run), whole)
-    for at in range(11):
-        run.load_state_dict({"batch": at})
-        assert same(taken(run), whole[at:]) and len(run) == 10
-        assert run.state_dict() == {"batch": 10}
-    with pytest.raises(ValueError, match="no batch 11"):
-        run.position(11)
 
 
 @pytest.mark.parametrize(("batch", "world", "says"), [(24, 1, "only 23"), (5, 2, "2 processes")])

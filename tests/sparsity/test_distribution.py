@@ -193,8 +193,9 @@ def test_n_of_m_gets_exactly_its_share_in_every_layer():
 
 def test_largest_remainder_by_hand():
     layers = layers_of((1, 10), (1, 10), (1, 10))
-    assert whole_numbers(layers, [0.25, 0.27, 0.23], 8, "here") == {"l0": 3, "l1": 3, "l2": 2}
+    assert whole_numbers(layers, [0.23, 0.27, 0.25], 8, "here") == {"l0": 2, "l1": 3, "l2": 3}
     assert whole_numbers(layers, [0.01, 0.01, 0.98], 9, "here") == {"l0": 1, "l1": 1, "l2": 7}
+    assert whole_numbers(layers, [0.25, 0.25, 0.25], 8, "here") == {"l0": 3, "l1": 3, "l2": 2}  # the earlier first
     assert whole_numbers(layers, [1.0, 1.0, 0.1], 25, "here") == {"l0": 10, "l1": 10, "l2": 5}
 
 

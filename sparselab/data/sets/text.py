@@ -120,7 +120,7 @@ class Tokenizer:
         self.name = name
         folder = Path(name).expanduser()
         self.folder = folder if name != BYTES and folder.is_dir() else None
-        self.where = f"dataset.tokenizer={name}"
+        self.where = f"dataset.tokenizer={files.short(name)}"
         if name == BYTES or self.folder is not None:
             self._check_folder()
         elif name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -178,7 +178,7 @@ class Tokenizer:
     def _check_folder(self) -> None:
         names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
         if self.folder is not None and not any((self.folder / name).is_file() for name in names):
-            refuse(self.where, "the folder holds no tokenizer (tokenizer.json …)", "name a tokenizer's folder")
+            refuse(self.where, "the folder holds no tokenizer.json", "name a tokenizer's folder")
 
 
 class StdlibOptions(TextOptions):
@@ -248,6 +248,7 @@ class TinyShakespeare(TextSet):
     """Forty thousand lines of Shakespeare (Karpathy 2015), 1.1 MB: the first 90 % train, then 5 % val and 5 % test."""
 
     repo = "karpathy/tiny_shakespeare"
+    revision = "refs/convert/parquet"  # the hub's own conversion: datasets runs no loading scripts any more
     layout = "text/tinyshakespeare.txt"
 
     def origin(self) -> Origin:
@@ -265,7 +266,7 @@ class TinyShakespeare(TextSet):
             return dict(zip(PARTS, (text[part] for part in self._parts(len(text))), strict=True))
         names = {"train": "train", "val": "validation", "test": "test"}
         return {
-            part: "".join(hub.load(self.repo, name, self.where, self.layout)["text"]).encode()
+            part: "".join(hub.load(self.repo, name, self.where, self.layout, revision=self.revision)["text"]).encode()
             for part, name in names.items()
         }
 

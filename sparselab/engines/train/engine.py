@@ -14,8 +14,8 @@ from sparselab.engines.train.plan import Parts, gather
 class Train(Engine):
     """Plans without torch; runs with it."""
 
-    def plan(self, config: dict[str, Any], overrides: list[str]) -> Plan:
-        parts = gather(config)
+    def plan(self, config: dict[str, Any], overrides: list[str], lost: frozenset[str] = frozenset()) -> Plan:
+        parts = gather(config, lost)
         cell = identify(config, parts)
         plan = Plan(
             config=config,

@@ -31,9 +31,9 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
         identity["trainer"].pop(key)
     identity["trainer"]["updates"] = parts.steps
     files = {}
-    if parts.family.options.weights is not None:
-        files["model.weights"] = _digest(parts.family.options.weights)
-        identity["model"].pop("weights")
+    for option, paths in parts.family.files().items():
+        files[f"model.{option}"] = [_digest(path) for path in paths]
+        identity["model"].pop(option)
     for term in parts.terms:
         for option, path in term.files().items():
             files[f"term.{term.name}.{option}"] = _digest(path)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sparselab.spec.registry import Registry
     from sparselab.terms.term import Term
 
+PARTS = 9  # what gather must have made before parts can be checked against each other
 SHOWN = 3  # faults of one kind that are printed; the rest is counted
 
 
@@ -77,8 +78,11 @@ def _fault(where: str, problem: str, fix: str) -> Any:
     return Fault(where, problem, fix)
 
 
-def gather(config: dict[str, Any]) -> Parts:
-    """Build every part and check them against each other. Raises Refused with all faults at once."""
+def gather(config: dict[str, Any], lost: frozenset[str] = frozenset()) -> Parts:
+    """Build every part and check them against each other. Raises Refused with all faults at once.
+
+    With ``lost`` groups only what does not depend on them is checked; the caller has faults of its own to report.
+    """
     faults = Faults()
     cell = validate(Cell, config, "")  # nothing else can be checked without the top level
     made: dict[str, Any] = {}
@@ -91,6 +95,8 @@ def gather(config: dict[str, Any]) -> Parts:
         ("optim", OPTIMS, ()),
         ("logger", LOGGERS, ()),
     ):
+        if where in lost:
+            continue
         with faults.catch():
             made[where] = build(registry, getattr(cell, where), where, *extra)
     terms: list[Term] = []
@@ -100,9 +106,11 @@ def gather(config: dict[str, Any]) -> Parts:
     with faults.catch():
         made["sparsity"] = _sparsity(cell, made.get("method"))
     with faults.catch():
-        made["data"] = made["dataset"].spec() if "dataset" in made else None
+        if "dataset" in made:
+            made["data"] = made["dataset"].spec()
     faults.found += _hardware(cell)
-    faults.raise_if_any()
+    if lost or len(made) < PARTS:
+        raise Refused(faults.found)
 
     parts = Parts(
         cell=cell, sparsity=made["sparsity"], method=made["method"], schedule=made["schedule"],

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from fractions import Fraction
 from math import floor
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.sparsity.count import nearest_count
 from sparselab.spec import options as spec_options
@@ -33,7 +33,7 @@ class Distribution(ABC):
         pass
 
     def __init__(self, options: spec_options.Options):
-        self.options = options
+        self.options: Any = options  # an instance of the class's own Options
 
     @abstractmethod
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:

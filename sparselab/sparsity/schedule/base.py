@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sparselab.sparsity.count import nearest_count
 from sparselab.spec import options as spec_options
@@ -29,7 +29,7 @@ class Schedule(ABC):
         pass
 
     def __init__(self, options: spec_options.Options):
-        self.options = options
+        self.options: Any = options  # an instance of the class's own Options
 
     @abstractmethod
     def updates(self, total: int) -> list[int]:
