@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-GROUPS = (2, 4, 8, 16, 32)  # the M that are looked for
+GROUPS = (2, 4, 8, 16, 32)  # the M that are looked for: powers of two in order
 _WIDTH = 200  # columns of a table that goes to a file or a pipe
 
 
@@ -50,6 +51,18 @@ class Findings:
     nonzero: int = 0
     record: Mapping[str, Any] | None = None
     broken: list[str] = field(default_factory=list)
+
+
+def run(argv: list[str]) -> int:
+    """The command: one path, and ``--layers`` for dense tensors as well. Exit codes as :func:`inspect`."""
+    usage = "write: sparselab inspect <run folder or safetensors file> [--layers]"
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(f"usage: {usage.removeprefix('write: ')}")
+        return 0
+    paths = [argument for argument in argv if argument != "--layers"]
+    if len(paths) != 1 or paths[0].startswith("-"):
+        refuse(f"inspect {shown(' '.join(argv), 40)}".rstrip(), "one path is needed", usage)
+    return inspect(paths[0], "--layers" in argv)
 
 
 def inspect(path: str, layers: bool) -> int:
@@ -98,14 +111,18 @@ def tightest(there: Tensor, kind: str, axis: str) -> str:
 
     there: bool, True where a weight is not zero. ``2:4`` means that every group has exactly two, ``≤2:4`` at most two.
     """
+    import torch
+
     before, length, after = grouped(kind, tuple(there.shape), axis)
+    counts = there.reshape(before, length, after).to(dtype=torch.uint8)
     found = []
     for m in GROUPS:
-        if length % m == 0:
-            counts = there.reshape(before * length // m, m, after).sum(1)
-            n = int(counts.max())
-            if n < m:
-                found.append((n / m, m, f"{n}:{m}" if int(counts.min()) == n else f"≤{n}:{m}"))
+        if length % m:
+            break
+        counts = counts[:, 0::2] + counts[:, 1::2]  # groups of m are pairs of groups of m / 2
+        n = int(counts.max())
+        if n < m:
+            found.append((n / m, m, f"{n}:{m}" if int(counts.min()) == n else f"≤{n}:{m}"))
     return min(found)[2] if found else ""
 
 
@@ -115,10 +132,15 @@ def _tensors(file: Path, header: tensors.Header) -> Iterator[tuple[str, Tensor]]
 
     try:
         with safe_open(file, framework="pt") as opened:
-            for name in sorted(header.tensors):
+            for name in sorted(header.tensors, key=_natural):
                 yield name, opened.get_tensor(name)
     except (SafetensorError, OSError) as error:
         refuse(shown(file), f"cannot be read ({shown(error, 60)})", "give a whole safetensors file")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts ``blocks.10`` after ``blocks.9``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
 def _check_files(folder: Path, record: Mapping[str, Any] | None) -> None:
@@ -136,7 +158,7 @@ def _check_files(folder: Path, record: Mapping[str, Any] | None) -> None:
 
 def _requests(record: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
     """What the record says of each tensor, by the tensor's name."""
-    requests = {}
+    requests: dict[str, Mapping[str, Any]] = {}
     for layer in _part(_part(record, "sparsity", dict), "layers", list):
         if not isinstance(layer, dict) or not all(isinstance(layer.get(key), str) for key in ("name", "pattern")):
             refuse(records.NAME, "a layer has no name or no pattern", "run the cell again")
@@ -198,24 +220,31 @@ def _groups(sparsity: Sparsity, there: Tensor, request: Mapping[str, Any]) -> tu
     """
     from sparselab.sparsity.pattern import Pattern
 
+    shape = tuple(there.shape)
     kinds = [request["kind"]] if "kind" in request else ["conv"] if there.dim() > 2 else ["linear", "conv1d"]
     axes = [request["axis"]] if "axis" in request else list(AXES)
     readings = []
-    for kind in kinds:
-        for axis in axes:
-            pattern = Pattern.of(sparsity, kind, axis)
-            try:
-                if sparsity.kind == "nm":
-                    before, length, after = grouped(kind, tuple(there.shape), axis)
-                    counts = there.reshape(before * length // sparsity.m, sparsity.m, after).sum(1)
-                    readings.append((int((counts > sparsity.n).sum()), counts.numel()))
-                else:
-                    units = pattern.units(tuple(there.shape))
-                    readings.append((0 if pattern.holds(there) else units, units))
-            except (ValueError, RuntimeError):  # this reading does not divide the shape
-                continue
+    for kind, axis in itertools.product(map(str, kinds), map(str, axes)):
+        try:
+            if sparsity.kind == "nm":
+                readings.append(_broken_groups(there, kind, axis, sparsity))
+            else:
+                pattern = Pattern.of(sparsity, kind, axis)
+                readings.append((0 if pattern.holds(there) else pattern.units(shape), pattern.units(shape)))
+        except ValueError:  # read like this, the pattern does not fit the shape
+            continue
     broken, total = min(readings, default=(1, 1))
     return total, broken
+
+
+def _broken_groups(there: Tensor, kind: str, axis: str, sparsity: Sparsity) -> tuple[int, int]:
+    """How many N:M groups have more than N non-zero weights, of how many. ValueError where M does not fit."""
+    n, m = sparsity.n or 0, sparsity.m or 1
+    before, length, after = grouped(kind, tuple(there.shape), axis)
+    if length % m:
+        raise ValueError(f"{length} is not a multiple of {m}")
+    counts = there.reshape(before * length // m, m, after).sum(1)
+    return int((counts > n).sum()), counts.numel()
 
 
 def _print(findings: Findings, layers: bool) -> None:
@@ -237,7 +266,7 @@ def _print(findings: Findings, layers: bool) -> None:
         parts = [f"cell {findings.record['id']}", findings.record["status"]]
         parts += [f"{key} {claimed[key]}" for key in ("requested", "realised") if key in claimed]
         asked = [row for row in findings.rows if row.requested]
-        parts.append(f"{sum(not row.broken for row in asked)} of {len(asked)} layers hold")
+        parts += [f"{sum(not row.broken for row in asked)} of {len(asked)} layers hold"] if asked else []
         console.print(Text(", ".join(parts)))
     for row in findings.rows:
         for line in row.broken:

@@ -27,10 +27,7 @@ def run(argv: list[str]) -> int:
     if asked["format"] == "markdown":
         print(render.ledger_markdown(summaries), end="")
     else:
-        from rich.console import Console
-
-        console = Console()
-        console.print(render.ledger_terminal(summaries), width=console.width if console.is_terminal else 160)
+        render.console().print(render.ledger_terminal(summaries))
     if asked["write"] == "true":
         from sparselab.store import atomic
 

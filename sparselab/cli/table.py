@@ -44,12 +44,8 @@ def _print(summary: object, form: str) -> None:
     from sparselab.tables import render
 
     if form == "terminal":
-        from rich.console import Console
-
-        console = Console()
-        # Without a terminal rich would cut at 80 columns: let a pipe or a log have whole lines.
-        width = console.width if console.is_terminal else 200
-        for part in render.to_terminal(summary):  # type: ignore[arg-type]
-            console.print(part, width=width)
+        console = render.console()
+        for part in render.to_terminal(summary, console.width):  # type: ignore[arg-type]
+            console.print(part)
     else:
         print({"markdown": render.to_markdown, "csv": render.to_csv}[form](summary), end="")  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Datasets, and batches that a stopped run finds again. Only `dataset.py` and `sets/` are imported for planning."""

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 class Augment(Options):
     """What training does to an image. Order: crop and flip, affine, normalise, cutout, mixup."""
 
-    flip: bool = Field(False, description="true mirrors left to right with probability 1/2")
-    crop: int = Field(0, ge=0, description="pixels of padding on every side before a random crop of the image's size")
-    pad: Literal["zero", "reflect"] = Field("zero", description="what crop pads with: zero or reflect")
-    shift: float = Field(0.0, ge=0, description="largest translation along each axis, in pixels (bilinear)")
-    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation either way, in degrees")
-    scale: float = Field(0.0, ge=0, lt=1, description="largest change of size either way, as a fraction")
-    cutout: int = Field(0, ge=0, description="side in pixels of a square set to the mean (DeVries and Taylor 2017)")
-    mixup: float = Field(0.0, ge=0, description="alpha of Beta(alpha, alpha) (Zhang et al. 2018); 0 is off")
+    flip: bool = Field(default=False, description="true mirrors left to right with probability 1/2")
+    crop: int = Field(
+        default=0, ge=0, description="pixels of padding on every side before a random crop of the image's size"
+    )
+    pad: Literal["zero", "reflect"] = Field(default="zero", description="what crop pads with: zero or reflect")
+    shift: float = Field(default=0.0, ge=0, description="largest translation along each axis, in pixels (bilinear)")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation either way, in degrees")
+    scale: float = Field(default=0.0, ge=0, lt=1, description="largest change of size either way, as a fraction")
+    cutout: int = Field(
+        default=0, ge=0, description="side in pixels of a square set to the mean (DeVries and Taylor 2017)"
+    )
+    mixup: float = Field(default=0.0, ge=0, description="alpha of Beta(alpha, alpha) (Zhang et al. 2018); 0 is off")
 
     @property
     def affine(self) -> bool:

@@ -62,4 +62,4 @@ def _write(path: Path, made: np.ndarray) -> None:
 
 def _seal(content: np.ndarray) -> str:
     head = f"{content.dtype.str}{content.shape}".encode()
-    return hashlib.sha256(head + hashlib.sha256(np.ascontiguousarray(content)).digest()).hexdigest()
+    return hashlib.sha256(head + hashlib.sha256(np.ascontiguousarray(content).data).digest()).hexdigest()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sparselab.data import files
 from sparselab.spec.faults import refuse
-from sparselab.spec.options import Options
+from sparselab.spec.options import Options as AnyOptions
 from sparselab.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ class Dataset:
     """
 
     name: ClassVar[str]
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[AnyOptions]] = AnyOptions
 
-    def __init__(self, options: Options, data_dir: str | None = None):
+    def __init__(self, options: AnyOptions, data_dir: str | None = None):
         self.options = options
         self.data_dir = data_dir
 

@@ -170,7 +170,7 @@ class Pictures:
         self.device = device
         self.normalise = Normalise(mean, std, device)
         self._keys = _KeyQueue()
-        self._loader = torch.utils.data.DataLoader(
+        self._loader: Iterable[Any] = torch.utils.data.DataLoader(
             Decoder(shelf, labels, size, resize, augment),  # type: ignore[arg-type]
             batch_sampler=self._keys,
             num_workers=workers,

@@ -17,15 +17,32 @@ PARTS = ("train", "val", "test")
 
 
 class Splits(Protocol):
-    """What every loaded dataset offers.
+    """What every loaded dataset offers."""
 
-    fingerprint: of the content that was loaded. digests: names of the rows that each split selected (may be empty).
-    """
+    @property
+    def fingerprint(self) -> str:
+        """Of the content that was loaded."""
 
-    fingerprint: str
-    digests: Mapping[str, str]
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """A name for what each split selected."""
 
-    def feed(self, part: str, batch_size: int, seed: int, **where: Any) -> Feed: ...
+    def feed(
+        self,
+        part: str,
+        batch_size: int,
+        seed: int,
+        train: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        workers: int = 0,
+    ) -> Feed:
+        """Batches of ``part`` (train, val or test). ``train`` shuffles and augments; by default the part of that name.
+
+        ``batch_size`` is global; ``rank`` of ``world`` gets its slice of each batch. ``workers`` processes decode what
+        does not lie in memory.
+        """
 
 
 @dataclass(frozen=True)
@@ -62,13 +79,10 @@ class ImageSplits:
         rank: int = 0,
         world: int = 1,
         device: str = "cpu",
-        augment: Augment | None = None,
         workers: int = 0,
+        augment: Augment | None = None,
     ) -> Feed:
-        """Batches of ``part``. ``train`` shuffles and augments, and is true for the part of that name.
-
-        ``workers`` is accepted and not used: the images are in memory.
-        """
+        """As :meth:`Splits.feed`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
         train = part == "train" if train is None else train
         used = (self.augment if augment is None else augment) if train else Augment()
         split: ImageSplit = getattr(self, part)
@@ -108,7 +122,7 @@ class TextSplits:
         device: str = "cpu",
         workers: int = 0,
     ) -> Feed:
-        """Batches of windows of ``part``; ``workers`` is accepted and not used: the tokens are in memory."""
+        """As :meth:`Splits.feed`, in windows of ``block`` tokens; ``workers`` are not needed."""
         train = part == "train" if train is None else train
         return Feed(Windows(getattr(self, part), self.block, device), batch_size, seed, train, rank, world)
 
@@ -142,7 +156,7 @@ class PictureSplits:
         device: str = "cpu",
         workers: int = 0,
     ) -> Feed:
-        """Batches of ``part``, decoded by ``workers`` processes (0: in this one)."""
+        """As :meth:`Splits.feed`; without ``workers`` this process decodes."""
         train = part == "train" if train is None else train
         source = Pictures(
             self.pictures[part],

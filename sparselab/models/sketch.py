@@ -112,12 +112,15 @@ class Sketch:
         self.fixed_macs[name] = 2 * heads * tokens * tokens * width
 
     def outline(self, name: str) -> Outline:
-        """The finished outline. The first layer, on the input, is the ``stem``, the last to multiply the ``head``."""
+        """The finished outline. The first layer, if a convolution on the input, is the ``stem``, the last to multiply the ``head``.
+
+        A fully connected first layer is no stem: in a perceptron it holds most of the weights, and papers prune it.
+        """
         weighted = [called for called, macs in self._calls if macs]
         positions: dict[str, set[str]] = {}
         if weighted:
             positions.setdefault(weighted[-1], set()).add("head")
-        if weighted and self._calls[0][0] == weighted[0]:
+        if weighted and self._calls[0][0] == weighted[0] and self._layers[weighted[0]].kind == "conv":
             positions.setdefault(weighted[0], set()).add("stem")
         layers = (
             Layer(layer.name, layer.kind, layer.shape, layer.macs, layer.roles | positions.get(layer.name, set()))

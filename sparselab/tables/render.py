@@ -6,9 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparselab.tables.results import folder
 from sparselab.tables.summary import Line, Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NONE = "–"
 NOT_RUN = "not run"
@@ -16,6 +20,13 @@ HEADERS = (
     "row", "column", "ours ± sd (n)", "published", "difference", "recovery", "sparsity", "non-zeros", "MACs",
     "training FLOPs × dense", "verdicts", "records",
 )  # fmt: skip
+
+WIDE = 200
+NARROW = 150
+SPARED = (4, 7, 8, 10)
+"""What a terminal of less than NARROW columns does without: difference, non-zeros, MACs and verdicts."""
+MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "?", "not run": "·"}
+STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not run": "dim"}
 
 
 def quantity(number: float | None) -> str:
@@ -30,7 +41,9 @@ def quantity(number: float | None) -> str:
 
 def fixed(number: float | None, digits: int, unit: str = "", sign: bool = False) -> str:
     """``digits`` digits after the point, a true minus, and a dash for nothing."""
-    return NONE if number is None else f"{number:{'+' if sign else ''}.{digits}f}{unit}".replace("-", "−")
+    if number is None:
+        return NONE
+    return f"{round(number, digits) + 0.0:{'+' if sign else ''}.{digits}f}{unit}".replace("-", "−")
 
 
 def ours(line: Line, digits: int) -> str:
@@ -108,7 +121,7 @@ def to_markdown(summary: Summary) -> str:
         claims = [[v.name, escape(v.claim.text), f"**{v}**", escape(v.evidence)] for v in summary.verdicts]
         lines += ["", "## Claims", "", *_markdown_table(("", "the paper says", "verdict", "evidence"), claims, "llll")]
     lines += _section("Known differences", list(summary.table.differences))
-    lines += _section("Not in the table", [f"{_cells(cells)}: {reason}" for reason, cells in summary.excluded()])
+    lines += _section("Not in the table", [f"{places(cells)}: {reason}" for reason, cells in summary.excluded()])
     lines += _section("Provenance of the published numbers", provenance(summary))
     return "\n".join(lines) + "\n"
 
@@ -120,10 +133,10 @@ def provenance(summary: Summary) -> list[str]:
         if line.published is not None:
             checked = "" if line.published.verified else " (not checked)"
             found.setdefault(line.published.provenance + checked, []).append(line.place)
-    return [f"{_cells(cells)}: {source}" for source, cells in found.items()]
+    return [f"{places(cells)}: {source}" for source, cells in found.items()]
 
 
-def _cells(cells: Sequence[tuple[str, str]]) -> str:
+def places(cells: Sequence[tuple[str, str]]) -> str:
     """Cells in words, by column."""
     columns: dict[str, list[str]] = {}
     for row, column in cells:
@@ -172,23 +185,41 @@ def _safe(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def to_terminal(summary: Summary) -> list[object]:
-    """Things for rich's console to print, in order."""
+def console() -> Console:
+    """A console as wide as the terminal; a pipe or a log gets whole lines instead of rich's 80 columns."""
+    from rich.console import Console
+
+    there = Console(highlight=False)
+    return there if there.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
+    """Things for rich's console to print, in order. A narrow terminal gets the columns that fit."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     digits = summary.table.metric.digits
-    grid = Table(box=box.SIMPLE_HEAD, title=Text(title(summary), style="bold"), title_justify="left", padding=(0, 1))
-    for number, header in enumerate(HEADERS):
-        grid.add_column(header, justify="right" if 2 <= number <= 9 else "left", overflow="fold")
+    shown = [number for number in range(len(HEADERS)) if width >= NARROW or number not in SPARED]
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        title=Text(title(summary), style="bold"),
+        title_justify="left",
+        padding=(0, 1),
+    )
+    for number in shown:
+        justify = "right" if 2 <= number <= 9 else "left"
+        grid.add_column(HEADERS[number], justify=justify, overflow="fold", no_wrap=number in (1, 2, 3, 11))
     for line in summary.lines:
         ids = (
             line.entries[0].id + (f" +{len(line.entries) - 1}" if len(line.entries) > 1 else "")
             if line.entries
             else NONE
         )
-        grid.add_row(*map(Text, [*texts(line, digits), verdicts(line), ids]))
+        marks = " ".join(f"{v.name}{MARKS[v.verdict]}" for v in line.verdicts) or NONE
+        cells = [*texts(line, digits), marks, ids]
+        grid.add_row(*(Text(cells[number]) for number in shown))
     parts: list[object] = [grid, *(Text(note, style="dim") for note in notes(summary))]
     if summary.verdicts:
         claims = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
@@ -200,7 +231,6 @@ def to_terminal(summary: Summary) -> list[object]:
     return parts
 
 
-STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not run": "dim"}
 LEDGER_HEADERS = ("paper", "title", "source", "tier", "runs", "holds", "fails", "inconclusive", "not run")
 
 

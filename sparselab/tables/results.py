@@ -59,8 +59,9 @@ def collect(
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
-    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.planning.cell_id_of`. A corrupt record, or
-    one of a newer schema, is passed over with a line to ``warn``: its cell counts as not run.
+    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.planning.cell_id_of`. A corrupt
+    record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
+    cell that cannot be planned here (its data set is missing, say).
     """
     from sparselab.store import record
 
@@ -68,14 +69,16 @@ def collect(
         return []
     found = []
     name = cell_id or _cell_id()
+    complaints: dict[str, None] = {}
     for cell in expand(table, tier):
-        run = runs_dir / name(list(cell.overrides))
-        if not record.path_of(run).exists():
-            continue
         try:
-            found.append(Entry(cell, record.read(run, run.name)))
+            run = runs_dir / name(list(cell.overrides))
+            if record.path_of(run).exists():
+                found.append(Entry(cell, record.read(run, run.name)))
         except Refused as refused:
-            warn(str(refused))
+            complaints |= dict.fromkeys(map(str, refused.faults))
+    for line in complaints:
+        warn(line)
     return found
 
 
@@ -87,7 +90,8 @@ def _cell_id() -> CellId:
 
 def read(results_dir: Path, table: Table, tier: str) -> list[Entry]:
     """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has."""
-    kept = {(e.cell.place, e.cell.seed): e for e in _lines(folder(results_dir, table, tier) / RECORDS)}
+    path = folder(results_dir, table, tier) / RECORDS
+    kept = {(e.cell.place, e.cell.seed): e for e in _lines(path, path.relative_to(results_dir).as_posix())}
     found = []
     for cell in expand(table, tier):
         entry = kept.get((cell.place, cell.seed))
@@ -112,10 +116,11 @@ def same_cell(one: Iterable[str], other: Iterable[str]) -> bool:
 
 
 def _identity(overrides: Iterable[str]) -> frozenset[str]:
-    return frozenset(item for item in merge(overrides) if not item.partition("=")[0].startswith(UNIDENTIFIED))
+    dropped = tuple(f"{key}{end}" for key in UNIDENTIFIED for end in "=.")
+    return frozenset(item for item in merge(overrides) if not item.startswith(dropped))
 
 
-def _lines(path: Path) -> Iterator[Entry]:
+def _lines(path: Path, where: str) -> Iterator[Entry]:
     if not path.is_file():
         return
     with path.open("rb") as lines:
@@ -127,7 +132,7 @@ def _lines(path: Path) -> Iterator[Entry]:
                     raise TypeError
             except (ValueError, TypeError, KeyError):
                 refuse(
-                    f"{path.name}:{number}",
+                    f"{where}:{number}",
                     "is not a record of a table",
                     "write the results again (sparselab table ... write=true)",
                 )
@@ -202,7 +207,10 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
 
 
 def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
-    """One line for each file under ``results_dir`` that is not what the records give; empty when all is well."""
+    """One line for each file under ``results_dir`` that is not what the records give; empty when all is well.
+
+    Records that cannot be read stop the search: their lines are all that is returned.
+    """
     found = []
     known: set[Path] = set()
     for table in load_all(configs):
@@ -211,7 +219,10 @@ def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
             known.add(here / RECORDS)
             if not (here / RECORDS).is_file():
                 continue
-            entries = read(results_dir, table, tier)
+            try:
+                entries = read(results_dir, table, tier)
+            except Refused as refused:
+                return list(map(str, refused.faults))
             for name, data in rendered(table, tier, entries).items():
                 path = here / name
                 if not path.is_file() or path.read_bytes() != data:

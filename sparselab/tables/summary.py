@@ -20,7 +20,8 @@ class Line:
 
     planned: seeds that the tier asks for. entries: finished records that have the metric, by seed. failed: ids of
     failed runs. recovery: per cent of the dense reference. requested: the sparsity asked for. sparsity: realised, a
-    fraction of the targeted weights. macs: of one sample. flops: of training, over the same network trained dense.
+    fraction of the targeted weights. macs: of one sample. flops: of training, over those of the dense reference (where
+    it has no record: over the same network trained dense).
     """
 
     row: str
@@ -40,6 +41,7 @@ class Line:
     nonzero: float | None
     macs: float | None
     flops: float | None
+    flops_by_seed: tuple[float | None, ...]
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -109,9 +111,9 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
     for cell in expand(table, tier):
         cells.setdefault(cell.place, []).append(cell)
     by_place: dict[tuple[str, str], list[Entry]] = {place: [] for place in cells}
-    for entry in entries:
-        if entry.cell.place in by_place:
-            by_place[entry.cell.place].append(entry)
+    found = {entry.cell: entry for entry in entries}
+    for place, planned in cells.items():
+        by_place[place] = [found[cell] for cell in planned if cell in found]
     scale = table.metric.scale
 
     def samples(metric: str | None) -> dict[tuple[str, str], list[float]]:
@@ -126,7 +128,7 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}
     lines = tuple(
-        _line(table, tier, place, planned, by_place[place], own, series[place], published.get(place), verdicts)
+        _line(table, tier, place, planned, by_place, own, series[place], published.get(place), verdicts)
         for place, planned in cells.items()
     )
     data = {title for e in entries if (title := data_title(e.record))}
@@ -150,16 +152,21 @@ def _line(
     tier: str,
     place: tuple[str, str],
     planned: list[Cell],
-    found: list[Entry],
+    by_place: dict[tuple[str, str], list[Entry]],
     samples: dict[tuple[str, str], list[float]],
     series: str,
     published: Published | None,
     verdicts: list[Verdict],
 ) -> Line:
+    found, at = by_place[place], table.dense(place)
     used = tuple(e for e in found if value(e, table.metric.key, 1.0) is not None)
     values = samples[place]
     mean = math.fsum(values) / len(values) if values else None
-    reference = samples.get(table.dense(place) or place, [])
+    reference = samples.get(at, []) if at else []
+    cost = _average(by_place.get(at, []) if at else [], lambda e: e.number("account", "flops_train"))
+    flops = tuple(
+        _over(e.number("account", "flops_train"), cost or e.number("account", "flops_train_dense")) for e in used
+    )
     difference = None
     if mean is not None and published is not None and published.verified and table.tiers[tier].comparable:
         difference = mean - published.value
@@ -179,14 +186,13 @@ def _line(
         _average(used, lambda e: e.number("sparsity", "realised")),
         _average(used, lambda e: e.number("account", "params_nonzero")),
         _average(used, lambda e: e.number("account", "macs")),
-        _average(used, training_flops),
+        _mean(flops),
+        flops,
         tuple(v for v in verdicts if place in v.cells),
     )
 
 
-def training_flops(entry: Entry) -> float | None:
-    """FLOPs of training over those of the same network trained dense for as long."""
-    own, dense = entry.number("account", "flops_train"), entry.number("account", "flops_train_dense")
+def _over(own: float | None, dense: float | None) -> float | None:
     return own / dense if own is not None and dense else None
 
 
@@ -213,20 +219,25 @@ def _sd(values: Sequence[float]) -> float | None:
 
 
 def _average(entries: Sequence[Entry], of: Callable[[Entry], float | None]) -> float | None:
-    numbers = [number for entry in entries if (number := of(entry)) is not None]
-    return math.fsum(numbers) / len(numbers) if numbers else None
+    return _mean([of(entry) for entry in entries if entry.finished])
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """For each cell the name of its curve: cells whose row and column differ in nothing but the sparsity are one curve.
 
     Its name is what the names of its rows, and of its columns, have in common at their start ("ERK" of "ERK 0.8" and
-    "ERK 0.9"); the row is left out where all rows are on one curve.
+    "ERK 0.9"). A dense reference is on no curve of its own kind: the others start at it.
     """
-    curves: dict[frozenset[str], list[tuple[str, str]]] = {}
+    curves: dict[object, list[tuple[str, str]]] = {}
     for row, column in cells:
-        asked = merge(table.rows[row], table.columns[column])
-        curves.setdefault(frozenset(i for i in asked if not i.startswith("sparsity=")), []).append((row, column))
+        asked = frozenset(i for i in merge(table.rows[row], table.columns[column]) if not i.startswith("sparsity="))
+        own = (row, column) == table.dense((row, column))
+        curves.setdefault((row, column) if own else asked, []).append((row, column))
     names = {}
     for places in curves.values():
         parts = [_common([row for row, _ in places]), _common([column for _, column in places])]

@@ -187,6 +187,17 @@ def test_epochs_seeds_and_batches_differ():
     assert same(taken(feed), first)
 
 
+def test_each_batch_of_each_epoch_is_augmented_by_its_own_numbers(shelf):
+    same_image = images(20)
+    same_image.images[:] = same_image.images[0].clone()
+    feed = Feed(same_image, 5, seed=0, train=True)
+    batches = [x.numpy().tobytes() for x, _ in taken(feed) + taken(feed)]
+    assert len(set(batches)) == 8
+    feed = Feed(pictures(shelf), 13, seed=0, train=True)
+    first, second = ({x.numpy().tobytes() for x in taken(feed)[0][0]} for _ in range(2))
+    assert not first & second
+
+
 def test_position_is_used_once_and_the_state_counts_what_was_handed_out():
     feed = Feed(images(), 5, seed=0, train=True)
     whole = taken(feed)

@@ -406,6 +406,7 @@ def test_f3_no_damaged_file_is_believed(tmp_path, caplog, flips):
             assert store.load_latest().step == STEPS - 2
         assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
         path.write_bytes(whole[path])
+    caplog.clear()
     assert store.load_latest().step == STEPS
     for count in range(flips + 100):
         path = tmp_path / draw.choice(RESULTS)

@@ -1,7 +1,7 @@
 """Drill H1: files from strangers run nothing, take no memory and are answered with one line.
 
-The files are written here and opened in one other process, in which an audit hook reports every command, process, socket
-and opening for writing. Checkpoints come with a fitting manifest: a hash proves that a file is whole, not that it is kind.
+The files are written here and opened in one other process, in which an audit hook reports every command, process,
+socket and opening for writing. Checkpoints come with a fitting manifest: a hash proves that a file is whole, no more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import zipfile
 import pytest
 import torch
 
+from sparselab.store import atomic
 from sparselab.store.ids import digest
 
 torch.set_num_threads(1)
@@ -278,7 +279,7 @@ def answers(tmp_path_factory):
     for name, data in records().items():
         (root / f"{name}.record").mkdir()
         (root / f"{name}.record" / "record.json").write_bytes(data)
-    (root / "reduce.control").write_bytes(checkpoints(root / "control ran")["reduce"])
+    (root / "reduce.control").write_bytes(checkpoints(root / "control-ran")["reduce"])
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WATCH, str(root)]
     watched = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -298,7 +299,7 @@ def _write(folder, data):
     path = folder / f"step-0000000001-{sha[:8]}.ckpt"
     path.write_bytes(data)
     manifest = {"size": len(data), "sha256": sha, "step": 1, "cell": CELL, "schema": 1, "facts": {}}
-    (folder / f"{path.name}.json").write_text(json.dumps(manifest | {"seal": digest(manifest)}))
+    atomic.write_json(folder / f"{path.name}.json", manifest | {"seal": digest(manifest)})
 
 
 def test_h1_nothing_runs_and_every_answer_is_one_line(answers):

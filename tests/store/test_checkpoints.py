@@ -11,9 +11,9 @@ import torch
 
 from sparselab.spec.faults import Refused, RunFailed
 from sparselab.store import atomic
-from sparselab.store.checkpoints import Checkpoints
+from sparselab.store.checkpoints import _DTYPES, Checkpoints
 from sparselab.store.ids import digest
-from sparselab.store.tensors import DTYPES, pack_masks, unpack_masks
+from sparselab.store.tensors import pack_masks, unpack_masks
 
 torch.set_num_threads(1)
 
@@ -44,7 +44,7 @@ def _refused(call):
 def _reseal(path, **changes):
     manifest = json.loads(path.read_text()) | changes
     manifest.pop("seal")
-    path.write_text(json.dumps(manifest | {"seal": digest(manifest)}))
+    atomic.write_json(path, manifest | {"seal": digest(manifest)})
 
 
 def test_nothing_there(store):
@@ -72,7 +72,7 @@ def test_every_dtype_optimiser_states_and_masks_come_back(store):
     model(torch.ones(1, 4)).sum().backward()
     optimiser.step()
     mask = {"weight": torch.tensor([[True, False] * 2] * 2)}
-    tensors = {name: torch.arange(6).to(getattr(torch, name)) for name, _ in DTYPES.values()}
+    tensors = {name: torch.arange(6).to(getattr(torch, name)) for name in _DTYPES}
     whole = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -108,6 +108,8 @@ def test_shared_tensors_and_containers_stay_shared_and_views_stay_small(store):
         (object(), "state.x[0] is a object"),
         ({(1, 2): 3}, "state.x[0] has a key of type tuple"),
         ({1, 2}, "state.x[0] is a set"),
+        (torch.zeros(2, dtype=torch.uint16), "a checkpoint cannot hold a tensor of torch.uint16"),
+        (torch.eye(2).to_sparse(), "a checkpoint cannot hold a tensor of torch.float32 in torch.sparse_coo"),
     ],
 )
 def test_only_plain_state_is_saved(store, value, said):
@@ -158,6 +160,7 @@ DAMAGES = {
     "longer": lambda path, manifest: _rewrite(path, lambda data: data + b"0"),
     "folder": lambda path, manifest: (path.unlink(), path.mkdir()),
     "manifest empty": lambda path, manifest: _rewrite(manifest, lambda data: b""),
+    "manifest without its last byte": lambda path, manifest: _rewrite(manifest, lambda data: data[:-1]),
     "manifest cut": lambda path, manifest: _rewrite(manifest, lambda data: data[:50]),
     "manifest folder": lambda path, manifest: (manifest.unlink(), manifest.mkdir()),
     "manifest of another step": lambda path, manifest: _reseal(manifest, step=3),

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from sparselab.cli.inspect import examine, inspect, tightest
+from sparselab.cli.inspect import run as command
+from sparselab.spec.faults import Refused
 from sparselab.store import record, tensors
 from sparselab.store.export import export
 
@@ -166,6 +168,15 @@ def test_what_cannot_be_read_is_one_line_and_exit_two(run, capsys, spoil, said):
 def test_no_such_file(tmp_path, capsys, path):
     assert inspect(str(tmp_path / path), layers=False) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_command_line(run, capsys):
+    assert command([str(run)]) == 0 and "head.weight" not in capsys.readouterr().out
+    assert command(["--layers", str(run)]) == 0 and "head.weight" in capsys.readouterr().out
+    assert command(["--help"]) == 0 and "sparselab inspect <run folder" in capsys.readouterr().out
+    for wrong in ([], ["a", "b"], ["--layer"]):
+        with pytest.raises(Refused, match="one path is needed"):
+            command(wrong)
 
 
 def test_markup_in_a_name_is_text(tmp_path, capsys):

@@ -31,7 +31,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) uint8, labels (n,) i
 class ArrayOptions(ImageOptions):
     """What every in-memory image set takes."""
 
-    augment: Augment = Field(Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
+    augment: Augment = Field(default=Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
 
 
 class ArraySet(Dataset):
@@ -129,7 +129,7 @@ def _content_hash(arrays: Iterable[Pair]) -> str:
     total = hashlib.sha256()
     for pair in arrays:
         for array in pair:
-            total.update(hashlib.sha256(np.ascontiguousarray(array)).digest())
+            total.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
     return total.hexdigest()
 
 
@@ -259,6 +259,7 @@ class PublicSet(ArraySet):
 
     def _shard(self, path: Path) -> Iterable[tuple[bytes, int]]:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
 
         try:
@@ -267,7 +268,7 @@ class PublicSet(ArraySet):
             image, label = self._column(names, "image", "img"), self._column(names, self.label, "label")
             encoded = pyarrow.compute.struct_field(table[image], "bytes")
             return zip((cell.as_py() for cell in encoded), table[label].to_pylist(), strict=True)
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
+        except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:50]
             refuse(self.where, f"{files.short(path)} cannot be read ({reason})", "copy the file again")
 
@@ -308,7 +309,7 @@ class ColourOptions(ArrayOptions):
     """What colour sets take besides."""
 
     normalise: Literal["dataset", "imagenet"] = Field(
-        "dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
+        default="dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
     )
 
 

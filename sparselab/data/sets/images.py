@@ -15,9 +15,13 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std that I
 class ImageOptions(Options):
     """Sizes of the splits. Validation is taken from train; the public test set stays the test set."""
 
-    val: int = Field(0, ge=0, description="images taken from train for validation; the draw is fixed")
-    limit_train: int | None = Field(None, ge=1, description="images of train to use, classes balanced; null for all")
-    limit_test: int | None = Field(None, ge=1, description="images of test to use, classes balanced; null for all")
+    val: int = Field(default=0, ge=0, description="images taken from train for validation; the draw is fixed")
+    limit_train: int | None = Field(
+        default=None, ge=1, description="images of train to use, classes balanced; null for all"
+    )
+    limit_test: int | None = Field(
+        default=None, ge=1, description="images of test to use, classes balanced; null for all"
+    )
 
 
 def counts(name: str, options: ImageOptions, train: int, test: int) -> tuple[int, int, int]:

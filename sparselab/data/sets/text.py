@@ -30,8 +30,10 @@ PARTS = ("train", "val", "test")
 class TextOptions(Options):
     """What every text takes."""
 
-    block: int = Field(256, ge=2, description="tokens in a window, at least 2")
-    tokenizer: str = Field(BYTES, min_length=1, description="bytes, a tokenizer's folder, or its name on the hub")
+    block: int = Field(default=256, ge=2, description="tokens in a window, at least 2")
+    tokenizer: str = Field(
+        default=BYTES, min_length=1, description="bytes, a tokenizer's folder, or its name on the hub"
+    )
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Tokenizer:
 
 
 class StdlibOptions(TextOptions):
-    max_bytes: int | None = Field(None, ge=1000, description="bytes of all splits, at least 1000; null for all")
+    max_bytes: int | None = Field(default=None, ge=1000, description="bytes of all splits, at least 1000; null for all")
 
 
 @DATASETS.register("stdlib")
@@ -278,7 +280,7 @@ class TinyShakespeare(TextSet):
 
 class WikitextOptions(TextOptions):
     train_from: Literal["train", "valid"] = Field(
-        "train", description="train, or valid to train on nine tenths of the validation split"
+        default="train", description="train, or valid to train on nine tenths of the validation split"
     )
 
 

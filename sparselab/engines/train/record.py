@@ -51,6 +51,8 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
             {
                 "name": slot.name,
                 "shape": list(weight.shape),
+                "kind": slot.layer.kind,
+                "axis": parts.cell.targets.axis,
                 "pattern": str(parts.sparsity),
                 "density": int(slot.mask.sum()) / weight.numel(),
                 "nonzero": int(torch.count_nonzero(weight)),

@@ -27,7 +27,7 @@ class Order(Claim):
 
     def bounds(self, layout: Layout) -> list[Bound]:
         high, low = (self.a, self.b) if self.relation.startswith(">") else (self.b, self.a)
-        at_least = -self.margin if self.relation.endswith("=") else self.margin
+        at_least = 0.0 - self.margin if self.relation.endswith("=") else self.margin
         return self.spread(
             self.spots(layout),
             at_least,
@@ -124,4 +124,4 @@ class Within(Claim):
             if all(layout.reference(place) in layout.cells for place in self.a.at(spot.row, spot.column))
         ]
         says = f"{self.a} − dense" if layout.loss > 0 else f"dense − {self.a}"
-        return self.spread(spots, -self.margin, lambda spot: gap(spot.row, spot.column), says.strip())
+        return self.spread(spots, 0.0 - self.margin, lambda spot: gap(spot.row, spot.column), says.strip())

@@ -1,0 +1,72 @@
+"""What the README shows is true: its method works, its files exist, its command lines are accepted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sparselab import methods
+from sparselab.methods.method import METHODS
+from sparselab.planning import engine_of, plan_of
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str) -> tuple[str, str]:
+    """(path in its first comment, text) of the README's only code block in ``language``."""
+    (text,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return text.splitlines()[0].removeprefix("# "), text
+
+
+@pytest.fixture
+def shown_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The README's method, written down as it says, in a folder of its own. Returns the folder of configs."""
+    code, yaml = block("python"), block("yaml")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / Path(code[0]).name).write_text(code[1])
+    config = tmp_path / yaml[0]
+    config.parent.mkdir(parents=True)
+    config.write_text(yaml[1])
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "code")])
+    monkeypatch.setattr(METHODS, "_members", dict(METHODS._members))
+    monkeypatch.setattr(METHODS, "_loaded", False)
+    return tmp_path / "configs"
+
+
+def test_the_method_is_as_short_as_promised() -> None:
+    lines = [line for line in block("python")[1].splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 15
+    assert len(block("yaml")[1].splitlines()) <= 10
+
+
+def test_the_method_trains(shown_method: Path, tmp_path: Path) -> None:
+    overrides = [
+        "method=taylor", "sparsity=0.9", "model=mlp", "model.hidden=[16]", "trainer.max_epochs=null",
+        "trainer.max_steps=40", "trainer.precision='32'", "trainer.progress=none", f"runs_dir={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    plan = plan_of(overrides, str(shown_method))
+    record = engine_of(plan.config).run(plan)
+    assert record["sparsity"]["realised"] == pytest.approx(0.9, abs=1e-3)
+    assert record["metrics"]["test.n"] == 360
+
+
+def test_every_linked_file_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert not missing
+
+
+def shown_commands() -> list[str]:
+    return [line.split("  #")[0].strip() for line in README.splitlines() if re.match(r" {4}python run\.py (?!-m)", line)]
+
+
+@pytest.mark.parametrize("command", shown_commands())
+def test_every_command_line_is_accepted(command: str, shown_method: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+    overrides = shlex.split(command)[2:]
+    assert plan_of(overrides, str(shown_method)).id

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparselab.tables.statistics import Estimate, Spread, estimate, holm, pooled
+
+
+def test_pooled_variance_by_hand():
+    # squared deviations 2 + 8 over 2 + 1 degrees of freedom; a single value says nothing
+    assert pooled([[1.0, 2.0, 3.0], [0.0, 4.0], [7.0]]) == Spread(10 / 3, 3)
+    assert pooled([[1.0]]).df == 0
+
+
+def test_a_contrast_by_hand():
+    samples = {("r", "a"): [3.0, 5.0], ("r", "b"): [1.0, 2.0, 3.0]}
+    found = estimate({("r", "a"): 1, ("r", "b"): -2}, samples, Spread(6.0, 3))
+    assert found.value == 4 - 2 * 2
+    assert found.error == pytest.approx(math.sqrt(6 * (1 / 2 + 4 / 3)))
+
+
+def test_t_quantiles_from_a_book():
+    # one-sided 5 % points of t: 2.132 at 4, 1.725 at 20 degrees of freedom
+    assert Estimate(2.132, 1.0, 4).p_above(0) == pytest.approx(0.05, abs=1e-4)
+    assert Estimate(-1.725, 1.0, 20).p_below(0) == pytest.approx(0.05, abs=1e-4)
+    assert Estimate(3.0, 1.0, 4).p_above(3.0) == 0.5
+
+
+def test_without_spread_or_degrees_of_freedom():
+    assert Estimate(1.0, 0.0, 4).p_above(0) == 0.0
+    assert Estimate(1.0, 0.0, 4).p_below(0) == 1.0
+    assert Estimate(0.0, 0.0, 4).p_above(0) == 1.0
+    assert Estimate(1.0, math.nan, 0).p_above(0) == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(ps: list[float]):
+    adjusted = holm(ps)
+    assert all(a >= p for a, p in zip(adjusted, ps, strict=True))
+    order = sorted(range(len(ps)), key=ps.__getitem__)
+    assert [adjusted[i] for i in order] == sorted(adjusted)

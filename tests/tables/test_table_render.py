@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import csv
+import io
+
+from sparselab.tables import render
+from sparselab.tables.figure import figure_svg
+from sparselab.tables.results import Entry
+from sparselab.tables.schema import Table
+from sparselab.tables.summary import summarise
+
+
+def test_numbers_as_printed():
+    assert render.quantity(4_120_000) == "4.12 M"
+    assert render.quantity(999) == "999"
+    assert render.quantity(None) == "–"
+    assert render.fixed(-0.304, 2, sign=True) == "−0.30"
+    assert render.fixed(-0.001, 2, sign=True) == "+0.00"
+
+
+def test_a_line_by_hand(table: Table, entries: list[Entry]):
+    summary = summarise(table, "cpu", entries)
+    line = summary.lines[2]
+    assert line.place == ("2:4", "srste")
+    assert render.texts(line, 2) == [
+        "2:4", "srste", "97.00 ± 0.10 (3)", "97.00", "+0.00", "99.0 %", "0.5000", "500", "1 M", "0.667",
+    ]  # fmt: skip
+    assert render.verdicts(line) == "C1 holds, C2 inconclusive"
+    assert line.flops_by_seed == (2 / 3, 2 / 3, 2 / 3)
+
+
+def test_an_unverified_number_is_marked_and_never_compared(table: Table, entries: list[Entry]):
+    ste = summarise(table, "cpu", entries).lines[1]
+    assert render.texts(ste, 2)[3:5] == ["96.00 (?)", "–"]
+
+
+def test_numbers_of_another_setting_are_not_compared(table: Table, entries: list[Entry]):
+    paper = summarise(table, "paper", []).lines
+    assert render.texts(paper[2], 2)[2:5] == ["not run", "97.00", "–"]
+    other = table.model_copy(update={"tiers": {"cpu": table.tiers["cpu"].model_copy(update={"comparable": False})}})
+    assert summarise(other, "cpu", entries).lines[2].difference is None
+
+
+def test_missing_and_failed_runs_show(table: Table, entries: list[Entry]):
+    some = entries[:1] + entries[3:5]
+    lines = summarise(table, "cpu", some).lines
+    assert render.ours(lines[0], 2) == "97.90 (1 of 3)"
+    assert render.ours(lines[1], 2) == "94.95 ± 0.07 (2 of 3)"
+    assert render.ours(lines[2], 2) == "not run"
+    failed = Entry(entries[0].cell, {**entries[0].record, "status": "failed"})
+    assert render.ours(summarise(table, "cpu", [failed]).lines[0], 2) == "failed"
+
+
+def test_nan_never_enters_a_table(table: Table, entries: list[Entry]):
+    entries[0].record["metrics"]["test.accuracy"] = float("nan")
+    assert len(summarise(table, "cpu", entries).lines[0].values) == 2
+
+
+def test_lower_is_better_turns_recovery_round(table: Table, entries: list[Entry]):
+    lower = table.model_copy(update={"metric": table.metric.model_copy(update={"better": "lower"})})
+    line = summarise(lower, "cpu", entries).lines[1]
+    assert line.recovery is not None
+    assert round(line.recovery, 2) == round(100 * 98 / 95, 2)
+
+
+def test_markdown_by_hand(table: Table, entries: list[Entry]):
+    text = render.to_markdown(summarise(table, "cpu", entries))
+    assert text.startswith(
+        "# A paper (2021), Table 2, tier cpu\n\narXiv 2102.04010\n\n- 15 of 15 runs. top-1 %, higher"
+    )
+    assert "- Data: digits.\n" in text
+    assert "| 2:4 | ste | 95.00 ± 0.10 (3) | 96.00 (?) | – |" in text
+    assert "| C1 | srste beats ste | **holds** | mean of 2 × (srste − ste) = +2.00 ± 0.06 (se), needs ≥ 0.00;" in text
+    assert "## Not in the table\n\n- ste (dense); srste (dense): no mask\n- dense (2:4, 1:4): one dense cell\n" in text
+    assert "- ste (2:4): memory (not checked)\n" in text
+    assert all(f"`{entry.id}`" in text for entry in entries)
+
+
+def test_csv_reads_back(table: Table, entries: list[Entry]):
+    rows = list(csv.DictReader(io.StringIO(render.to_csv(summarise(table, "cpu", entries)))))
+    assert len(rows) == 5
+    assert rows[2]["row"] == "2:4"
+    assert float(rows[2]["mean"]) == 97.0
+    assert rows[2]["records"].split() == [entry.id for entry in entries[6:9]]
+    assert rows[1]["difference"] == ""
+
+
+def test_bytes_do_not_depend_on_the_order_of_the_records(table: Table, entries: list[Entry]):
+    one, other = summarise(table, "cpu", entries), summarise(table, "cpu", entries[::-1])
+    assert render.to_markdown(one) == render.to_markdown(other)
+    assert figure_svg(one) == figure_svg(other)
+    svg = figure_svg(one)
+    assert svg.startswith(b"<?xml")
+    assert b"dc:date" not in svg
+    assert b"Matplotlib" not in svg
+
+
+def test_markdown_and_csv_defuse_hostile_names(table: Table, entries: list[Entry]):
+    evil = "=1+1|<script>`x`"
+    entries[0].record["id"] = evil
+    summary = summarise(table, "cpu", entries)
+    assert evil not in render.to_markdown(summary)
+    assert "\\|&lt;script&gt;" in render.to_markdown(summary)
+    assert "'=1+1" in render.to_csv(summary)
+
+
+def test_curves_start_at_the_dense_reference(table: Table, entries: list[Entry]):
+    curves = summarise(table, "cpu", entries).curves()
+    assert {name: [line.place for line in lines] for name, lines in curves.items()} == {
+        "ste": [("dense", "dense"), ("2:4", "ste"), ("1:4", "ste")],
+        "srste": [("dense", "dense"), ("2:4", "srste"), ("1:4", "srste")],
+    }
+
+
+def test_the_ledger_has_a_row_for_what_was_run_and_for_what_was_not(table: Table, entries: list[Entry]):
+    full, empty = summarise(table, "cpu", entries), summarise(table, "paper", [])
+    assert [row[3:] for row in render.ledger_rows([full, empty])] == [["cpu", "15 of 15", "1", "0", "1", "0"]]
+    assert [row[3:] for row in render.ledger_rows([empty])] == [["not run", "0", "0", "0", "0", "2"]]
+    assert "[cpu](demo/cpu/table.md)" in render.ledger_markdown([full, empty])
