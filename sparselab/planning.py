@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from sparselab.engines.engine import ENGINES, Engine, Plan
 from sparselab.spec.compose import compose
-from sparselab.spec.faults import Faults, Refused, did_you_mean, refuse
+from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse, short
+from sparselab.spec.memo import once
 from sparselab.spec.options import validate
+from sparselab.spec.schema import UNIDENTIFIED
 
-
-PASSING = ("force=", "debug=")  # overrides that say how to run this time, not what the cell is
+# Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
+PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
+CELL = "cell:"  # how a value that names another cell begins
+MODEL = "model.safetensors"  # the network of a finished cell, in its folder
+# What a cell that another one needs takes over from it: how things run, never what is computed.
+INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debug"}
 
 
 def engine_of(config: dict[str, Any]) -> Engine:
@@ -24,15 +32,58 @@ def engine_of(config: dict[str, Any]) -> Engine:
 
 
 def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
-    """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen."""
+    """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen.
+
+    A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
+    """
     composed = compose(overrides, search_path)
-    overrides = [text for text in overrides if not text.startswith(PASSING)]
+    cell = [text for text in overrides if not text.startswith(PASSING)]
     faults = Faults(list(composed.faults))
-    if not composed.faults:
-        return engine_of(composed.config).plan(composed.config, overrides)
+    first: dict[str, Plan] = {}
     with faults.catch():
-        engine_of(composed.config).plan(composed.config, overrides, composed.lost)
-    raise Refused(faults.found)
+        _resolve(composed.config, "", [*map(str, overrides)], search_path, first)
+    with faults.catch():
+        needs = {path: plan.id for path, plan in first.items()}
+        plan = engine_of(composed.config).plan(composed.config, cell, composed.lost, needs)
+        plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
+        plan.first = list(first.values())
+    faults.raise_if_any()
+    return plan
+
+
+def _resolve(
+    node: dict[str, Any], where: str, outer: list[str], search_path: str | None, first: dict[str, Plan]
+) -> None:
+    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect the cells' plans."""
+    faults = Faults()
+    for key, value in node.items():
+        place = f"{where}{key}"
+        if isinstance(value, dict):
+            with faults.catch():
+                _resolve(value, f"{place}.", outer, search_path, first)
+        elif isinstance(value, str) and value.startswith(CELL):
+            with faults.catch():
+                plan = _named_cell(place, value, outer, search_path)
+                node[key] = str(Path(plan.folder) / MODEL)
+                first[node[key]] = plan
+    faults.raise_if_any()
+
+
+def _named_cell(where: str, value: str, outer: list[str], search_path: str | None) -> Plan:
+    """The plan of ``cell:<overrides>``. It runs where and how the outer cell runs, but is only what it says itself."""
+    try:
+        own = shlex.split(value.removeprefix(CELL))
+    except ValueError:
+        own = []
+    if not own:
+        refuse(short(f"{where}={value}"), "names no cell", f"write {where}='{CELL}method=dense model=mlp'")
+    how = [text for text in outer if text.partition("=")[0] in INHERITED]
+    try:
+        return once((CELL, *how, *own, search_path), lambda: plan_of([*how, *own], search_path))
+    except Refused as refused:
+        raise Refused(
+            [Fault(f"{where}: {fault.where}", fault.problem, fault.fix) for fault in refused.faults]
+        ) from None
 
 
 def cell_id_of(overrides: list[str]) -> str:

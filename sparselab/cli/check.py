@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
+from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
+
+USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
+
+What `python run.py` with the same arguments would do: the cell, its id, steps, cost, and every problem it can foresee.
+With -m: a line per cell of the sweep. `python run.py --help` shows the groups."""
 
 
 def run(argv: list[str]) -> int:
-    """Print the plan of one cell; Refused (exit 2) with a line per fault."""
+    """Print the plan of one cell, or a line per cell of a sweep; Refused (exit 2) with a line per fault."""
+    from sparselab.cli.application import plans_of
     from sparselab.planning import plan_of
 
-    plan = plan_of(argv)
-    for label, text in rows(plan):
-        print(f"{label:<16}{text}")
+    asked = parse(argv)
+    if asked.help:
+        print(USAGE)
+    elif asked.sweep:
+        for plan in plans_of(asked):
+            print(f"{plan.id} ({state(plan)})  {shlex.join(plan.overrides)}")
+    else:
+        for label, text in rows(plan_of(asked.overrides, asked.config_dir)):
+            print(f"{label:<16}{text}")
     sys.stdout.flush()
     return 0
 
 
-def rows(plan: Any) -> list[tuple[str, str]]:
-    """(label, text) lines about a plan."""
+def state(plan: Any) -> str:
+    """Whether the cell has its record."""
     from sparselab.store import record as records
 
+    return "finished" if records.valid(plan.folder, plan.id) else "to run"
+
+
+def rows(plan: Any) -> list[tuple[str, str]]:
+    """(label, text) lines about a plan."""
     parts, account = plan.parts, plan.account
     data = parts.data
-    state = "finished" if records.valid(plan.folder, plan.id) else "to run"
     out = [
-        ("cell", f"{plan.id} ({state}, {plan.folder})"),
+        ("cell", f"{plan.id} ({state(plan)}, {plan.folder})"),
         ("method", f"{parts.method.name} · sparsity {parts.sparsity} · schedule {parts.schedule.name}"
                    f" · distribution {parts.distribution.name}"),
-        ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test ({data.source})"),
+        ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
+                 f" ({data.source})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
     ]  # fmt: skip
     if account:

@@ -21,8 +21,7 @@ def guarded(action: Callable[[], int], debug: bool = False) -> int:
     try:
         return action()
     except Refused as refused:
-        if debug:
-            raise
+        _show_traceback(debug)
         for fault in refused.faults:
             print(fault, file=sys.stderr)
         return EXIT_REFUSED
@@ -30,13 +29,22 @@ def guarded(action: Callable[[], int], debug: bool = False) -> int:
         print(stopped, file=sys.stderr)
         return EXIT_STOPPED
     except RunFailed as failed:
-        if debug:
-            raise
+        _show_traceback(debug)
         print(f"failed: {' '.join(str(failed).split())}", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:  # the reader of standard output has gone, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains once more when it flushes at exit
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted — the same command goes on from the last checkpoint", file=sys.stderr)
         return EXIT_STOPPED
+
+
+def _show_traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
 
 
 def run_cell(plan: Plan) -> int:
@@ -51,7 +59,7 @@ def run_cell(plan: Plan) -> int:
     elif main_process and records.valid(plan.folder, plan.id):
         record = records.read(plan.folder, plan.id)
         print("finished before; force=true runs it again", file=sys.stderr)
-        return finish(plan.folder, record)
+        return finish(plan, record)
     if main_process:
         print(f"cell {plan.id} · {plan.steps:,} updates · {plan.folder}", file=sys.stderr, flush=True)
     try:
@@ -60,7 +68,17 @@ def run_cell(plan: Plan) -> int:
         if main_process:
             _write_failure(plan, failed)
         raise
-    return finish(plan.folder, record) if main_process else 0
+    return finish(plan, record) if main_process else 0
+
+
+def agreed(plan: Plan) -> int:
+    """The exit code that says whether every run of the cell gave the same."""
+    from sparselab.store import record as records
+
+    others = records.conflicts(plan.folder)
+    for path in others:
+        print(f"{path}: another run of this cell gave another result — both are kept; force=true starts afresh", file=sys.stderr)
+    return EXIT_NONDETERMINISTIC if others else 0
 
 
 def _forget(folder: Path) -> None:
@@ -74,18 +92,18 @@ def _write_failure(plan: Any, failed: RunFailed) -> None:
     """A record that says why there is no result; the disk may be what failed, and then there is none."""
     from sparselab.store import record as records
 
-    body = {"id": plan.id, "status": "failed", "config": plan.config, "overrides": plan.overrides, "metrics": {}}
+    body = {"id": plan.id, "status": "failed", "config": plan.recorded_config(), "overrides": plan.overrides}
     try:
-        records.write(plan.folder, {**body, "reason": " ".join(str(failed).split())})
+        records.write(plan.folder, {**body, "metrics": {}, "reason": " ".join(str(failed).split())})
     except RunFailed:
         pass
 
 
-def finish(folder: str, record: dict[str, Any]) -> int:
-    """Print the summary to standard error and, last on standard output, the record's path."""
+def finish(plan: Plan, record: dict[str, Any]) -> int:
+    """Print the summary and, last on standard output, the record's path."""
     from sparselab.cli.summary import show
 
     sys.stderr.flush()
-    show(record)
-    print(Path(folder) / "record.json", flush=True)
-    return 0
+    show(record, plan.typed)
+    print(Path(plan.folder) / "record.json", flush=True)
+    return agreed(plan)

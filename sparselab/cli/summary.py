@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 
-def lines(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """(label, text) rows of the summary, from a record alone."""
+def lines(record: dict[str, Any], typed: list[str]) -> list[tuple[str, str]]:
+    """(label, text) rows of the summary. ``typed``: the overrides of the command that reproduces it."""
     metrics, sparse, account = record["metrics"], record["sparsity"], record["account"]
     rows: list[tuple[str, str]] = []
     n = metrics.get("test.n", 0)
@@ -28,11 +28,11 @@ def lines(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
     rows.append(("training FLOPs", f"{account['flops_train'] / account['flops_train_dense']:.3f}x dense"))
     rows.append(("seconds", f"{record['seconds']:.1f}"))
-    rows.append(("again", shlex.join(["python", "run.py", *record["overrides"], "force=true"])))
+    rows.append(("again", shlex.join(["python", "run.py", *typed, "force=true"])))
     return rows
 
 
-def show(record: dict[str, Any]) -> None:
+def show(record: dict[str, Any], typed: list[str]) -> None:
     """Print the summary as a small table on standard output."""
     from rich.console import Console
     from rich.table import Table
@@ -40,7 +40,7 @@ def show(record: dict[str, Any]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, text in lines(record):
+    for label, text in lines(record, typed):
         table.add_row(label, text)
     console = Console(highlight=False)
     console.print(table)

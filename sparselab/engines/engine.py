@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sparselab.spec.options import Options
@@ -18,7 +20,9 @@ class Plan:
     folder:    where the record goes, ``<runs_dir>/<id>``.
     steps:     optimiser updates; 0 where the engine has none.
     account:   parameters, MACs and FLOPs as far as the outline is known.
+    typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     notes:     lines for a person: what could not be checked yet, and why.
+    needs:     weights files that other cells make, with the ids of these cells. first: their plans; they run first.
     """
 
     config: dict[str, Any]
@@ -27,8 +31,23 @@ class Plan:
     folder: str
     steps: int = 0
     account: dict[str, Any] = field(default_factory=dict)
+    typed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     parts: Any = None
+    needs: dict[str, str] = field(default_factory=dict)
+    first: list[Plan] = field(default_factory=list)
+
+    def recorded_config(self) -> dict[str, Any]:
+        """The config without folders; a file that another cell makes is ``cell:<id>``."""
+        return {key: self._named(value) for key, value in self.config.items() if key not in ("runs_dir", "data_dir")}
+
+    def _named(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._named(item) for key, item in value.items()}
+        return f"cell:{self.needs[value]}" if isinstance(value, str) and value in self.needs else value
+
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Engine:
@@ -40,10 +59,17 @@ class Engine:
     def __init__(self, options: Options):
         self.options = options
 
-    def plan(self, config: dict[str, Any], overrides: list[str], lost: frozenset[str] = frozenset()) -> Plan:
+    def plan(
+        self,
+        config: dict[str, Any],
+        overrides: list[str],
+        lost: frozenset[str] = frozenset(),
+        needs: Mapping[str, str] = NOTHING,
+    ) -> Plan:
         """Every check, no torch. Raises Refused with all faults.
 
         lost: groups of the config that are not what was asked for; only what is independent of them is checked.
+        needs: path of a weights file to the id of the cell that makes it. The file need not be there yet.
         """
         raise NotImplementedError
 

@@ -49,7 +49,11 @@ class Optim:
         spared = [p for p in parameters if p.ndim < 2 and not self.options.decay_norm_and_bias]
         rest = [p for p in parameters if p.ndim >= 2 or self.options.decay_norm_and_bias]
         groups = [{"params": rest, "weight_decay": self.options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        return self.make([group for group in groups if group["params"]])
+        optimizer = self.make([group for group in groups if group["params"]])
+        # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see scaled
+        # gradients and hooks of updates that did not happen. With this the loss scaler does both, for every optimiser.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
 
     def factor(self, step: int, total: int) -> float:
         """Learning rate over its peak for update ``step`` (from 0) of ``total``."""
@@ -99,7 +103,7 @@ class AdamW(Optim):
         import torch
 
         o = self.options
-        # The fused kernel is the fast one on CPU; on CUDA it would hide a skipped fp16 step from the sparsifier.
+        # The fused kernel is the fast one on CPU.
         on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
         return torch.optim.AdamW(
             groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, **({"fused": True} if on_cpu else {"foreach": True})

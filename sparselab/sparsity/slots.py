@@ -101,7 +101,9 @@ class Sparsifier:
         self.seed = seed
         self.updates = sorted(set(schedule.updates(total))) if slots else []
         self.carried_out = 0  # how many of ``updates`` have been made
-        self.ledger: list[tuple[int, dict[str, int]]] = []  # kept weights per layer from a step on
+        # Kept weights per layer from a step on, noted where a mask is due and at the end. (A ranking over all layers with
+        # masks that move at every update shifts weights between layers in between; their total stands.)
+        self.ledger: list[tuple[int, dict[str, int]]] = []
         self.swapped = False
         self.on_mask_change: Callable[[], None] = lambda: None
         for slot in slots:
@@ -151,10 +153,14 @@ class Sparsifier:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """After the last update: carry out what a skipped last step left undone."""
-        if self._due(self.total):
+        """After the last update: carry out what a skipped last step left undone, and close the ledger.
+
+        An exchange by gradient is not made up for: what it grows would never be trained.
+        """
+        if self._due(self.total) and not self.method.needs_dense_grad:
             self._remask(self.total, None)
             self._write_effective()
+        self._note(self.total)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -175,14 +181,13 @@ class Sparsifier:
             self.swapped = False
 
     def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
-        changes = self._due(step)  # else the count stands and need not be read back from the device
+        changes = self._due(step)  # else counts stand and need not be read back from the device
         self.carried_out = bisect_right(self.updates, step)
         level = self.schedule.level(step, self.total)
         if level <= 0:
             return
         moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed)
-        scores = {s.layer.name: self.method.score(s, moment) for s in self.slots} if self.method.scored_allocation else None
-        kept = self.allocate(level, scores)
+        kept = self._allocate(level, moment)
         for slot in self.slots:
             try:
                 mask = self.method.remask(slot, kept[slot.layer.name], moment)
@@ -191,10 +196,20 @@ class Sparsifier:
             if self.method.clears_state and optimizer is not None:
                 _clear_state(optimizer, slot.param, slot.mask & ~mask)
             slot.mask = mask
-            if changes:
+            if changes or self.method.scored_allocation:
                 slot.kept = int(mask.sum())
         if changes:
             self._note(step)
+
+    def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
+        if not self.method.scored_allocation:
+            return self.allocate(level, None)
+        scores = {slot.layer.name: self.method.score(slot, moment) for slot in self.slots}
+        try:
+            return self.allocate(level, scores)
+        except ValueError as error:
+            bad = next((s.name for s in self.slots if not bool(scores[s.layer.name].isfinite().all())), "all layers")
+            raise RunFailed(f"step {moment.step}: {bad}: {error}") from None
 
     def _note(self, step: int) -> None:
         kept = {slot.layer.name: slot.kept for slot in self.slots}

@@ -1,8 +1,8 @@
 """Randomness is addressed, not stored.
 
-Every random number of a run is drawn from a generator seeded by *where* it is needed (which epoch, batch, layer, update) and
-not by how much was drawn before. A resumed run therefore draws what the unbroken run would have drawn, without saving the
-state of any generator, and two processes that need the same numbers get the same numbers.
+Every random number of a run is drawn from a generator seeded by *where* it is needed (which epoch, batch, layer,
+update) and not by how much was drawn before. A resumed run therefore draws what the unbroken run would have drawn,
+without saving the state of any generator, and two processes that need the same numbers get the same numbers.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 WIDTH = 160
 
@@ -23,8 +23,23 @@ class Fault:
     fix: str
 
     def __str__(self) -> str:
-        line = " ".join(f"{self.where}: {self.problem} — {self.fix}".split())
+        where, problem, fix = (_plain(part) for part in (self.where, self.problem, self.fix))
+        # What is too long loses its middle part first: the key and the mend are what a reader needs.
+        problem = _cut(problem, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=30)
+        where = _cut(where, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=30)
+        line = f"{where}: {problem} — {fix}"
         return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    """One line without what a terminal would act upon or cannot encode."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def _cut(text: str, excess: int, at_least: int) -> str:
+    if excess <= 0 or len(text) <= at_least:
+        return text
+    return text[: max(len(text) - excess, at_least) - 1] + "…"
 
 
 class Refused(Exception):
@@ -86,3 +101,19 @@ def did_you_mean(word: str, choices: Iterable[str], limit: int = 8) -> str:
         return f'did you mean "{hit}"?'
     shown = ", ".join(choices[:limit]) + (", …" if len(choices) > limit else "")
     return f"one of: {shown}"
+
+
+def short(text: str, limit: int = 50) -> str:
+    """The beginning of a text that is too long for a line."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def spell(value: Any) -> str:
+    """A value as it is written in a config: ``null``, ``true``, ``[1,2]``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(spell, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}: {spell(v)}" for k, v in value.items()) + "}"
+    return str(value)

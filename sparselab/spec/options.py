@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sparselab.spec.faults import Fault, Refused, did_you_mean
+from sparselab.spec.faults import Fault, Refused, did_you_mean, spell
 
-O = TypeVar("O", bound="Options")
+Some = TypeVar("Some", bound="Options")
+
+UNSET = "???"  # how a YAML file says that a value must be given
 
 
 class Options(BaseModel):
@@ -17,23 +19,59 @@ class Options(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def validate(schema: type[O], values: dict[str, Any], where: str) -> O:
+def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
     """``values`` as an instance of ``schema``; every fault of it at once as :class:`Refused`."""
+    found = problems(schema, values, where)
+    if found:
+        raise Refused([fault for _, fault in found])
+    return schema.model_validate(_set(values))
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != UNSET}
+
+
+def problems(schema: type[Options], values: dict[str, Any], where: str = "") -> list[tuple[tuple[str, ...], Fault]]:
+    """(path of the key, fault) of everything in ``values`` that ``schema`` does not allow; one per key."""
     try:
-        return schema.model_validate(values)
+        schema.model_validate(_set(values))
     except ValidationError as error:
-        raise Refused([_fault(schema, item, where) for item in error.errors()]) from None
+        found: dict[str, tuple[tuple[str, ...], Fault]] = {}
+        for item in error.errors():
+            path, fault = _fault(schema, item, where)
+            found.setdefault(".".join(path), (path, fault))  # each arm of a union reports the same key
+        return list(found.values())
+    return []
 
 
-def _fault(schema: type[Options], item: Any, where: str) -> Fault:
-    key = ".".join([where, *map(str, item["loc"])]) if where else ".".join(map(str, item["loc"]))
+def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...], Fault]:
+    path, model, description = _place(schema, item["loc"])
+    key = ".".join([where, *path] if where else path)
     if item["type"] == "extra_forbidden":
-        return Fault(key, "no such key", did_you_mean(str(item["loc"][-1]), schema.model_fields))
+        if not model.model_fields:
+            return path, Fault(key, "no such key: there are no options here", "leave it out")
+        return path, Fault(key, "no such key", did_you_mean(path[-1], model.model_fields))
     if item["type"] == "missing":
-        return Fault(key, "is required and has no value", f"write {key}=…")
-    message = item["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = f"{key}={item['input']}"
-    field = schema.model_fields.get(str(item["loc"][0])) if item["loc"] else None
-    hint = field.description if field is not None and field.description else "see the group's YAML for its values"
-    return Fault(shown[:60], message, hint)
+        return path, Fault(key, "is required and has no value", f"write {key}=…")
+    message = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    message = message[:1].lower() + message[1:] if item["input"] is not None else "has no value"
+    return path, Fault(f"{key}={spell(item['input'])}"[:60], message, description)
+
+
+def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...], type[Options], str]:
+    """(path without pydantic's names of union arms, the model that the last key belongs to, what that key takes)."""
+    path: list[str] = []
+    model, description, inner = schema, "see the group's YAML for its values", True
+    for part in loc:
+        if inner and part in model.model_fields:
+            field = model.model_fields[part]
+            description = field.description or description
+            nested = field.annotation
+            path.append(str(part))
+            if isinstance(nested, type) and issubclass(nested, Options) and len(path) < len(loc):
+                model = nested
+            else:
+                inner = False
+        elif inner or isinstance(part, int):
+            path.append(str(part))
+    return tuple(path), model, description

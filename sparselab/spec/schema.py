@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sparselab.spec.options import Options
 
@@ -65,6 +65,13 @@ class Cell(Options):
     runs_dir: str = Field(min_length=1, description="a folder")
     force: bool = Field(description="true or false")
     debug: bool = Field(description="true or false")
+
+    @field_validator("runs_dir", "data_dir")
+    @classmethod
+    def _one_line(cls, path: str | None) -> str | None:
+        if path is not None and not path.isprintable():
+            raise ValueError("holds a line break or another control character")
+        return path
 
 
 # What never changes a result, and so is no part of a cell's id.

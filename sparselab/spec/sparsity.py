@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sparselab.spec.faults import refuse
+from sparselab.spec.faults import Fault, Refused, refuse, short, spell
 
 FORMS = 'write 0.9, "2:4", block:4x1:0.8, channel:0.5 or dense'
 
@@ -44,7 +44,7 @@ class Sparsity:
         """Parse ``0.9``, ``2:4``, ``block:4x1:0.8``, ``channel:0.5`` or ``dense``; anything else is Refused."""
         if isinstance(value, cls):
             return value
-        at = f"{where}={value}"
+        at = short(f"{where}={spell(value)}")
         if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
             refuse(at, "not a sparsity", FORMS)
         if isinstance(value, (int, float)):
@@ -63,9 +63,10 @@ class Sparsity:
             if rows < 1 or columns < 1:
                 refuse(at, "a block has at least one row and one column", "write block:4x1:0.8")
             return cls("block", cls._fraction(match[3], at), block=(rows, columns))
+        fix = FORMS
         if match := re.fullmatch(r"(\d+)/(\d+)", text):
-            refuse(at, "not a sparsity", f'for {match[1]} kept of {match[2]} write "{match[1]}:{match[2]}"')
-        refuse(at, "not a sparsity", FORMS)
+            fix = f'for {match[1]} kept of {match[2]} write "{match[1]}:{match[2]}"'
+        raise Refused([Fault(at, "not a sparsity", fix)])
 
     @classmethod
     def _number(cls, value: int | float, at: str) -> Sparsity:

@@ -113,6 +113,11 @@ def valid(folder: str | os.PathLike[str], id: str) -> bool:
         return False
 
 
+def conflicts(folder: str | os.PathLike[str]) -> list[Path]:
+    """Records beside the cell's own that hold another result (:func:`settle`): the cell is not deterministic."""
+    return sorted(Path(folder).glob("record-*.json"))
+
+
 def result_hash(record: Mapping[str, Any]) -> str:
     """SHA-256 over what every run of the cell must give alike: status, metrics, sparsity, account, files, data set."""
     result = {key: record.get(key) for key in _RESULT}

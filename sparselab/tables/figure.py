@@ -21,7 +21,12 @@ def figure_svg(summary: Summary) -> bytes:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.hashsalt": "sparselab", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9.0}
+    settings: dict[str, Any] = {
+        "svg.hashsalt": "sparselab",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+        "font.size": 9.0,
+    }
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings}):
         figure = Figure(figsize=(9.6, 4.0), layout="constrained")
         FigureCanvasSVG(figure)
@@ -50,9 +55,15 @@ def _panel(axes: Axes, summary: Summary, x: Any, label: str, published: bool) ->
         )
         if points:
             xs, ys, errors = zip(*points, strict=True)
-            style = {"color": colour, "marker": shape, "markersize": 4.5, "linewidth": 1.1, "capsize": 2.5}
+            style: dict[str, Any] = {
+                "color": colour,
+                "marker": shape,
+                "markersize": 4.5,
+                "linewidth": 1.1,
+                "capsize": 2.5,
+            }
             axes.errorbar(xs, ys, errors, label=_plain(name), **style)
-        hollow = [(line.requested, line.published.value) for line in lines if _shown(line, summary)]
+        hollow = [(line.requested, line.published.value) for line in lines if line.published and _shown(line, summary)]
         if published and hollow:
             xs, ys = zip(*hollow, strict=True)
             text = None if points else _plain(name)

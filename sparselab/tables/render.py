@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sparselab.tables.results import folder
 from sparselab.tables.summary import Line, Summary
@@ -209,7 +209,7 @@ def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
         padding=(0, 1),
     )
     for number in shown:
-        justify = "right" if 2 <= number <= 9 else "left"
+        justify: Literal["left", "right"] = "right" if 2 <= number <= 9 else "left"
         grid.add_column(HEADERS[number], justify=justify, overflow="fold", no_wrap=number in (1, 2, 3, 11))
     for line in summary.lines:
         ids = (

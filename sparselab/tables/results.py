@@ -19,7 +19,7 @@ from sparselab.tables.schema import CONFIGS, Table, load_all
 
 RECORDS = "records.jsonl"
 LEDGER = "README.md"
-CellId = Callable[[Iterable[str]], str]
+CellId = Callable[[list[str]], str]
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,18 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
     from sparselab.tables.summary import summarise
 
     return [
-        summarise(table, tier, gather(results_dir, runs_dir, table, tier, **options))
+        summarise(table, tier, [_light(entry) for entry in gather(results_dir, runs_dir, table, tier, **options)])
         for table in load_all(configs)
         for tier in table.tiers
     ]
+
+
+def _light(entry: Entry) -> Entry:
+    """The entry without the parts that no rendering reads: ten thousand of them have to fit into memory."""
+    record = {key: value for key, value in entry.record.items() if key != "config"}
+    if isinstance(account := record.get("account"), dict):
+        record["account"] = {key: value for key, value in account.items() if key != "layers"}
+    return Entry(entry.cell, record)
 
 
 def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from sparselab.spec.compose import CONFIGS
+from sparselab.spec.configs import CONFIGS
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse
-from sparselab.spec.options import Options, validate
+from sparselab.spec.options import Options
 from sparselab.spec.sparsity import Sparsity
 from sparselab.tables.claims import CLAIMS, Claim, Layout
 from sparselab.tables.grid import excluded, expand, places
+from sparselab.tables.validation import validated
 from sparselab.tables.yamlfile import read_yaml
 
 TIERS = ("smoke", "cpu", "gpu", "paper")
@@ -219,7 +220,7 @@ def _load(slug: str, name: str, path: Path, configs: Path) -> Table:
         raw = {**raw, "claims": claims}
     with _At(where, faults):
         shape = {**raw, "claims": [], "paper": slug, "name": name}
-        table = validate(Table, shape, "")
+        table = validated(Table, shape)
     faults.raise_if_any()
     table = table.model_copy(update={"claims": claims})
     with _At(where, faults):
@@ -253,7 +254,7 @@ def _claims(raw: Any) -> list[Claim]:
         with faults.catch():
             if not isinstance(item, dict) or "kind" not in item:
                 refuse(f"claims.C{number}", "has no kind", did_you_mean("", CLAIMS))
-            claims.append(validate(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
+            claims.append(validated(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
     faults.raise_if_any()
     return claims
 
@@ -303,9 +304,9 @@ def _check_names(table: Table, faults: Faults) -> None:
         all_known(f"exclude.{number}", item.rows, item.columns)
         if item.rows is None and item.columns is None:
             faults.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
-    for number, item in enumerate(table.extra, 1):
-        all_known(f"extra.{number}", item.rows, item.columns)
-        known_tiers(f"extra.{number}", item.tiers)
+    for number, extra in enumerate(table.extra, 1):
+        all_known(f"extra.{number}", extra.rows, extra.columns)
+        known_tiers(f"extra.{number}", extra.tiers)
     for name, tier in table.tiers.items():
         all_known(f"tiers.{name}", tier.rows, tier.columns)
     for number, claim in enumerate(table.claims, 1):

@@ -238,7 +238,7 @@ def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str],
         asked = frozenset(i for i in merge(table.rows[row], table.columns[column]) if not i.startswith("sparsity="))
         own = (row, column) == table.dense((row, column))
         curves.setdefault((row, column) if own else asked, []).append((row, column))
-    names = {}
+    names: dict[tuple[str, str], str] = {}
     for places in curves.values():
         parts = [_common([row for row, _ in places]), _common([column for _, column in places])]
         name = " · ".join(part for part in parts if part) or " · ".join(places[0])

@@ -38,7 +38,7 @@ class Task(pl.LightningModule):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def logits(self, inputs: Tensor) -> Tensor:
-        return self.family.logits(self.compiled or self.network, inputs)
+        return self.family.logits(self.network if self.compiled is None else self.compiled, inputs)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of a batch: a scalar."""

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparselab.spec.faults import Refused
-from sparselab.spec.options import validate
 from sparselab.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
+from sparselab.tables.validation import validated
 
 Samples = dict[tuple[str, str], list[float]]
 ROWS, COLUMNS = ("r1", "r2", "r3", "r4", "r5"), ("a", "b")
 
 
 def claim(kind: str, **options: Any) -> Claim:
-    return validate(CLAIMS[kind], {"kind": kind, "text": "a sentence", **options}, "claim")
+    return validated(CLAIMS[kind], {"kind": kind, "text": "a sentence", **options}, "claim")
 
 
 def layout(rows: tuple[str, ...] = ROWS, loss: int = 1) -> Layout:

@@ -62,6 +62,8 @@ CASES = {
         'rows.2:4: sparsity=3:2: keeps 3 of every 2: N must be below M — for 2 of 3 write "2:3"',
     ),
     "unknown key": ("differences: [", "difference: [", 'difference: no such key — did you mean "differences"?'),
+    "nested key": ("reason: no mask", "reeson: no mask", 'exclude.0.reeson: no such key — did you mean "reason"?'),
+    "missing nested key": (", minutes: 3", "", "tiers.cpu.minutes: is required and has no value"),
     "unknown kind": ("kind: within", "kind: witin", 'claim=witin: no such claim — did you mean "within"?'),
     "claim's key": ("margin: 1.0}", "margn: 1.0}", 'claims.C2.margn: no such key — did you mean "margin"?'),
     "number as text": ("value: 97.0", 'value: "97.0"', "published.0.value=97.0: input should be a valid number"),

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparselab.engines.engine import ENGINES, Engine, Plan
+from sparselab.engines.engine import ENGINES, NOTHING, Engine, Plan
+from sparselab.engines.train import ranks
 from sparselab.engines.train.identity import identify
 from sparselab.engines.train.plan import Parts, gather
+from sparselab.engines.train.stopping import StopFlag
 
 
 @ENGINES.register("train")
 class Train(Engine):
     """Plans without torch; runs with it."""
 
-    def plan(self, config: dict[str, Any], overrides: list[str], lost: frozenset[str] = frozenset()) -> Plan:
-        parts = gather(config, lost)
+    def plan(
+        self,
+        config: dict[str, Any],
+        overrides: list[str],
+        lost: frozenset[str] = frozenset(),
+        needs: Mapping[str, str] = NOTHING,
+    ) -> Plan:
+        parts = gather(config, lost, needs)
         cell = identify(config, parts)
         plan = Plan(
             config=config,
@@ -25,16 +34,37 @@ class Train(Engine):
             steps=parts.steps,
             account=foresee(parts),
             parts=parts,
+            needs=parts.needs,
         )
         if parts.outline is None:
-            plan.notes.append("the layers of this model are known once it is built; they are checked then, before training")
+            plan.notes.append(
+                "the layers of this model are known once it is built; they are checked then, before training"
+            )
         return plan
 
     def run(self, plan: Plan) -> dict[str, Any]:
-        from sparselab.engines.train.record import make_record
-        from sparselab.engines.train.runner import execute
+        from sparselab.store import record as records
 
-        return make_record(plan, execute(plan))
+        flag = StopFlag()
+        with flag.listening():  # from here on, before seconds of imports, a signal ends the run as it should
+            if parallel(plan) and not ranks.launched():
+                ranks.supervise(plan, flag)
+                return records.read(plan.folder, plan.id)
+            return self.train(plan, flag)
+
+    def train(self, plan: Plan, flag: StopFlag) -> dict[str, Any]:
+        """The run itself, in this process (one of several ranks, where there are several). Returns the record."""
+        from sparselab.engines.train.record import make_record
+        from sparselab.engines.train.runner import close, execute
+
+        record = make_record(plan, execute(plan, flag))
+        close(plan)
+        return record
+
+
+def parallel(plan: Plan) -> bool:
+    """Whether the cell is trained by several processes."""
+    return plan.config["trainer"]["devices"] > 1
 
 
 def foresee(parts: Parts) -> dict[str, Any]:

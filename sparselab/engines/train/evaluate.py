@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 from sparselab.spec.faults import RunFailed
 
@@ -14,11 +16,15 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def evaluate(task: Task, feed: Any, split: str, precision: Any) -> dict[str, float]:
+def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
     """Metrics of the network as it is now, in evaluation mode and under the training precision.
 
-    Raises RunFailed when a metric is not finite.
+    Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite.
     """
+    many = dist.is_available() and dist.is_initialized()
+    if many:  # each rank has gathered its own running statistics; rank 0's are the ones that are exported
+        for buffer in task.network.buffers():
+            dist.broadcast(buffer, 0)
     was_training = task.network.training
     task.network.eval()
     total = None
@@ -28,8 +34,8 @@ def evaluate(task: Task, feed: Any, split: str, precision: Any) -> dict[str, flo
             sums = task.sums(tuple(part.to(device, non_blocking=True) for part in batch))
             total = sums if total is None else total + sums
     task.network.train(was_training)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
+    if many:
+        dist.all_reduce(total)
     metrics = task.metrics(total.cpu(), split)
     for name, value in metrics.items():
         if not math.isfinite(value):

@@ -1,9 +1,9 @@
-"""The whole run as one stream of micro-batches, addressed by their index."""
+"""The whole run as one stream of micro-batches, addressed by their index; and a feed that can be interrupted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,3 +38,16 @@ class RunFeed:
                     index += 1
                 if index >= len(self):
                     return
+
+
+class Interruptible:
+    """``feed``, with ``check`` called before each batch; what it raises ends the iteration."""
+
+    def __init__(self, feed: Any, check: Callable[[], None]):
+        self.feed = feed
+        self.check = check
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batch in self.feed:
+            self.check()
+            yield batch

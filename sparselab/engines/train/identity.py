@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparselab.spec.memo import once
 from sparselab.spec.schema import UNIDENTIFIED
 from sparselab.store.ids import cell_id
 
@@ -32,11 +33,11 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
     identity["trainer"]["updates"] = parts.steps
     files = {}
     for option, paths in parts.family.files().items():
-        files[f"model.{option}"] = [_digest(path) for path in paths]
+        files[f"model.{option}"] = [_content(path, parts.needs) for path in paths]
         identity["model"].pop(option)
     for term in parts.terms:
         for option, path in term.files().items():
-            files[f"term.{term.name}.{option}"] = _digest(path)
+            files[f"term.{term.name}.{option}"] = _content(path, parts.needs)
             identity["term"][term.name].pop(option)
     extra = {
         "engine": ENGINE_VERSION,
@@ -46,6 +47,11 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
         "files": files,
     }
     return cell_id(identity, extra)
+
+
+def _content(path: str, needs: dict[str, str]) -> str:
+    """What a file means: the cell that makes it, where the config names one, else its bytes."""
+    return f"cell:{needs[path]}" if path in needs else once(("digest", path), lambda: _digest(path))
 
 
 def _digest(path: str) -> str:

@@ -1,16 +1,19 @@
 """The run as Lightning sees it: one callback that says, in order, what happens around an optimiser update.
 
-The whole run is one Lightning epoch (the feed knows its own epochs), and validation is ours: resuming then means going on at a
-batch index, with no loop state to reconstruct. Randomness is addressed (`sparselab.spec.address`), so nothing else is restored.
+The whole run is one Lightning epoch (the feed knows its own epochs), and validation is ours: resuming then means going
+on at a batch index, with no loop state to reconstruct. Randomness is addressed (`sparselab.spec.address`), so nothing
+else is restored.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 
+from sparselab.engines.train.lean import pl
 from sparselab.spec.address import address
 from sparselab.spec.faults import RunFailed
 from sparselab.store.tensors import pack_masks, unpack_masks
@@ -43,25 +46,29 @@ class Loop(pl.Callback):
         self.trainer: pl.Trainer = None  # type: ignore[assignment]
         self.task: Any = None
 
-    # -- Lightning's hooks, in the order in which they fire --------------------------------------------------------------
+    # -- Lightning's hooks, in the order in which they fire ----------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
+        """Once the network, and what a checkpoint says of the masks, is in place; also where no update is left."""
         self.trainer, self.task = trainer, task
+        _check_equal(
+            self.batches, "checkpoint: {} resume elsewhere than rank 0 — keep runs_dir where every rank sees it"
+        )
+        if self.resumed:
+            self.sparsifier.verify()
         for term in task.terms:
             term.prepare(task)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
-        optimizer = trainer.optimizers[0]
-        optimizer.register_step_post_hook(self._after_raw_step)
-        if self.resumed:
-            self.sparsifier.verify()
-        else:
+        trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
+        if not self.resumed:
             self.sparsifier.start()
             if self.ema:
                 self.ema.start()
+        check_masks_agree(self.sparsifier, trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(address(self.seed, "batch", batch_idx, trainer.global_rank))
+        torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
         self.sparsifier.pull_back(trainer.global_step + 1)
@@ -74,12 +81,12 @@ class Loop(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.sparsifier.unswap()
-        self.batches = batch_idx + 1
+        self.batches += 1
         if self.batches % trainer.accumulate_grad_batches == 0:
             for observer in self.observers:
                 observer.after_update(self, trainer.global_step)
 
-    # -- what a checkpoint holds beside Lightning's own state -------------------------------------------------------------
+    # -- what a checkpoint holds beside Lightning's own state --------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         sparse = self.sparsifier.state_dict()
@@ -103,19 +110,29 @@ class Loop(pl.Callback):
 
 def check_masks_agree(sparsifier: Sparsifier, step: int) -> None:
     """All ranks hold the same masks, by checksum; anything else is fatal. Nothing to do in one process."""
-    import hashlib
-
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not (sparsifier.slots and many_ranks()):
         return
     digest = hashlib.sha256()
     for name, mask in sorted(sparsifier.masks().items()):
         digest.update(name.encode())
         digest.update(mask.cpu().numpy().tobytes())
-    mine = torch.tensor(list(digest.digest()), dtype=torch.uint8, device=sparsifier.slots[0].param.device)
+    _check_equal(
+        digest.hexdigest(), f"step {step}: masks of {{}} differ from rank 0's — the run is stopped; please report this"
+    )
+
+
+def many_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _check_equal(value: object, message: str) -> None:
+    """Collective. RunFailed, on every rank, where ``value`` is not the same on all; ``message`` takes who differs."""
+    if not many_ranks():
+        return
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    mine = torch.tensor(list(hashlib.sha256(str(value).encode()).digest()), dtype=torch.uint8, device=device)
     everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, mine)
-    different = [rank for rank, other in enumerate(everyone) if not torch.equal(other, everyone[0])]
+    different = [str(rank) for rank, other in enumerate(everyone) if not torch.equal(other, everyone[0])]
     if different:
-        raise RunFailed(f"step {step}: masks of ranks {different} differ from rank 0's — the run is stopped")
+        raise RunFailed(message.format(f"rank {', '.join(different)}"))

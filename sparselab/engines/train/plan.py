@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.data.dataset import DATASETS
+from sparselab.engines.engine import NOTHING
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
 from sparselab.models.family import MODELS
+from sparselab.models.weights import compare_outline, place, read_header
 from sparselab.optim.optim import OPTIMS
 from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.fit import misfit
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.targets import select
-from sparselab.spec.faults import Faults, Refused, did_you_mean
-from sparselab.spec.options import validate
+from sparselab.spec.compose import defaults
+from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, short, spell
+from sparselab.spec.memo import once
+from sparselab.spec.options import problems, validate
 from sparselab.spec.schema import Cell
 from sparselab.spec.sparsity import Sparsity
+from sparselab.store.ids import canonical
 from sparselab.terms.term import TERMS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sparselab.data.dataset import Dataset
     from sparselab.loggers.logger import Logger
     from sparselab.methods.method import Method
@@ -33,10 +41,13 @@ if TYPE_CHECKING:
     from sparselab.spec.dataspec import DataSpec
     from sparselab.spec.outline import Layer, Outline
     from sparselab.spec.registry import Registry
+    from sparselab.spec.schema import TargetOptions, TrainerOptions
     from sparselab.terms.term import Term
 
 PARTS = 9  # what gather must have made before parts can be checked against each other
 SHOWN = 3  # faults of one kind that are printed; the rest is counted
+FORMS = {"dense": "dense", "unstructured": "a fraction", "nm": "N:M", "block": "block", "channel": "channel"}
+EXAMPLES = {"dense": "dense", "unstructured": "0.9", "nm": "2:4", "block": "block:4x1:0.8", "channel": "channel:0.5"}
 
 
 @dataclass
@@ -59,6 +70,7 @@ class Parts:
     kept: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     batches_per_epoch: int = 0
+    needs: dict[str, str] = field(default_factory=dict)  # weights file to the id of the cell that makes it
 
 
 def build(registry: Registry, values: dict[str, Any], where: str, *arguments: Any) -> Any:
@@ -66,25 +78,21 @@ def build(registry: Registry, values: dict[str, Any], where: str, *arguments: An
     values = dict(values)
     name = values.pop("name", None)
     if not isinstance(name, str):
-        raise Refused([_fault(where, "has no name", did_you_mean("", registry))])
+        raise Refused([Fault(where, "has no name", did_you_mean("", registry))])
     cls = registry[name]
     fields = cls.Options.model_fields
     return cls(validate(cls.Options, {**({"name": name} if "name" in fields else {}), **values}, where), *arguments)
 
 
-def _fault(where: str, problem: str, fix: str) -> Any:
-    from sparselab.spec.faults import Fault
-
-    return Fault(where, problem, fix)
-
-
-def gather(config: dict[str, Any], lost: frozenset[str] = frozenset()) -> Parts:
+def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Mapping[str, str] = NOTHING) -> Parts:
     """Build every part and check them against each other. Raises Refused with all faults at once.
 
-    With ``lost`` groups only what does not depend on them is checked; the caller has faults of its own to report.
+    With ``lost`` top-level keys only what does not depend on them is checked; the caller has faults of its own.
+    A weights file among ``needs`` is checked once it is there.
     """
     faults = Faults()
-    cell = validate(Cell, config, "")  # nothing else can be checked without the top level
+    cell, top, lost = _cell(config, lost)
+    faults.found += top
     made: dict[str, Any] = {}
     for where, registry, extra in (
         ("method", METHODS, ()),
@@ -95,53 +103,82 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset()) -> Parts:
         ("optim", OPTIMS, ()),
         ("logger", LOGGERS, ()),
     ):
-        if where in lost:
-            continue
-        with faults.catch():
-            made[where] = build(registry, getattr(cell, where), where, *extra)
+        if where not in lost:
+            with faults.catch():
+                made[where] = build(registry, getattr(cell, where), where, *extra)
     terms: list[Term] = []
-    for name, values in cell.term.items():
+    for name, values in cell.term.items() if "term" not in lost else ():
         with faults.catch():
             terms.append(build(TERMS, {"name": name, **values}, f"term.{name}"))
     with faults.catch():
-        made["sparsity"] = _sparsity(cell, made.get("method"))
+        if "sparsity" not in lost and ("method" in made or cell.sparsity is not None):
+            made["sparsity"] = _sparsity(cell, made.get("method"))
     with faults.catch():
-        if "dataset" in made:
-            made["data"] = made["dataset"].spec()
-    faults.found += _hardware(cell)
-    if lost or len(made) < PARTS:
+        if "dataset" in made and "data_dir" not in lost:
+            made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
+    faults.found += _hardware(cell) if "trainer" not in lost else []
+    faults.found += once(("folder", cell.runs_dir), lambda: _folder(cell)) if "runs_dir" not in lost else []
+
+    # From here on things are checked against each other, as far as both sides are there.
+    steps = per_epoch = 0
+    with faults.catch():
+        if "data" in made and "trainer" not in lost:
+            steps, per_epoch = _length(cell.trainer, made["data"])
+    if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
+        _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
+    outline = None
+    if {"model", "data"} <= made.keys():
+        model, data = _without_pending(cell.model, needs), made["data"]
+        family = made["model"] if model is cell.model else build(MODELS, model, "model")
+        model_faults, outline = once(("outline", canonical(model), data), lambda: _outline(family, data))
+        faults.found += model_faults
+    for term in terms:
+        _files(term, outline, faults, needs)
+    layers: list[Layer] = []
+    if outline is not None and "sparsity" in made and "targets" not in lost:
+        with faults.catch():
+            layers = choose_layers(cell.targets, made["sparsity"], outline)
+    if faults.found or lost or len(made) < PARTS:
         raise Refused(faults.found)
 
     parts = Parts(
         cell=cell, sparsity=made["sparsity"], method=made["method"], schedule=made["schedule"],
         distribution=made["distribution"], dataset=made["dataset"], data=made["data"], family=made["model"],
-        optim=made["optim"], logger=made["logger"], terms=terms,
+        optim=made["optim"], logger=made["logger"], terms=terms, outline=outline, layers=layers,
+        steps=steps, batches_per_epoch=per_epoch, needs=dict(needs),
     )  # fmt: skip
-    with faults.catch():
-        _length(parts)
-    _combination(parts, faults)
-    for term in parts.terms:
-        _files(term, faults)
-    model_faults = parts.family.faults(parts.data)
-    faults.found += model_faults
-    if not model_faults:
-        parts.outline = parts.family.outline(parts.data)
-    if parts.outline is not None:
-        with faults.catch():
-            place_masks(parts, parts.outline)
-    faults.raise_if_any()
+    if layers:
+        parts.kept = final_counts(parts)
     return parts
+
+
+def _cell(config: dict[str, Any], lost: frozenset[str]) -> tuple[Cell, list[Fault], frozenset[str]]:
+    """(the top level, its faults, the keys that are lost with them).
+
+    A faulty value is replaced by the default, so that the rest can be checked nevertheless.
+    """
+    found = problems(Cell, config)
+    if not found:
+        return validate(Cell, config, ""), [], lost
+    usable, usual = copy.deepcopy(config), defaults()
+    for path, _ in found:
+        usable.pop(path[0], None)
+        if path[0] in usual:
+            usable[path[0]] = usual[path[0]]
+    return validate(Cell, usable, ""), [fault for _, fault in found], lost | {path[0] for path, _ in found}
 
 
 def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
     if cell.sparsity is None:
         if method is not None and "dense" not in method.patterns:
-            raise Refused([_fault("sparsity", f"method={method.name} needs one", 'write sparsity=0.9 or sparsity="2:4"')])
+            raise Refused(
+                [Fault("sparsity", f"method={method.name} needs one", 'write sparsity=0.9 or sparsity="2:4"')]
+            )
         return Sparsity("dense", 1.0)
     return Sparsity.parse(cell.sparsity)
 
 
-def _hardware(cell: Cell) -> list[Any]:
+def _hardware(cell: Cell) -> list[Fault]:
     faults = Faults()
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     trainer = cell.trainer
@@ -154,85 +191,134 @@ def _hardware(cell: Cell) -> list[Any]:
         where = f"trainer.batch_size={trainer.batch_size}"
         fix = f"write {trainer.batch_size // share * share or share}"
         faults.add(where, f"is not a multiple of devices x accumulate = {share}", fix)
-    runs = Path(cell.runs_dir)
-    there = next(p for p in [runs, *runs.absolute().parents] if p.exists())
-    if not there.is_dir() or (runs.exists() and not runs.is_dir()):
-        faults.add(f"runs_dir={cell.runs_dir}", f"{there} is not a folder", "name a folder that can be made")
-    elif not os.access(there, os.W_OK | os.X_OK):
-        faults.add(f"runs_dir={cell.runs_dir}", "cannot be written", "choose another folder with runs_dir=…")
     return faults.found
 
 
-def _length(parts: Parts) -> None:
-    """Optimiser updates of the run: whichever of max_epochs and max_steps comes first."""
-    trainer, data = parts.cell.trainer, parts.data
+def _folder(cell: Cell) -> list[Fault]:
+    """Whether ``runs_dir`` can be written. Nothing is made."""
+    runs = Path(cell.runs_dir)
+    where = f"runs_dir={short(cell.runs_dir)}"
+    try:
+        runs.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        return [Fault(where, f"cannot be a folder ({reason})", "choose another folder with runs_dir=…")]
+    if runs.is_symlink() and not runs.exists():
+        return [Fault(where, "is a link to nothing", "name a folder that can be made")]
+    there = next(path for path in [runs, *runs.absolute().parents] if path.exists())
+    if not there.is_dir():
+        return [Fault(where, f"{short(str(there))} is not a folder", "name a folder that can be made")]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [Fault(where, "cannot be written", "choose another folder with runs_dir=…")]
+    return []
+
+
+def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
+    """(optimiser updates of the run, batches per epoch): whichever of max_epochs and max_steps comes first."""
     if data.train and trainer.batch_size > data.train:
         where = f"trainer.batch_size={trainer.batch_size}"
-        raise Refused([_fault(where, f"{data.name} has {data.train:,} training examples", f"at most {data.train}")])
+        raise Refused(
+            [Fault(where, f"{data.name} has {data.train:,} training examples", f"write at most {data.train}")]
+        )
     per_epoch = data.train // trainer.batch_size
     lengths = [trainer.max_steps] if trainer.max_steps else []
     if trainer.max_epochs:
         if not per_epoch and not lengths:
-            raise Refused([_fault("trainer.max_epochs", f"the length of {data.name} is not known", "write trainer.max_steps=…")])
+            raise Refused(
+                [Fault("trainer.max_epochs", f"the length of {data.name} is not known", "write trainer.max_steps=…")]
+            )
         lengths += [trainer.max_epochs * per_epoch] if per_epoch else []
     if not lengths:
-        raise Refused([_fault("trainer", "has neither max_epochs nor max_steps", "write trainer.max_epochs=… ")])
-    parts.steps = min(lengths)
-    parts.batches_per_epoch = per_epoch
+        raise Refused([Fault("trainer", "both max_epochs and max_steps are null", "write trainer.max_epochs=…")])
+    return min(lengths), per_epoch
 
 
-def _combination(parts: Parts, faults: Faults) -> None:
+def _combination(
+    cell: Cell,
+    method: Method,
+    sparsity: Sparsity,
+    schedule: Schedule,
+    distribution: Distribution,
+    steps: int,
+    faults: Faults,
+) -> None:
     """Method, pattern, schedule and distribution: does each admit the others?"""
-    method, sparsity, schedule, distribution = parts.method, parts.sparsity, parts.schedule, parts.distribution
     kind = sparsity.kind
     if kind not in method.patterns:
-        where = f"sparsity={sparsity}"
+        where = short(f"sparsity={spell(cell.sparsity)}")
         if kind == "dense":
             faults.add(where, f"method={method.name} needs a sparsity", "use method=dense for the dense network")
         elif method.patterns == ("dense",):
-            faults.add(where, f"method={method.name} has none", "drop sparsity, or pick another method")
+            faults.add(where, f"method={method.name} has none", "leave sparsity out, or pick another method")
         else:
-            faults.add(where, f"method={method.name} is not defined for {kind}", f"it takes {', '.join(method.patterns)}")
+            fix = f"write sparsity={' or sparsity='.join(EXAMPLES[pattern] for pattern in method.patterns)}"
+            faults.add(where, f"method={method.name} is not defined for {FORMS[kind]}", fix)
         return
     if kind == "dense":
         return
     if method.schedules is not None and schedule.name not in method.schedules:
-        fix = f"it takes schedule={' or '.join(method.schedules)}"
+        fix = f"write schedule={' or schedule='.join(method.schedules)}"
         faults.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
         return
     if kind not in schedule.patterns:
-        fix = f"it takes {', '.join(schedule.patterns)}; for {sparsity} write schedule=one_shot"
-        faults.add(f"schedule={schedule.name}", f"is not defined for {kind}", fix)
+        problem = (
+            f"is not defined for {FORMS[kind]}, which has no in-between" if kind == "nm" else f"not for {FORMS[kind]}"
+        )
+        faults.add(f"schedule={schedule.name}", problem, "write schedule=one_shot, or a sparsity such as 0.5")
     if kind not in distribution.patterns:
-        fix = "write distribution=uniform"
-        faults.add(f"distribution={distribution.name}", f"is not defined for {kind} ({sparsity})", fix)
-    if parts.steps:
-        faults.found += schedule.faults(parts.steps)
+        problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
+        faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
+    if steps:
+        faults.found += schedule.faults(steps)
 
 
-def _files(term: Term, faults: Faults) -> None:
-    from sparselab.models.weights import read_header
+def _without_pending(model: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:
+    """The model's options as far as they can be checked: without a weights file that another cell has yet to make."""
+    pending = {key: None for key, value in model.items() if isinstance(value, str) and _pending(value, needs)}
+    return {**model, **pending} if pending else model
 
-    for path in term.files().values():
+
+def _pending(path: str, needs: Mapping[str, str]) -> bool:
+    return path in needs and not Path(path).exists()
+
+
+def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | None]:
+    faults = family.faults(data)
+    return faults, None if faults else family.outline(data)
+
+
+def _files(term: Term, outline: Outline | None, faults: Faults, needs: Mapping[str, str]) -> None:
+    for option, path in term.files().items():
+        if _pending(path, needs):
+            continue
+        key = f"term.{term.name}.{option}"
         with faults.catch():
-            read_header(path)
+            entries = read_header(path, key)
+            if outline is not None:
+                faults.found += compare_outline(entries, outline, place(path, key))
+
+
+def choose_layers(targets: TargetOptions, sparsity: Sparsity, outline: Outline) -> list[Layer]:
+    """The layers that ``targets`` selects; none for a dense cell. Refused where ``sparsity`` does not fit them."""
+    if sparsity.kind == "dense":
+        return []
+    layers = select(outline, targets.include, targets.exclude)
+    found = [fault for layer in layers if (fault := misfit(layer, sparsity, targets.axis))]
+    if len(found) > SHOWN:
+        found[SHOWN:] = [Fault("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")]
+    if found:
+        raise Refused(found)
+    return layers
 
 
 def place_masks(parts: Parts, outline: Outline) -> None:
-    """Choose the layers and their counts. Also called by the engine once a traced outline is there."""
+    """Choose the layers and their counts once an outline is there that could not be foreseen."""
     parts.outline = outline
-    if parts.sparsity.kind == "dense":
-        return
-    targets = parts.cell.targets
-    layers = select(outline, targets.include, targets.exclude)
-    faults = Faults()
-    found = [fault for layer in layers if (fault := misfit(layer, parts.sparsity, targets.axis))]
-    faults.found += found[:SHOWN]
-    if len(found) > SHOWN:
-        faults.add("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")
-    faults.raise_if_any()
-    parts.layers = layers
-    parts.kept = final_counts(parts)
+    parts.layers = choose_layers(parts.cell.targets, parts.sparsity, outline)
+    if parts.layers:
+        parts.kept = final_counts(parts)
 
 
 def final_counts(parts: Parts) -> dict[str, int]:

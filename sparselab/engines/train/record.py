@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +29,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     body = {
         "id": plan.id,
         "status": "finished",
-        "config": plan.config,
+        "config": plan.recorded_config(),
         "overrides": plan.overrides,
         "metrics": finished.metrics,
         "sparsity": realised(parts, finished),
@@ -37,9 +41,27 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     }  # fmt: skip
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body
-    body["files"] = export.export(finished.folder, finished.state, masks)
-    records.write(finished.folder, body)
+    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks))
     return records.read(finished.folder, plan.id)
+
+
+def keep(folder: Path, body: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> None:
+    """Write the network and, last, the record.
+
+    Where another process has finished the cell meanwhile, its files stay. The same result is dropped; another one is
+    kept beside it, as ``record-<hash>.json`` with its network in a folder of that name.
+    """
+    if not records.valid(folder, body["id"]):
+        body["files"] = write(folder)
+        records.settle(folder, body)
+        return
+    beside = folder / f".second-{os.getpid()}"
+    body["files"] = write(beside)
+    kept = folder / f"record-{records.result_hash(body)[:12]}"
+    if records.settle(folder, body) or kept.exists():
+        shutil.rmtree(beside)
+    else:
+        beside.rename(kept)
 
 
 def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
@@ -91,13 +113,15 @@ def environment(parts: Parts) -> dict[str, Any]:
     """Versions and the device: what a bit-equal rerun needs to match."""
     import subprocess
     from importlib.metadata import version
-    from pathlib import Path
 
     import sparselab
 
     root = Path(__file__).parents[3]
     commit = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     cuda = torch.cuda.is_available() and parts.cell.trainer.accelerator != "cpu"
     libraries = ("torch", "pytorch-lightning", "timm", "transformers", "numpy")

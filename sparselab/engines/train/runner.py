@@ -6,28 +6,30 @@ import os
 import sys
 import time
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
-from sparselab.engines.train.feed import RunFeed
-from sparselab.engines.train.loop import Loop, check_masks_agree
+from sparselab.engines.train.feed import Interruptible, RunFeed
+from sparselab.engines.train.lean import pl
+from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.plan import Parts, place_masks
-from sparselab.engines.train.stopping import Saver, StopFlag
-from sparselab.engines.train.store_io import StoreIO
+from sparselab.engines.train.stopping import Agreement, Saver, StopFlag
+from sparselab.engines.train.store_io import StoreIO, bit_facts, difference
 from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
 from sparselab.sparsity.pattern import Pattern
 from sparselab.sparsity.slots import Slot, Sparsifier
 from sparselab.spec.address import address
-from sparselab.spec.faults import RunFailed
+from sparselab.spec.faults import RunFailed, Stopped
+from sparselab.store.atomic import sweep
 from sparselab.store.checkpoints import Checkpoints
 from sparselab.tasks import TASKS
 
@@ -51,77 +53,125 @@ class Finished:
     state: dict[str, torch.Tensor]
 
 
-def execute(plan: Plan) -> Finished:
+def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     """Train the cell of ``plan`` to its end, from its last checkpoint where there is one.
 
-    Raises Refused (before training), RunFailed (NaN, disk, disagreement), Stopped (a signal; resumable).
+    flag: asks the run to stop, at any time. Where several processes run the cell, each of them calls this.
+    Raises Refused (before training), RunFailed (NaN, disk, disagreement), Stopped (resumable).
     """
     began = time.monotonic()
     parts: Parts = plan.parts
-    trainer_options = parts.cell.trainer
+    options = parts.cell.trainer
+    flag = StopFlag() if flag is None else flag  # a flag that is not set is false
     _quiet()
-    if trainer_options.threads:
-        torch.set_num_threads(trainer_options.threads)
-    flag = StopFlag()
-    with flag.listening():
-        folder = Path(plan.folder)
-        splits = parts.dataset.load()
-        torch.manual_seed(address(parts.cell.seed, "init"))
-        network = parts.family.build(parts.data)
-        if parts.outline is None:
-            place_masks(parts, trace(network, parts.data))
-        sparsifier = make_sparsifier(parts, network)
-        ema = EMA(network, sparsifier, trainer_options.ema) if trainer_options.ema else None
-        task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
-        task.bytes_per_token = getattr(splits, "bytes_per_token", {})
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    folder = Path(plan.folder)
+    splits = parts.dataset.load()
+    flag.check("while the data was loaded")
+    torch.manual_seed(address(parts.cell.seed, "init"))
+    network = parts.family.build(parts.data)
+    if parts.outline is None:
+        place_masks(parts, trace(network, parts.data))
 
-        checkpoints = Checkpoints(folder / "checkpoints", plan.id)
-        checkpoints.need_space(OPTIMIZER_COPIES * sum(p.numel() * p.element_size() for p in network.parameters()))
-        found = checkpoints.load_latest()
-        trainer = make_trainer(parts, folder, StoreIO(checkpoints, found))
-        device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-        train_feed, val_feed, test_feed = (
-            splits.feed(
-                part, trainer_options.batch_size, parts.cell.seed,
-                rank=rank, world=world, device=str(device), workers=trainer_options.workers,
-            )
-            for part in ("train", "val", "test")
-        )  # fmt: skip
-        precision = trainer.precision_plugin
-        history = History(
-            folder / "metrics.csv", val_feed, trainer_options.evals, parts.steps, precision, ema,
-            [Guarded(parts.logger, plan)] if rank == 0 else [],
-        )  # fmt: skip
-        progress = Progress(parts.steps, history, trainer_options.progress)
-        saver = Saver(flag, trainer_options.checkpoint_minutes, trainer_options.checkpoint_every)
-        loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema)
-        trainer.callbacks.append(loop)
-        if trainer_options.compile:
-            task.compiled = torch.compile(network)
-        sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
+    checkpoints = Checkpoints(folder / "checkpoints", plan.id)
+    checkpoints.need_space(OPTIMIZER_COPIES * sum(p.numel() * p.element_size() for p in network.parameters()))
+    found = checkpoints.load_latest()
+    store = StoreIO(checkpoints, found)
+    trainer = make_trainer(parts, folder, store)
+    device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
+    store.facts = bit_facts(options.devices, device)
+    if rank == 0:
+        sweep(folder)
+        checkpoints.sweep()
+        if found and (line := difference(found.facts, store.facts)):
+            print(line, file=sys.stderr)
 
-        feed = RunFeed(train_feed, parts.steps, trainer_options.accumulate)
-        if found is not None:
-            feed.start = found.state["callbacks"][loop.state_key]["batches"]
-        try:
-            trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
-        except FloatingPointError as error:
-            raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
-        finally:
-            progress.close()
-            for sink in history.sinks:
-                sink.close()
-        sparsifier.finish()
-        task.to(device)
-        with ema.applied() if ema else nullcontext():
-            check_pattern(parts, sparsifier, network)
-            metrics = {f"test.{k}": v for k, v in evaluate(task, test_feed, "test", precision).items()}
-            state = snapshot(network)
-        if history.rows:
-            metrics |= {k: v for k, v in history.rows[-1].items() if k.startswith("val.")}
-        return Finished(
-            task, sparsifier, metrics, time.monotonic() - began, found.step if found else None, folder, state
+    network.to(device)  # before the slots, whose masks and masters lie where their weights do
+    sparsifier = make_sparsifier(parts, network)
+    ema = EMA(network, sparsifier, options.ema) if options.ema else None
+    task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
+    task.bytes_per_token = getattr(splits, "bytes_per_token", {})
+    train_feed, val_feed, test_feed = (
+        splits.feed(
+            part, options.batch_size, parts.cell.seed,
+            rank=rank, world=world, device=str(device), workers=options.workers,
         )
+        for part in ("train", "val", "test")
+    )  # fmt: skip
+    precision = trainer.precision_plugin
+    agreement = Agreement()
+    history = History(
+        folder / "metrics.csv", val_feed, options.evals, parts.steps, precision, ema,
+        [Guarded(parts.logger, plan)] if rank == 0 else [],
+    )  # fmt: skip
+    progress = Progress(parts.steps, history, options.progress)
+    saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
+    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema)
+    trainer.callbacks.append(loop)
+    if options.compile:
+        task.compiled = torch.compile(network)
+    sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
+    feed = RunFeed(train_feed, parts.steps, options.accumulate)
+    if found is not None:
+        feed.start = found.state["callbacks"][loop.state_key]["batches"]
+    try:
+        flag.check("before an update")
+        trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
+        task.to(device)
+        metrics, state = conclude(parts, loop, history, test_feed, flag, agreement)
+    except FloatingPointError as error:
+        raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
+    finally:
+        progress.close()
+        history.close()
+    return Finished(task, sparsifier, metrics, time.monotonic() - began, found.step if found else None, folder, state)
+
+
+def conclude(
+    parts: Parts, loop: Loop, history: History, test_feed: Any, flag: StopFlag, agreement: Agreement
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
+
+    Stopped here, the run is saved first: what is left to do is the test.
+    """
+
+    def check() -> None:
+        if agreement.any(bool(flag))[0]:
+            raise Stopped(
+                f"{flag.name or 'another rank'}: stopped during the test — the same command goes on from there"
+            )
+
+    loop.sparsifier.finish()
+    check_masks_agree(loop.sparsifier, parts.steps)
+    try:
+        with loop.ema.applied() if loop.ema else nullcontext():
+            check_pattern(parts, loop.sparsifier, loop.task.network)
+            feed = Interruptible(test_feed, check)
+            scores = evaluate(loop.task, feed, "test", loop.trainer.precision_plugin)
+            state = snapshot(loop.task.network)
+    except Stopped:
+        loop.trainer.save_checkpoint(f"step-{parts.steps}")
+        raise
+    metrics = {f"test.{name}": value for name, value in scores.items()}
+    history.conclude({"step": parts.steps, **metrics})
+    if history.rows:
+        metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
+    return metrics, state
+
+
+def close(plan: Plan) -> None:
+    """After the record is written: nothing of the run is needed any more."""
+    if many_ranks():
+        torch.distributed.barrier()
+        rank = torch.distributed.get_rank()
+        torch.distributed.destroy_process_group()
+        if rank:
+            return
+    checkpoints = Checkpoints(Path(plan.folder) / "checkpoints", plan.id)
+    checkpoints.clear()
+    with suppress(OSError):  # not there, or somebody keeps something in it
+        checkpoints.folder.rmdir()
 
 
 def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
@@ -154,14 +204,11 @@ def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
     cuda = torch.cuda.is_available() and options.accelerator != "cpu"
     precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[options.precision]
     if options.precision == "16" and not cuda:
-        from pytorch_lightning.plugins.precision import MixedPrecision
-
-        plugins.append(MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")))
+        plugins.append(pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")))
         precision = None
-    if "SLURM_JOB_ID" in os.environ and options.devices > 1:
-        from pytorch_lightning.plugins.environments import SLURMEnvironment
-
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+    if options.devices > 1:
+        by_slurm = "LOCAL_RANK" not in os.environ  # srun started the ranks; otherwise our supervisor did
+        plugins.append(SLURMEnvironment(auto_requeue=False) if by_slurm else LightningEnvironment())
     trainer = pl.Trainer(
         max_steps=parts.steps,
         max_epochs=-1,
@@ -216,7 +263,7 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
 
 
 def _coarseness(parts: Parts, sparsifier: Sparsifier) -> int:
-    """Weights by which whole blocks or channels may miss the request: half a unit a layer, and at least one unit each."""
+    """Weights by which whole blocks or channels may miss the request: one unit of each layer."""
     return sum(slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)
 
 

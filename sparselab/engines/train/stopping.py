@@ -1,4 +1,4 @@
-"""Signals and checkpoints: a signal sets a flag, and only the end of an optimiser update honours it."""
+"""Signals and checkpoints: a signal sets a flag, and only the end of an optimiser update honours it. [no torch]"""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sparselab.spec.faults import Stopped
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ EXIT_STOPPED = 75
 
 
 class StopFlag:
-    """Set by the first signal. A second one leaves at once, without saving: the last checkpoint stands."""
+    """Set by the first request to stop. A second one leaves at once, without saving: the last checkpoint stands."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -30,10 +28,19 @@ class StopFlag:
     def __bool__(self) -> bool:
         return bool(self.name)
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def request(self, name: str) -> None:
+        """Ask to stop; ``name`` says who does. Safe in a signal handler and from another thread."""
         if self.name:
             os._exit(EXIT_STOPPED)
-        self.name = signal.Signals(number).name
+        self.name = name
+
+    def check(self, when: str) -> None:
+        """Stop here, where nothing has to be saved, if that was asked for. Raises Stopped."""
+        if self:
+            raise stopped(self, when)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.request(signal.Signals(number).name)
         os.write(2, f"\n{self.name}: stopping after this update; a second signal leaves at once\n".encode())
 
     @contextmanager
@@ -50,33 +57,62 @@ class StopFlag:
                 signal.signal(number, handler)
 
 
-class Saver:
-    """Observer: checkpoints by time, by count and on request. The last observer, so that it saves what the others did."""
+def stopped(flag: StopFlag, when: str) -> Stopped:
+    """What to raise when a run stops on request; ``when`` completes "stopped"."""
+    return Stopped(f"{flag.name or 'another rank'}: stopped {when} — the same command goes on from there")
 
-    def __init__(self, flag: StopFlag, minutes: float | None, every: int | None, clock: Any = time.monotonic):
+
+class Agreement:
+    """Answers of one process that hold for all: yes where any rank says yes.
+
+    Clocks and signals are per process, and ranks must act together. They talk through the CPU, so that no update on a
+    GPU is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.group: Any = None
+
+    def any(self, *answers: bool) -> list[bool]:
+        """Collective: every rank calls it at the same place with as many answers."""
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return list(answers)
+        import torch
+
+        if self.group is None:
+            self.group = dist.new_group(backend="gloo")
+        numbers = torch.tensor(answers, dtype=torch.uint8)
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self.group)
+        return [bool(number) for number in numbers]
+
+
+class Saver:
+    """Observer: checkpoints by time, by count and on request. The last observer: it saves what the others did."""
+
+    def __init__(
+        self,
+        flag: StopFlag,
+        minutes: float | None,
+        every: int | None,
+        agreement: Agreement,
+        clock: Any = time.monotonic,
+    ):
         self.flag = flag
         self.seconds = minutes * 60 if minutes else None
         self.every = every
+        self.agreement = agreement
         self.clock = clock
         self.last = clock()
 
     def after_update(self, loop: Loop, step: int) -> None:
-        stop = self._any_rank(bool(self.flag), loop)
-        timed = self.seconds is not None and self._any_rank(self.clock() - self.last >= self.seconds, loop)
-        if stop or timed or (self.every and step % self.every == 0):
+        late = self.seconds is not None and self.clock() - self.last >= self.seconds
+        stop, late = self.agreement.any(bool(self.flag), late)
+        if stop or late or (self.every and step % self.every == 0):
             loop.trainer.save_checkpoint(f"step-{step}")
             self.last = self.clock()
         if stop:
-            raise Stopped(f"stopped on request after update {step:,} — the same command goes on from there")
-
-    @staticmethod
-    def _any_rank(value: bool, loop: Loop) -> bool:
-        """Ranks must save together; clocks and signals are per process."""
-        if loop.trainer.world_size == 1:
-            return value
-        answer = torch.tensor(int(value), device=loop.task.device)
-        torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MAX)
-        return bool(answer)
+            raise stopped(self.flag, f"after update {step:,}")
 
     def state(self) -> dict[str, Any]:
         return {}

@@ -6,12 +6,15 @@ import csv
 import io
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 from sparselab.engines.train.evaluate import evaluate
+from sparselab.engines.train.loop import check_masks_agree, many_ranks
 from sparselab.store.atomic import write_text
 
 if TYPE_CHECKING:
@@ -25,7 +28,9 @@ class History:
     The rows live in the checkpoint; the file is written whole, so a resumed run's file equals an unbroken one's.
     """
 
-    def __init__(self, path: Path, feed: Any, evals: int, total: int, precision: Any, ema: EMA | None, sinks: list[Any]):
+    def __init__(
+        self, path: Path, feed: Any, evals: int, total: int, precision: Any, ema: EMA | None, sinks: list[Any]
+    ):
         self.path = path
         self.feed = feed
         self.at = {round(total * (i + 1) / evals) for i in range(evals)} if evals else set()
@@ -38,14 +43,15 @@ class History:
 
     def after_update(self, loop: Loop, step: int) -> None:
         loss = loop.task.last_loss.detach().double()
+        if many_ranks():
+            dist.all_reduce(loss)
+            loss /= dist.get_world_size()
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum.to(loss.device) + loss
         self.losses += 1
         if step not in self.at:
             return
-        if self.ema:
-            with self.ema.applied():
-                metrics = evaluate(loop.task, self.feed, "val", self.precision)
-        else:
+        check_masks_agree(loop.sparsifier, step)  # of methods that make new masks at every update, a sample
+        with self.ema.applied() if self.ema else nullcontext():
             metrics = evaluate(loop.task, self.feed, "val", self.precision)
         slots = loop.sparsifier.slots
         weights = sum(slot.mask.numel() for slot in slots)
@@ -64,12 +70,25 @@ class History:
                 sink.log(row)
 
     def write(self) -> None:
+        """The whole file, where there are rows."""
+        if not self.rows:
+            return
         out = io.StringIO()
-        if self.rows:
-            writer = csv.DictWriter(out, fieldnames=list(self.rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        writer = csv.DictWriter(out, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
         write_text(self.path, out.getvalue())
+
+    def conclude(self, row: dict[str, float]) -> None:
+        """What came out, to the trackers; and the file again, should a crash have come between it and a checkpoint."""
+        if self.sinks:
+            self.write()
+        for sink in self.sinks:
+            sink.log(row)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
 
     def state(self) -> dict[str, Any]:
         return {"rows": [dict(row) for row in self.rows], "loss_sum": self.loss_sum, "losses": self.losses}
@@ -105,7 +124,11 @@ class Progress:
         elif now - self.shown >= 15 or step == self.total:
             self.shown = now
             left = (now - self.started) / max(step - self.first, 1) * (self.total - step)
-            print(f"  update {step:,}/{self.total:,} · {self._note(loop)} · {left:,.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"  update {step:,}/{self.total:,} · {self._note(loop)} · {left:,.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _open(self) -> None:
         from rich import progress

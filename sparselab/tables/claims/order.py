@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point, weighted
+from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point, Spot, weighted
+from sparselab.tables.statistics import Contrast
+
+
+def _sum(*terms: tuple[float, Point]) -> Callable[[Spot], Contrast]:
+    """The weighted sum of points, at a spot."""
+    return lambda spot: weighted(*((weight, point.at(spot.row, spot.column)) for weight, point in terms))
 
 
 @CLAIMS.register("order")
@@ -28,12 +35,7 @@ class Order(Claim):
     def bounds(self, layout: Layout) -> list[Bound]:
         high, low = (self.a, self.b) if self.relation.startswith(">") else (self.b, self.a)
         at_least = 0.0 - self.margin if self.relation.endswith("=") else self.margin
-        return self.spread(
-            self.spots(layout),
-            at_least,
-            lambda spot: weighted((1, high.at(spot.row, spot.column)), (-1, low.at(spot.row, spot.column))),
-            f"{high} − {low}",
-        )
+        return self.spread(self.spots(layout), at_least, _sum((1, high), (-1, low)), f"{high} − {low}")
 
 
 class _Band(Claim):
@@ -59,18 +61,11 @@ class Difference(_Band):
     """``a - b`` lies between ``low`` and ``high``, in units of the table's metric."""
 
     def bounds(self, layout: Layout) -> list[Bound]:
-        spots = self.spots(layout)
-        found: list[Bound] = []
-        for sign, end in ((1, self.low), (-1, self.high)):
-            if end is not None:
-                found += self.spread(
-                    spots,
-                    sign * end,
-                    lambda spot, s=sign: weighted(
-                        (s, self.a.at(spot.row, spot.column)), (-s, self.b.at(spot.row, spot.column))
-                    ),
-                    f"{self.a} − {self.b}" if sign > 0 else f"{self.b} − {self.a}",
-                )
+        spots, found = self.spots(layout), []
+        if self.low is not None:
+            found += self.spread(spots, self.low, _sum((1, self.a), (-1, self.b)), f"{self.a} − {self.b}")
+        if self.high is not None:
+            found += self.spread(spots, 0.0 - self.high, _sum((1, self.b), (-1, self.a)), f"{self.b} − {self.a}")
         return found
 
 
@@ -83,18 +78,11 @@ class Ratio(_Band):
     """
 
     def bounds(self, layout: Layout) -> list[Bound]:
-        spots = self.spots(layout)
-        found: list[Bound] = []
-        for sign, end in ((1, self.low), (-1, self.high)):
-            if end is not None:
-                found += self.spread(
-                    spots,
-                    0.0,
-                    lambda spot, s=sign, e=end: weighted(
-                        (s, self.a.at(spot.row, spot.column)), (-s * e, self.b.at(spot.row, spot.column))
-                    ),
-                    f"{self.a} − {end:g}·{self.b}" if sign > 0 else f"{end:g}·{self.b} − {self.a}",
-                )
+        spots, found = self.spots(layout), []
+        if (low := self.low) is not None:
+            found += self.spread(spots, 0.0, _sum((1, self.a), (-low, self.b)), f"{self.a} − {low:g}·{self.b}")
+        if (high := self.high) is not None:
+            found += self.spread(spots, 0.0, _sum((high, self.b), (-1, self.a)), f"{high:g}·{self.b} − {self.a}")
         return found
 
 

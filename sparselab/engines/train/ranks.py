@@ -1,0 +1,137 @@
+"""Several processes of one run on one machine: who starts them, stops them and says how they ended. [no torch]
+
+The process that the user started trains nothing. It starts one process a device, hands on requests to stop, and turns
+their end into one: the record, or one line and an exit code. A rank that dies takes the others with it after a grace; a
+supervisor that dies takes its ranks with it, because their standard input ends.
+
+Lightning's own launcher makes rank 0 the parent of the others and kills it, without a word, when one of them fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from sparselab.engines.train.stopping import StopFlag
+from sparselab.spec.faults import Fault, Refused, RunFailed, Stopped
+
+if TYPE_CHECKING:
+    from sparselab.engines.engine import Plan
+
+COMMAND = (sys.executable, "-m", "sparselab.engines.train.rank")
+GRACE = 10.0  # seconds from the first rank that fails to the end of the others
+POLL = 0.05  # seconds
+KINDS = ("refused", "failed", "stopped", "killed", "crashed", "finished")  # how a rank ends, what explains most first
+
+
+def launched() -> bool:
+    """Whether something already started this process as one of several ranks (:func:`supervise`, or srun)."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def supervise(plan: Plan, flag: StopFlag, command: tuple[str, ...] = COMMAND) -> None:
+    """Run ``plan`` in ``trainer.devices`` processes to its end.
+
+    Raises what a run in one process raises: Refused, RunFailed, Stopped.
+    """
+    request = json.dumps({"config": plan.config, "overrides": plan.overrides, "needs": plan.needs})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        ranks = [
+            _Rank(number, plan, port, request, command, stack) for number in range(plan.config["trainer"]["devices"])
+        ]
+        _wait(ranks, flag)
+        _raise_worst(ranks)
+
+
+class _Rank:
+    """A process of the run, as its supervisor sees it."""
+
+    def __init__(
+        self, number: int, plan: Plan, port: int, request: str, command: tuple[str, ...], stack: contextlib.ExitStack
+    ):
+        trainer = plan.config["trainer"]
+        threads = trainer["threads"] or max(1, (os.cpu_count() or 1) // trainer["devices"])
+        environment = {
+            "LOCAL_RANK": str(number),
+            "NODE_RANK": "0",
+            "WORLD_SIZE": str(trainer["devices"]),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")])),
+        }
+        self.number = number
+        self.answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the stack closes it)
+        stack.enter_context(self.answer)
+        # A session of its own: what a terminal sends to the whole group reaches the supervisor alone.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=self.answer, env=os.environ | environment, start_new_session=True
+        )
+        stack.callback(self._end)
+        self.say(request)
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended; _wait sees that
+            self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+
+    def outcome(self) -> tuple[str, Any]:
+        """(kind, what of it) as the rank itself put it; a crash where it could not."""
+        self.answer.seek(0)
+        lines = self.answer.read().decode(errors="replace").splitlines()
+        try:
+            kind, content = json.loads(lines[-1])
+        except (IndexError, ValueError, TypeError):
+            code = self.process.returncode
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            return "killed", f"rank {self.number} {how}"
+        return kind, content
+
+    def _end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # type: ignore[union-attr]
+
+
+def _wait(ranks: list[_Rank], flag: StopFlag) -> None:
+    """Until all have ended; what is left ``GRACE`` seconds after a failure is killed."""
+    told, deadline = False, float("inf")
+    while any(rank.process.poll() is None for rank in ranks) and time.monotonic() < deadline:
+        if flag and not told:
+            told = True
+            for rank in ranks:
+                rank.say(flag.name)
+        if deadline == float("inf") and any(rank.process.poll() for rank in ranks):
+            deadline = time.monotonic() + GRACE
+        time.sleep(POLL)
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.wait()
+
+
+def _raise_worst(ranks: list[_Rank]) -> None:
+    """One end for all. A rank that can say what went wrong explains those that only lost their neighbour."""
+    outcomes = [rank.outcome() for rank in ranks]
+    kind, content = min(outcomes, key=lambda outcome: KINDS.index(outcome[0]))
+    if kind == "refused":
+        raise Refused([Fault(*fault) for fault in content])
+    if kind == "stopped":
+        raise Stopped(content)
+    if kind == "crashed":
+        print(content, file=sys.stderr)
+        raise RunFailed(f"a rank crashed: {content.splitlines()[-1]}")
+    if kind != "finished":
+        raise RunFailed(content)

@@ -1,0 +1,211 @@
+"""`sparselab check`, the help texts, and what a cell's id depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparselab.cli import application, main
+from sparselab.cli.arguments import parse
+from sparselab.data.sets.arrays import Digits
+from sparselab.methods.method import METHODS
+from sparselab.planning import plan_of
+from sparselab.spec.compose import groups
+from sparselab.spec.faults import Refused
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ["method=gmp", "sparsity=0.9", "model=mlp", "trainer.max_epochs=null", "trainer.max_steps=100"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+
+
+def cell(*more):
+    return plan_of([*BASE, *more]).id
+
+
+# --- the id -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "seed=1", "sparsity=0.8", "sparsity=channel:0.9", "schedule.end=0.6", "schedule=linear", "schedule.power=2.0",
+        "distribution=erk", "method=magnitude", "method.pruned_weights=zero", "model.hidden=[300,101]", "optim.lr=0.01",
+        "optim=sgd", "trainer.max_steps=101", "trainer.batch_size=32", "trainer.precision=32", "trainer.clip=null",
+        "trainer.ema=0.9", "dataset.val=100", "dataset.limit_train=500", "dataset.augment.shift=2.0",
+        "targets.exclude=['@head']", "targets.axis=out",
+    ],
+)  # fmt: skip
+def test_what_changes_the_result_changes_the_id(change):
+    assert cell(change) != cell()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "runs_dir=elsewhere", "logger=wandb", "logger.name=csv", "force=true", "debug=true", "trainer.workers=3",
+        "trainer.progress=none", "trainer.threads=1", "trainer.evals=2", "trainer.checkpoint_minutes=1",
+        "trainer.checkpoint_every=5", "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu",
+        "sparsity=0.90", "sparsity='0.9'", "optim.lr=1e-3", "trainer=digits", "method=gmp", "tier=null",
+    ],
+)  # fmt: skip
+def test_what_does_not_change_the_result_leaves_the_id(change):
+    if change == "logger.name=csv":
+        pytest.skip("a name is chosen with its group")
+    assert cell(change) == cell()
+
+
+def test_two_ways_of_saying_how_long_are_one_cell():
+    assert (
+        plan_of(["sparsity=2:4", "trainer.max_epochs=2"]).id
+        == plan_of(["sparsity=2:4", "trainer.max_epochs=null", f"trainer.max_steps={2 * (1257 // 64)}"]).id
+    )
+
+
+def test_a_local_copy_in_another_folder_is_the_same_cell(tmp_path):
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    assert cell("data_dir=data") == cell()
+
+
+def test_the_content_of_the_data_changes_the_id(monkeypatch):
+    before, spec = cell(), Digits.spec
+    monkeypatch.setattr(Digits, "spec", lambda self: replace(spec(self), fingerprint="other bytes"))
+    assert cell() != before
+
+
+def test_the_version_of_a_method_changes_the_id(monkeypatch):
+    before = cell()
+    monkeypatch.setattr(METHODS["gmp"], "version", METHODS["gmp"].version + 1)
+    assert cell() != before
+
+
+def test_the_order_of_overrides_and_a_later_one_for_the_same_key():
+    assert plan_of(BASE[::-1]).id == cell()
+    assert cell("seed=1", "seed=2") == cell("seed=2")
+
+
+def test_ids_do_not_depend_on_the_process():
+    code = f"from sparselab.planning import plan_of; print(plan_of({BASE!r}).id)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == cell()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_check_prints_the_cell_and_leaves_nothing(capsys):
+    assert main.main(["check", *BASE]) == 0
+    out = capsys.readouterr().out
+    labels = [line.split("  ")[0] for line in out.splitlines()]
+    assert labels == ["cell", "method", "data", "updates", "parameters", "MACs", "training FLOPs", "cost"]
+    assert f"{cell()} (to run, runs/{cell()})" in out and "100 of 64 examples" in out
+    assert list(Path().iterdir()) == []
+
+
+def test_two_seeds_are_two_cells(capsys):
+    assert main.main(["check", "-m", *BASE, "seed=1,2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [cell("seed=1"), cell("seed=2")]
+    assert lines[0] != lines[1] and lines[0].endswith("seed=1")
+
+
+def test_a_sweep_with_one_bad_cell_is_refused_before_the_first_runs(capsys):
+    assert application.main(["-m", *BASE, "sparsity=0.9,3:2", "seed=1,2"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'sparsity=3:2: keeps 3 of every 2: N must be below M — for 2 of 3 write "2:3"'
+    ]
+    assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(Refused, match=r"runs_dir=runs: cannot be written — choose another folder with runs_dir=…"):
+        cell()
+
+
+def test_a_user_folder_adds_members(tmp_path, capsys):
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    (tmp_path / "mine" / "method" / "gentle.yaml").write_text("name: srste\nlambda_w: 1.0e-5\n")
+    assert main.main(["check", "--config-dir", "mine", "method=gentle", "sparsity=2:4"]) == 0
+    assert plan_of(["method=srste", "method.lambda_w=1e-5", "sparsity=2:4"]).id in capsys.readouterr().out
+
+
+def test_an_estimate_follows_earlier_records(tmp_path, capsys):
+    plan = plan_of(BASE)
+    record = {
+        "status": "finished", "seconds": 7200.0, "config": plan.config,
+        "account": {"flops_train_dense": plan.account["flops_train_dense"]},
+    }  # fmt: skip
+    for name, text in (("a", json.dumps(record)), ("b", "not JSON"), ("c", "[]")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "record.json").write_text(text)
+    main.main(["check", *BASE])
+    assert "about 2 h (from 1 earlier records of this model)" in capsys.readouterr().out
+
+
+# --- help and flags ---------------------------------------------------------------------------------------------------
+
+
+def test_help_of_the_console_script(capsys):
+    assert main.main(["--help"]) == main.main([]) == main.main(["check", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in main.COMMANDS) and "usage: sparselab check" in out
+
+
+def test_help_of_run_names_every_group_and_imports_no_torch():
+    code = (
+        "import sys; from sparselab.cli.application import main; code = main(['--help', 'sparsty=2:4']); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"{name}:" in done.stdout for name in groups())
+    assert list(Path().iterdir()) == []
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert main.main(["chek"]) == 2
+    assert capsys.readouterr().err == 'chek: no such command — did you mean "check"?\n'
+
+
+def test_flags_may_stand_anywhere():
+    for words in (
+        ["-m", "a=1", "--config-dir", "mine"],
+        ["a=1", "--config-dir=mine", "--multirun"],
+        ["-cd", "mine", "a=1", "-m"],
+    ):
+        asked = parse(words)
+        assert (asked.overrides, asked.config_dir, asked.sweep, asked.help) == (["a=1"], "mine", True, False)
+
+
+def test_every_bad_flag_is_told():
+    with pytest.raises(Refused) as refused:
+        parse(["--cfg", "--seed=3", "-x", "--config-dir"])
+    assert [fault.where for fault in refused.value.faults] == ["--cfg", "--seed=3", "-x", "--config-dir"]
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    code = (
+        f"from sparselab.cli.main import main; raise SystemExit(main(['check', '-m', *{BASE!r}, 'seed=range(0,400)']))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

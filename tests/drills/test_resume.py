@@ -1,0 +1,222 @@
+"""Drills R1 and R2: a run that dies anywhere and is run again ends as if nothing had happened, to the last bit.
+
+Every registered method, with dropout, augmentation, averaging, bf16 and two micro-batches an update. "Anywhere" is a
+crash that nothing catches, at named points of the run; a few real kills stand beside it. One thread, one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from whole_cell import (
+    POINTS,
+    Crash,
+    at,
+    die,
+    ended,
+    forked,
+    last_state,
+    methods,
+    outcome,
+    overrides,
+    run,
+    same,
+    saved,
+    wait_for,
+)  # fmt: skip
+
+from sparselab.engines.train.loop import Loop
+from sparselab.store.checkpoints import Checkpoints
+
+torch.set_num_threads(1)
+
+QUICK = ("inside an accumulation window", "at a mask change", "last of the run")
+
+
+@pytest.fixture(autouse=True)
+def kept_and_unsynced(monkeypatch):
+    """Checkpoints stay after the record, to be compared; waiting for a real disk proves nothing here."""
+    monkeypatch.setattr(Checkpoints, "clear", lambda store: None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """``unbroken(method, ...)``: outcome and last state of the run that nothing disturbs, once a module."""
+    known = {}
+
+    def get(method, *more):
+        if (method, more) not in known:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Checkpoints, "clear", lambda store: None)
+                finished = run(tmp_path_factory.mktemp("unbroken"), method, *more)
+            assert finished.code == 0, finished.err
+            known[method, more] = outcome(finished.cell), last_state(finished.cell)
+        return known[method, more]
+
+    return get
+
+
+def dies(folder, point, method, *more):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
+        at(patch, point, die)
+        run(folder, method, *more)
+
+
+def differences(folder, method, reference, *more):
+    """Run the cell of ``folder`` to its end; what of it is not as in the run that nothing disturbed."""
+    finished = run(folder, method, *more)
+    assert finished.code == 0, finished.err
+    result, state = outcome(finished.cell), last_state(finished.cell)
+    return [key for key in result if result[key] != reference[0][key]] + [
+        key for key in state if not same(state[key], reference[1][key])
+    ]
+
+
+@pytest.mark.parametrize(
+    "point", [point if point in QUICK else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
+)
+@pytest.mark.parametrize("method", methods())
+def test_r1_resumed_is_unbroken(tmp_path, unbroken, method, point):
+    dies(tmp_path, point, method)
+    assert differences(tmp_path, method, unbroken(method)) == []
+
+
+VARIANTS = {
+    "loss scaling": ("trainer.precision=16",),
+    "batch statistics": ("model=resnet20", "model.width=4", "targets.exclude=[@stem]", "optim=sgd", "optim.lr=0.1"),
+    "text": (
+        "model=gpt_tiny", "dataset=stdlib", "dataset.max_bytes=60000", "dataset.block=16", "trainer=text",
+        "model.width=16", "model.depth=1", "model.heads=2", "trainer.batch_size=8", "trainer.max_epochs=null",
+    ),
+    "no clipping, one micro-batch": ("trainer.clip=null", "trainer.accumulate=1", "trainer.ema=null"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_r1_whatever_is_trained(tmp_path, unbroken, variant):
+    more = VARIANTS[variant]
+    dies(tmp_path, "at a mask change", "rigl", *more)
+    assert differences(tmp_path, "rigl", unbroken("rigl", *more), *more) == []
+
+
+@pytest.mark.parametrize("method", ["srste", "rigl"])
+def test_r2_three_resumes_in_a_row(tmp_path, unbroken, method):
+    for point in ("inside an accumulation window", "after the first update", "last step of an epoch"):
+        dies(tmp_path, point, method)
+    assert saved(tmp_path) >= 9
+    assert differences(tmp_path, method, unbroken(method)) == []
+
+
+def test_r1_checkpoints_that_are_late(tmp_path, unbroken):
+    """The work since the last checkpoint is done again, with the same result."""
+    more = ("trainer.checkpoint_every=5",)
+    dies(tmp_path, "last of the run", "rigl", *more)
+    assert saved(tmp_path) == 10
+    assert run(tmp_path, "rigl", *more).code == 0
+    assert outcome(next(tmp_path.iterdir())) == unbroken("rigl")[0]
+
+
+def test_r1_a_finished_cell_needs_no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    first = run(tmp_path)
+    assert first.code == 0 and sorted(path.name for path in first.cell.iterdir()) == [
+        "masks.safetensors", "metrics.csv", "model.safetensors", "record.json",
+    ]  # fmt: skip
+    monkeypatch.setattr(Loop, "on_fit_start", lambda *arguments: die())
+    again = run(tmp_path)
+    assert (
+        again.code == 0
+        and "finished before" in again.err
+        and again.out.splitlines()[-1] == str(first.cell / "record.json")
+    )
+
+
+def test_r1_another_number_of_threads_is_said(tmp_path, unbroken):
+    dies(tmp_path, "at a mask change", "srste")
+    path = Checkpoints(next(tmp_path.iterdir()) / "checkpoints", next(tmp_path.iterdir()).name)
+    found = path.load_latest()
+    assert found.facts["threads"] == 1 and found.facts["torch"] == torch.__version__
+    path.save(found.state, found.step + 1, {**found.facts, "threads": 7, "torch": "2.0.0"})
+    line = [line for line in run(tmp_path).err.splitlines() if "last bits" in line]
+    assert line == [
+        f"resumed elsewhere (torch 2.0.0 then, {torch.__version__} now; threads 7 then, 1 now): "
+        "the result may differ in its last bits"
+    ]
+
+
+# --- controls -----------------------------------------------------------------------------------------------------------
+
+
+def test_r1_control_without_addressed_seeds_it_fails(tmp_path, monkeypatch, unbroken):
+    monkeypatch.setattr(Loop, "on_train_batch_start", lambda *arguments: None)
+    assert run(tmp_path / "whole").code == 0
+    reference = outcome(next((tmp_path / "whole").iterdir())), last_state(next((tmp_path / "whole").iterdir()))
+    dies(tmp_path / "broken", "at a mask change", "srste")
+    assert differences(tmp_path / "broken", "srste", reference) != []
+
+
+def test_r1_control_checkpoints_and_masks_do_change(tmp_path, monkeypatch):
+    seen = []
+    save = Checkpoints.save
+
+    def spy(store, state, step, facts=None):
+        seen.append((step, save(store, state, step, facts)))
+        states.append(store.load_latest().state)
+
+    for method in methods():
+        states: list = []
+        monkeypatch.setattr(Checkpoints, "save", spy)
+        assert run(tmp_path, method).code == 0
+        weights = [state["state_dict"] for state in states]
+        assert not any(same(one, other) for one, other in zip(weights, weights[1:], strict=False)), method
+        moments = [state["optimizer_states"] for state in states]
+        assert not any(same(one, other) for one, other in zip(moments, moments[1:], strict=False)), method
+        if "every" in " ".join(overrides(method)[-2:]):
+            masks = [state["callbacks"]["Loop"]["sparsifier"]["masks"] for state in states]
+            assert not same(masks[1], masks[2]) and not same(masks[4], masks[5]), method
+    assert len(seen) == 12 * len(methods())
+
+
+# --- processes that are really killed ---------------------------------------------------------------------------------------
+
+LONG = ("trainer.max_steps=120", "trainer.checkpoint_every=2")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_r1_killed_at_any_moment(tmp_path, unbroken, kills):
+    draw = random.Random(kills)
+    killed = 0
+    for _ in range(kills):
+        before = saved(tmp_path)
+        child = forked(lambda: run(tmp_path, "rigl", *LONG).code)
+        wait_for(lambda before=before: saved(tmp_path) > before or list(tmp_path.glob("*/record.json")))
+        time.sleep(draw.random() / 20)
+        os.kill(child, signal.SIGKILL)
+        killed += ended(child) == -signal.SIGKILL
+    assert killed > 0
+    assert differences(tmp_path, "rigl", unbroken("rigl", *LONG), *LONG) == []
+
+
+def test_r1_the_command_itself_is_killed(tmp_path, unbroken):
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[2] / "run.py"),
+        *overrides("rigl"),
+        *LONG,
+        f"runs_dir={tmp_path}",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: saved(tmp_path) >= 10)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not list(tmp_path.glob("*/record.json"))
+    assert differences(tmp_path, "rigl", unbroken("rigl", *LONG), *LONG) == []

@@ -1,0 +1,173 @@
+"""A whole training cell small enough to be run hundreds of times, and ways to stop one. For the drills beside it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import os
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from sparselab.cli.run import guarded, run_cell
+from sparselab.engines.train.loop import Loop
+from sparselab.methods.method import METHODS
+from sparselab.planning import plan_of
+from sparselab.sparsity.slots import Sparsifier
+from sparselab.spec.compose import compose
+from sparselab.store import record
+from sparselab.store.checkpoints import Checkpoints
+from sparselab.tasks.classify import Classify
+
+UPDATES, PER_EPOCH, ACCUMULATE, EVALS = 12, 4, 2, 3
+CHANGE = 6  # an update after which every method with later masks has made one
+SETTINGS = [
+    "model=mlp", "model.hidden=[32,16]", "model.dropout=0.2", "dataset=digits", "targets.exclude=[]",
+    "trainer.batch_size=256", f"trainer.max_steps={UPDATES}", f"trainer.accumulate={ACCUMULATE}",
+    "trainer.ema=0.9", "trainer.precision=bf16", f"trainer.evals={EVALS}",
+    "trainer.checkpoint_every=1", "trainer.threads=1", "trainer.progress=none", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def methods() -> list[str]:
+    return sorted(METHODS)
+
+
+@functools.cache
+def overrides(method: str = "srste") -> list[str]:
+    """The cell of ``method`` at a sparsity that it is defined for, with masks made in the middle of the run."""
+    mine = [f"method={method}", *SETTINGS]
+    patterns = METHODS[method].patterns
+    if "dense" not in patterns:
+        mine.append("sparsity=2:4" if "unstructured" not in patterns else "sparsity=0.5")
+    schedule = compose(mine).config["schedule"]
+    mine += [f"schedule.{key}={value}" for key, value in (("every", 3), ("at", 0.5)) if key in schedule]
+    return mine
+
+
+class Crash(BaseException):
+    """The process is gone: nothing but a drill catches it."""
+
+
+def run(folder: Path, method: str = "srste", *more: str) -> SimpleNamespace:
+    """What ``python run.py`` does, in this process: exit code, both outputs, and where the cell lies.
+
+    ``force``, ``runs_dir`` and whatever else is no part of the id may differ between two runs of a cell.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    place: list[Path] = []
+
+    def action() -> int:
+        plan = plan_of([*overrides(method), f"runs_dir={folder}", *more])
+        place.append(Path(plan.folder))
+        return run_cell(plan)
+
+    with redirect_stdout(out), redirect_stderr(err):
+        code = guarded(action)
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue(), cell=place[0] if place else None)
+
+
+def outcome(cell: Path) -> dict[str, Any]:
+    """Everything about a finished cell that has to be the same, whatever happened on the way."""
+    found = record.read(cell)
+    assert found["status"] == "finished"
+    return {
+        "result": record.result_hash(found),
+        **{name: (cell / name).read_bytes() for name in ("model.safetensors", "masks.safetensors", "metrics.csv")},
+        "leftovers": [path.name for path in cell.rglob("*.tmp")],
+    }
+
+
+def last_state(cell: Path) -> dict[str, Any]:
+    """What the newest checkpoint says of the run: weights, masks, masters, optimiser, averages, rows."""
+    state = Checkpoints(cell / "checkpoints", cell.name).load_latest().state
+    return {key: state[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks")}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the last bit, containers included."""
+    if isinstance(one, torch.Tensor):
+        equal = torch.equal(one.view(torch.uint8), other.view(torch.uint8)) if one.ndim else bool(one == other)
+        return equal and one.dtype == other.dtype
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+# -- where a run can die: (class, what is called there, which call, before or after it) -----------------------------------
+
+POINTS = {
+    "after the first update": (Loop, "on_train_batch_end", ACCUMULATE, "after"),
+    "inside an accumulation window": (Loop, "on_train_batch_start", 5 * ACCUMULATE + 2, "after"),
+    "before a mask change": (Sparsifier, "pull_back", CHANGE, "before"),
+    "inside the optimiser's step": (Sparsifier, "settle", CHANGE, "before"),
+    "at a mask change": (Sparsifier, "settle", CHANGE, "after"),
+    "after a mask change": (Loop, "on_train_batch_end", ACCUMULATE * CHANGE, "after"),
+    "during evaluation": (Classify, "sums", 2, "before"),
+    "last step of an epoch": (Sparsifier, "pull_back", PER_EPOCH, "after"),
+    "first step of the next": (Loop, "on_train_batch_start", PER_EPOCH * ACCUMULATE + 1, "before"),
+    "last of the run": (Loop, "on_train_batch_end", ACCUMULATE * UPDATES, "after"),
+    "during the test": (Classify, "sums", EVALS + 1, "before"),
+}
+
+
+def at(patch: pytest.MonkeyPatch, point: str, act: Callable[[], None]) -> None:
+    """Have ``act`` called when a run comes to ``point``, counted from now."""
+    owner, name, wanted, side = POINTS[point]
+    calls, real = itertools.count(1), getattr(owner, name)
+
+    @functools.wraps(real)
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        here = next(calls) == wanted
+        if here and side == "before":
+            act()
+        answer = real(*arguments, **keywords)
+        if here and side == "after":
+            act()
+        return answer
+
+    patch.setattr(owner, name, counted)
+
+
+def die() -> None:
+    raise Crash
+
+
+def forked(action: Callable[[], int]) -> int:
+    """A child process that does ``action`` and exits with what it returns. Costs no imports; returns the process id."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(action())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(70)
+    return child
+
+
+def ended(child: int) -> int:
+    """Exit code of a child, negative for the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.002)
+
+
+def saved(folder: Path) -> int:
+    """Updates in the newest checkpoint of the one cell below ``folder``."""
+    return max((int(path.name[5:15]) for path in folder.glob("*/checkpoints/*.json")), default=0)

@@ -1,0 +1,167 @@
+"""Drill V3: every YAML file composes, is checked or refused with a sensible line, and says what its class says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from sparselab.data.dataset import DATASETS
+from sparselab.engines.engine import ENGINES
+from sparselab.loggers.logger import LOGGERS
+from sparselab.methods.method import METHODS
+from sparselab.models.family import MODELS
+from sparselab.optim.optim import OPTIMS
+from sparselab.planning import plan_of
+from sparselab.sparsity.distribution import DISTRIBUTIONS
+from sparselab.sparsity.schedule import SCHEDULES
+from sparselab.spec.compose import CONFIGS, compose, flatten, groups
+from sparselab.spec.faults import WIDTH, Refused
+from sparselab.spec.options import UNSET
+from sparselab.spec.schema import TargetOptions, TrainerOptions
+from sparselab.spec.userconfigs import BASE_60
+from sparselab.terms.term import TERMS
+
+REGISTRIES = {
+    "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
+    "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES,
+}  # fmt: skip
+SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5"}
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+# What a member needs beyond its own defaults.
+NEEDS = {
+    "model=timm": ["model.arch=resnet26"],
+    "model=hf": ["model.path=owner/model"],
+    "distribution=per_layer": ["distribution.layers={layers.0: 0.5}", "model=mlp", "targets.exclude=[]"],
+    "distribution=erk_plus": ["targets.exclude=[]"],
+    "distribution=uniform_plus": ["targets.exclude=[]"],
+    "method=asp": ["trainer.max_epochs=4"],
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+
+
+def chosen(group):
+    return [f"{group}={name}" for name in groups()[group]]
+
+
+def cases():
+    """Every member of every group once, methods with each of their patterns, models with a dataset that fits."""
+    text = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
+    for name in groups()["method"]:
+        for kind in METHODS[name].patterns:
+            yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
+    for choice in chosen("model"):
+        values = compose([choice]).config["model"]
+        fits = text if MODELS[values["name"]].task == "text" else []
+        yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
+    for choice in chosen("dataset"):
+        values = compose([choice]).config["dataset"]
+        model = ["model=gpt_tiny"] if "block" in values or "tokenizer" in values else ["model=vit_ti"]
+        yield [choice, *model, "sparsity=2:4"]
+    for choice in [*chosen("schedule"), *chosen("distribution")]:
+        yield ["method=ste", choice, "sparsity=0.5", *NEEDS.get(choice, [])]
+    for group in ("optim", "trainer", "tier", "engine", "logger", "term"):
+        for choice in chosen(group):
+            yield [choice, "sparsity=2:4"]
+
+
+CASES = list(cases())
+
+
+def test_v3_every_member_is_among_the_cases():
+    tried = {word for words in CASES for word in words}
+    members = {choice for group in groups() if group != "paper" for choice in chosen(group)}
+    assert members - tried == set()
+
+
+@pytest.mark.parametrize("words", CASES, ids=" ".join)
+def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
+    composed = compose(words)
+    assert composed.faults == []
+    assert json.loads(json.dumps(composed.config)) == composed.config  # plain data
+    try:
+        plan = plan_of(words)
+    except Refused as refused:
+        for fault in refused.faults:
+            assert len(str(fault)) <= WIDTH and fault.fix
+            allowed = (
+                "dataset=", "trainer.accelerator=gpu", "term.distill.teacher",
+                "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
+            )  # fmt: skip
+            assert str(fault).startswith(allowed), str(fault)
+    else:
+        assert plan.id == plan_of(words).id
+        assert plan.steps > 0
+
+
+@pytest.mark.parametrize("words", CASES, ids=" ".join)
+def test_v3_values_said_again_change_nothing(words):
+    """The config, given back as overrides, composes to itself."""
+    config = compose(words).config
+    again = [text for text in words if text.split("=")[0] in groups()]
+    for key, value in flatten(config):
+        head = key.split(".")[0]
+        leaf = not isinstance(value, dict) and key not in (f"{head}.name", "tier") and value != UNSET
+        if leaf and not (head == "distribution" and key.count(".") > 1):
+            again.append(f"{key}={json.dumps(value)}")
+        elif isinstance(value, dict) and key.count(".") == 1 and head != "term":
+            again.append(f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}")
+    composed = compose(again)
+    assert composed.faults == []
+    assert composed.config == config
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_v3_yaml_and_class_have_the_same_options(group):
+    for member in groups()[group]:
+        values = compose([f"{group}={member}"]).config[group]
+        cls = REGISTRIES[group][values["name"]]
+        assert set(values) - {"name"} == set(cls.Options.model_fields) - {"name"}, f"{group}/{member}.yaml"
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_v3_every_class_has_a_yaml(group):
+    named = {compose([f"{group}={member}"]).config[group]["name"] for member in groups()[group]}
+    assert set(REGISTRIES[group]) == named
+
+
+def test_v3_trainer_targets_and_terms_have_the_same_options_as_their_classes():
+    for member in groups()["trainer"]:
+        assert set(compose([f"trainer={member}"]).config["trainer"]) == set(TrainerOptions.model_fields), member
+    assert set(compose([]).config["targets"]) == set(TargetOptions.model_fields)
+    assert set(groups()["term"]) == set(TERMS)
+    for member in groups()["term"]:
+        assert set(compose([f"term=[{member}]"]).config["term"][member]) == set(TERMS[member].Options.model_fields)
+
+
+def unquoted(text):
+    """Plain scalars of a YAML text that YAML 1.1 reads in base 60."""
+    return [
+        t.value for t in yaml.scan(text) if isinstance(t, yaml.ScalarToken) and t.plain and BASE_60.fullmatch(t.value)
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_v3_no_unquoted_pattern_no_class_and_no_alias(file):
+    text = file.read_text()
+    assert unquoted(text) == []
+    assert "_target_" not in text
+    assert not any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)) for token in yaml.scan(text))
+
+
+@pytest.mark.parametrize("planted", ["sparsity: 2:4", "a: [1:16]", "b: {c: 4:8}", "d: 1:30.5"])
+def test_v3_control_a_planted_pattern_is_found(planted):
+    assert unquoted(planted)
+    assert not isinstance(next(iter(yaml.safe_load(planted).values())), str)  # what makes it a trap
+
+
+def test_v3_control_a_missing_option_is_found():
+    values = compose(["method=srste"]).config["method"]
+    values.pop("lambda_w")
+    assert set(values) - {"name"} != set(METHODS["srste"].Options.model_fields)
