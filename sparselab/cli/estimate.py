@@ -33,7 +33,8 @@ def estimate(plan: Any) -> str:
         except (OSError, ValueError, KeyError, ZeroDivisionError, AttributeError, TypeError):
             continue
     if same or any_rate:
-        basis = f"from {len(same or any_rate)} earlier records{' of this model' if same else ''}"
+        count = len(same or any_rate)
+        basis = f"from {count} earlier record{'s' if count > 1 else ''}{' of this model' if same else ''}"
         return f"about {_span(work / median(same or any_rate))} ({basis})"
     return f"about {_span(work / GUESS)} (a guess: no earlier record in {plan.parts.cell.runs_dir})"
 

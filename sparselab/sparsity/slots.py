@@ -105,6 +105,8 @@ class Sparsifier:
         # masks that move at every update shifts weights between layers in between; their total stands.)
         self.ledger: list[tuple[int, dict[str, int]]] = []
         self.swapped = False
+        self.track = False  # count mask entries that change; costs a pass over the masks
+        self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
         for slot in slots:
             slot.kept = slot.mask.numel()
@@ -182,6 +184,7 @@ class Sparsifier:
 
     def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         changes = self._due(step)  # else counts stand and need not be read back from the device
+        first = self.carried_out == 0
         self.carried_out = bisect_right(self.updates, step)
         level = self.schedule.level(step, self.total)
         if level <= 0:
@@ -195,6 +198,8 @@ class Sparsifier:
                 raise RunFailed(f"step {step}: {slot.name}: {error}") from None
             if self.method.clears_state and optimizer is not None:
                 _clear_state(optimizer, slot.param, slot.mask & ~mask)
+            if self.track and not first:
+                self.changed[int(2 * step > self.total)] += torch.count_nonzero(slot.mask ^ mask)
             slot.mask = mask
             if changes or self.method.scored_allocation:
                 slot.kept = int(mask.sum())
@@ -222,6 +227,18 @@ class Sparsifier:
         for slot in self.slots:
             self.method.effective(slot, out=slot.param.data)
 
+    def divergence(self) -> dict[str, float]:
+        """Sparse architecture divergence (arXiv 2102.04010), summed over the run and over its second half.
+
+        The share of all maskable weights whose mask entry differs from the one before, added up over the masks made; the
+        first mask is compared with nothing. Empty unless ``track`` is set.
+        """
+        if not self.track or not self.slots:
+            return {}
+        weights = sum(slot.mask.numel() for slot in self.slots)
+        early, late = self.changed.tolist()
+        return {"sad": (early + late) / weights, "sad_late": late / weights}
+
     # -- what is saved ----------------------------------------------------------------------------------------------
 
     def masks(self) -> dict[str, Tensor]:
@@ -232,6 +249,7 @@ class Sparsifier:
         return {
             "carried_out": self.carried_out,
             "ledger": [[step, dict(kept)] for step, kept in self.ledger],
+            "changed": self.changed,
             "kept": {slot.layer.name: slot.kept for slot in self.slots},
             "masks": self.masks(),
             "masters": {slot.name: slot.master for slot in self.slots if slot.master is not None},
@@ -241,6 +259,7 @@ class Sparsifier:
     def load_state_dict(self, state: dict) -> None:
         self.carried_out = state["carried_out"]
         self.ledger = [(step, dict(kept)) for step, kept in state["ledger"]]
+        self.changed = state["changed"].to(self.changed.device)
         for slot in self.slots:
             slot.kept = state["kept"][slot.layer.name]
             slot.mask = state["masks"][slot.name].to(slot.param.device)

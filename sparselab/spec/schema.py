@@ -30,6 +30,7 @@ class TrainerOptions(Options):
     evals: int = Field(ge=0, description="at least 0")
     checkpoint_minutes: float | None = Field(gt=0, description="above 0, or null")
     checkpoint_every: int | None = Field(ge=1, description="updates, at least 1, or null")
+    track_masks: bool = Field(description="true or false: record how much masks move (train.sad)")
     threads: int | None = Field(ge=1, description="at least 1, or null")
     workers: int = Field(ge=0, description="at least 0")
     progress: Literal["auto", "bar", "lines", "none"] = Field(description="auto, bar, lines or none")

@@ -172,7 +172,9 @@ def follows(plan: Plan, pause: float = 0.2) -> bool:
         there = lease.read(plan.folder)
         if there is not None and there.job == mine.job and there.restart == mine.restart:
             return True
-        if state.done(plan.folder, plan.id) or (there is not None and there.job != mine.job and lease.held(plan.folder)):
+        if state.done(plan.folder, plan.id) or (
+            there is not None and there.job != mine.job and lease.held(plan.folder)
+        ):
             return False
         time.sleep(pause)
     return False

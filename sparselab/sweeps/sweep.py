@@ -231,4 +231,3 @@ class Sweep:
         if self.asked.paper and not self.failed:
             say(f"the table: sparselab table paper={self.asked.paper} tier={self.asked.tier}")
         return NONDETERMINISTIC if odd else FAILED if self.failed else 0
-

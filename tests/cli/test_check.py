@@ -54,15 +54,13 @@ def test_what_changes_the_result_changes_the_id(change):
 @pytest.mark.parametrize(
     "change",
     [
-        "runs_dir=elsewhere", "logger=wandb", "logger.name=csv", "force=true", "debug=true", "trainer.workers=3",
+        "runs_dir=elsewhere", "logger=wandb", "force=true", "debug=true", "trainer.workers=3",
         "trainer.progress=none", "trainer.threads=1", "trainer.evals=2", "trainer.checkpoint_minutes=1",
         "trainer.checkpoint_every=5", "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu",
-        "sparsity=0.90", "sparsity='0.9'", "optim.lr=1e-3", "trainer=digits", "method=gmp", "tier=null",
+        "sparsity=0.90", "sparsity='0.9'", "schedule.end=7e-1", "trainer=digits", "method=gmp", "tier=null",
     ],
 )  # fmt: skip
 def test_what_does_not_change_the_result_leaves_the_id(change):
-    if change == "logger.name=csv":
-        pytest.skip("a name is chosen with its group")
     assert cell(change) == cell()
 
 
@@ -152,7 +150,7 @@ def test_an_estimate_follows_earlier_records(tmp_path, capsys):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "record.json").write_text(text)
     main.main(["check", *BASE])
-    assert "about 2 h (from 1 earlier records of this model)" in capsys.readouterr().out
+    assert "about 2 h (from 1 earlier record of this model)" in capsys.readouterr().out
 
 
 # --- help and flags ---------------------------------------------------------------------------------------------------
@@ -198,9 +196,7 @@ def test_every_bad_flag_is_told():
 
 
 def test_a_reader_that_goes_away_is_no_traceback():
-    code = (
-        f"from sparselab.cli.main import main; raise SystemExit(main(['check', '-m', *{BASE!r}, 'seed=range(0,400)']))"
-    )
+    code = f"from sparselab.cli.main import main; raise SystemExit(main(['check', '-m', *{BASE!r}, 'seed=range(0,3)']))"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -177,10 +177,11 @@ def test_h2_nothing_heavy_at_the_top_of_planning():
 @pytest.mark.parametrize(
     "planted",
     [
-        "eval(text)", "exec(text)", "__import__(name)", "import pickle", "from dill import loads", "import joblib.parallel",
-        "os.system(text)", "yaml.load(text)", "subprocess.run(text, shell=True)", "torch.load(path)",
-        "torch.load(path, weights_only=False)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
-        "numpy.load(path, allow_pickle=True)", 'options = {"trust_remote_code": True}', "def f():\n    import marshal",
+        "eval(text)", "exec(text)", "__import__(name)", "import pickle", "from dill import loads",
+        "import joblib.parallel", "os.system(text)", "yaml.load(text)", "subprocess.run(text, shell=True)", "torch.load(path)",
+        "torch.load(path, weights_only=False)", "numpy.load(path, allow_pickle=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)", 'options = {"trust_remote_code": True}',
+        "def f():\n    import marshal",
     ],
 )  # fmt: skip
 def test_h2_control_a_planted_call_is_found(planted):

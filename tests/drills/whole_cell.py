@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from sparselab.cli.run import guarded, run_cell
+from sparselab.data.dataset import DATASETS
 from sparselab.engines.train.loop import Loop
 from sparselab.methods.method import METHODS
 from sparselab.planning import plan_of
@@ -29,8 +30,9 @@ from sparselab.tasks.classify import Classify
 
 UPDATES, PER_EPOCH, ACCUMULATE, EVALS = 12, 4, 2, 3
 CHANGE = 6  # an update after which every method with later masks has made one
+TIMES = {"begin": 0, "every": 3, "at": 0.5, "end": 0.75, "stop": 0.75}  # masks at 3, 6 and 9, or at 6, or before all
 SETTINGS = [
-    "model=mlp", "model.hidden=[32,16]", "model.dropout=0.2", "dataset=digits", "targets.exclude=[]",
+    "model=mlp", "model.hidden=[32,16]", "model.dropout=0.2", "dataset=digits", "targets.exclude=[]", "optim.lr=0.01",
     "trainer.batch_size=256", f"trainer.max_steps={UPDATES}", f"trainer.accumulate={ACCUMULATE}",
     "trainer.ema=0.9", "trainer.precision=bf16", f"trainer.evals={EVALS}",
     "trainer.checkpoint_every=1", "trainer.threads=1", "trainer.progress=none", "trainer.accelerator=cpu",
@@ -49,8 +51,15 @@ def overrides(method: str = "srste") -> list[str]:
     if "dense" not in patterns:
         mine.append("sparsity=2:4" if "unstructured" not in patterns else "sparsity=0.5")
     schedule = compose(mine).config["schedule"]
-    mine += [f"schedule.{key}={value}" for key, value in (("every", 3), ("at", 0.5)) if key in schedule]
+    mine += [f"schedule.{key}={value}" for key, value in TIMES.items() if key in schedule]
     return mine
+
+
+def replaced(cell: list[str], more: tuple[str, ...]) -> list[str]:
+    """``cell`` with the settings of ``more``; another model has none of the options of the one that it replaces."""
+    gone = tuple(f"{text.partition('=')[0]}." for text in more if "." not in text.partition("=")[0])
+    kept = [text for text in cell if not text.startswith(gone)] if gone else cell
+    return list({text.partition("=")[0]: text for text in [*kept, *more]}.values())
 
 
 class Crash(BaseException):
@@ -66,7 +75,7 @@ def run(folder: Path, method: str = "srste", *more: str) -> SimpleNamespace:
     place: list[Path] = []
 
     def action() -> int:
-        plan = plan_of([*overrides(method), f"runs_dir={folder}", *more])
+        plan = plan_of([*replaced(overrides(method), more), f"runs_dir={folder}"])
         place.append(Path(plan.folder))
         return run_cell(plan)
 
@@ -104,9 +113,11 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-# -- where a run can die: (class, what is called there, which call, before or after it) -----------------------------------
+# -- where a run can die: (class, what is called there, which call, before or after it) ----------------------------
 
 POINTS = {
+    "while the data is loaded": (DATASETS["digits"], "load", 1, "after"),
+    "before the first update": (Loop, "on_fit_start", 1, "before"),
     "after the first update": (Loop, "on_train_batch_end", ACCUMULATE, "after"),
     "inside an accumulation window": (Loop, "on_train_batch_start", 5 * ACCUMULATE + 2, "after"),
     "before a mask change": (Sparsifier, "pull_back", CHANGE, "before"),

@@ -117,7 +117,7 @@ def check_masks_agree(sparsifier: Sparsifier, step: int) -> None:
         digest.update(name.encode())
         digest.update(mask.cpu().numpy().tobytes())
     _check_equal(
-        digest.hexdigest(), f"step {step}: masks of {{}} differ from rank 0's — the run is stopped; please report this"
+        digest.hexdigest(), f"step {step}: masks of {{}} differ from rank 0's — the run is stopped, please report it"
     )
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 
 from sparselab.engines.train.engine import Train
@@ -33,7 +34,7 @@ def main() -> int:
         outcome, code = ("failed", str(failed)), 1
     except Exception:
         outcome, code = ("crashed", traceback.format_exc()), 1
-    print(f"\n{json.dumps(outcome)}", flush=True)
+    print(f"\n{json.dumps([*outcome, time.monotonic()])}", flush=True)
     return code
 
 

@@ -38,7 +38,7 @@ def launched() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
-def supervise(plan: Plan, flag: StopFlag, command: tuple[str, ...] = COMMAND) -> None:
+def supervise(plan: Plan, flag: StopFlag) -> None:
     """Run ``plan`` in ``trainer.devices`` processes to its end.
 
     Raises what a run in one process raises: Refused, RunFailed, Stopped.
@@ -48,9 +48,7 @@ def supervise(plan: Plan, flag: StopFlag, command: tuple[str, ...] = COMMAND) ->
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with contextlib.ExitStack() as stack:
-        ranks = [
-            _Rank(number, plan, port, request, command, stack) for number in range(plan.config["trainer"]["devices"])
-        ]
+        ranks = [_Rank(number, plan, port, request, stack) for number in range(plan.config["trainer"]["devices"])]
         _wait(ranks, flag)
         _raise_worst(ranks)
 
@@ -58,9 +56,7 @@ def supervise(plan: Plan, flag: StopFlag, command: tuple[str, ...] = COMMAND) ->
 class _Rank:
     """A process of the run, as its supervisor sees it."""
 
-    def __init__(
-        self, number: int, plan: Plan, port: int, request: str, command: tuple[str, ...], stack: contextlib.ExitStack
-    ):
+    def __init__(self, number: int, plan: Plan, port: int, request: str, stack: contextlib.ExitStack):
         trainer = plan.config["trainer"]
         threads = trainer["threads"] or max(1, (os.cpu_count() or 1) // trainer["devices"])
         environment = {
@@ -77,7 +73,7 @@ class _Rank:
         stack.enter_context(self.answer)
         # A session of its own: what a terminal sends to the whole group reaches the supervisor alone.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self.answer, env=os.environ | environment, start_new_session=True
+            COMMAND, stdin=subprocess.PIPE, stdout=self.answer, env=os.environ | environment, start_new_session=True
         )
         stack.callback(self._end)
         self.say(request)
@@ -87,17 +83,17 @@ class _Rank:
             self.process.stdin.write(f"{line}\n".encode())  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
 
-    def outcome(self) -> tuple[str, Any]:
-        """(kind, what of it) as the rank itself put it; a crash where it could not."""
+    def outcome(self) -> tuple[str, Any, float]:
+        """(kind, what of it, when by the machine's clock) as the rank itself put it; "killed" where it could not."""
         self.answer.seek(0)
         lines = self.answer.read().decode(errors="replace").splitlines()
         try:
-            kind, content = json.loads(lines[-1])
+            kind, content, when = json.loads(lines[-1])
         except (IndexError, ValueError, TypeError):
             code = self.process.returncode
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            return "killed", f"rank {self.number} {how}"
-        return kind, content
+            return "killed", f"rank {self.number} {how}", 0.0
+        return kind, content, when
 
     def _end(self) -> None:
         self.process.kill()
@@ -123,9 +119,9 @@ def _wait(ranks: list[_Rank], flag: StopFlag) -> None:
 
 
 def _raise_worst(ranks: list[_Rank]) -> None:
-    """One end for all. A rank that can say what went wrong explains those that only lost their neighbour."""
+    """One end for all. A rank that can say what went wrong explains those that only lost their neighbour after it."""
     outcomes = [rank.outcome() for rank in ranks]
-    kind, content = min(outcomes, key=lambda outcome: KINDS.index(outcome[0]))
+    kind, content, _ = min(outcomes, key=lambda outcome: (KINDS.index(outcome[0]), outcome[2]))
     if kind == "refused":
         raise Refused([Fault(*fault) for fault in content])
     if kind == "stopped":

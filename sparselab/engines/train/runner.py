@@ -89,6 +89,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
 
     network.to(device)  # before the slots, whose masks and masters lie where their weights do
     sparsifier = make_sparsifier(parts, network)
+    sparsifier.track = options.track_masks
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
     task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})
@@ -154,6 +155,7 @@ def conclude(
         loop.trainer.save_checkpoint(f"step-{parts.steps}")
         raise
     metrics = {f"test.{name}": value for name, value in scores.items()}
+    metrics |= {f"train.{name}": value for name, value in loop.sparsifier.divergence().items()}
     history.conclude({"step": parts.steps, **metrics})
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}

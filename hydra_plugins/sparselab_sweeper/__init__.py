@@ -1,0 +1,1 @@
+"""The sweeper and the launchers that Hydra finds by this package's place."""

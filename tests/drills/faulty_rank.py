@@ -1,0 +1,40 @@
+"""A rank of a run in which something is wrong with rank 1; started in the place of the real one by a drill."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sparselab.engines.train import rank
+from sparselab.sparsity.slots import Moment
+from sparselab.tasks.classify import Classify
+
+LOCAL_RANK = int(os.environ["LOCAL_RANK"])
+
+
+def other_masks() -> None:
+    real = Moment.random
+    Moment.random = lambda moment, slot: real(moment, slot).flip(0)
+
+
+def no_number() -> None:
+    real = Classify.criterion
+    Classify.criterion = lambda *arguments: real(*arguments) * float("nan")
+
+
+def exits() -> None:
+    Classify.criterion = lambda *arguments: os._exit(3)
+
+
+def crashes() -> None:
+    def criterion(*arguments):
+        raise ZeroDivisionError("planted")
+
+    Classify.criterion = criterion
+
+
+if LOCAL_RANK == 1:
+    globals()[sys.argv[1]]()
+code = rank.main()
+sys.stderr.flush()
+os._exit(code)

@@ -1,0 +1,136 @@
+"""Drill R3: two processes train what one would, hold the same masks, and stop, fail and resume as one.
+
+The tolerance: the sum of gradients over two processes is rounded differently from the sum over one batch. In fp32,
+after 12 updates of AdamW, no weight of the tiny network may differ by more than 2e-5 (they are of the order of 0.1).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from whole_cell import outcome, overrides, replaced, run, saved, wait_for
+
+from sparselab.engines.train import ranks
+from sparselab.store import record, tensors
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 2e-5
+PLAIN = ("model.dropout=0", "trainer.precision='32'", "trainer.checkpoint_every=null")  # dropout is drawn per process
+TWO = ("trainer.devices=2",)
+LONG = (*TWO, "trainer.max_steps=300", "trainer.checkpoint_every=2")
+
+
+def command(folder, *more):
+    """The command itself, as a user types it: (exit code, standard output, standard error)."""
+    typed = [sys.executable, str(ROOT / "run.py"), *replaced(overrides("rigl"), more), f"runs_dir={folder}"]
+    return subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_r3_two_processes_equal_one(tmp_path):
+    process = command(tmp_path / "two", *PLAIN, *TWO)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    one = run(tmp_path / "one", "rigl", *PLAIN)
+    assert one.code == 0
+    cell = next((tmp_path / "two").iterdir())
+    assert cell.name == one.cell.name  # the number of processes is no part of what a cell is
+    assert (cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
+    mine, theirs = tensors.load(one.cell / "model.safetensors"), tensors.load(cell / "model.safetensors")
+    assert max(float((mine[name] - theirs[name]).abs().max()) for name in mine) <= TOLERANCE
+    here, there = record.read(one.cell), record.read(cell)
+    assert here["account"] == there["account"] and here["sparsity"] == there["sparsity"]
+    for name, value in here["metrics"].items():
+        assert there["metrics"][name] == pytest.approx(value, abs=1e-5), name
+    assert (here["environment"]["promise"], there["environment"]["promise"]) == ("A", "B")
+    rows = [(path / "metrics.csv").read_text().splitlines() for path in (one.cell, cell)]
+    assert [row.split(",")[0] for row in rows[0]] == [row.split(",")[0] for row in rows[1]]
+
+    # One of them speaks: the summary once, the record's path last, and nothing but the cell's line on the other stream.
+    assert out.splitlines()[-1] == str(cell / "record.json") and out.count("test accuracy") == 1
+    assert err.splitlines() == [f"cell {cell.name} · 12 updates · {cell}"]
+    assert sorted(path.name for path in cell.iterdir()) == sorted(path.name for path in one.cell.iterdir())
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    finished = run(tmp_path_factory.mktemp("unbroken"), "rigl", *LONG)
+    assert finished.code == 0, finished.err
+    return outcome(finished.cell)
+
+
+def test_r3_killed_and_stopped_it_ends_the_same(tmp_path, unbroken):
+    process = command(tmp_path, *LONG)
+    wait_for(lambda: saved(tmp_path) >= 20)
+    os.kill(children(process)[1], signal.SIGKILL)
+    began = time.monotonic()
+    _, err = process.communicate()
+    assert process.returncode == 1 and time.monotonic() - began < ranks.GRACE + 5
+    assert err.splitlines()[-1] == "failed: rank 1 was killed by SIGKILL"
+    reached = saved(tmp_path)
+
+    process = command(tmp_path, *LONG)
+    wait_for(lambda: saved(tmp_path) > reached)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert process.returncode == 75 and out == ""
+    assert err.splitlines()[-1].startswith("SIGTERM: stopped after update ")
+    assert "Traceback" not in err
+
+    finished = run(tmp_path, "rigl", *LONG)
+    assert finished.code == 0 and outcome(finished.cell) == unbroken
+
+
+@pytest.mark.slow
+def test_r3_without_its_supervisor_no_rank_stays(tmp_path, unbroken):
+    process = command(tmp_path, *LONG)
+    wait_for(lambda: saved(tmp_path) >= 10)
+    orphans = children(process)
+    assert len(orphans) == 2
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(map(alive, orphans)), 20)
+    finished = run(tmp_path, "rigl", *LONG)
+    assert finished.code == 0 and outcome(finished.cell) == unbroken
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("other_masks", "failed: step 0: masks of rank 1 differ from rank 0's — the run is stopped, please report it"),
+        ("no_number", "failed: update 1: the training loss is nan; the last good checkpoint is kept"),
+        pytest.param("exits", "failed: rank 1 ended with exit code 3", marks=pytest.mark.slow),
+        pytest.param("crashes", "failed: a rank crashed: ZeroDivisionError: planted", marks=pytest.mark.slow),
+    ],
+)
+def test_r3_what_is_wrong_with_one_rank_ends_all(tmp_path, monkeypatch, fault, line):
+    script = str(Path(__file__).with_name("faulty_rank.py"))
+    monkeypatch.setattr(ranks, "COMMAND", (sys.executable, script, fault))
+    end = run(tmp_path, "rigl", *PLAIN, *TWO)
+    assert end.code == 1 and end.out == "" and end.err.splitlines()[-1] == line
+    assert record.read(end.cell)["status"] == "failed"
+
+
+def test_r3_fsdp_is_refused(tmp_path):
+    end = run(tmp_path, "srste", *TWO, "trainer.strategy=fsdp")
+    assert end.code == 2 and end.err.count("\n") == 1
+    assert end.err.startswith("trainer.strategy=fsdp: ") and "a mask needs whole tensors" in end.err
