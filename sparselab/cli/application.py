@@ -33,8 +33,11 @@ def _run(asked: Arguments) -> int:
 
 def plans_of(asked: Arguments) -> list[Plan]:
     """The plan of every cell of a sweep; Refused with the faults of all of them."""
+    from sparselab.spec.configs import launching
+    from sparselab.sweeps import cells
     from sparselab.sweeps.start import plans
 
+    launching([], cells.read(asked.overrides).hydra, asked.config_dir)
     return plans(asked.overrides, asked.config_dir)
 
 

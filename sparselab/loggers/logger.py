@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -53,6 +54,7 @@ class Wandb(Logger):
     def open(self, plan: Plan) -> None:
         import wandb
 
+        Path(plan.folder).mkdir(parents=True, exist_ok=True)  # where it is missing, wandb writes to a temporary folder
         self.run = wandb.init(
             project=self.options.project,
             entity=self.options.entity,
@@ -61,7 +63,8 @@ class Wandb(Logger):
             group=plan.config.get("paper"),
             resume="allow",
             dir=plan.folder,
-            config={k: v for k, v in plan.config.items() if k not in ("data_dir", "runs_dir")},
+            config=plan.recorded_config(),
+            settings=wandb.Settings(console="off", silent=True),
         )
 
     def log(self, row: dict[str, float]) -> None:
@@ -94,4 +97,3 @@ class Guarded:
 
     def close(self) -> None:
         self._try("close")
-

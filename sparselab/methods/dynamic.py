@@ -47,8 +47,8 @@ class SET(Method):
 class RigL(SET):
     """RigL (Evci et al. 2020): as SET, but grows where the dense gradient is largest.
 
-    The gradient is the optimiser's: averaged over micro-batches and ranks, unscaled, before clipping and masking. Unlike the authors'
-    code, the update also takes its gradient step; the mask is changed after it.
+    The gradient is the optimiser's: averaged over micro-batches and ranks, unscaled, before clipping and masking.
+    Unlike the authors' code, the update also takes its gradient step; the mask is changed after it.
     """
 
     needs_dense_grad = True

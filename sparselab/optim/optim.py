@@ -50,8 +50,8 @@ class Optim:
         rest = [p for p in parameters if p.ndim >= 2 or self.options.decay_norm_and_bias]
         groups = [{"params": rest, "weight_decay": self.options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
         optimizer = self.make([group for group in groups if group["params"]])
-        # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see scaled
-        # gradients and hooks of updates that did not happen. With this the loss scaler does both, for every optimiser.
+        # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see
+        # scaled gradients, and hooks of updates that did not happen. With this the loss scaler does both, for all.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer
 
@@ -87,7 +87,9 @@ class SGD(Optim):
         import torch
 
         o = self.options
-        return torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov and o.momentum > 0, foreach=True)
+        return torch.optim.SGD(
+            groups, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov and o.momentum > 0, foreach=True
+        )
 
 
 @OPTIMS.register("adamw")

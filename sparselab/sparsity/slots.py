@@ -1,8 +1,8 @@
 """Slots and the sparsifier: the one place where masks, dense masters and the optimiser meet.
 
-The invariant: **outside** ``optimizer.step()`` **the network's parameters are the sparse model.** Whoever reads the network
-between steps (forward, evaluation, EMA, a checkpoint, export) sees exactly what a paper evaluates. A dense master copy,
-where a method has one, lives in the slot, beside the network.
+The invariant: **outside** ``optimizer.step()`` **the network's parameters are the sparse model.** Whoever reads the
+network between steps (forward, evaluation, EMA, a checkpoint, export) sees exactly what a paper evaluates. A dense
+master copy, where a method has one, lives in the slot, beside the network.
 
 One optimiser update::
 
@@ -101,8 +101,8 @@ class Sparsifier:
         self.seed = seed
         self.updates = sorted(set(schedule.updates(total))) if slots else []
         self.carried_out = 0  # how many of ``updates`` have been made
-        # Kept weights per layer from a step on, noted where a mask is due and at the end. (A ranking over all layers with
-        # masks that move at every update shifts weights between layers in between; their total stands.)
+        # Kept weights per layer from a step on, noted where a mask is due and at the end. (Where layers are ranked
+        # together and masks move at every update, weights shift between layers in between; their total stands.)
         self.ledger: list[tuple[int, dict[str, int]]] = []
         self.swapped = False
         self.track = False  # count mask entries that change; costs a pass over the masks
@@ -174,6 +174,7 @@ class Sparsifier:
             return
         self.swapped = True
         for slot in self.slots:
+            assert slot.master is not None
             slot.param.data, slot.master = slot.master, slot.param.data
 
     def _swap_back(self) -> None:

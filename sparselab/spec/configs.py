@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.spec.faults import refuse
+from sparselab.spec.userconfigs import scan
 
 ERRORS = {r"Could not find '([^']+)'": "there is no such config", r"Could not override '([^']+)'": "no such key"}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -63,6 +64,7 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     Hydra calls what its subtree names (launchers, callbacks, logging handlers), so nothing else in it may come from
     outside.
     """
+    scan(search_path)
     asked = _hydra([*choices, *hydra_overrides], search_path, with_hydra=True)["hydra"]
     ours = _hydra([], None, with_hydra=True)["hydra"]
     launcher = asked["launcher"]
@@ -94,7 +96,7 @@ def _hydra(overrides: list[str], search_path: str | None, with_hydra: bool) -> d
         reason = " ".join(str(error).split()).removeprefix("In 'config': ")
         for pattern, problem in ERRORS.items():
             if match := re.search(pattern, reason):
-                refuse(match[1], problem, "mend the name")
+                refuse("=".join(match[1].rsplit("/", 1)), problem, "mend the name")
         where = re.search(r"(?:full_key|key): '?([\w.]+)", reason)
         refuse(where[1] if where else "config", reason[:90], "`python run.py --help` lists the groups")
     finally:

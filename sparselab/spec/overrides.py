@@ -15,6 +15,7 @@ from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, nearest,
 from sparselab.spec.memo import once
 from sparselab.spec.userconfigs import scan
 
+KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 2_000  # characters of one override
 OPTIONAL = ("paper", "term", "tier")  # groups that may be null
 TABLE = "paper"  # the group whose members are tables of cells
@@ -144,6 +145,8 @@ def _parse(text: str) -> tuple[str, Any]:
     if "_target_" in text:
         refuse(at, "classes cannot be named in a config", "choose a member of a group, such as model=vit_s")
     if not equals and not text.startswith("~"):
+        if not KEY.fullmatch(key):
+            refuse(at, "is not key=value", "no spaces around the equals sign: sparsity=2:4")
         refuse(at, "has no value", f"write {short(key, 30)}=…")
     try:
         item = OverridesParser.create().parse_override(text)
@@ -159,13 +162,19 @@ def _parse(text: str) -> tuple[str, Any]:
 def _unreadable(text: str, key: str, value: str) -> Fault:
     at, bare = short(text), key.lstrip("+~")
     name = short(bare, 30)
-    if not re.fullmatch(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", bare, re.ASCII):
+    if not KEY.fullmatch(bare):
         return Fault(at, f"'{name}' is not a key", "keys are words with dots: trainer.max_epochs=3")
     odd = any(value.count(a) != value.count(b) for a, b in ("()", "[]", "{}")) or any(value.count(q) % 2 for q in "'\"")
     if odd:
         return Fault(at, "has a quote or bracket that is not closed", f"write {name}=… with pairs of them")
     if re.fullmatch(r"\w+\(.*\)", value):
         return Fault(at, "is not a function that can be used here", "write the value itself")
+    if value.endswith(",") or value.startswith("="):
+        return Fault(
+            at, f"has {'a comma' if value.endswith(',') else 'an equals sign'} too many", f"write {name}=VALUE"
+        )
+    if value.startswith(("[", "{")):
+        return Fault(at, "is not a list or a mapping that can be read", "as in [1, a] or {a: 1}, with plain keys")
     quoted = short(value.replace('"', "").replace("'", ""), 40)
     return Fault(at, "holds characters that need quotes", f"""write '{name}="{quoted}"'""")
 

@@ -66,6 +66,8 @@ class Sparsity:
         fix = FORMS
         if match := re.fullmatch(r"(\d+)/(\d+)", text):
             fix = f'for {match[1]} kept of {match[2]} write "{match[1]}:{match[2]}"'
+        if match := re.fullmatch(r"(\d\d?(\.\d+)?) ?%", text):
+            fix = f"for {match[1]} % write {float(match[1]) / 100:.10g}"
         raise Refused([Fault(at, "not a sparsity", fix)])
 
     @classmethod

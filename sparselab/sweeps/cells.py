@@ -81,7 +81,7 @@ def read(overrides: list[str]) -> Asked:
             rest.append(text)
     if not labels[TABLE]:
         cells, own = expand(overrides)
-        return Asked("sweep", _titled(cells), own)
+        return Asked("sweep", _titled([[text.replace("\\:", ":") for text in cell] for cell in cells]), own)
     tiers = [text.partition("=")[2] for text in rest if text.startswith(f"{TIER}=")]
     rest = [text for text in rest if not text.startswith(f"{TIER}=")]
     return _tables(labels[TABLE].split(","), tiers, rest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    # The launchers' settings are checked against submitit's own; that is wanted, and nothing to warn of.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     own = cells.read(overrides).hydra
     launching([], own, config_dir)
     own = [*own, f"hydra.sweeper.token={new_token()}", f"hydra.sweeper.asked=[{','.join(map(quoted, overrides))}]"]

@@ -208,10 +208,14 @@ class Sweep:
                 signal.signal(number, handler)
 
     def _tidy(self) -> None:
-        """Remove the sweep's folder unless a launcher has left something in it."""
+        """Remove the sweep's folder, with a launcher's logs only where all went well."""
         with suppress(OSError):
             (self.folder / STOP).unlink(missing_ok=True)
-            self.folder.rmdir()
+            if not self.failed and not self.stopped:
+                shutil.rmtree(self.folder)
+            else:
+                self.folder.rmdir()
+        with suppress(OSError):
             self.folder.parent.rmdir()
 
     def _conclude(self, todo: set[str]) -> int:
@@ -220,6 +224,8 @@ class Sweep:
         say = self.progress.say
         if self.failed:
             say(failures([(id, cells[id].title, reason) for id, reason in self.failed.items()], len(cells)))
+            if self.folder.exists():
+                say(f"the launcher's logs: {self.folder}")
         odd = [path for cell in cells.values() for path in records.conflicts(cell.folder)]
         for path in odd:
             say(f"{path}: another run of this cell gave another result; both are kept")

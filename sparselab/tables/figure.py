@@ -21,7 +21,7 @@ def figure_svg(summary: Summary) -> bytes:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "svg.hashsalt": "sparselab",
         "svg.fonttype": "path",
         "font.family": "DejaVu Sans",

@@ -12,7 +12,10 @@ from sparselab.tasks.task import Task
 
 
 class Classify(Task):
-    """Cross-entropy with label smoothing; accuracy with its standard error. Targets: (n,) classes, or (n, c) mixtures."""
+    """Cross-entropy with label smoothing; accuracy with its standard error.
+
+    Targets: (n,) classes, or (n, c) mixtures.
+    """
 
     headline = "accuracy"
 

@@ -51,16 +51,30 @@ class Task(pl.LightningModule):
             loss = term.share_of_task_loss() * loss + term.options.weight * term.loss(self, batch, logits)
         self.last_loss = loss.detach()
         if loss.device.type == "cpu" and not torch.isfinite(loss):
-            raise FloatingPointError(f"the training loss is {float(loss)}")
+            raise FloatingPointError(self._origin(loss, batch, logits))
         return loss
 
+    def _origin(self, loss: Tensor, batch: tuple[Tensor, Tensor], logits: Tensor) -> str:
+        """What is first not finite on the way from the data to the loss."""
+        if not torch.isfinite(batch[0]).all():
+            return "the inputs of the batch are not finite"
+        for name, tensor in (*self.network.named_parameters(), *self.network.named_buffers()):
+            if not torch.isfinite(tensor).all():
+                return f"{name} is not finite"
+        if not torch.isfinite(logits).all():
+            return "the network's output is not finite"
+        return f"the training loss is {float(loss)}"
+
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Any = None,
     ) -> None:
         """Clip by the total norm, and refuse one that is not finite before it reaches a weight.
 
-        Under loss scaling an infinite norm is the scaler's business: it skips the step. On CUDA the check waits for the
-        next update that looks at numbers anyway, so that no update waits for the CPU.
+        Under loss scaling an infinite norm is the scaler's business: it skips the step, until not even a scale below 1
+        helps. On CUDA nothing is looked at, so that no update waits for the CPU: scores and metrics are.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradient_clip_val is not None:
@@ -69,8 +83,10 @@ class Task(pl.LightningModule):
             )
         else:
             norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if norm.device.type == "cpu" and not scaled and not torch.isfinite(norm):
+        if norm.device.type != "cpu" or torch.isfinite(norm):
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or scaler.get_scale() < 1:
             raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
 
     def _first_bad_gradient(self) -> str:

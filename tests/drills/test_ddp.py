@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 2e-5
 PLAIN = ("model.dropout=0", "trainer.precision='32'", "trainer.checkpoint_every=null")  # dropout is drawn per process
 TWO = ("trainer.devices=2",)
-LONG = (*TWO, "trainer.max_steps=300", "trainer.checkpoint_every=2")
+LONG = (*TWO, "trainer.max_steps=160", "trainer.checkpoint_every=4")
 
 
 def command(folder, *more):

@@ -39,7 +39,7 @@ def hook(event, arguments):
         writes = any(c in (mode or "r") for c in "wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if writes and arguments[0] != os.devnull:
             events.append(f"open {arguments[0]} to write")
-    elif event.startswith(WATCHED):
+    elif event.startswith(WATCHED) and event != "socket.gethostname":
         events.append(f"{event} {arguments!r}"[:100])
 
 

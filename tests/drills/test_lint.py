@@ -178,8 +178,8 @@ def test_h2_nothing_heavy_at_the_top_of_planning():
     "planted",
     [
         "eval(text)", "exec(text)", "__import__(name)", "import pickle", "from dill import loads",
-        "import joblib.parallel", "os.system(text)", "yaml.load(text)", "subprocess.run(text, shell=True)", "torch.load(path)",
-        "torch.load(path, weights_only=False)", "numpy.load(path, allow_pickle=True)",
+        "import joblib.parallel", "os.system(text)", "yaml.load(text)", "subprocess.run(text, shell=True)",
+        "torch.load(path)", "torch.load(path, weights_only=False)", "numpy.load(path, allow_pickle=True)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)", 'options = {"trust_remote_code": True}',
         "def f():\n    import marshal",
     ],

@@ -105,7 +105,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_r1_whatever_is_trained(tmp_path, unbroken, variant):
     more = VARIANTS[variant]
-    for point in ("inside an accumulation window", "after the first update"):
+    for point in ("before a mask change", "after the first update"):
         dies(tmp_path, point, "rigl", *more)
     assert differences(tmp_path, "rigl", unbroken("rigl", *more), *more) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -151,7 +152,9 @@ def unquoted(text):
 def test_v3_no_unquoted_pattern_no_class_and_no_alias(file):
     text = file.read_text()
     assert unquoted(text) == []
-    assert "_target_" not in text
+    targets = re.findall(r"_target_: *(.*)", text)
+    assert text.count("_target_") == len(targets) and all(target.startswith("hydra_plugins.") for target in targets)
+    assert not targets or file.is_relative_to(CONFIGS / "hydra")
     assert not any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)) for token in yaml.scan(text))
 
 

@@ -43,11 +43,12 @@ class EMA:
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
         """Inside, the network holds the averaged weights, sparse as its masks say; afterwards its own again."""
-        masks = self.sparsifier.masks()
+        masks = {id(slot.param): slot.mask for slot in self.sparsifier.slots}  # a tied tensor has several names
         live = self._tensors()
         own = {name: tensor.detach().clone() for name, tensor in live.items()}
         for name, tensor in live.items():
-            tensor.data.copy_(self.shadow[name] * masks[name] if name in masks else self.shadow[name])
+            mask = masks.get(id(tensor))
+            tensor.data.copy_(self.shadow[name] if mask is None else self.shadow[name] * mask)
         try:
             yield
         finally:

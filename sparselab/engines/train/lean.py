@@ -33,5 +33,6 @@ def _without_extras() -> Iterator[None]:
 
 with _without_extras():
     import pytorch_lightning as pl
+    from lightning_fabric.plugins import environments
 
-__all__ = ["pl"]
+__all__ = ["environments", "pl"]

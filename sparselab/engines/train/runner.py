@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
-from sparselab.engines.train.lean import pl
+from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.plan import Parts, place_masks
 from sparselab.engines.train.stopping import Agreement, Saver, StopFlag
@@ -88,6 +87,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
             print(line, file=sys.stderr)
 
     network.to(device)  # before the slots, whose masks and masters lie where their weights do
+    if wants_channels_last(parts):
+        network.to(memory_format=torch.channels_last)
     sparsifier = make_sparsifier(parts, network)
     sparsifier.track = options.track_masks
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
@@ -176,6 +177,14 @@ def close(plan: Plan) -> None:
         checkpoints.folder.rmdir()
 
 
+def wants_channels_last(parts: Parts) -> bool:
+    """As asked; ``auto`` for networks of convolutions (ResNet-20 on two cores: 0.41 s an update against 0.55)."""
+    asked = parts.cell.trainer.channels_last
+    assert parts.outline is not None
+    convolutions = sum(layer.kind == "conv" for layer in parts.outline.layers)
+    return convolutions > len(parts.outline.layers) / 2 if asked == "auto" else asked
+
+
 def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
     """Slots for the chosen layers (a tied weight gets one), and the counts that the distribution gives them."""
     slots: list[Slot] = []
@@ -210,7 +219,9 @@ def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
         precision = None
     if options.devices > 1:
         by_slurm = "LOCAL_RANK" not in os.environ  # srun started the ranks; otherwise our supervisor did
-        plugins.append(SLURMEnvironment(auto_requeue=False) if by_slurm else LightningEnvironment())
+        plugins.append(
+            environments.SLURMEnvironment(auto_requeue=False) if by_slurm else environments.LightningEnvironment()
+        )
     trainer = pl.Trainer(
         max_steps=parts.steps,
         max_epochs=-1,

@@ -1,0 +1,28 @@
+"""What a run must not load: seconds of start-up for nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from sparselab.cli.run import guarded, run_cell
+from sparselab.planning import plan_of
+plan = plan_of(sys.argv[1:])
+assert "torch" not in sys.modules
+code = guarded(lambda: run_cell(plan))
+names = ("transformers", "datasets", "wandb", "matplotlib", "pandas", "timm", "torchvision", "sklearn")
+print([name for name in names if name in sys.modules], code, file=sys.stderr)
+
+from lightning_utilities.core.imports import RequirementCache
+assert RequirementCache("transformers")  # kept out, but not for good
+"""
+
+
+def test_an_image_run_loads_no_text_library_and_no_tracker(tmp_path):
+    cell = ["method=dense", "model=mlp", "model.hidden=[8]", "dataset=digits", "trainer.max_steps=2"]
+    more = [f"runs_dir={tmp_path}", "trainer.accelerator=cpu", "trainer.progress=none"]
+    done = subprocess.run([sys.executable, "-c", CODE, *cell, *more], capture_output=True, text=True, check=False)
+    # torchvision comes with Lightning's metrics, and most image models need it.
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "['torchvision'] 0", done.stderr
