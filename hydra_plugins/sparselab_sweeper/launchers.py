@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import OmegaConf
@@ -108,6 +108,7 @@ class SlurmLauncher(PatientLauncher):
             if shutil.which(program) is None:
                 fix = "start the sweep where Slurm's commands are, or write hydra/launcher=joblib"
                 refuse("hydra/launcher=submitit_slurm", f"there is no {program} here", fix)
+        self.cancelled: set[str] = set()
         return super().launch(job_overrides, initial_job_idx)
 
     def alive(self, jobs: Sequence[Any]) -> set[str]:
@@ -120,8 +121,18 @@ class SlurmLauncher(PatientLauncher):
             return {job.job_id for job in jobs}
         if answer.returncode and "Invalid job id" not in answer.stderr:
             return {job.job_id for job in jobs}
-        lines = [line.split() for line in answer.stdout.splitlines()]
-        return {line[0] for line in lines if len(line) == 2 and line[1] not in ENDED}
+        found = dict(line.split() for line in answer.stdout.splitlines() if len(line.split()) == 2)
+        self.cancelled |= {id for id, state in found.items() if state == "CANCELLED"}
+        return {id for id, state in found.items() if state not in ENDED}
+
+    def result(self, job: Any) -> JobReturn | None:
+        """A job that somebody cancelled was stopped on request."""
+        returned = super().result(job)
+        if returned is None and job.job_id in self.cancelled:
+            returned = JobReturn()
+            returned.status = JobStatus.COMPLETED
+            returned.return_value = {"id": "", "state": "stopped", "reason": "cancelled"}
+        return returned
 
     def cancel(self, jobs: Sequence[Any]) -> None:
         self._run(["scancel", *(job.job_id for job in jobs)], capture_output=True, timeout=60, check=False)

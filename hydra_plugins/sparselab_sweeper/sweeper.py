@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 class SparselabSweeper(Sweeper):
     """Made by ``hydra/sweeper=sparselab``; ``sweep`` returns an exit code. All settings come from ``python run.py -m``.
 
-    asked: the words of the command line. config_dir: its folder of configs. token: names the sweep. cell, paper, tier: for
-    one job, what it is.
+    asked: the words of the command line. config_dir: its folder of configs. token: names the sweep. cell, paper, tier:
+    for one job, what it is.
     """
 
     def __init__(

@@ -24,9 +24,9 @@ class Fault:
 
     def __str__(self) -> str:
         where, problem, fix = (_plain(part) for part in (self.where, self.problem, self.fix))
-        # What is too long loses its middle part first: the key and the mend are what a reader needs.
+        # What is too long loses the end of a long value, then of the problem: the mend is what a reader needs.
+        where = _cut(where, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=40)
         problem = _cut(problem, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=30)
-        where = _cut(where, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=30)
         line = f"{where}: {problem} — {fix}"
         return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
@@ -37,9 +37,12 @@ def _plain(text: str) -> str:
 
 
 def _cut(text: str, excess: int, at_least: int) -> str:
+    """``text`` without ``excess`` characters of its end; of a path that has lost its beginning, without more of that."""
     if excess <= 0 or len(text) <= at_least:
         return text
-    return text[: max(len(text) - excess, at_least) - 1] + "…"
+    head, mark, tail = text.partition("…")
+    room = max(len(text) - excess, at_least) - 1
+    return f"{head}…{tail[len(text) - room - 1 :]}" if mark and room > len(head) else text[:room] + "…"
 
 
 class Refused(Exception):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -61,17 +62,26 @@ def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...
 def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...], type[Options], str]:
     """(path without pydantic's names of union arms, the model that the last key belongs to, what that key takes)."""
     path: list[str] = []
-    model, description, inner = schema, "see the group's YAML for its values", True
+    model, description = schema, "see the group's YAML for its values"
+    kind: Any = schema
     for part in loc:
-        if inner and part in model.model_fields:
-            field = model.model_fields[part]
-            description = field.description or description
-            nested = field.annotation
-            path.append(str(part))
-            if isinstance(nested, type) and issubclass(nested, Options) and len(path) < len(loc):
-                model = nested
-            else:
-                inner = False
-        elif inner or isinstance(part, int):
-            path.append(str(part))
+        kind = _bare(kind)
+        if get_origin(kind) in (Union, UnionType):
+            kind = Any  # this part is the name of an arm, which nobody wrote
+            continue
+        path.append(str(part))
+        if isinstance(kind, type) and issubclass(kind, Options):
+            model, field = kind, kind.model_fields.get(part)
+            description = (field and field.description) or description
+            kind = field.annotation if field else Any
+        else:
+            kind = get_args(kind)[-1] if get_origin(kind) in (dict, list, tuple) else Any
     return tuple(path), model, description
+
+
+def _bare(kind: Any) -> Any:
+    """A type without annotations and without ``| None``."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    arms = [arm for arm in get_args(kind) if arm is not NoneType]
+    return _bare(arms[0]) if get_origin(kind) in (Union, UnionType) and len(arms) == 1 else kind

@@ -27,7 +27,7 @@ class Wanted:
 
 @dataclass
 class Asked:
-    """The meaning of a command line. hydra: Hydra's own overrides. metric: the number to show, where a table has one."""
+    """The meaning of a command line. hydra: Hydra's own overrides. metric: the number to show, if a table has one."""
 
     name: str
     cells: list[Wanted]
@@ -70,7 +70,7 @@ class Schedule:
 
 
 def read(overrides: list[str]) -> Asked:
-    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values. Raises Refused."""
+    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or Refused."""
     labels = {TABLE: "", TIER: ""}
     rest = []
     for text in overrides:

@@ -31,8 +31,8 @@ RANKS_WAIT = 600.0  # seconds for which the other ranks of a Slurm job wait for 
 class Outcome:
     """What a job has to say that its cell's folder does not.
 
-    finished, failed: also in the folder, unless it could not be written. busy: another process has the cell. stopped: on
-    request, resumable. left: not begun, because the sweep was asked to stop.
+    finished, failed: also in the folder, unless it could not be written. busy: another process has the cell. stopped:
+    on request, resumable. left: not begun, because the sweep was asked to stop.
     """
 
     id: str
@@ -183,11 +183,13 @@ def follows(plan: Plan, pause: float = 0.2) -> bool:
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """What is printed inside goes to the cell's log; to nowhere where that cannot be written."""
-    try:
-        file = (folder / LOG).open("a", buffering=1)
-    except OSError:
-        file = Path(os.devnull).open("a")
-    with file, redirect_stdout(file), redirect_stderr(file):
+    path = folder / LOG
+    writable = os.access(path if path.exists() else folder, os.W_OK)
+    with (
+        (path if writable else Path(os.devnull)).open("a", buffering=1) as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
         yield
 
 

@@ -1,10 +1,10 @@
 """Who is running a cell: a file in its folder that saves work, and that no result rests on. [no torch]
 
-A lease that is wrongly held makes somebody wait, one that is wrongly taken makes two processes run one cell; both end in
+A lease that is wrongly held makes somebody wait; one wrongly taken makes two processes run one cell; both end in
 the same record (:func:`sparselab.store.record.settle`). So nothing here locks.
 
-The holder touches the file now and then. Its age is measured by the clock of the file system, against the folder it lies
-in, so the clocks of two machines are never compared. On the holder's own machine a dead process is seen at once.
+The holder touches the file now and then. Its age is measured by the clock of the file system, against the folder it
+lies in, so the clocks of two machines are never compared. On the holder's own machine a dead process is seen at once.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LIMIT = 4096  # bytes; a lease has 200
 class Holder:
     """A process that runs a cell.
 
-    place: the machine as far as process ids mean something on it (host, boot, namespace). started: when the process was
-    born, in the kernel's ticks, because ids are used again. job: the scheduler's job, of which one incarnation lives at a
-    time; restart: which one. sweep: the name of the sweep that started the process.
+    place: the machine as far as process ids mean something on it (host, boot, namespace). started: when the process
+    was born, in the kernel's ticks, because ids are used again. job: the scheduler's job, of which one incarnation
+    lives at a time; restart: which one. sweep: the name of the sweep that started the process.
     """
 
     host: str
@@ -93,11 +93,12 @@ class Lease:
         self._ended.set()
         found = read(self.path.parent)
         if found is not None and found.token == self.holder.token:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                atomic.FILES.unlink(self.path)
 
 
 def take(folder: str | os.PathLike[str], holder: Holder | None = None) -> Lease | Holder:
-    """The lease of the cell in ``folder``, or the process that has it. Raises RunFailed where nothing can be written."""
+    """The lease of the cell in ``folder``, or the process that has it. RunFailed where nothing can be written."""
     path, holder = Path(folder) / NAME, holder or myself()
     for _ in range(3):  # somebody may take or release it between two steps
         if atomic.create_bytes(path, atomic.render(asdict(holder))):
@@ -134,12 +135,12 @@ def _remove(path: Path, there: Holder | None, holder: Holder) -> None:
     """Take a dead lease away. Where it is another one by then, put that back."""
     aside = path.with_name(f".{NAME}.{holder.token}")
     with suppress(OSError):
-        path.replace(aside)
+        atomic.FILES.rename(path, aside)
         found = _parse(aside)
         if found is not None and found != there:
             with suppress(OSError):
-                path.hardlink_to(aside)
-        aside.unlink()
+                atomic.FILES.link(aside, path)
+        atomic.FILES.unlink(aside)
 
 
 def _age(path: Path) -> float:

@@ -1,7 +1,7 @@
 """`python run.py -m`: Hydra is asked to sweep, with the project's sweeper and the launcher of the user's choice.
 
-Nothing that the user typed about cells goes through Hydra's composition of the sweep itself: the words are handed to the
-sweeper as they are, and it plans every cell before any runs.
+Nothing that the user typed about cells goes through Hydra's composition of the sweep itself: the words are handed to
+the sweeper as they are, and it plans every cell before any runs.
 """
 
 from __future__ import annotations

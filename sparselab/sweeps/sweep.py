@@ -1,7 +1,8 @@
 """From planned cells to an exit code: who runs when, what is waited for, what is tried again.
 
-The folders of the cells say what has happened; what a launcher returns only adds what they cannot say. So a launcher that
-breaks down half-way costs nothing but its own lines, and a second sweep on the same runs folder is just another process.
+The folders of the cells say what has happened; what a launcher returns only adds what they cannot say. So a launcher
+that breaks down half-way costs nothing but its own lines, and a second sweep on the same runs folder is just another
+process.
 """
 
 from __future__ import annotations

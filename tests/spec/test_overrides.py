@@ -117,6 +117,8 @@ class Outer(Options):
     mode: str | bool = Field("x", description="a word, true or false")
     rates: list[float] = Field([0.5], description="numbers")
     path: str = Field(description="a file")
+    layers: dict[str, Inner] = Field({}, description="by name")
+    either: Inner | None = Field(None, description="a mapping, or null")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,11 @@ class Outer(Options):
         ({"path": "x", "mode": 3}, "at.mode=3: input should be a valid string — a word, true or false"),
         ({"path": "x", "rates": [0.5, "a"]}, "at.rates.1=a: input should be a valid number — numbers"),
         ({"path": "x", "rates": [float("nan")]}, "at.rates.0=nan: input should be a finite number — numbers"),
+        (
+            {"path": "x", "layers": {"a.b": {"size": 0}}},
+            "at.layers.a.b.size=0: input should be greater than or equal to 1 — at least 1",
+        ),
+        ({"path": "x", "either": {"sise": 0}}, 'at.either.sise: no such key — did you mean "size"?'),
         ({}, "at.path: is required and has no value — write at.path=…"),
         ({"path": "???"}, "at.path: is required and has no value — write at.path=…"),
         ({"path": None}, "at.path=null: has no value — a file"),
@@ -165,9 +172,18 @@ def test_a_fault_is_one_short_printable_line(where, problem, fix):
     line.encode()
 
 
-def test_a_long_line_keeps_its_key_and_its_mend():
-    line = str(Fault("model.weights=" + "x" * 30, "p" * 200, "write another"))
-    assert line.startswith("model.weights=" + "x" * 30) and line.endswith("… — write another") and len(line) == WIDTH
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("model.weights=" + "x" * 20, "model.weights=" + "x" * 20 + ": "),
+        ("model.weights=" + "x" * 60, "model.weights=" + "x" * 25 + "…: "),
+        ("model.weights=…" + "x" * 60 + "name", "model.weights=…" + "x" * 21 + "name: "),
+        ("…" + "x" * 60 + "name", "…" + "x" * 35 + "name: "),
+    ],
+)
+def test_a_long_line_keeps_its_key_and_its_mend(where, told):
+    line = str(Fault(where, "p" * 200, "write another"))
+    assert line.startswith(told) and line.endswith("p… — write another") and len(line) == WIDTH
 
 
 def test_faults_are_collected_and_told_once():

@@ -1,7 +1,7 @@
 """Lightning, imported without what it does not need here.
 
-Lightning imports torchmetrics, and that loads transformers and matplotlib wherever they are installed, for metrics that
-no run uses: two seconds of each start. Every module of the engine that needs Lightning takes it from here.
+Lightning imports torchmetrics, and that loads transformers, matplotlib and scipy wherever they are installed, for metrics
+that no run uses: seconds of each start. Every module of the engine that needs Lightning takes it from here.
 """
 
 from __future__ import annotations
@@ -10,25 +10,30 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning_utilities.core.imports import RequirementCache
+from lightning_utilities.core import imports
 
-UNWANTED = {"transformers", "matplotlib"}
+UNWANTED = {"transformers", "matplotlib", "scipy"}
 
 
 @contextmanager
 def _without_extras() -> Iterator[None]:
-    """Inside, optional imports of what is UNWANTED are told that it is not installed. Nothing is remembered of it."""
-    asked = RequirementCache.__bool__
+    """Inside, who asks whether something UNWANTED is installed hears that it is not. Afterwards all is as it was."""
+    requirement_met, package_available = imports.RequirementCache.__bool__, imports.package_available
 
-    def answer(cache: RequirementCache) -> bool:
+    def met(cache: imports.RequirementCache) -> bool:
         name = re.split(r"[<>=!~\[ ]", cache.requirement or cache.module)[0]
-        return name not in UNWANTED and asked(cache)
+        return name not in UNWANTED and requirement_met(cache)
 
-    RequirementCache.__bool__ = answer  # type: ignore[method-assign]
+    def available(name: str) -> bool:
+        return name not in UNWANTED and package_available(name)
+
+    imports.RequirementCache.__bool__ = met  # type: ignore[method-assign]
+    imports.package_available = available
     try:
         yield
     finally:
-        RequirementCache.__bool__ = asked  # type: ignore[method-assign]
+        imports.RequirementCache.__bool__ = requirement_met  # type: ignore[method-assign]
+        imports.package_available = package_available
 
 
 with _without_extras():

@@ -1,0 +1,97 @@
+"""The account in the record of a finished run against sums made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from matrix_cells import Row, config_of
+
+from sparselab.cli.run import run_cell
+from sparselab.planning import engine_of
+
+BATCH, UPDATES = 8, 12
+A, B, HEAD = 64 * 16, 16 * 8, 8 * 10  # weights, and multiply-accumulates of one image: layers.0, layers.1, head (dense)
+BIASES = 16 + 8 + 10
+DENSE = A + B + HEAD
+
+
+def record(tmp_path, row, *overrides, **groups):
+    config = config_of(Row(*row.split()), tmp_path, *overrides, **groups)
+    plan = engine_of(config).plan(config, [])
+    assert run_cell(plan) == 0
+    return json.loads(Path(plan.folder, "record.json").read_text())
+
+
+def flops(*updates):
+    """2 FLOPs per multiply-accumulate, a batch of images; an update is given as (forward, weight gradient) in MACs."""
+    return 2 * BATCH * sum(2 * forward + weights for forward, weights in updates)
+
+
+def test_dense(tmp_path):
+    account = record(tmp_path, "dense dense constant")["account"]
+    assert account["params"] == account["params_nonzero"] == DENSE + BIASES
+    assert account["macs"] == account["macs_dense"] == DENSE
+    assert account["flops"] == 2 * DENSE
+    assert (
+        account["flops_train"]
+        == account["flops_train_dense"]
+        == flops(*[(DENSE, DENSE)] * UPDATES)
+        == 2 * 8 * 3 * DENSE * 12
+    )
+
+
+def test_straight_through_runs_sparse_forward_and_learns_from_the_whole_gradient(tmp_path):
+    body = record(tmp_path, "srste nm constant")
+    half = A // 2 + B // 2 + HEAD
+    account = body["account"]
+    assert account["macs"] == half and account["params_nonzero"] == half + BIASES
+    assert account["flops_train"] == flops(*[(half, DENSE)] * UPDATES)
+    assert body["sparsity"]["realised"] == 0.5 and body["sparsity"]["pattern_holds"]
+
+
+def test_a_ramp_is_charged_as_it_was_climbed(tmp_path):
+    """From update 0 to 8 every 2: new masks after updates 2, 4, 6 and 8, of 1 - (1 - t/8)^3 of the final sparsity."""
+    ramp = {"begin": 0.0, "end": 2 / 3, "every": 2}
+    body = record(tmp_path, "gmp unstructured cubic", "distribution=uniform", schedule=ramp)
+    kept = {}
+    for step, level in ((0, 0), (2, 37 / 64), (4, 7 / 8), (6, 63 / 64), (8, 1)):
+        kept[step] = sum(size - round(level * (size - size // 4)) for size in (A, B)) + HEAD
+    in_force = [kept[max(s for s in kept if s < update)] for update in range(1, UPDATES + 1)]
+    account = body["account"]
+    assert account["macs"] == A // 4 + B // 4 + HEAD
+    assert account["flops_train"] == flops(*[(macs, macs) for macs in in_force])
+    assert body["sparsity"]["realised"] == 0.75
+
+
+def test_growth_by_gradient_is_charged_for_its_dense_gradients(tmp_path):
+    """Exchanges after updates 2, 4, 6, 8 (before 0.75 of the run): those four have a dense weight gradient."""
+    often = {"every": 2, "stop": 0.75}
+    body = record(tmp_path, "rigl unstructured periodic", "distribution=uniform", schedule=often)
+    sparse = A // 4 + B // 4 + HEAD
+    account = body["account"]
+    assert account["flops_train"] == flops(*[(sparse, sparse)] * 8, *[(sparse, DENSE)] * 4)
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule"), [("magnitude", "one_shot"), ("random", "constant"), ("set", "periodic")]
+)
+def test_masked_training_is_charged_for_what_it_keeps(method, schedule, tmp_path):
+    body = record(tmp_path, f"{method} unstructured {schedule}", "distribution=uniform")
+    sparse = A // 4 + B // 4 + HEAD
+    dense = UPDATES // 2 if method == "magnitude" else 0
+    assert body["account"]["flops_train"] == flops(*[(DENSE, DENSE)] * dense, *[(sparse, sparse)] * (UPDATES - dense))
+
+
+def test_what_check_foresees_is_what_the_run_costs(tmp_path):
+    for method, kind, schedule in (
+        ("srste", "nm", "constant"),
+        ("gmp", "unstructured", "cubic"),
+        ("asp", "nm", "one_shot"),
+    ):
+        config = config_of(Row(method, kind, schedule), tmp_path / method)
+        plan = engine_of(config).plan(config, [])
+        assert run_cell(plan) == 0
+        account = json.loads(Path(plan.folder, "record.json").read_text())["account"]
+        assert {key: account[key] for key in plan.account} == plan.account

@@ -1,0 +1,64 @@
+"""Sparsifiers over weights written by hand, without a model, a trainer or a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparselab.methods.method import METHODS
+from sparselab.sparsity.count import keep_count
+from sparselab.sparsity.pattern import Pattern
+from sparselab.sparsity.schedule import SCHEDULES
+from sparselab.sparsity.slots import Slot, Sparsifier
+from sparselab.spec.outline import Layer
+from sparselab.spec.sparsity import Sparsity
+
+
+def hand_slots(
+    method: str,
+    weights: torch.Tensor | list[torch.Tensor],
+    sparsity: Any = 0.5,
+    schedule: str = "constant",
+    total: int = 12,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    **moments: Any,
+) -> Sparsifier:
+    """A sparsifier whose slots hold ``weights`` (one tensor, or a list), not yet started.
+
+    moments: options of the schedule.
+    """
+    tensors = weights if isinstance(weights, list) else [weights]
+    asked = Sparsity.parse(sparsity)
+    slots = []
+    for i, tensor in enumerate(tensors):
+        param = nn.Parameter(tensor.clone())
+        layer = Layer(f"layer{i}", "linear", tuple(tensor.shape), tensor.numel())
+        slots.append(Slot(layer, param, Pattern.of(asked), torch.ones_like(param, dtype=torch.bool)))
+    sizes = {slot.layer.name: slot.mask.numel() for slot in slots}
+
+    def allocate(level: float, scores: Any) -> dict[str, int]:
+        return {name: size - round(level * (size - keep_count(size, asked.density))) for name, size in sizes.items()}
+
+    cls, timing = METHODS[method], SCHEDULES[schedule]
+    return Sparsifier(
+        cls(cls.Options(**(options or {}))), slots, timing(timing.Options(**moments)), allocate, total, seed
+    )
+
+
+def update(
+    sparsifier: Sparsifier, optimizer: torch.optim.Optimizer | None, step: int, gradients: list[torch.Tensor]
+) -> None:
+    """One optimiser update with these gradients of the effective weights; without an optimiser nothing moves."""
+    for slot, gradient in zip(sparsifier.slots, gradients, strict=True):
+        slot.param.grad = gradient.clone()
+    sparsifier.pull_back(step)
+    if optimizer is not None:
+        optimizer.step()
+    sparsifier.settle(step, optimizer)
+
+
+def sgd(sparsifier: Sparsifier, lr: float = 0.1, **options: Any) -> torch.optim.SGD:
+    return torch.optim.SGD([slot.param for slot in sparsifier.slots], lr=lr, **options)
