@@ -53,7 +53,7 @@ def run_cell(plan: Plan) -> int:
     from sparselab.store import record as records
 
     config = plan.config
-    main_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    main_process = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
     if config["force"] and main_process:
         _forget(Path(plan.folder))
     elif main_process and records.valid(plan.folder, plan.id):
@@ -77,7 +77,8 @@ def agreed(plan: Plan) -> int:
 
     others = records.conflicts(plan.folder)
     for path in others:
-        print(f"{path}: another run of this cell gave another result — both are kept; force=true starts afresh", file=sys.stderr)
+        problem = "another run of this cell gave another result"
+        print(f"{path}: {problem} — both are kept; force=true starts afresh", file=sys.stderr)
     return EXIT_NONDETERMINISTIC if others else 0
 
 

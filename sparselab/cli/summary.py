@@ -13,14 +13,24 @@ def lines(record: dict[str, Any], typed: list[str]) -> list[tuple[str, str]]:
     n = metrics.get("test.n", 0)
     if "test.accuracy" in metrics:
         spread = 100 * metrics["test.accuracy_se"]
-        rows.append(("test accuracy", f"{100 * metrics['test.accuracy']:.2f} % (n = {n:,.0f}, standard error {spread:.2f})"))
+        rows.append(
+            ("test accuracy", f"{100 * metrics['test.accuracy']:.2f} % (n = {n:,.0f}, standard error {spread:.2f})")
+        )
     if "test.perplexity" in metrics:
-        text = f"{metrics['test.perplexity']:.4g} ({metrics['test.bits_per_byte']:.4f} bits per byte, n = {n:,.0f} tokens)"
+        text = (
+            f"{metrics['test.perplexity']:.4g} ({metrics['test.bits_per_byte']:.4f} bits per byte, n = {n:,.0f} tokens)"
+        )
         rows.append(("test perplexity", text))
     if sparse["weights"]:
         holds = "every group holds" if sparse["pattern_holds"] else "PATTERN BROKEN"
-        what = f"{holds}, {len(sparse['layers'])} layers" if ":" in sparse["requested"] else f"{len(sparse['layers'])} layers"
-        rows.append(("sparsity", f"{sparse['requested']} → {sparse['realised']:.6g} of {sparse['weights']:,} weights ({what})"))
+        what = (
+            f"{holds}, {len(sparse['layers'])} layers"
+            if ":" in sparse["requested"]
+            else f"{len(sparse['layers'])} layers"
+        )
+        rows.append(
+            ("sparsity", f"{sparse['requested']} → {sparse['realised']:.6g} of {sparse['weights']:,} weights ({what})")
+        )
     else:
         rows.append(("sparsity", "dense"))
     rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))

@@ -112,7 +112,7 @@ class Sketch:
         self.fixed_macs[name] = 2 * heads * tokens * tokens * width
 
     def outline(self, name: str) -> Outline:
-        """The finished outline. The first layer, if a convolution on the input, is the ``stem``, the last to multiply the ``head``.
+        """The finished outline: a first layer that is a convolution is the ``stem``, the last to multiply the ``head``.
 
         A fully connected first layer is no stem: in a perceptron it holds most of the weights, and papers prune it.
         """

@@ -185,7 +185,7 @@ class Sparsifier:
 
     def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         changes = self._due(step)  # else counts stand and need not be read back from the device
-        first = self.carried_out == 0
+        first = all(slot.kept == slot.mask.numel() for slot in self.slots)  # from dense: nothing to compare with
         self.carried_out = bisect_right(self.updates, step)
         level = self.schedule.level(step, self.total)
         if level <= 0:
@@ -263,9 +263,9 @@ class Sparsifier:
         self.changed = state["changed"].to(self.changed.device)
         for slot in self.slots:
             slot.kept = state["kept"][slot.layer.name]
-            slot.mask = state["masks"][slot.name].to(slot.param.device)
+            slot.mask.copy_(state["masks"][slot.name])  # into what is there: device and memory layout stay
             if slot.master is not None:
-                slot.master = state["masters"][slot.name].to(slot.param.device).clone()
+                slot.master.copy_(state["masters"][slot.name])
 
     @torch.no_grad()
     def verify(self) -> None:

@@ -115,8 +115,10 @@ def attempt(plan: Plan, job: Job) -> Outcome:
             return Outcome(plan.id, "finished")
         except Stopped as stopped:
             reason = str(stopped)
+            print(reason, file=sys.stderr)
         except KeyboardInterrupt:
             reason = "interrupted"
+            print(reason, file=sys.stderr)
         except Refused as refused:
             return failed(plan, str(refused.faults[0]))
         except RunFailed as error:
@@ -206,8 +208,8 @@ def threads_kept() -> Iterator[None]:
 
 
 def clean() -> None:
-    """Free what the cell has left, for the next one of this process."""
+    """Give the GPU's memory back, for the next cell of this process and for others. (Python's own waits for no one.)"""
     torch: Any = sys.modules.get("torch")
-    gc.collect()
     if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
         torch.cuda.empty_cache()

@@ -32,13 +32,12 @@ class Task(pl.LightningModule):
         self.optim = optim
         self.terms = list(terms)
         self.steps = steps
-        self.compiled: Any = None
         self.last_loss = torch.tensor(float("nan"))
 
     # -- training ----------------------------------------------------------------------------------------------------
 
     def logits(self, inputs: Tensor) -> Tensor:
-        return self.family.logits(self.network if self.compiled is None else self.compiled, inputs)
+        return self.family.logits(self.network, inputs)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of a batch: a scalar."""

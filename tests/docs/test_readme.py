@@ -62,7 +62,9 @@ def test_every_linked_file_exists() -> None:
 
 
 def shown_commands() -> list[str]:
-    return [line.split("  #")[0].strip() for line in README.splitlines() if re.match(r" {4}python run\.py (?!-m)", line)]
+    return [
+        line.split("  #")[0].strip() for line in README.splitlines() if re.match(r" {4}python run\.py (?!-m)", line)
+    ]
 
 
 @pytest.mark.parametrize("command", shown_commands())

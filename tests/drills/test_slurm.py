@@ -78,8 +78,8 @@ class Sweep:
     def training(self, updates: int = 1) -> str:
         """The id of a job that has trained that many updates or more."""
         self.until("a job runs", 60, self.jobs)
-        self.until("it trains", 120, lambda: any("cell " in log.read_text() for log in self.runs.glob("*/log.txt")))
-        time.sleep(2 + updates / 100)
+        self.until("it trains", 120, lambda: "update 1/" in self.log())
+        time.sleep(3 + updates / 100)
         return self.jobs()[0]
 
     def log(self) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from sparselab.engines.train import runner
@@ -92,6 +93,12 @@ def config_of(row: Row, folder: Path, *overrides: str, **groups: dict[str, Any])
     for group, changes in groups.items():
         config[group] |= changes
     return config
+
+
+def later(cases: Iterable[Any]) -> list[Any]:
+    """Cases that are for the slow run."""
+    each = (case if isinstance(case, tuple) else (case,) for case in cases)
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in each]
 
 
 @functools.cache

@@ -93,10 +93,9 @@ def test_traits(method, trait, run, text, teacher, monkeypatch):
                    for a, b in zip(m.values(), n.values(), strict=True)), "the masks never moved"  # fmt: skip
 
 
-@pytest.mark.parametrize("trait", ["accumulate", "fp16_skipped", "sgd", "ema"])
 @pytest.mark.parametrize("row", [r for m in METHODS for r in first_rows(m)[1:]], ids=str)
-def test_other_patterns(row, trait, run, text, teacher, monkeypatch):
-    fit_trait(row, trait, run, text, teacher, monkeypatch)
+def test_other_patterns(row, run, text, teacher, monkeypatch):
+    fit_trait(row, "sgd_fp16_skipped_accumulate_clip_ema", run, text, teacher, monkeypatch)
 
 
 @pytest.mark.slow

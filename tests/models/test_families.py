@@ -95,7 +95,9 @@ def test_dropout_reaches_the_network(name: str) -> None:
     assert not torch.equal(member.logits(model, batch), member.logits(model, batch))
 
 
-@pytest.mark.parametrize(("side", "patch"), [(224, 16), (96, 8), (64, 8), (32, 4), (28, 4), (8, 4), (12, 4), (6, 2), (7, None)])
+@pytest.mark.parametrize(
+    ("side", "patch"), [(224, 16), (96, 8), (64, 8), (32, 4), (28, 4), (8, 4), (12, 4), (6, 2), (7, None)]
+)
 def test_patch_rule(side: int, patch: int | None) -> None:
     assert patch_for(side, side) == patch
 

@@ -213,10 +213,3 @@ def test_a_loss_that_is_not_finite_is_traced_to_where_it_began(inputs, table, li
     task = make("image", network, 2)
     with pytest.raises(FloatingPointError, match=line):
         task.training_step((inputs, torch.tensor([0])), 0)
-
-
-def test_the_compiled_network_is_what_trains():
-    task = make("image", nn.Linear(2, 2), 2)
-    task.compiled = nn.Linear(2, 2)
-    inputs = torch.ones(1, 2)
-    assert torch.equal(task.logits(inputs), task.compiled(inputs))

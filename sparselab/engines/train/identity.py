@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparselab.spec.configs import copied
 from sparselab.spec.memo import once
 from sparselab.spec.schema import UNIDENTIFIED
 from sparselab.store.ids import cell_id
@@ -19,7 +19,7 @@ ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what 
 
 def identify(config: dict[str, Any], parts: Parts) -> str:
     """12 characters: content decides, not where it lies. Files count by their bytes, methods and terms by version."""
-    identity = copy.deepcopy(config)
+    identity = copied(config)
     for dotted in UNIDENTIFIED:
         *path, leaf = dotted.split(".")
         node = identity

@@ -180,7 +180,7 @@ def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
 
 def _hardware(cell: Cell) -> list[Fault]:
     faults = Faults()
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    gpus = once("gpus", lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))))
     trainer = cell.trainer
     if trainer.accelerator == "gpu" and not gpus:
         faults.add("trainer.accelerator=gpu", "there is no CUDA device here", "write trainer.accelerator=cpu or auto")

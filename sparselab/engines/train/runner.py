@@ -112,7 +112,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema)
     trainer.callbacks.append(loop)
     if options.compile:
-        task.compiled = torch.compile(network)
+        network.compile()  # in place: no wrapper that would put every tensor into checkpoints twice
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
     feed = RunFeed(train_feed, parts.steps, options.accumulate)
     if found is not None:
