@@ -29,10 +29,10 @@ lint: setup ## Format and lint checks, and types of the torch-free core
 	$(BIN)/mypy
 
 test: setup lint ## Everything CI runs: lint, types, tests, coverage
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term -m "not slow and not gpu"
 
 test-slow: setup ## The tests that take minutes, and the nightly drills
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 clean: ## Remove what was built (keeps runs/)
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage*

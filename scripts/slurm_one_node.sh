@@ -71,7 +71,7 @@ munge_up() {
 }
 
 running() { # does the process of a pid file live?
-    [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null
+    [ -s "$1" ] && kill -0 "$(cat "$1" 2>/dev/null)" 2>/dev/null
 }
 
 start() {

@@ -100,10 +100,12 @@ class Lease:
 def take(folder: str | os.PathLike[str], holder: Holder | None = None) -> Lease | Holder:
     """The lease of the cell in ``folder``, or the process that has it. RunFailed where nothing can be written."""
     path, holder = Path(folder) / NAME, holder or myself()
-    for _ in range(3):  # somebody may take or release it between two steps
+    for attempt in range(4):  # somebody may take or release it between two steps
         if atomic.create_bytes(path, atomic.render(asdict(holder))):
             return Lease(path, holder)
         there = read(folder)
+        if there is None and attempt < 2:
+            continue  # released a moment ago; only what stays unreadable is damaged and may be taken away
         if there is not None and not (there.dead() or there.same_job(holder) or _age(path) > STALE):
             return there
         _remove(path, there, holder)

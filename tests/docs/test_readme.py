@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,11 @@ def shown_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = tmp_path / yaml[0]
     config.parent.mkdir(parents=True)
     config.write_text(yaml[1])
+    assert "dense" in METHODS  # loads the project's own, which are imported only once
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "code")])
     monkeypatch.setattr(METHODS, "_members", dict(METHODS._members))
     monkeypatch.setattr(METHODS, "_loaded", False)
+    monkeypatch.delitem(sys.modules, "sparselab.methods.taylor", raising=False)
     return tmp_path / "configs"
 
 
@@ -69,6 +72,7 @@ def shown_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", shown_commands())
 def test_every_command_line_is_accepted(command: str, shown_method: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+    for name in ("SPARSELAB_DATA", "HF_HUB_OFFLINE"):  # as where the hub can be reached; nothing is loaded here
+        monkeypatch.delenv(name, raising=False)
     overrides = shlex.split(command)[2:]
     assert plan_of(overrides, str(shown_method)).id

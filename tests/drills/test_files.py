@@ -549,12 +549,16 @@ def _read_change_write(number, path):
 
 
 def test_s2_control_read_change_write_loses_records(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("{}")
-    for writer in _all_at_once(_read_change_write, path):
-        writer.join()
-    try:
-        kept = len(json.loads(path.read_text()))
-    except ValueError:
-        kept = 0
-    assert kept < WRITERS * CELLS
+    """Losing is likely, not certain: a few tries, and the control must have lost in one of them."""
+
+    def kept(attempt: int) -> int:
+        path = tmp_path / f"results-{attempt}.json"
+        path.write_text("{}")
+        for writer in _all_at_once(_read_change_write, path):
+            writer.join()
+        try:
+            return len(json.loads(path.read_text()))
+        except ValueError:
+            return 0
+
+    assert any(kept(attempt) < WRITERS * CELLS for attempt in range(5))

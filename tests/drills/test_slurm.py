@@ -142,7 +142,7 @@ def test_preemption_by_a_higher_partition(slurm: dict[str, str], tmp_path: Path,
 
 
 def test_a_job_that_is_out_of_time_goes_on_in_the_next(slurm: dict[str, str], tmp_path: Path) -> None:
-    steps = "trainer.max_steps=16000"  # more than the two minutes that the job gets
+    steps = "trainer.max_steps=40000"  # more than the two minutes that the job gets
     limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=40"]
     sweep = Sweep(slurm, tmp_path / "runs", *LONG, steps, *limits)
     output = sweep.end(800)
