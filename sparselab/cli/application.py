@@ -25,10 +25,22 @@ def _run(asked: Arguments) -> int:
         from sparselab.sweeps.start import start
 
         return start(asked.overrides, asked.config_dir)
-    from sparselab.cli.run import run_cell
     from sparselab.planning import plan_of
 
-    return run_cell(plan_of(asked.overrides, asked.config_dir))
+    return _run_with_needs(plan_of(asked.overrides, asked.config_dir))
+
+
+def _run_with_needs(plan: Plan) -> int:
+    """Run the cells that this one needs, unless they are finished, and then the cell itself."""
+    from sparselab.cli.run import run_cell
+    from sparselab.store import record as records
+
+    for needed in plan.first:
+        if not records.valid(needed.folder, needed.id):
+            code = _run_with_needs(needed)
+            if code:
+                return code
+    return run_cell(plan)
 
 
 def plans_of(asked: Arguments) -> list[Plan]:

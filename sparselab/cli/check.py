@@ -8,11 +8,12 @@ from typing import Any
 
 from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
+from sparselab.spec.overrides import TABLE
 
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
 
 What `python run.py` with the same arguments would do: the cell, its id, steps, cost, and every problem it can foresee.
-With -m: a line per cell of the sweep. `python run.py --help` shows the groups."""
+With -m, or paper=… tier=…: a line per cell, and what all of them cost. `python run.py --help` shows the groups."""
 
 
 def run(argv: list[str]) -> int:
@@ -23,9 +24,8 @@ def run(argv: list[str]) -> int:
     asked = parse(argv)
     if asked.help:
         print(USAGE)
-    elif asked.sweep:
-        for plan in plans_of(asked):
-            print(f"{plan.id} ({state(plan)})  {shlex.join(plan.overrides)}")
+    elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
+        print("\n".join(lines(plans_of(asked))))
     else:
         for label, text in rows(plan_of(asked.overrides, asked.config_dir)):
             print(f"{label:<16}{text}")
@@ -33,11 +33,29 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def lines(plans: list[Any]) -> list[str]:
+    """A line per cell, those that others need first, and one about all of them."""
+    cells: dict[str, Any] = {}
+    for plan in plans:
+        cells |= {needed.id: needed for needed in plan.first}
+    shared = len(cells.keys() - {plan.id for plan in plans})
+    cells |= {plan.id: plan for plan in plans}
+    missing = [plan for plan in cells.values() if state(plan) == "to run"]
+    out = [f"{plan.id} ({state(plan)})  {shlex.join(plan.overrides)}" for plan in cells.values()]
+    notes = f", {shared} of them for others" if shared else ""
+    total = f"{len(cells)} cells{notes}: {len(cells) - len(missing)} finished, {len(missing)} to run"
+    if missing:
+        total += f" · {sum(plan.steps for plan in missing):,} updates"
+        if all(plan.account for plan in missing):
+            total += f" · {estimate(missing[0], sum(plan.account['flops_train_dense'] for plan in missing))}"
+    return [*out, total]
+
+
 def state(plan: Any) -> str:
     """Whether the cell has its record."""
-    from sparselab.store import record as records
+    from sparselab.sweeps.state import done
 
-    return "finished" if records.valid(plan.folder, plan.id) else "to run"
+    return "finished" if done(plan.folder, plan.id) else "to run"
 
 
 def rows(plan: Any) -> list[tuple[str, str]]:

@@ -12,13 +12,13 @@ GUESS = 5e10
 LOOKED_AT = 50
 
 
-def estimate(plan: Any) -> str:
-    """A sentence with the expected time and where it is from.
+def estimate(plan: Any, work: float | None = None) -> str:
+    """A sentence with the expected time and where it is from: of the plan, or of that many dense FLOPs of its kind.
 
     A masked network is computed densely, so the dense FLOPs set the pace. Records of the same model and precision are
     preferred to others.
     """
-    work = plan.account["flops_train_dense"]
+    work = plan.account["flops_train_dense"] if work is None else work
     same, any_rate = [], []
     for file in _latest(Path(plan.parts.cell.runs_dir)):
         try:

@@ -46,11 +46,12 @@ def show(record: dict[str, Any], typed: list[str]) -> None:
     """Print the summary as a small table on standard output."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in lines(record, typed):
-        table.add_row(label, text)
+        table.add_row(label, Text(text))  # not markup: term=[distill] has brackets of its own
     console = Console(highlight=False)
     console.print(table)

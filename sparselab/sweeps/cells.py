@@ -178,5 +178,6 @@ def _add(out: Schedule, plan: Plan, title: str) -> None:
 
 def _add_needed(out: Schedule, plan: Plan) -> None:
     for needed in plan.first:
-        _add(out, needed, f"for others: {' '.join(needed.overrides)}")
+        own = [text for text in needed.overrides if text.partition("=")[0] not in UNIDENTIFIED]
+        _add(out, needed, f"for others: {' '.join(own)}")
         _add_needed(out, needed)

@@ -86,7 +86,9 @@ class Sweep:
         notes = [f"{finished} finished before"] if finished else []
         notes += [f"{shared} that others need"] if shared else []
         notes += [f"{again} asked for again"] if again else []
-        return f"{self.asked.name}: {total} cells" + (f" ({', '.join(notes)})" if notes else "")
+        return f"{self.asked.name}: {total} cell{'s' if total > 1 else ''}" + (
+            f" ({', '.join(notes)})" if notes else ""
+        )
 
     def _prepare(self, cells: list[Planned]) -> None:
         """Set unusable records aside; forget what is to run again, unless somebody is at it."""

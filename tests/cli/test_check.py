@@ -114,8 +114,9 @@ def test_check_prints_the_cell_and_leaves_nothing(capsys):
 
 def test_two_seeds_are_two_cells(capsys):
     assert main.main(["check", "-m", *BASE, "seed=1,2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, total = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [cell("seed=1"), cell("seed=2")]
+    assert total.startswith("2 cells: 0 finished, 2 to run · 200 updates · about")
     assert lines[0] != lines[1] and lines[0].endswith("seed=1")
 
 

@@ -73,7 +73,12 @@ class _Rank:
         stack.enter_context(self.answer)
         # A session of its own: what a terminal sends to the whole group reaches the supervisor alone.
         self.process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=self.answer, env=os.environ | environment, start_new_session=True
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=self.answer,
+            stderr=_errors(),
+            env=os.environ | environment,
+            start_new_session=True,
         )
         stack.callback(self._end)
         self.say(request)
@@ -100,6 +105,15 @@ class _Rank:
         self.process.wait()
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()  # type: ignore[union-attr]
+
+
+def _errors() -> IO[str] | None:
+    """Where this process prints its progress: a sweep gives each cell a log of its own. None: where it always did."""
+    try:
+        sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+    return sys.stderr
 
 
 def _wait(ranks: list[_Rank], flag: StopFlag) -> None:

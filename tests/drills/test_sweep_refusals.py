@@ -1,0 +1,39 @@
+"""Sweeps that cannot be: one line each, exit 2, nothing begun and no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparselab.cli import application
+
+SMALL = ["model=mlp", "method=dense", "trainer.max_epochs=null", "trainer.max_steps=3"]
+BAD = [
+    (["paper=srst", "tier=cpu"], 'paper=srst: no such paper — did you mean "srste"?'),
+    (["paper=srste", "tier=cup"], 'tier=cup: paper=srste has no such tier — did you mean "cpu"?'),
+    ([*SMALL, "hydra/launcher=jobib"], 'hydra/launcher=jobib: no such launcher — did you mean "joblib"?'),
+    ([*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jbs=2"], "hydra.launcher.n_jbs: no such key"),
+    ([*SMALL, "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=x"], "config: Error merging override"),
+    ([*SMALL, "hydra/sweeper=basic"], "hydra/sweeper=basic: cannot be changed"),
+    ([*SMALL, "hydra.sweeper.token=x"], "hydra.sweeper.token=x: cannot be changed"),
+    ([*SMALL, "sparsty=0.5,0.9"], 'sparsty: no such key — did you mean "sparsity"?'),
+    ([*SMALL, "seed=0,-1"], "seed=-1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "line"), BAD, ids=[" ".join(words[-2:]) for words, _ in BAD])
+def test_one_line_and_exit_2(words: list[str], line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert application.main(["-m", *words, f"runs_dir={tmp_path}/runs"]) == 2
+    printed = capfd.readouterr().err.splitlines()
+    assert len(printed) == 1 and printed[0].startswith(line) and len(printed[0]) <= 160
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_runs_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir(mode=0o500)
+    assert application.main(["-m", *SMALL, "seed=0,1", f"runs_dir={runs}"]) == 2
+    assert "cannot be written" in capfd.readouterr().err
