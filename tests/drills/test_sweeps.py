@@ -235,7 +235,7 @@ def working(runs: Path) -> list[int]:
 def test_s1_real_cells_in_two_workers_are_killed_at_random(tmp_path: Path) -> None:
     """kill -9 of the sweep or of a worker, again and again; what is there at the end equals an unbroken sweep's."""
     words = ["-m", "model=mlp", "method=srste,ste", "sparsity=2:4", "seed=0,1,2", "trainer.max_epochs=null",
-             "trainer.max_steps=2500", "trainer.checkpoint_every=100", "trainer.threads=1", "trainer.evals=0"]  # fmt: skip
+             "trainer.max_steps=1200", "trainer.checkpoint_every=100", "trainer.threads=1", "trainer.evals=0"]  # fmt: skip
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     whole = run_py(*words, *parallel, f"runs_dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
