@@ -54,8 +54,8 @@ def run_cell(plan: Plan) -> int:
 
     config = plan.config
     main_process = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
-    if config["force"] and main_process:
-        _forget(Path(plan.folder))
+    if config["force"] and main_process and records.path_of(plan.folder).exists():
+        _forget(Path(plan.folder))  # an interrupted run has no record: it goes on, also when it was forced
     elif main_process and records.valid(plan.folder, plan.id):
         record = records.read(plan.folder, plan.id)
         print("finished before; force=true runs it again", file=sys.stderr)
@@ -93,6 +93,8 @@ def _write_failure(plan: Any, failed: RunFailed) -> None:
     """A record that says why there is no result; the disk may be what failed, and then there is none."""
     from sparselab.store import record as records
 
+    if records.valid(plan.folder, plan.id):
+        return  # another process finished the cell meanwhile: its result stands
     body = {"id": plan.id, "status": "failed", "config": plan.recorded_config(), "overrides": plan.overrides}
     try:
         records.write(plan.folder, {**body, "metrics": {}, "reason": " ".join(str(failed).split())})

@@ -51,7 +51,10 @@ def show(record: dict[str, Any], typed: list[str]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, text in lines(record, typed):
-        table.add_row(label, Text(text))  # not markup: term=[distill] has brackets of its own
+    *rows, (label, again) = lines(record, typed)
+    for name, text in rows:
+        table.add_row(name, Text(text))  # not markup: term=[distill] has brackets of its own
     console = Console(highlight=False)
     console.print(table)
+    width = max(len(name) for name, _ in rows) + 2
+    print(f"{label:<{width}}{again}")  # never wrapped: it is there to be copied

@@ -121,6 +121,8 @@ def conflicts(folder: str | os.PathLike[str]) -> list[Path]:
 def result_hash(record: Mapping[str, Any]) -> str:
     """SHA-256 over what every run of the cell must give alike: status, metrics, sparsity, account, files, data set."""
     result = {key: record.get(key) for key in _RESULT}
+    if isinstance(result["metrics"], Mapping):  # validating more or less often is no part of a cell
+        result["metrics"] = {key: value for key, value in result["metrics"].items() if not key.startswith("val.")}
     data = record.get("data")
     if isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if key != "path"}

@@ -100,15 +100,14 @@ class Lease:
 def take(folder: str | os.PathLike[str], holder: Holder | None = None) -> Lease | Holder:
     """The lease of the cell in ``folder``, or the process that has it. RunFailed where nothing can be written."""
     path, holder = Path(folder) / NAME, holder or myself()
-    for attempt in range(4):  # somebody may take or release it between two steps
+    for _ in range(3):  # somebody may take or release it between two steps
         if atomic.create_bytes(path, atomic.render(asdict(holder))):
             return Lease(path, holder)
         there = read(folder)
-        if there is None and attempt < 2:
-            continue  # released a moment ago; only what stays unreadable is damaged and may be taken away
         if there is not None and not (there.dead() or there.same_job(holder) or _age(path) > STALE):
             return there
-        _remove(path, there, holder)
+        if _take_over(path, there, holder):
+            return Lease(path, holder)
     return read(folder) or holder
 
 
@@ -133,16 +132,25 @@ def _parse(path: Path) -> Holder | None:
     return holder if right else None
 
 
-def _remove(path: Path, there: Holder | None, holder: Holder) -> None:
-    """Take a dead lease away. Where it is another one by then, put that back."""
-    aside = path.with_name(f".{NAME}.{holder.token}")
-    with suppress(OSError):
-        atomic.FILES.rename(path, aside)
-        found = _parse(aside)
-        if found is not None and found != there:
+def _take_over(path: Path, there: Holder | None, holder: Holder) -> bool:
+    """Put ``holder`` in the place of a dead or unreadable lease; False where another process is about to.
+
+    Of many that find the same dead holder one makes the mark with that holder's name, and only it may write the lease.
+    """
+    mark = path.with_name(f".{NAME}.{there.token if there else 'unreadable'}")
+    if not atomic.create_bytes(mark, b""):
+        if _age(mark) > BEAT:  # whoever made it died before it was done
             with suppress(OSError):
-                atomic.FILES.link(aside, path)
-        atomic.FILES.unlink(aside)
+                atomic.FILES.unlink(mark)
+        return False
+    try:
+        if not path.exists() or _parse(path) != there:
+            return False  # released or taken over since it was read
+        atomic.write_bytes(path, atomic.render(asdict(holder)))
+        return True
+    finally:
+        with suppress(OSError):
+            atomic.FILES.unlink(mark)
 
 
 def _age(path: Path) -> float:

@@ -20,7 +20,8 @@ class Distill(Term):
     """T^2 KL(teacher || student) of softened logits (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
     The loss is ``(1 - weight) * task + weight * T^2 * KL``. The teacher is the student's own architecture with the
-    weights of ``teacher`` (a safetensors file, or the folder of a finished run), frozen, in evaluation mode.
+    weights of ``teacher`` (a safetensors file, or the folder of a finished run), frozen, in evaluation mode. Its forward
+    pass (a third of a dense update) is not in the account's training FLOPs.
     """
 
     class Options(Options):

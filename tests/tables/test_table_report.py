@@ -274,6 +274,7 @@ def large(table: Table, fill: Callable[[Table, str], list[Entry]], rows: int, se
     return summarise(big, "cpu", fill(big, "cpu"))
 
 
+@pytest.mark.slow  # seconds are measured: by hand, not where machines are shared
 def test_ten_thousand_records_in_a_browser(
     chromium: Chromium, tmp_path: Path, table: Table, fill: Callable[[Table, str], list[Entry]]
 ):
