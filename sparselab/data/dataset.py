@@ -42,6 +42,10 @@ class Dataset:
         """The splits in memory; Refused where the content is not what :meth:`spec` announced."""
         raise NotImplementedError
 
+    def places(self) -> tuple[str, ...]:
+        """Options that say where something lies. What lies there is in the fingerprint, so they are no part of an id."""
+        return ()
+
     def given_folder(self) -> Path | None:
         """``data_dir`` where it was written; Refused where it is no folder or holds nothing."""
         if self.data_dir is None:

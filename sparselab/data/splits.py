@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,8 +22,8 @@ class Splits(Protocol):
     """What every loaded dataset offers."""
 
     @property
-    def fingerprint(self) -> str:
-        """Of the content that was loaded."""
+    def content(self) -> str:
+        """SHA-256 of what the three splits really hold, wherever it came from; :func:`content_of`."""
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -45,6 +47,15 @@ class Splits(Protocol):
         """
 
 
+def content_of(arrays: Iterable[Any]) -> str:
+    """SHA-256 over kind, shape and values of arrays (or tensors on the CPU), in their order."""
+    total = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        total.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
+    return total.hexdigest()
+
+
 @dataclass(frozen=True)
 class ImageSplit:
     """images: (n, c, h, w) uint8. labels: (n,) int64."""
@@ -66,9 +77,14 @@ class ImageSplits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
-    fingerprint: str
     augment: Augment = field(default_factory=Augment)
     digests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> str:
+        """Of every pixel and label."""
+        splits: list[ImageSplit] = [getattr(self, part) for part in PARTS]
+        return content_of(tensor for split in splits for tensor in (split.images, split.labels))
 
     def feed(
         self,
@@ -103,8 +119,12 @@ class TextSplits:
     vocab: int
     block: int
     bytes_per_split: Mapping[str, int]
-    fingerprint: str
     digests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> str:
+        """Of every token."""
+        return content_of(getattr(self, part) for part in PARTS)
 
     @property
     def bytes_per_token(self) -> dict[str, float]:
@@ -131,19 +151,25 @@ class TextSplits:
 class PictureSplits:
     """Encoded pictures that stay on disk and are decoded by worker processes.
 
-    pictures: per split, where to read row i from. labels: per split, (n,) int64.
+    pictures: per split, where to read row i from. labels: per split, (n,) int64. lengths: per split, (n,) int64, the
+    bytes of each encoded picture.
     """
 
     pictures: Mapping[str, Any]
     labels: Mapping[str, np.ndarray]
+    lengths: Mapping[str, np.ndarray]
     size: int
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
-    fingerprint: str
     augment: bool = True
     digests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> str:
+        """Of every label and of how long each picture is: reading all pictures would take longer than an epoch."""
+        return content_of(array[part] for part in PARTS for array in (self.labels, self.lengths))
 
     def feed(
         self,

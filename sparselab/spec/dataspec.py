@@ -13,7 +13,8 @@ class DataSpec:
     shape:       (channels, height, width) of an image; (tokens,) of a training window of text.
     classes:     classes of an image set; size of the vocabulary of a text.
     train/val/test: examples per split (images; windows of text). 0 where only loading can tell.
-    fingerprint: changes when the bytes change: a SHA-256 over content (or a pinned revision of a hub set).
+    fingerprint: a SHA-256 over the bytes of a bundled set or a local copy; over the name of a hub set, whose content
+                 is known once it is loaded (:attr:`sparselab.data.splits.Splits.content`, which the record carries).
     source:      ``bundled``, ``local`` or ``hub``.
     path:        where a local copy lies; never part of a cell's id.
     title:       the name a table must print (``cifar10-jpeg`` for the re-compressed copy, say).

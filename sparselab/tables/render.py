@@ -97,6 +97,8 @@ def notes(summary: Summary) -> list[str]:
     ]
     if summary.data:
         found.append(f"Data: {', '.join(summary.data)}.")
+    if summary.mixed:
+        found.append(f"Not every record saw the same {', '.join(summary.mixed)}: the public set changed in between.")
     if tier.note:
         found.append(tier.note)
     shown = [line.published for line in summary.lines if line.published is not None]

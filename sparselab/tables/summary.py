@@ -51,13 +51,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table at a tier: its lines, its verdicts, and the data sets that the records name."""
+    """A table at a tier: its lines, its verdicts, and the data sets that the records name.
+
+    mixed: those of the sets that were not the same for all records, though they should have been.
+    """
 
     table: Table
     tier: str
     lines: tuple[Line, ...]
     verdicts: tuple[Verdict, ...]
     data: tuple[str, ...]
+    mixed: tuple[str, ...] = ()
 
     @property
     def planned(self) -> int:
@@ -132,13 +136,24 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
         for place, planned in cells.items()
     )
     data = {title for e in entries if (title := data_title(e.record))}
-    return Summary(table, tier, lines, tuple(verdicts), tuple(sorted(data)))
+    return Summary(table, tier, lines, tuple(verdicts), tuple(sorted(data)), mixed(entries))
 
 
 def value(entry: Entry, metric: str, scale: float) -> float | None:
     """A finished record's metric in printed units; None where it has none or it is not finite."""
     number = entry.number("metrics", metric) if entry.finished else None
     return None if number is None or not math.isfinite(number) else number * scale
+
+
+def mixed(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Titles of data sets that records asked for alike and that held different things: the hub changed in between."""
+    contents: dict[tuple[str, ...], set[str]] = {}
+    for entry in entries:
+        data = entry.record.get("data")
+        if isinstance(data, dict) and data.get("content"):
+            asked = [str(data.get(key)) for key in ("name", "fingerprint", "train", "val", "test")]
+            contents.setdefault((data_title(entry.record), *asked), set()).add(str(data["content"]))
+    return tuple(sorted({asked[0] for asked, found in contents.items() if len(found) > 1}))
 
 
 def data_title(record: dict) -> str:

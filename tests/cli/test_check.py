@@ -76,6 +76,17 @@ def test_a_local_copy_in_another_folder_is_the_same_cell(tmp_path):
     assert cell("data_dir=data") == cell()
 
 
+def test_a_tokenizer_in_another_folder_is_the_same_cell(tmp_path):
+    def text(name: str, words: str) -> str:
+        (tmp_path / name).mkdir()
+        vocabulary = {word: number for number, word in enumerate(words)}
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+        more = [f"dataset.tokenizer={tmp_path / name}", "trainer.max_steps=3", "trainer.max_epochs=null"]
+        return plan_of(["model=gpt_tiny", "dataset=stdlib", "sparsity=0.5", "method=magnitude", *more]).id
+
+    assert text("here", "abc") == text("there", "abc") != text("other", "abd")
+
+
 def test_the_content_of_the_data_changes_the_id(monkeypatch):
     before, spec = cell(), Digits.spec
     monkeypatch.setattr(Digits, "spec", lambda self: replace(spec(self), fingerprint="other bytes"))

@@ -128,9 +128,10 @@ def test_image_sets_load_what_they_announce(name, data_dir):
     assert [len(getattr(splits, part)) for part in PARTS] == [spec.train, spec.val, spec.test]
     assert splits.train.images.shape[1:] == spec.shape and splits.train.images.dtype == torch.uint8
     assert splits.train.labels.dtype == torch.int64 and splits.classes == spec.classes
-    assert splits.fingerprint == spec.fingerprint and len(spec.fingerprint) == 64
+    assert len(spec.fingerprint) == len(splits.content) == 64
     assert not rows_of(splits.train) & rows_of(splits.val)
     again = make(DATASETS[name], data_dir, val=10).load()  # from the cache
+    assert again.content == splits.content != make(DATASETS[name], data_dir, val=9).load().content
     for part in PARTS:
         assert torch.equal(getattr(again, part).images, getattr(splits, part).images)
         assert torch.equal(getattr(again, part).labels, getattr(splits, part).labels)
@@ -400,7 +401,14 @@ def test_a_local_tokenizer_counts_tokens_and_bytes(data_dir, tmp_path):
     assert (spec.train, spec.val, spec.test) == (0, 0, 0)  # only loading can tell
     assert splits.test.dtype == torch.int32 and splits.test[:4].tolist() == [4, 3, 2, 3]
     assert splits.bytes_per_split["test"] == (data_dir / "text" / "wikitext2" / "test.txt").stat().st_size
-    assert splits.fingerprint == spec.fingerprint != make(Wikitext2, data_dir).spec().fingerprint
+    assert spec.fingerprint != make(Wikitext2, data_dir).spec().fingerprint
+    assert splits.content != make(Wikitext2, data_dir).load().content
+    assert dataset.places() == ("tokenizer",) and make(Wikitext2, data_dir).places() == ()
+    moved = folder.rename(tmp_path / "moved")  # where it lies is no matter; what it says is
+    assert make(Wikitext2, data_dir, tokenizer=str(moved), block=4).spec().fingerprint == spec.fingerprint
+    (moved / "merges.txt").write_text("a b")
+    assert make(Wikitext2, data_dir, tokenizer=str(moved), block=4).spec().fingerprint != spec.fingerprint
+    dataset, folder = make(Wikitext2, data_dir, tokenizer=str(moved), block=4), moved
     edit(folder / "tokenizer.json", lambda b: b[: len(b) // 2])
     assert "damaged" in refusal(dataset.spec)
 
@@ -426,6 +434,8 @@ def test_imagenet_in_the_standard_layout(tmp_path):
     assert splits.labels["val"].tolist() == [0, 0, 1, 1] and splits.labels["test"].tolist() == [0] * 5 + [1] * 3
     read = {part: set(shelf.paths) for part, shelf in splits.pictures.items()}
     assert not read["train"] & read["val"] and len(read["train"] | read["val"]) == 10
+    for part, shelf in splits.pictures.items():
+        assert splits.lengths[part].tolist() == [(root / path).stat().st_size for path in shelf.paths]
     assert all(path.startswith("val/") for path in read["test"])
     x, y = next(iter(splits.feed("train", 6, seed=0)))
     assert x.shape == (6, 3, 8, 8) and sorted(y.tolist()) == [0] * 4 + [1] * 2
@@ -481,7 +491,7 @@ def encoded(n: int, side: int) -> list[dict]:
     return out
 
 
-def test_an_image_set_from_the_hub(hub_sets, monkeypatch):
+def test_an_image_set_from_the_hub(hub_sets, monkeypatch, tmp_path):
     monkeypatch.setattr(Cifar100, "sizes", {"train": 4, "test": 2})
     for split, n in (("train", 4), ("test", 2)):
         hub_sets[Cifar100.repo, split] = {"img": encoded(n, 32), "fine_label": list(range(n)), "coarse_label": [0] * n}
@@ -489,7 +499,13 @@ def test_an_image_set_from_the_hub(hub_sets, monkeypatch):
     assert dataset.spec().source == "hub"
     splits = dataset.load()
     assert splits.train.images[:, 0, 0, 0].tolist() == splits.train.labels.tolist() == [0, 1, 2, 3]
-    assert splits.fingerprint != dataset.spec().fingerprint  # of the content, where planning only knew the name
+    write_parquet(tmp_path / "cifar100" / "train.parquet", 4, "PNG", (32, 32, 3), "fine_label")
+    write_parquet(tmp_path / "cifar100" / "test.parquet", 2, "PNG", (32, 32, 3), "fine_label")
+    local = make(Cifar100, tmp_path)
+    assert local.load().content != splits.content  # other pixels
+    hub_sets[Cifar100.repo, "train"]["img"][3]["bytes"] = encoded(5, 32)[4]["bytes"]
+    assert make(Cifar100).spec() == dataset.spec()  # planning knows the name only
+    assert make(Cifar100).load().content != splits.content  # one picture changed
 
 
 def test_imagenet_from_the_hub(hub_sets, monkeypatch):
@@ -500,6 +516,14 @@ def test_imagenet_from_the_hub(hub_sets, monkeypatch):
     ((x, y),) = splits.feed("test", 2, seed=0)
     assert x.shape == (2, 3, 8, 8) and y.tolist() == [0, 1]
     assert not torch.equal(x[0], x[1])
+    lengths = {
+        split: [len(row["bytes"]) for row in hub_sets[Imagenet.repo, split]["image"]]
+        for split in ("train", "validation")
+    }
+    assert sorted([*splits.lengths["train"], *splits.lengths["val"]]) == sorted(lengths["train"])
+    assert splits.lengths["test"].tolist() == lengths["validation"]
+    hub_sets[Imagenet.repo, "validation"]["label"] = [1, 0]
+    assert make(Imagenet, size=8, resize=9, val=1).load().content != splits.content
 
 
 def test_texts_from_the_hub(hub_sets):
@@ -510,6 +534,9 @@ def test_texts_from_the_hub(hub_sets):
     assert bytes(splits.val[:25].tolist()) == b" = validation = \n\none two"
     assert make(Wikitext2).spec().title == "wikitext2-raw"
     assert len(make(TinyShakespeare).load().test) == 400
+    hub_sets[Wikitext2.repo, "test"]["text"][-1] = "two one"
+    assert make(Wikitext2, block=8).spec() == make(Wikitext2, block=8).spec()
+    assert make(Wikitext2, block=8).load().content != splits.content
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "imagenet", "wikitext2", "tinyshakespeare"])

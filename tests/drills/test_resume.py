@@ -7,12 +7,14 @@ crash that nothing catches, at named points of the run; a few real kills stand b
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,7 @@ from whole_cell import (
     wait_for,
 )  # fmt: skip
 
+from sparselab.data.sets.arrays import Digits
 from sparselab.engines.train.loop import Loop
 from sparselab.store.checkpoints import Checkpoints
 
@@ -156,6 +159,24 @@ def test_r1_another_number_of_threads_is_said(tmp_path, unbroken):
         f"resumed elsewhere (torch 2.0.0 then, {torch.__version__} now; threads 7 then, 1 now): "
         "the result may differ in its last bits"
     ]
+
+
+def test_r1_no_run_goes_on_with_other_data(tmp_path, monkeypatch, unbroken):
+    """A set of the hub may change under its name, and so under the id of its cells."""
+    dies(tmp_path, "at a mask change", "srste")
+    load = Digits.load
+
+    def changed(self):
+        splits = load(self)
+        return replace(splits, test=replace(splits.test, labels=splits.test.labels.flip(0)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Digits, "load", changed)
+        refused = run(tmp_path)
+    assert refused.code == 2 and "not the data of the first 5 updates" in refused.err
+    assert differences(tmp_path, "srste", unbroken("srste")) == []
+    content = Digits(Digits.Options(val=180), None).load().content
+    assert json.loads((refused.cell / "record.json").read_text())["data"]["content"] == content
 
 
 # --- controls -------------------------------------------------------------------------------------------------------

@@ -51,6 +51,14 @@ def test_missing_and_failed_runs_show(table: Table, entries: list[Entry]):
     assert render.ours(summarise(table, "cpu", [failed]).lines[0], 2) == "failed"
 
 
+def test_records_of_different_data_are_told(table: Table, entries: list[Entry]):
+    for entry in entries:
+        entry.record["data"]["content"] = "one"
+    assert not any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
+    entries[0].record["data"]["content"] = "other"
+    assert any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
+
+
 def test_nan_never_enters_a_table(table: Table, entries: list[Entry]):
     entries[0].record["metrics"]["test.accuracy"] = float("nan")
     assert len(summarise(table, "cpu", entries).lines[0].values) == 2

@@ -130,7 +130,6 @@ def test_a_uniform_model_of_bytes_has_perplexity_256_and_8_bits(length):
         256,
         8,
         dict.fromkeys(("train", "val", "test"), length),
-        "",
     )
     task = make("text", UniformBytes(), 256)
     task.bytes_per_token = splits.bytes_per_token
@@ -144,7 +143,7 @@ def test_a_uniform_model_of_bytes_has_perplexity_256_and_8_bits(length):
 def test_bits_are_per_byte_of_text_not_per_token():
     """100 tokens for 250 bytes: log2(256) bits a token are 3.2 a byte."""
     splits = TextSplits(
-        *[torch.randint(256, (100,), dtype=torch.int32)] * 3, 256, 8, dict.fromkeys(("train", "val", "test"), 250), ""
+        *[torch.randint(256, (100,), dtype=torch.int32)] * 3, 256, 8, dict.fromkeys(("train", "val", "test"), 250)
     )
     task = make("text", UniformBytes(), 256)
     task.bytes_per_token = splits.bytes_per_token
@@ -155,7 +154,7 @@ def test_tokens_count_alike_whatever_window_they_are_in():
     """A padded last window weighs by its tokens, not as a window."""
     table = torch.randn(256, 256)
     tokens = torch.randint(256, (30,), dtype=torch.uint8)
-    splits = TextSplits(tokens, tokens, tokens, 256, 8, dict.fromkeys(("train", "val", "test"), 30), "")
+    splits = TextSplits(tokens, tokens, tokens, 256, 8, dict.fromkeys(("train", "val", "test"), 30))
     task = make("text", Logits(table), 256)
     task.bytes_per_token = splits.bytes_per_token
     want = float(nn.functional.cross_entropy(table[tokens[:-1].long()], tokens[1:].long()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import importlib.util
 import io
 from collections.abc import Iterable
@@ -79,7 +78,7 @@ class ArraySet(Dataset):
 
         source = self.source()
         self._counts()
-        (images, labels), (test_images, test_labels) = arrays = self.arrays(source)
+        (images, labels), (test_images, test_labels) = self.arrays(source)
         rows = choose(self.options, labels, test_labels)
         pixels_of = {"train": images, "val": images, "test": test_images}
         labels_of = {"train": labels, "val": labels, "test": test_labels}
@@ -93,7 +92,6 @@ class ArraySet(Dataset):
             mean=mean,
             std=std,
             classes=self.classes,
-            fingerprint=_content_hash(arrays) if source.kind == "hub" else source.fingerprint,
             augment=self.options.augment,
             digests={part: subset.digest(at) for part, at in rows.items()},
         )
@@ -123,14 +121,6 @@ class Source:
     fingerprint: str
     folder: Path | None = None
     title: str = ""
-
-
-def _content_hash(arrays: Iterable[Pair]) -> str:
-    total = hashlib.sha256()
-    for pair in arrays:
-        for array in pair:
-            total.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
-    return total.hexdigest()
 
 
 @DATASETS.register("digits")

@@ -119,22 +119,26 @@ class Imagenet(Dataset):
             rows = choose(self.options, labels, test_labels)
             table_of = {"train": tables["train"], "val": tables["train"], "test": tables["validation"]}
             shelves = {part: HubShelf(table_of[part], at) for part, at in rows.items()}
+            of_table = {part: _lengths(table) for part, table in tables.items()}
+            length_of = {"train": of_table["train"], "val": of_table["train"], "test": of_table["validation"]}
         else:
             listing = Listing.of(folder, self.where)
             labels, test_labels = listing.labels("train"), listing.labels("val")
             rows = choose(self.options, labels, test_labels)
             of = {"train": listing.paths("train"), "val": listing.paths("train"), "test": listing.paths("val")}
             shelves = {part: FolderShelf(folder, [of[part][i] for i in at]) for part, at in rows.items()}
+            train_lengths = listing.lengths("train")
+            length_of = {"train": train_lengths, "val": train_lengths, "test": listing.lengths("val")}
         label_of = {"train": labels, "val": labels, "test": test_labels}
         return PictureSplits(
             pictures=shelves,
             labels={part: label_of[part][at] for part, at in rows.items()},
+            lengths={part: length_of[part][at] for part, at in rows.items()},
             size=self.options.size,
             resize=self.options.resize,
             mean=IMAGENET[0],
             std=IMAGENET[1],
             classes=spec.classes,
-            fingerprint=spec.fingerprint,
             augment=self.options.augment,
             digests={part: subset.digest(at) for part, at in rows.items()},
         )
@@ -147,13 +151,23 @@ class Imagenet(Dataset):
         return self.local("imagenet", "imagenet-1k")
 
 
+def _lengths(table: Any) -> np.ndarray:
+    """(n,) int64: bytes of each encoded picture of a hub set's table. Reads where they begin, not the pictures."""
+    import pyarrow.compute
+
+    encoded = pyarrow.compute.struct_field(table.data.column("image"), "bytes")
+    return pyarrow.compute.binary_length(encoded).fill_null(0).to_numpy().astype(np.int64)
+
+
 class Listing:
     """Every picture of a local copy with its size, in the order of the paths."""
 
     def __init__(self, encoded: bytes, where: str):
         self.fingerprint = hashlib.sha256(encoded).hexdigest()
-        entries = [line.split("\0")[0] for line in encoded.decode(errors="surrogateescape").splitlines()]
-        self._paths = {part: [p for p in entries if p.startswith(f"{part}/")] for part in ("train", "val")}
+        entries = [line.partition("\0") for line in encoded.decode(errors="surrogateescape").splitlines()]
+        parts = ("train", "val")
+        self._paths = {part: [path for path, _, _ in entries if path.startswith(f"{part}/")] for part in parts}
+        self._lengths = {part: [size for path, _, size in entries if path.startswith(f"{part}/")] for part in parts}
         self.wnids = sorted({path.split("/")[1] for path in self._paths["train"]})
         for part, paths in self._paths.items():
             if not paths:
@@ -193,6 +207,9 @@ class Listing:
 
     def paths(self, part: str) -> list[str]:
         return self._paths[part]
+
+    def lengths(self, part: str) -> np.ndarray:
+        return np.array(self._lengths[part], np.int64)
 
     def labels(self, part: str) -> np.ndarray:
         number = {wnid: label for label, wnid in enumerate(self.wnids)}

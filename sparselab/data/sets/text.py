@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparselab.data.splits import TextSplits
 
 BYTES = "bytes"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 PARTS = ("train", "val", "test")
 
 
@@ -64,6 +65,9 @@ class TextSet(Dataset):
         """The text of each split."""
         raise NotImplementedError
 
+    def places(self) -> tuple[str, ...]:
+        return ("tokenizer",) if Tokenizer(self.options.tokenizer).folder else ()
+
     def spec(self) -> DataSpec:
         origin = self.origin()
         tokenizer = Tokenizer(self.options.tokenizer)
@@ -101,7 +105,6 @@ class TextSet(Dataset):
             vocab=tokenizer.vocabulary() or tokenizer.loaded_vocabulary(),
             block=self.options.block,
             bytes_per_split={part: len(text) for part, text in texts.items()},
-            fingerprint=tokenizer.mark(origin.fingerprint),
             digests={part: hashlib.sha256(text).hexdigest()[:16] for part, text in texts.items()},
         )
 
@@ -153,8 +156,13 @@ class Tokenizer:
         """The fingerprint of a text under this tokenizer: another one makes other tokens of the same bytes."""
         if self.name == BYTES:
             return fingerprint
-        own = files.content_hash(sorted(self.folder.glob("tokenizer*"))) if self.folder else self.name
+        own = files.content_hash(self._files(self.folder)) if self.folder else self.name
         return hashlib.sha256(f"{fingerprint}\0{own}".encode()).hexdigest()
+
+    @staticmethod
+    def _files(folder: Path) -> list[Path]:
+        """What a tokenizer is made from; a model's weights and configs may lie in the same folder."""
+        return sorted({path for name in TOKENIZER_FILES for path in folder.glob(name) if path.is_file()})
 
     def encode(self, text: bytes) -> np.ndarray:
         """Token numbers, 1-D: uint8 for bytes, else int32. No special token is added."""

@@ -39,6 +39,8 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
         for option, path in term.files().items():
             files[f"term.{term.name}.{option}"] = _content(path, parts.needs)
             identity["term"][term.name].pop(option)
+    for option in parts.dataset.places():
+        identity["dataset"].pop(option)
     extra = {
         "engine": ENGINE_VERSION,
         "method": parts.method.version,

@@ -37,7 +37,8 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "seconds": round(finished.seconds, 3),
         "environment": environment(parts),
         "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
-                 "source": parts.data.source, "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},
+                 "content": finished.content, "source": parts.data.source,
+                 "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},
     }  # fmt: skip
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body

@@ -20,7 +20,7 @@ from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.plan import Parts, place_masks
 from sparselab.engines.train.stopping import Agreement, Saver, StopFlag
-from sparselab.engines.train.store_io import StoreIO, bit_facts, difference
+from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
 from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
@@ -50,6 +50,7 @@ class Finished:
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
+    content: str  # of the data that was really loaded
 
 
 def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
@@ -76,10 +77,12 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     checkpoints = Checkpoints(folder / "checkpoints", plan.id)
     checkpoints.need_space(OPTIMIZER_COPIES * sum(p.numel() * p.element_size() for p in network.parameters()))
     found = checkpoints.load_latest()
+    if found is not None:
+        check_content(found, splits.content, parts.dataset.where)
     store = StoreIO(checkpoints, found)
     trainer = make_trainer(parts, folder, store)
     device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-    store.facts = bit_facts(options.devices, device)
+    store.facts = {**bit_facts(options.devices, device), "data": splits.content}
     if rank == 0:
         sweep(folder)
         checkpoints.sweep()
@@ -127,7 +130,16 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     finally:
         progress.close()
         history.close()
-    return Finished(task, sparsifier, metrics, time.monotonic() - began, found.step if found else None, folder, state)
+    return Finished(
+        task,
+        sparsifier,
+        metrics,
+        time.monotonic() - began,
+        found.step if found else None,
+        folder,
+        state,
+        splits.content,
+    )
 
 
 def conclude(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.engines.train.lean import pl
+from sparselab.spec.faults import refuse
+from sparselab.store.atomic import shown
 
 if TYPE_CHECKING:
     from sparselab.store.checkpoints import Checkpoint, Checkpoints
@@ -42,6 +44,16 @@ def bit_facts(devices: int, device: torch.device) -> dict[str, Any]:
         "devices": devices,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
+
+
+def check_content(found: Checkpoint, content: str, where: str) -> None:
+    """Refused where the run would go on with other data than it began with.
+
+    A local copy that changes makes another cell. A set of the hub is known by its name until it is loaded.
+    """
+    if found.facts.get("data", content) != content:
+        folder = shown(found.path.parent)
+        refuse(where, f"not the data of the first {found.step:,} updates", f"remove {folder} to start afresh")
 
 
 def difference(then: dict[str, Any], now: dict[str, Any]) -> str:
