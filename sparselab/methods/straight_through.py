@@ -34,7 +34,7 @@ class SRSTE(STE):
     """
 
     class Options(Options):
-        lambda_w: float = Field(2e-4, ge=0, description="a decay per update, at least 0 (the paper's value is 2e-4)")
+        lambda_w: float = Field(2e-4, description="a decay per update: 2e-4 is the paper's, 0 is ste, negative grows")
 
     def pullback(self, slot: Slot) -> None:
         # A product with 0 or 1 leaves kept weights' gradients as they are, and is three times as fast as a select.

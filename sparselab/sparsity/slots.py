@@ -232,13 +232,13 @@ class Sparsifier:
         """Sparse architecture divergence (arXiv 2102.04010), summed over the run and over its second half.
 
         The share of all maskable weights whose mask entry differs from the one before, added up over the masks made; the
-        first mask is compared with nothing. Empty unless ``track`` is set.
+        first mask is compared with nothing. ``sad_count`` is the same in entries. Empty unless ``track`` is set.
         """
         if not self.track or not self.slots:
             return {}
         weights = sum(slot.mask.numel() for slot in self.slots)
         early, late = self.changed.tolist()
-        return {"sad": (early + late) / weights, "sad_late": late / weights}
+        return {"sad": (early + late) / weights, "sad_late": late / weights, "sad_count": early + late}
 
     # -- what is saved ----------------------------------------------------------------------------------------------
 

@@ -284,7 +284,8 @@ def test_divergence_counts_entries_that_differ_from_the_mask_before():
     slot.master.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))
     sparsifier.track = True
     sparsifier.start()
-    assert sparsifier.divergence() == {"sad": 0.0, "sad_late": 0.0}, "the first mask is compared with nothing"
+    nothing = {"sad": 0.0, "sad_late": 0.0, "sad_count": 0}
+    assert sparsifier.divergence() == nothing, "the first mask is compared with nothing"
     masks = {1: [4.0, 3.0, 2.0, 1.0], 2: [1.0, 3.0, 4.0, 2.0], 3: [1.0, 3.0, 4.0, 2.0], 7: [4.0, 3.0, 1.0, 2.0]}
     found = []
     for step in range(1, TOTAL + 1):
@@ -294,7 +295,27 @@ def test_divergence_counts_entries_that_differ_from_the_mask_before():
             slot.param.data.copy_(torch.tensor([masks[step]]))
         sparsifier.settle(step, None)
         found.append(tuple(sparsifier.divergence().values()))
-    assert found == [(0.0, 0.0)] + [(0.5, 0.0)] * 5 + [(1.0, 0.5)] * 2
+    assert found == [(0.0, 0.0, 0)] + [(0.5, 0.0, 2)] * 5 + [(1.0, 0.5, 4)] * 2
+
+
+@pytest.mark.parametrize(("sparsity", "most"), [("2:4", 1.0), ("1:4", 0.5), ("3:4", 0.5), ("2:8", 0.5), ("1:8", 0.25)])
+def test_divergence_is_symmetric_and_at_most_twice_the_rarer_of_kept_and_pruned(sparsity, most):
+    """No more than 2 min(N, M - N) of M entries can differ, and where every group is turned over they do."""
+
+    def between(one, two):
+        sparsifier = make(sparsity=sparsity, shapes=((4, 8),), allocate=lambda level, scores: {"layer0": 0})
+        sparsifier.track = True
+        sparsifier.slots[0].master.copy_(one)
+        sparsifier.start()
+        sparsifier.slots[0].master.copy_(two)
+        sparsifier.settle(1, None)
+        return sparsifier.divergence()["sad"]
+
+    one, two = normal(4, 8, seed=1), normal(4, 8, seed=2)
+    assert between(one, one) == 0
+    assert 0 < between(one, two) == between(two, one) <= most
+    ascending = torch.arange(1.0, 9.0).expand(4, 8)
+    assert between(ascending, ascending.flip(1)) == most
 
 
 def test_divergence_is_counted_on_request():
