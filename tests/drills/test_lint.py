@@ -27,12 +27,15 @@ LAYERS = {
     "optim": {"spec"},
     "loggers": {"spec"},
     "methods": {"spec", "sparsity"},
+    "activation": {"spec"},
+    "attention": {"spec"},
     "tasks": {"spec"},
     "terms": {"spec"},
     "tables": {"spec", "store", "planning"},
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
+        "activation", "attention",
     },
 }  # fmt: skip
 

@@ -1,0 +1,46 @@
+"""From scores to the entries that are kept: exactly so many of each token, or those above a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Gate = Callable[[Tensor], Tensor]
+"""Scores (..., inputs), at least 0, to a bool mask of that shape: True is kept."""
+
+ROUNDING = 1e-9  # 1 - 0.9 is a hair below 0.1, and ten inputs keep one entry, not none
+
+
+def kept_of(inputs: int, level: float) -> int:
+    """K = int(n (1 - s)) entries of ``inputs`` that sparsity ``level`` keeps (arXiv 2505.19427)."""
+    return int(inputs * (1 - level) + ROUNDING)
+
+
+def topk(level: float) -> Gate:
+    """Keeps the :func:`kept_of` largest scores of every token, of equal ones the first."""
+
+    def gate(scores: Tensor) -> Tensor:
+        count = kept_of(scores.shape[-1], level)
+        if count == 0:
+            return torch.zeros_like(scores, dtype=torch.bool)
+        least = scores.topk(count, dim=-1, sorted=True).values[..., -1:]
+        above, ties = scores > least, scores == least
+        return above | (ties & (ties.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+
+    return gate
+
+
+def threshold(value: float) -> Gate:
+    """Keeps scores above ``value``."""
+    return lambda scores: scores > value
+
+
+def quantile(scores: Tensor, level: float, most: int = 1 << 22) -> float:
+    """The ``level`` quantile of all scores: at least that share of them is not above it. Of many, ``most`` evenly
+    spaced ones are looked at."""
+    flat = scores.flatten()
+    flat = flat[:: -(-flat.numel() // most)]
+    rank = round(level * flat.numel())
+    return float(flat.kthvalue(rank).values) if rank else -1.0
