@@ -10,7 +10,10 @@ from sparselab.spec.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparselab.sparsity.probe import Probe
     from sparselab.sparsity.slots import Moment, Slot
+    from sparselab.spec.dataspec import DataSpec
+    from sparselab.spec.faults import Fault
 
 
 class Method:
@@ -46,6 +49,13 @@ class Method:
 
     def __init__(self, options: Options):
         self.options = options
+
+    def faults(self, data: DataSpec) -> list[Fault]:
+        """What keeps these options from working on these data. Asked by the plan, without torch."""
+        return []
+
+    def prepare(self, slots: list[Slot], probe: Probe) -> None:
+        """Once, before the first mask: measure what scores need. Not called when a run resumes: masks are stored."""
 
     def score(self, slot: Slot, moment: Moment) -> Tensor:
         """Importance of each weight, the slot's shape; the largest are kept."""

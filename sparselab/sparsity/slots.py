@@ -30,6 +30,7 @@ from sparselab.spec.faults import RunFailed
 if TYPE_CHECKING:
     from sparselab.methods.method import Method
     from sparselab.sparsity.pattern import Pattern
+    from sparselab.sparsity.probe import Probe
     from sparselab.sparsity.schedule import Schedule
     from sparselab.spec.outline import Layer
 
@@ -116,8 +117,10 @@ class Sparsifier:
     # -- the three calls of an update -----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def start(self) -> None:
-        """Before the first update: the masks that are due at step 0."""
+    def start(self, probe: Probe | None = None) -> None:
+        """Before the first update: the masks that are due at step 0. ``probe``: for methods that measure first."""
+        if self.slots and probe is not None:
+            self.method.prepare(self.slots, probe)
         self._note(0)
         if self._due(0):
             self._remask(0, None)

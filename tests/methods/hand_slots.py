@@ -10,6 +10,7 @@ from torch import nn
 from sparselab.methods.method import METHODS
 from sparselab.sparsity.count import keep_count
 from sparselab.sparsity.pattern import Pattern
+from sparselab.sparsity.probe import Probe
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.slots import Slot, Sparsifier
 from sparselab.spec.outline import Layer
@@ -46,6 +47,23 @@ def hand_slots(
     return Sparsifier(
         cls(cls.Options(**(options or {}))), slots, timing(timing.Options(**moments)), allocate, total, seed
     )
+
+
+def hand_probe(sparsifier: Sparsifier, batches: list[Any], classes: int = 2) -> Probe:
+    """A probe whose network multiplies by the slots' weights in turn, with ReLU between; the loss is squared."""
+
+    def loss(network: nn.Module, batch: Any, temperature: float) -> torch.Tensor:
+        hidden, *weights = batch[0], *(layer.weight for layer in network.children())
+        for weight in weights[:-1]:
+            hidden = (hidden @ weight.T).relu()
+        return (((hidden @ weights[-1].T) / temperature - batch[1]) ** 2).mean()
+
+    network = nn.Module()
+    for slot in sparsifier.slots:
+        layer = nn.Module()
+        layer.weight = slot.param
+        network.add_module(slot.layer.name, layer)
+    return Probe(network, loss, lambda: iter(batches), classes, sparsifier.seed)
 
 
 def update(

@@ -9,7 +9,7 @@ import functools
 
 import pytest
 import torch
-from hand_slots import hand_slots
+from hand_slots import hand_probe, hand_slots
 
 from sparselab.methods.method import METHODS, Method
 from sparselab.sparsity.schedule import SCHEDULES
@@ -53,7 +53,7 @@ def train(method, kind, schedule, optimiser, updates=50):
     x, y = torch.randn(32, 8, generator=generator), torch.randn(32, 8, generator=generator)
     one, two = (slot.param for slot in sparsifier.slots)
     optimizer = OPTIMISERS[optimiser]([one, two])
-    sparsifier.start()
+    sparsifier.start(hand_probe(sparsifier, [(x, y)]))
     alive, moved = 0, one.detach().clone()
     for step in range(1, updates + 1):
         optimizer.zero_grad()

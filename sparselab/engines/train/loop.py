@@ -20,6 +20,7 @@ from sparselab.store.tensors import pack_masks, unpack_masks
 
 if TYPE_CHECKING:
     from sparselab.engines.train.ema import EMA
+    from sparselab.sparsity.probe import Probe
     from sparselab.sparsity.slots import Sparsifier
 
 
@@ -36,11 +37,19 @@ class Observer(Protocol):
 class Loop(pl.Callback):
     """Puts the sparsifier around each optimiser update and calls the observers after it."""
 
-    def __init__(self, sparsifier: Sparsifier, seed: int, observers: list[Observer], ema: EMA | None = None):
+    def __init__(
+        self,
+        sparsifier: Sparsifier,
+        seed: int,
+        observers: list[Observer],
+        ema: EMA | None = None,
+        probe: Probe | None = None,
+    ):
         self.sparsifier = sparsifier
         self.seed = seed
         self.observers = observers
         self.ema = ema
+        self.probe = probe
         self.batches = 0  # micro-batches handed out so far
         self.resumed = False
         self.trainer: pl.Trainer = None  # type: ignore[assignment]
@@ -62,7 +71,7 @@ class Loop(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
         trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
         if not self.resumed:
-            self.sparsifier.start()
+            self.sparsifier.start(self.probe)
             if self.ema:
                 self.ema.start()
         check_masks_agree(self.sparsifier, trainer.global_step)

@@ -126,6 +126,8 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
             steps, per_epoch = _length(cell.trainer, made["data"])
     if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
         _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
+    if {"method", "data"} <= made.keys():
+        faults.found += made["method"].faults(made["data"])
     outline = None
     if {"model", "data"} <= made.keys():
         model, data = _without_pending(cell.model, needs), made["data"]

@@ -25,6 +25,7 @@ from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
 from sparselab.sparsity.pattern import Pattern
+from sparselab.sparsity.probe import Probe
 from sparselab.sparsity.slots import Slot, Sparsifier
 from sparselab.spec.address import address
 from sparselab.spec.faults import RunFailed, Stopped
@@ -112,7 +113,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     )  # fmt: skip
     progress = Progress(parts.steps, history, options.progress)
     saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
-    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema)
+    probe = make_probe(parts, task, splits, device)
+    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe)
     trainer.callbacks.append(loop)
     if options.compile:
         network.compile()  # in place: no wrapper that would put every tensor into checkpoints twice
@@ -218,6 +220,19 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
 
     parts.method.scored_allocation = distribution.needs_scores
     return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed)
+
+
+def make_probe(parts: Parts, task: Task, splits: Any, device: torch.device) -> Probe:
+    """Whole batches on every rank, whatever their number: each measures all, and all measure the same."""
+
+    def loss(network: torch.nn.Module, batch: Any, temperature: float) -> torch.Tensor:
+        inputs, targets = (part.to(device) for part in batch)
+        return task.criterion(parts.family.logits(network, inputs) / temperature, targets)
+
+    def feed() -> Any:
+        return iter(splits.feed("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))
+
+    return Probe(task.network, loss, feed, parts.data.classes, parts.cell.seed)
 
 
 def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
