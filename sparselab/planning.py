@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from sparselab.engines.engine import ENGINES, Engine, Plan
+from sparselab.engines.engine import COMMON, ENGINES, Engine, Plan
 from sparselab.spec.compose import compose
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse, short
 from sparselab.spec.memo import once
 from sparselab.spec.options import validate
-from sparselab.spec.schema import UNIDENTIFIED
+from sparselab.spec.schema import UNIDENTIFIED, HostOptions
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
 PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
@@ -44,11 +44,38 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         _resolve(composed.config, "", [*map(str, overrides)], search_path, first)
     with faults.catch():
         needs = {path: plan.id for path, plan in first.items()}
-        plan = engine_of(composed.config).plan(composed.config, cell, composed.lost, needs)
+        engine = engine_of(composed.config)
+        if "engine" not in composed.lost:
+            faults.found += _unread(engine, cell)
+        plan = engine.plan(_part_of(engine, composed.config), cell, composed.lost, needs)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.first = list(first.values())
     faults.raise_if_any()
     return plan
+
+
+def _part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
+    """What of the config is the engine's; of the trainer at least how things run."""
+    own = {key: value for key, value in config.items() if key in COMMON or key in engine.reads}
+    if "trainer" not in engine.reads:
+        own["trainer"] = {key: value for key, value in own["trainer"].items() if key in HostOptions.model_fields}
+    return own
+
+
+def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:
+    """A fault for each override that would change nothing, because the engine does not look at it."""
+    found = []
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+~")
+        head, _, leaf = key.partition(".")
+        host = head != "trainer" or leaf in HostOptions.model_fields
+        if key in UNIDENTIFIED or head in engine.reads or (head in COMMON and host):
+            continue
+        others = [name for name in ENGINES if head in ENGINES[name].reads]
+        if others:
+            fix = f"leave it out, or choose engine={' or engine='.join(others)}"
+            found.append(Fault(short(text), f"engine={engine.name} does not read it", fix))
+    return found
 
 
 def _resolve(

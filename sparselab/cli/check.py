@@ -45,9 +45,10 @@ def lines(plans: list[Any]) -> list[str]:
     notes = f", {shared} of them for others" if shared else ""
     total = f"{len(cells)} cells{notes}: {len(cells) - len(missing)} finished, {len(missing)} to run"
     if missing:
-        total += f" · {sum(plan.steps for plan in missing):,} updates"
-        if all(plan.account for plan in missing):
-            total += f" · {estimate(missing[0], sum(plan.account['flops_train_dense'] for plan in missing))}"
+        if steps := sum(plan.steps for plan in missing):
+            total += f" · {steps:,} updates"
+        if all(plan.work for plan in missing) and len({plan.config["engine"]["name"] for plan in missing}) == 1:
+            total += f" · {estimate(missing[0], sum(plan.work for plan in missing))}"
     return [*out, total]
 
 
@@ -60,22 +61,7 @@ def state(plan: Any) -> str:
 
 def rows(plan: Any) -> list[tuple[str, str]]:
     """(label, text) lines about a plan."""
-    parts, account = plan.parts, plan.account
-    data = parts.data
-    out = [
-        ("cell", f"{plan.id} ({state(plan)}, {plan.folder})"),
-        ("method", f"{parts.method.name} · sparsity {parts.sparsity} · schedule {parts.schedule.name}"
-                   f" · distribution {parts.distribution.name}"),
-        ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
-                 f" ({data.source})"),
-        ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
-    ]  # fmt: skip
-    if account:
-        kept = account["params_nonzero"]
-        out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
-        out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
-        times = account["flops_train"] / account["flops_train_dense"]
-        out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense)"))
+    out = [("cell", f"{plan.id} ({state(plan)}, {plan.folder})"), *plan.facts]
+    if plan.work:
         out.append(("cost", estimate(plan)))
-    out += [("note", note) for note in plan.notes]
-    return out
+    return out + [("note", note) for note in plan.notes]

@@ -7,36 +7,40 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Dense training FLOPs per second of two ordinary cores, where no record says better.
-GUESS = 5e10
+from sparselab.engines.engine import ENGINES
+
 LOOKED_AT = 50
 
 
 def estimate(plan: Any, work: float | None = None) -> str:
-    """A sentence with the expected time and where it is from: of the plan, or of that many dense FLOPs of its kind.
+    """A sentence with the expected time and where it is from: of the plan, or of that much work of its kind.
 
-    A masked network is computed densely, so the dense FLOPs set the pace. Records of the same model and precision are
-    preferred to others.
+    A masked network is computed densely, so of training the dense FLOPs set the pace. Records of the same engine count,
+    and those of the same model and data more than others.
     """
-    work = plan.account["flops_train_dense"] if work is None else work
+    work = plan.work if work is None else work
+    engine = ENGINES[plan.config["engine"]["name"]]
     same, any_rate = [], []
-    for file in _latest(Path(plan.parts.cell.runs_dir)):
+    for file in _latest(Path(plan.config["runs_dir"])):
         try:
             record = json.loads(file.read_text())
-            rate = record["account"]["flops_train_dense"] / record["seconds"]
-            if record["status"] != "finished" or rate <= 0:
+            if record["status"] != "finished" or record["config"]["engine"]["name"] != engine.name:
+                continue
+            rate = engine.work_of(record) / record["seconds"]
+            if rate <= 0:
                 continue
             any_rate.append(rate)
-            like = ("model", "dataset")
-            if all(record["config"][key].get("name") == plan.config[key].get("name") for key in like):
+            if all(record["config"][key].get("name") == plan.config[key].get("name") for key in engine.paced):
                 same.append(rate)
         except (OSError, ValueError, KeyError, ZeroDivisionError, AttributeError, TypeError):
             continue
     if same or any_rate:
         count = len(same or any_rate)
-        basis = f"from {count} earlier record{'s' if count > 1 else ''}{' of this model' if same else ''}"
+        basis = f"from {count} earlier record{'s' if count > 1 else ''}{' of its kind' if same else ''}"
         return f"about {_span(work / median(same or any_rate))} ({basis})"
-    return f"about {_span(work / GUESS)} (a guess: no earlier record in {plan.parts.cell.runs_dir})"
+    if not engine.guess:
+        return f"not known: no earlier record in {plan.config['runs_dir']}"
+    return f"about {_span(work / engine.guess)} (a guess: no earlier record in {plan.config['runs_dir']})"
 
 
 def _latest(runs: Path) -> list[Path]:

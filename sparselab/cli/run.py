@@ -61,7 +61,7 @@ def run_cell(plan: Plan) -> int:
         print("finished before; force=true runs it again", file=sys.stderr)
         return finish(plan, record)
     if main_process:
-        print(f"cell {plan.id} · {plan.steps:,} updates · {plan.folder}", file=sys.stderr, flush=True)
+        print(f"cell {plan.id} · {plan.size} · {plan.folder}", file=sys.stderr, flush=True)
     try:
         record = engine_of(config).run(plan)
     except RunFailed as failed:

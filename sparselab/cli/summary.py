@@ -5,38 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from sparselab.engines.engine import ENGINES
+
 
 def lines(record: dict[str, Any], typed: list[str]) -> list[tuple[str, str]]:
     """(label, text) rows of the summary. ``typed``: the overrides of the command that reproduces it."""
-    metrics, sparse, account = record["metrics"], record["sparsity"], record["account"]
-    rows: list[tuple[str, str]] = []
-    n = metrics.get("test.n", 0)
-    if "test.accuracy" in metrics:
-        spread = 100 * metrics["test.accuracy_se"]
-        rows.append(
-            ("test accuracy", f"{100 * metrics['test.accuracy']:.2f} % (n = {n:,.0f}, standard error {spread:.2f})")
-        )
-    if "test.perplexity" in metrics:
-        text = (
-            f"{metrics['test.perplexity']:.4g} ({metrics['test.bits_per_byte']:.4f} bits per byte, n = {n:,.0f} tokens)"
-        )
-        rows.append(("test perplexity", text))
-    if sparse["weights"]:
-        holds = "every group holds" if sparse["pattern_holds"] else "PATTERN BROKEN"
-        what = (
-            f"{holds}, {len(sparse['layers'])} layers"
-            if ":" in sparse["requested"]
-            else f"{len(sparse['layers'])} layers"
-        )
-        rows.append(
-            ("sparsity", f"{sparse['requested']} → {sparse['realised']:.6g} of {sparse['weights']:,} weights ({what})")
-        )
-    else:
-        rows.append(("sparsity", "dense"))
-    rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
-    ratio = account["macs"] / account["macs_dense"]
-    rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
-    rows.append(("training FLOPs", f"{account['flops_train'] / account['flops_train_dense']:.3f}x dense"))
+    name = record["config"]["engine"]["name"]
+    rows = ENGINES[name].summary(record)
     rows.append(("seconds", f"{record['seconds']:.1f}"))
     rows.append(("again", shlex.join(["python", "run.py", *typed, "force=true"])))
     return rows

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from sparselab.spec.options import Options
 from sparselab.spec.registry import Registry
+from sparselab.spec.schema import Common
 
 
 @dataclass
@@ -19,7 +20,10 @@ class Plan:
     id:        hash of what changes the result.
     folder:    where the record goes, ``<runs_dir>/<id>``.
     steps:     optimiser updates; 0 where the engine has none.
+    size:      how much there is to do, in words ("760 updates", "100 draws").
+    work:      what it costs, in a unit of the engine's own: time goes with it (dense FLOPs of training, say).
     account:   parameters, MACs and FLOPs as far as the outline is known.
+    facts:     (label, text) lines that `sparselab check` prints.
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     notes:     lines for a person: what could not be checked yet, and why.
     needs:     weights files that other cells make, with the ids of these cells. first: their plans; they run first.
@@ -30,7 +34,10 @@ class Plan:
     id: str
     folder: str
     steps: int = 0
+    size: str = ""
+    work: float = 0.0
     account: dict[str, Any] = field(default_factory=dict)
+    facts: list[tuple[str, str]] = field(default_factory=list)
     typed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     parts: Any = None
@@ -47,14 +54,24 @@ class Plan:
         return f"cell:{self.needs[value]}" if isinstance(value, str) and value in self.needs else value
 
 
+COMMON = tuple(Common.model_fields)
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Engine:
-    """Base of engines."""
+    """Base of engines.
+
+    reads:  the groups and keys of the config that its cells are made of, beside those that every cell has
+            (:data:`COMMON`). What it does not read is no part of a cell, and refused where somebody types it.
+    paced:  groups whose members decide how fast the work goes; earlier records of the same ones foretell the time.
+    guess:  work per second on two ordinary cores where no record says better; 0: there is nothing to guess from.
+    """
 
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    paced: ClassVar[tuple[str, ...]] = ()
+    guess: ClassVar[float] = 0.0
 
     def __init__(self, options: Options):
         self.options = options
@@ -76,6 +93,16 @@ class Engine:
     def run(self, plan: Plan) -> dict[str, Any]:
         """Execute and return the finished record (already written)."""
         raise NotImplementedError
+
+    @classmethod
+    def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
+        """(label, text) of what a researcher can quote of a finished cell; by default every metric."""
+        return [(name, f"{value:.6g}") for name, value in record["metrics"].items()]
+
+    @staticmethod
+    def work_of(record: dict[str, Any]) -> float:
+        """What a finished cell cost, in the unit of ``Plan.work``; 0 where the record does not say."""
+        return float(record["account"].get("work", 0.0))
 
 
 ENGINES: Registry[Engine] = Registry("engine", "sparselab.engines")

@@ -24,6 +24,16 @@ def groups(root: Path = CONFIGS) -> dict[str, list[str]]:
     }
 
 
+@lru_cache(maxsize=1)
+def optional() -> frozenset[str]:
+    """Groups that may be left out: those that the top config names without a member, or with a list of them."""
+    import yaml
+
+    named = yaml.safe_load((CONFIGS / "config.yaml").read_text())["defaults"]
+    chosen = [item for item in named if isinstance(item, dict)]
+    return frozenset(group for item in chosen for group, member in item.items() if not member)
+
+
 def _yamls(folder: Path) -> Iterator[Path]:
     yield from folder.glob("*.yaml")
     yield from folder.glob("*/*.yaml")

@@ -10,14 +10,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparselab.spec.configs import flatten, known_groups, tree_of
+from sparselab.spec.configs import flatten, known_groups, optional, tree_of
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, nearest, refuse, short, spell
 from sparselab.spec.memo import once
 from sparselab.spec.userconfigs import scan
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 2_000  # characters of one override
-OPTIONAL = ("paper", "term", "tier")  # groups that may be null
 TABLE = "paper"  # the group whose members are tables of cells
 SEVERAL = ("term",)  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
@@ -181,7 +180,7 @@ def _unreadable(text: str, key: str, value: str) -> Fault:
 
 def _choice(faults: Faults, key: str, value: Any, members: list[str]) -> bool:
     """Whether ``value`` names members of the group ``key``."""
-    if value is None and key in OPTIONAL:
+    if value is None and key in optional():
         return True
     if isinstance(value, dict):
         faults.add(f"{key}={{…}}", "a group takes the name of a member", did_you_mean("", members))
@@ -260,7 +259,7 @@ def for_hydra(overrides: list[str]) -> list[str]:
     for text in overrides:
         key, item = _read(text)
         value = None if item.is_sweep_override() else item.value()
-        if key in OPTIONAL and value is None and not item.is_sweep_override():
+        if key in optional() and value is None and not item.is_sweep_override():
             continue
         out.append(f"++{text.lstrip('+')}" if isinstance(value, dict) else text)
     return out

@@ -9,7 +9,16 @@ from pydantic import Field, field_validator
 from sparselab.spec.options import Options
 
 
-class TrainerOptions(Options):
+class HostOptions(Options):
+    """How a cell runs on this machine. Part of ``trainer``; every engine reads it, and it is never part of an id."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(description="auto, cpu or gpu")
+    threads: int | None = Field(ge=1, description="at least 1, or null")
+    workers: int = Field(ge=0, description="at least 0")
+    progress: Literal["auto", "bar", "lines", "none"] = Field(description="auto, bar, lines or none")
+
+
+class TrainerOptions(HostOptions):
     """How long, how large, how precise, where."""
 
     name: Literal["default"] = Field("default", description="default")
@@ -18,7 +27,6 @@ class TrainerOptions(Options):
     batch_size: int = Field(ge=1, description="at least 1")
     accumulate: int = Field(ge=1, description="micro-batches per update, at least 1")
     precision: Literal["32", "bf16", "16"] = Field(description='"32", bf16 or "16"')
-    accelerator: Literal["auto", "cpu", "gpu"] = Field(description="auto, cpu or gpu")
     devices: int = Field(ge=1, description="at least 1")
     strategy: Literal["auto", "ddp"] = Field(
         description="auto or ddp; FSDP shards parameters, and a mask needs whole tensors"
@@ -31,9 +39,6 @@ class TrainerOptions(Options):
     checkpoint_minutes: float | None = Field(gt=0, description="above 0, or null")
     checkpoint_every: int | None = Field(ge=1, description="updates, at least 1, or null")
     track_masks: bool = Field(description="true or false: record how much masks move (train.sad)")
-    threads: int | None = Field(ge=1, description="at least 1, or null")
-    workers: int = Field(ge=0, description="at least 0")
-    progress: Literal["auto", "bar", "lines", "none"] = Field(description="auto, bar, lines or none")
 
 
 class TargetOptions(Options):
@@ -44,21 +49,12 @@ class TargetOptions(Options):
     axis: Literal["in", "out", "kernel"] = Field(description="in, out or kernel")
 
 
-class Cell(Options):
-    """The top level. Groups of plug-ins are validated by the class that their ``name`` picks."""
+class Common(Options):
+    """The top level of every cell, whatever its engine. An engine adds the groups that it reads."""
 
-    method: dict[str, Any]
-    sparsity: Any
-    targets: TargetOptions
-    distribution: dict[str, Any]
-    schedule: dict[str, Any]
-    model: dict[str, Any]
-    dataset: dict[str, Any]
-    optim: dict[str, Any]
-    trainer: TrainerOptions
-    term: dict[str, Any]
     engine: dict[str, Any]
     logger: dict[str, Any]
+    trainer: HostOptions
     tier: Literal["smoke", "cpu", "gpu", "paper"] | None = Field(description="smoke, cpu, gpu, paper or null")
     paper: str | None = Field(description="a paper's slug or null")
     seed: int = Field(ge=0, lt=2**63, description="a whole number, at least 0")
@@ -73,6 +69,21 @@ class Cell(Options):
         if path is not None and not path.isprintable():
             raise ValueError("holds a line break or another control character")
         return path
+
+
+class Cell(Common):
+    """The top level of a training cell. Groups of plug-ins are validated by the class that their ``name`` picks."""
+
+    method: dict[str, Any]
+    sparsity: Any
+    targets: TargetOptions
+    distribution: dict[str, Any]
+    schedule: dict[str, Any]
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    optim: dict[str, Any]
+    trainer: TrainerOptions
+    term: dict[str, Any]
 
 
 # What never changes a result, and so is no part of a cell's id.

@@ -170,7 +170,7 @@ def schedule(plans: Iterable[tuple[Wanted, Plan]]) -> Schedule:
 def _add(out: Schedule, plan: Plan, title: str) -> None:
     if plan.id in out.cells:
         return
-    work = plan.account.get("flops_train_dense") or plan.steps or 1
+    work = plan.work or plan.steps or 1
     overrides = tuple(text for text in plan.typed if not text.startswith(("force=", "debug=")))
     needs = tuple(needed.id for needed in plan.first)
     out.cells[plan.id] = Planned(plan.id, plan.folder, title, overrides, float(work), needs, plan.config["force"])

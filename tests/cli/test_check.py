@@ -162,7 +162,7 @@ def test_an_estimate_follows_earlier_records(tmp_path, capsys):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "record.json").write_text(text)
     main.main(["check", *BASE])
-    assert "about 2 h (from 1 earlier record of this model)" in capsys.readouterr().out
+    assert "about 2 h (from 1 earlier record of its kind)" in capsys.readouterr().out
 
 
 # --- help and flags ---------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import pytest
 import torch
 from whole_cell import POINTS, UPDATES, Crash, at, die, ended, forked, outcome, run, saved, wait_for
 
+from sparselab.engines.signals import SIGNALS
 from sparselab.engines.train.loop import Loop
-from sparselab.engines.train.stopping import SIGNALS
 from sparselab.store.checkpoints import Checkpoints
 from sparselab.store.tensors import unpack_masks
 

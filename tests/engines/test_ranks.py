@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from sparselab.engines.signals import StopFlag
 from sparselab.engines.train import ranks
-from sparselab.engines.train.stopping import StopFlag
 from sparselab.spec.faults import Refused, RunFailed, Stopped
 
 PLAN = SimpleNamespace(config={"trainer": {"devices": 2, "threads": 3}}, overrides=["a=1"], needs={})

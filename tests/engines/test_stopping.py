@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparselab.engines.train.stopping import SIGNALS, Agreement, Saver, StopFlag
+from sparselab.engines.signals import SIGNALS, StopFlag
+from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.spec.faults import Stopped
 
 
@@ -28,7 +29,7 @@ def test_a_signal_sets_the_flag_and_nothing_else(capfd):
 
 
 def test_a_second_request_leaves_at_once():
-    code = "from sparselab.engines.train.stopping import StopFlag; f = StopFlag(); f.request('a'); f.request('b')"
+    code = "from sparselab.engines.signals import StopFlag; f = StopFlag(); f.request('a'); f.request('b')"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 75
 
 

@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.engines.engine import ENGINES, NOTHING, Engine, Plan
+from sparselab.engines.signals import StopFlag
 from sparselab.engines.train import ranks
+from sparselab.engines.train.describe import facts, summary
 from sparselab.engines.train.identity import identify
 from sparselab.engines.train.plan import Parts, gather
-from sparselab.engines.train.stopping import StopFlag
 
 
 @ENGINES.register("train")
 class Train(Engine):
     """Plans without torch; runs with it."""
+
+    reads = (
+        "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "term",
+    )  # fmt: skip
+    paced = ("model", "dataset")
+    guess = 5e10  # dense training FLOPs per second
 
     def plan(
         self,
@@ -32,10 +39,13 @@ class Train(Engine):
             id=cell,
             folder=str(Path(parts.cell.runs_dir) / cell),
             steps=parts.steps,
+            size=f"{parts.steps:,} updates",
             account=foresee(parts),
             parts=parts,
             needs=parts.needs,
         )
+        plan.work = float(plan.account.get("flops_train_dense") or 0)
+        plan.facts = facts(plan)
         if parts.outline is None:
             plan.notes.append(
                 "the layers of this model are known once it is built; they are checked then, before training"
@@ -60,6 +70,14 @@ class Train(Engine):
         record = make_record(plan, execute(plan, flag))
         close(plan)
         return record
+
+    @classmethod
+    def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
+        return summary(record)
+
+    @staticmethod
+    def work_of(record: dict[str, Any]) -> float:
+        return float(record["account"]["flops_train_dense"])
 
 
 def parallel(plan: Plan) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.data.dataset import DATASETS
 from sparselab.engines.engine import NOTHING
+from sparselab.engines.parts import build, pending, top_level, unwritable
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
 from sparselab.models.family import MODELS
@@ -19,10 +18,8 @@ from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.fit import misfit
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.targets import select
-from sparselab.spec.compose import defaults
-from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, short, spell
+from sparselab.spec.faults import Fault, Faults, Refused, short, spell
 from sparselab.spec.memo import once
-from sparselab.spec.options import problems, validate
 from sparselab.spec.schema import Cell
 from sparselab.spec.sparsity import Sparsity
 from sparselab.store.ids import canonical
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from sparselab.sparsity.schedule import Schedule
     from sparselab.spec.dataspec import DataSpec
     from sparselab.spec.outline import Layer, Outline
-    from sparselab.spec.registry import Registry
     from sparselab.spec.schema import TargetOptions, TrainerOptions
     from sparselab.terms.term import Term
 
@@ -73,17 +69,6 @@ class Parts:
     needs: dict[str, str] = field(default_factory=dict)  # weights file to the id of the cell that makes it
 
 
-def build(registry: Registry, values: dict[str, Any], where: str, *arguments: Any) -> Any:
-    """The registered class named by ``values['name']``, with its options validated. Raises Refused."""
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str):
-        raise Refused([Fault(where, "has no name", did_you_mean("", registry))])
-    cls = registry[name]
-    fields = cls.Options.model_fields
-    return cls(validate(cls.Options, {**({"name": name} if "name" in fields else {}), **values}, where), *arguments)
-
-
 def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Mapping[str, str] = NOTHING) -> Parts:
     """Build every part and check them against each other. Raises Refused with all faults at once.
 
@@ -91,7 +76,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     A weights file among ``needs`` is checked once it is there.
     """
     faults = Faults()
-    cell, top, lost = _cell(config, lost)
+    cell, top, lost = top_level(Cell, config, lost)
     faults.found += top
     made: dict[str, Any] = {}
     for where, registry, extra in (
@@ -117,7 +102,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         if "dataset" in made and "data_dir" not in lost:
             made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
     faults.found += _hardware(cell) if "trainer" not in lost else []
-    faults.found += once(("folder", cell.runs_dir), lambda: _folder(cell)) if "runs_dir" not in lost else []
+    faults.found += once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in lost else []
 
     # From here on things are checked against each other, as far as both sides are there.
     steps = per_epoch = 0
@@ -130,7 +115,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         faults.found += made["method"].faults(made["data"])
     outline = None
     if {"model", "data"} <= made.keys():
-        model, data = _without_pending(cell.model, needs), made["data"]
+        model, data = _withoutpending(cell.model, needs), made["data"]
         family = made["model"] if model is cell.model else build(MODELS, model, "model")
         model_faults, outline = once(("outline", canonical(model), data), lambda: _outline(family, data))
         faults.found += model_faults
@@ -152,22 +137,6 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     if layers:
         parts.kept = final_counts(parts)
     return parts
-
-
-def _cell(config: dict[str, Any], lost: frozenset[str]) -> tuple[Cell, list[Fault], frozenset[str]]:
-    """(the top level, its faults, the keys that are lost with them).
-
-    A faulty value is replaced by the default, so that the rest can be checked nevertheless.
-    """
-    found = problems(Cell, config)
-    if not found:
-        return validate(Cell, config, ""), [], lost
-    usable, usual = copy.deepcopy(config), defaults()
-    for path, _ in found:
-        usable.pop(path[0], None)
-        if path[0] in usual:
-            usable[path[0]] = usual[path[0]]
-    return validate(Cell, usable, ""), [fault for _, fault in found], lost | {path[0] for path, _ in found}
 
 
 def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
@@ -194,27 +163,6 @@ def _hardware(cell: Cell) -> list[Fault]:
         fix = f"write {trainer.batch_size // share * share or share}"
         faults.add(where, f"is not a multiple of devices x accumulate = {share}", fix)
     return faults.found
-
-
-def _folder(cell: Cell) -> list[Fault]:
-    """Whether ``runs_dir`` can be written. Nothing is made."""
-    runs = Path(cell.runs_dir)
-    where = f"runs_dir={short(cell.runs_dir)}"
-    try:
-        runs.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
-        reason = getattr(error, "strerror", None) or str(error)
-        return [Fault(where, f"cannot be a folder ({reason})", "choose another folder with runs_dir=…")]
-    if runs.is_symlink() and not runs.exists():
-        return [Fault(where, "is a link to nothing", "name a folder that can be made")]
-    there = next(path for path in [runs, *runs.absolute().parents] if path.exists())
-    if not there.is_dir():
-        return [Fault(where, f"{short(str(there))} is not a folder", "name a folder that can be made")]
-    if not os.access(there, os.W_OK | os.X_OK):
-        return [Fault(where, "cannot be written", "choose another folder with runs_dir=…")]
-    return []
 
 
 def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
@@ -276,14 +224,10 @@ def _combination(
         faults.found += schedule.faults(steps)
 
 
-def _without_pending(model: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:
+def _withoutpending(model: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:
     """The model's options as far as they can be checked: without a weights file that another cell has yet to make."""
-    pending = {key: None for key, value in model.items() if isinstance(value, str) and _pending(value, needs)}
-    return {**model, **pending} if pending else model
-
-
-def _pending(path: str, needs: Mapping[str, str]) -> bool:
-    return path in needs and not Path(path).exists()
+    missing = {key: None for key, value in model.items() if isinstance(value, str) and pending(value, needs)}
+    return {**model, **missing} if missing else model
 
 
 def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | None]:
@@ -293,7 +237,7 @@ def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | Non
 
 def _files(term: Term, outline: Outline | None, faults: Faults, needs: Mapping[str, str]) -> None:
     for option, path in term.files().items():
-        if _pending(path, needs):
+        if pending(path, needs):
             continue
         key = f"term.{term.name}.{option}"
         with faults.catch():

@@ -10,8 +10,8 @@ import threading
 import time
 import traceback
 
+from sparselab.engines.signals import EXIT_STOPPED, SIGNALS, StopFlag
 from sparselab.engines.train.engine import Train
-from sparselab.engines.train.stopping import EXIT_STOPPED, SIGNALS, StopFlag
 from sparselab.spec.faults import Refused, RunFailed, Stopped
 
 

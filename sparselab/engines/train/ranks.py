@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sparselab.engines.train.stopping import StopFlag
+from sparselab.engines.signals import StopFlag
 from sparselab.spec.faults import Fault, Refused, RunFailed, Stopped
 
 if TYPE_CHECKING:

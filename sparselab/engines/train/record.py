@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparselab.engines.records import environment, keep
 from sparselab.engines.train.engine import dense_steps
 from sparselab.engines.train.runner import Finished
 from sparselab.sparsity.account import account, train_flops, train_flops_dense
@@ -35,7 +31,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "sparsity": realised(parts, finished),
         "account": counted(parts, finished),
         "seconds": round(finished.seconds, 3),
-        "environment": environment(parts),
+        "environment": environment(parts.cell.trainer, parts.cell.trainer.devices),
         "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
                  "content": finished.content, "source": parts.data.source,
                  "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},
@@ -44,25 +40,6 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         return body
     keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks))
     return records.read(finished.folder, plan.id)
-
-
-def keep(folder: Path, body: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> None:
-    """Write the network and, last, the record.
-
-    Where another process has finished the cell meanwhile, its files stay. The same result is dropped; another one is
-    kept beside it, as ``record-<hash>.json`` with its network in a folder of that name.
-    """
-    if not records.valid(folder, body["id"]):
-        body["files"] = write(folder)
-        records.settle(folder, body)
-        return
-    beside = folder / f".second-{os.getpid()}"
-    body["files"] = write(beside)
-    kept = folder / f"record-{records.result_hash(body)[:12]}"
-    if records.settle(folder, body) or kept.exists():
-        shutil.rmtree(beside)
-    else:
-        beside.rename(kept)
 
 
 def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
@@ -107,32 +84,4 @@ def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
         "flops_train": trained,
         "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
         "updates": parts.steps,
-    }
-
-
-def environment(parts: Parts) -> dict[str, Any]:
-    """Versions and the device: what a bit-equal rerun needs to match."""
-    import subprocess
-    from importlib.metadata import version
-
-    import sparselab
-
-    root = Path(__file__).parents[3]
-    commit = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    cuda = torch.cuda.is_available() and parts.cell.trainer.accelerator != "cpu"
-    libraries = ("torch", "pytorch-lightning", "timm", "transformers", "numpy")
-    return {
-        "sparselab": sparselab.__version__,
-        "commit": commit,
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in libraries},
-        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "devices": parts.cell.trainer.devices,
-        "promise": "D" if cuda else ("B" if parts.cell.trainer.devices > 1 else "A"),
     }

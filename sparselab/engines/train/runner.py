@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparselab.engines.signals import StopFlag
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
 from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.plan import Parts, place_masks
-from sparselab.engines.train.stopping import Agreement, Saver, StopFlag
+from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
 from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded

@@ -1,0 +1,34 @@
+"""What a cell's id is a hash of: content decides, never where it lies or how it runs. [no torch]"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparselab.spec.configs import copied
+from sparselab.spec.memo import once
+from sparselab.spec.schema import UNIDENTIFIED
+
+
+def identified(config: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the config without what never changes a result."""
+    identity = copied(config)
+    for dotted in UNIDENTIFIED:
+        *path, leaf = dotted.split(".")
+        node = identity
+        for key in path:
+            node = node.get(key, {})
+        node.pop(leaf, None)
+    return identity
+
+
+def content(path: str, needs: Mapping[str, str]) -> str:
+    """What a file means: the cell that makes it, where the config names one, else its bytes."""
+    return f"cell:{needs[path]}" if path in needs else once(("digest", path), lambda: _digest(path))
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
