@@ -17,6 +17,8 @@ from sparselab.spec.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from sparselab.models.tap import Tap
+
 MODELS: Registry[Family] = Registry("model", "sparselab.models.families")
 
 
@@ -29,6 +31,10 @@ class Family:
 
     name: ClassVar[str]
     task: ClassVar[str]
+    trunk: ClassVar[tuple[str, ...]] = ()
+    """Names of the modules whose children are the network's blocks, in forward order; none: it has no known blocks."""
+    final_norm: ClassVar[str | None] = None
+    """Name of the norm after the last block, where there is one."""
 
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
@@ -98,6 +104,30 @@ class Family:
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         """One forward pass. Images: (n, c, h, w) float -> (n, classes). Text: (n, t) int64 -> (n, t, vocabulary)."""
         return model(batch)
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether :meth:`blocks` can name them; known without building the network."""
+        return bool(self.trunk)
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        """The blocks in forward order. Their outputs are the hidden states that feature distillation compares."""
+        return [block for name in self.trunk for block in model.get_submodule(name).children()]
+
+    def norm(self, model: nn.Module) -> nn.Module | None:
+        """The norm between the last block and the head; its output is what libraries call the last hidden state."""
+        return None if self.final_norm is None else model.get_submodule(self.final_norm)
+
+    def tap(self, model: nn.Module) -> Tap:
+        """What keeps the hidden states of ``model`` while it is open."""
+        from sparselab.models.tap import Tap
+
+        return Tap(self.blocks(model), self.norm(model))
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether training starts from given weights, so that the starting network is worth learning from."""
+        return self.options.weights is not None
 
     def _require(self, data: DataSpec) -> None:
         faults = self.faults(data)

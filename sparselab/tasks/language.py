@@ -14,13 +14,22 @@ IGNORE = -100
 
 
 class LanguageModel(Task):
-    """Next-token cross-entropy. Batches: tokens (n, t) and targets (n, t), already shifted; -100 is not counted."""
+    """Next-token cross-entropy. Batches: tokens (n, t) and targets (n, t), already shifted; -100 is not counted.
+
+    A third part, where there is one, is bool (n, t): False where a token is padding.
+    """
 
     headline = "perplexity"
     better = "lower"
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+
+    def counted(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+        return batch[1] != IGNORE
+
+    def present(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+        return batch[2] if len(batch) > 2 else None
 
     def sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         tokens, targets = batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -11,8 +12,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from sparselab.models.family import Family
+    from sparselab.models.tap import States, Tap
     from sparselab.optim.optim import Optim
     from sparselab.spec.dataspec import DataSpec
+    from sparselab.terms.taught import Teacher
     from sparselab.terms.term import Term
 
 
@@ -33,6 +36,9 @@ class Task(pl.LightningModule):
         self.terms = list(terms)
         self.steps = steps
         self.last_loss = torch.tensor(float("nan"))
+        self.teachers: dict[str, Teacher] = {}  # by the file of their weights
+        self.tap: Tap | None = None
+        self.states: States | None = None  # of the batch under way, where a term watches them
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -43,17 +49,36 @@ class Task(pl.LightningModule):
         """Mean loss of a batch: a scalar."""
         raise NotImplementedError
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        logits = self.logits(batch[0])
+    def watch_states(self) -> None:
+        """From now on ``states`` holds the outputs of the family's blocks during a training step."""
+        self.tap = self.tap or self.family.tap(self.network)
+
+    def counted(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+        """Which predictions the loss counts, bool of the targets' shape; None: all."""
+        return None
+
+    def present(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+        """Which positions of the inputs are there and not padding, bool; None: all."""
+        return None
+
+    def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
+        with self.tap or nullcontext():
+            logits = self.logits(batch[0])
+        self.states = self.tap.take() if self.tap else None
         loss = self.criterion(logits, batch[1])
         for term in self.terms:
-            loss = term.share_of_task_loss() * loss + term.options.weight * term.loss(self, batch, logits)
+            loss = term.share_of_task_loss() * loss
+            if term.options.weight:
+                loss = loss + term.options.weight * term.loss(self, batch, logits)
+        self.states = None
+        for teacher in self.teachers.values():
+            teacher.forget()
         self.last_loss = loss.detach()
         if loss.device.type == "cpu" and not torch.isfinite(loss):
             raise FloatingPointError(self._origin(loss, batch, logits))
         return loss
 
-    def _origin(self, loss: Tensor, batch: tuple[Tensor, Tensor], logits: Tensor) -> str:
+    def _origin(self, loss: Tensor, batch: tuple[Tensor, ...], logits: Tensor) -> str:
         """What is first not finite on the way from the data to the loss."""
         if not torch.isfinite(batch[0]).all():
             return "the inputs of the batch are not finite"

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 
 class Term:
-    """``weight * loss(...)`` is added to the task's loss, which itself is multiplied by ``share_of_task_loss()``."""
+    """``weight * loss(...)`` is added to the task's loss, which itself is multiplied by ``share_of_task_loss()``.
+
+    At weight 0 it is not computed. Capabilities, checked before anything runs:
+
+    ``needs_states``         reads ``task.states``, the outputs of the family's blocks.
+    ``needs_trained_start``  makes no sense where training starts from random weights.
+    """
 
     class Options(Options):
         weight: float = Field(0.5, ge=0, description="factor of the term in the loss, at least 0")
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    needs_states: ClassVar[bool] = False
+    needs_trained_start: bool = False
 
     def __init__(self, options: Options):
         self.options = options
@@ -34,7 +42,7 @@ class Term:
         """Files whose content the result depends on, by option name; the plan checks and hashes them."""
         return {}
 
-    def loss(self, task: Task, batch: tuple[Tensor, Tensor], logits: Tensor) -> Tensor:
+    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         """The unweighted term for one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 

@@ -17,7 +17,8 @@ from sparselab.optim.optim import OPTIMS
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Refused
 from sparselab.tasks import TASKS
-from sparselab.terms.distill import Distill
+from sparselab.terms.distill import Distill, divergence
+from sparselab.terms.taught import Teacher
 
 torch.set_num_threads(1)
 DATA = DataSpec("set", "image", (1, 2, 2), 3, 8, 8, 8, "", "local")
@@ -40,7 +41,7 @@ BATCH = (torch.linspace(-1, 1, 20).view(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1
 
 
 def teacher_of(term):
-    return term._teacher[0]
+    return term.teacher.network
 
 
 def test_the_loss_by_hand(tmp_path):
@@ -81,7 +82,7 @@ def test_the_whole_loss_is_a_mixture(tmp_path):
 
 def test_every_token_counts_as_an_example(tmp_path):
     task, term = make(tmp_path)
-    term._teacher = [nn.Linear(3, 3)]
+    term.teacher = Teacher(FAMILY, nn.Linear(3, 3))
     tokens = torch.randn(2, 7, 3)
     logits = torch.randn(2, 7, 3)
     flat = term.loss(task, (tokens.flatten(0, 1),), logits.flatten(0, 1))
@@ -133,5 +134,42 @@ def test_logits_that_are_not_finite_are_the_teacher_s_fault(tmp_path):
 def test_a_teacher_of_another_shape_is_refused(tmp_path):
     task, term = make(tmp_path)
     save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    task.teachers.clear()
     with pytest.raises(Refused):
         term.prepare(task)
+
+
+def test_the_square_of_the_temperature():
+    """At T = 2, by hand: 4 sum p log(p / q) with both softened by 2; a teacher that says the same has none."""
+    taught, logits = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    p = math.e / (math.e + 1)
+    want = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    assert float(divergence(taught, logits, 2.0)) == pytest.approx(want, rel=1e-6)
+    assert float(divergence(taught, taught, 2.0)) == 0
+
+
+def test_targets_that_do_not_count_play_no_part():
+    generator = torch.Generator().manual_seed(0)
+    taught, logits = (torch.randn(2, 5, 7, generator=generator) for _ in range(2))
+    counted = torch.tensor([[True] * 5, [True, False, False, True, False]])
+    want = divergence(taught[counted], logits[counted], 1.5)
+    assert float(divergence(taught, logits, 1.5, counted)) == pytest.approx(float(want), rel=1e-6)
+    everything = divergence(taught, logits, 1.5, torch.ones(2, 5, dtype=torch.bool))
+    assert float(everything) == pytest.approx(float(divergence(taught, logits, 1.5)), rel=1e-6)
+
+
+def test_the_task_s_share_may_be_said(tmp_path):
+    task, term = make(tmp_path, weight=1.0, task_share=1.0)
+    task.network.eval()
+    logits = task.logits(BATCH[0])
+    want = task.criterion(logits, BATCH[1]) + term.loss(task, BATCH, logits)
+    assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
+
+
+def test_the_mixture_is_a_third_of_the_sum_at_two_to_one(tmp_path):
+    """(1 - eta) CE + eta KL = (1 - eta) (CE + eta / (1 - eta) KL): at eta = 1/3 it is 2/3 (CE + KL / 2)."""
+    task, term = make(tmp_path, weight=1 / 3, temperature=1.0)
+    task.network.eval()
+    logits = task.logits(BATCH[0])
+    want = 2 / 3 * (task.criterion(logits, BATCH[1]) + 0.5 * term.loss(task, BATCH, logits))
+    assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)

@@ -121,6 +121,8 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         faults.found += model_faults
     for term in terms:
         _files(term, outline, faults, needs)
+        if "model" in made:
+            faults.found += _demands(term, made["model"])
     layers: list[Layer] = []
     if outline is not None and "sparsity" in made and "targets" not in lost:
         with faults.catch():
@@ -244,6 +246,18 @@ def _files(term: Term, outline: Outline | None, faults: Faults, needs: Mapping[s
             entries = read_header(path, key)
             if outline is not None:
                 faults.found += compare_outline(entries, outline, place(path, key))
+
+
+def _demands(term: Term, family: Family) -> list[Fault]:
+    """What a term asks of the model."""
+    found = []
+    if term.needs_states and not family.has_blocks:
+        problem = f"compares hidden states, and model={family.name} has no known blocks"
+        found.append(Fault(f"term.{term.name}", problem, "choose another model, or term=[distill]"))
+    if term.needs_trained_start and not family.starts_trained:
+        problem = "training starts from random weights, which teach nothing"
+        found.append(Fault(f"term.{term.name}.teacher=start", problem, "set model.weights, or name a teacher"))
+    return found
 
 
 def choose_layers(targets: TargetOptions, sparsity: Sparsity, outline: Outline) -> list[Layer]:

@@ -21,6 +21,8 @@ class CifarResNet(ImageFamily):
     Names and arithmetic are those of akamaster/pytorch_resnet_cifar10, so its weights load.
     """
 
+    trunk = ("layer1", "layer2", "layer3")
+
     class Options(ImageFamily.Options):
         depth: int = Field(20, ge=8, le=2000, description="6n+2: 20, 32, 44, 56, 110")
         width: int = Field(16, ge=1, description="channels of the first stage")

@@ -48,6 +48,9 @@ class GPT(TextFamily):
     A tied embedding and head are one layer of the outline, the embedding, with both roles.
     """
 
+    trunk = ("transformer.h",)
+    final_norm = "transformer.ln_f"
+
     class Options(TextFamily.Options):
         width: int = Field(128, ge=1, description="channels of a token")
         depth: int = Field(4, ge=1, le=1000, description="number of blocks")

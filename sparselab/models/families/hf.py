@@ -134,3 +134,24 @@ class HuggingFace(TextFamily):
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
             refuse(self._where, problem, "use data made with this model's tokenizer")
         return model
+
+    has_blocks = True
+    starts_trained = True
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        return list(self._trunk(model)[1])
+
+    def norm(self, model: nn.Module) -> nn.Module | None:
+        siblings = self._trunk(model)[0].named_children()
+        return next((module for name, module in siblings if "norm" in name or name.startswith("ln_")), None)
+
+    def _trunk(self, model: Any) -> tuple[nn.Module, Any]:
+        """(the module that holds the list of blocks, that list): the first list of ``num_hidden_layers`` modules."""
+        from torch import nn
+
+        depth = model.config.num_hidden_layers
+        nested = ((parent, child) for parent in model.modules() for child in parent.children())
+        found = next((pair for pair in nested if isinstance(pair[1], nn.ModuleList) and len(pair[1]) == depth), None)
+        if found is None:
+            refuse(self._where, f"has no list of {depth} blocks", "leave out what needs the blocks of the model")
+        return found

@@ -54,6 +54,9 @@ class Llama(TextFamily):
     A tied embedding and head are one layer of the outline, the embedding, with both roles.
     """
 
+    trunk = ("model.layers",)
+    final_norm = "model.norm"
+
     class Options(TextFamily.Options):
         width: int = Field(128, ge=1, description="channels of a token")
         depth: int = Field(4, ge=1, le=1000, description="number of blocks")

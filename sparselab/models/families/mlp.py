@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class MLP(ImageFamily):
     """Fully connected layers on the flattened image, ReLU between them. [300, 100] is LeNet-300-100."""
 
+    trunk = ("layers",)
+
     class Options(ImageFamily.Options):
         hidden: list[Annotated[int, Field(ge=1)]] = Field([300, 100], description="widths of the hidden layers: a list")
         batch_norm: bool = Field(False, description="true: batch normalisation before each ReLU")

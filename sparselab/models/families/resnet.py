@@ -27,6 +27,8 @@ class ResNet(ImageFamily):
     original 7x7 stem of stride 2 with max-pooling.
     """
 
+    trunk = ("layer1", "layer2", "layer3", "layer4")
+
     class Options(ImageFamily.Options):
         depth: Literal[18, 34, 50, 101, 152] = Field(18, description="one of 18, 34, 50, 101, 152")
         dropout: float = Field(

@@ -33,6 +33,9 @@ def patch_for(height: int, width: int) -> int | None:
 class ViT(ImageFamily):
     """ViT with a class token and learned positions (arXiv 2010.11929), the widths of DeiT (arXiv 2012.12877)."""
 
+    trunk = ("blocks",)
+    final_norm = "norm"
+
     class Options(ImageFamily.Options):
         width: int = Field(384, ge=1, description="channels of a token")
         depth: int = Field(12, ge=1, le=1000, description="number of blocks")

@@ -20,6 +20,8 @@ STEM = 16  # channels before the first stage
 class WideResNet(ImageFamily):
     """WRN-depth-widen (arXiv 1605.07146): pre-activation blocks of two 3x3 convolutions, dropout between them."""
 
+    trunk = ("layer1", "layer2", "layer3")
+
     class Options(ImageFamily.Options):
         depth: int = Field(16, ge=10, le=1000, description="6n+4: 16, 22, 28")
         widen: int = Field(4, ge=1, description="factor on the stage widths 16, 32, 64")
