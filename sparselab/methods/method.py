@@ -67,16 +67,22 @@ class Method:
 
     def effective(self, slot: Slot, out: Tensor) -> None:
         """Write the weights that the network computes with into ``out``."""
-        import torch
+        from sparselab.sparsity.kernels import masked
 
-        torch.mul(slot.dense, slot.mask, out=out)
+        masked([slot.dense], [slot.mask], [out])
 
     def pullback(self, slot: Slot) -> None:
         """Turn the gradient of the effective weights into what the optimiser sees, in place."""
-        slot.grad.mul_(slot.mask)
+        from sparselab.sparsity.kernels import masked
+
+        masked([slot.grad], [slot.mask], [slot.grad])
 
     def after_step(self, slot: Slot) -> None:
         """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
+
+    def overrides(self, *hooks: str) -> bool:
+        """Whether the rule replaces any of these defaults; where it does not, several may be done in one pass."""
+        return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 
 METHODS: Registry[Method] = Registry("method", "sparselab.methods")

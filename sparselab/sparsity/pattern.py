@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.sparsity.count import keep_count
+from sparselab.sparsity.kernels import largest_in_rows, masked
 from sparselab.sparsity.layout import AXES, grouped, matrix, n_of_m, tile
 from sparselab.sparsity.select import all_finite, largest, largest_in_groups
 from sparselab.spec.sparsity import Sparsity
@@ -42,7 +43,15 @@ class Pattern:
         return cls(sparsity, kind, axis)
 
     @torch.no_grad()
-    def mask(self, score: Tensor, density: float | None = None, *, checked: bool = False) -> Tensor:
+    def mask(
+        self,
+        score: Tensor,
+        density: float | None = None,
+        *,
+        checked: bool = False,
+        magnitude: bool = False,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """The weights to keep (True): those with the largest scores.
 
         score:   any real dtype, the weight's stored shape. A block's or channel's score is the sum of its elements'
@@ -51,23 +60,44 @@ class Pattern:
                  channels. N:M has its fraction in its name and ignores it.
         checked: the caller has made sure of finite scores (:func:`~sparselab.sparsity.select.all_finite` answers for
                  many layers with one wait).
+        magnitude: |score| is ranked, without a copy of it where a kernel serves.
+        out:     receives ``score * mask``, in the same pass where a kernel serves; may be ``score`` itself.
 
         The count is exact. Of equal scores the lowest index is kept: of weights the flat index as stored, within each
         N:M group; of blocks the row-major index over (outputs, inputs).
 
         Raises ValueError for NaN or infinite scores and for a shape that the pattern does not fit.
         """
+        self._require_fit(tuple(score.shape))
+        mask = self._in_one_pass(score, magnitude, out) if self.sparsity.kind == "nm" else None
+        if mask is None:
+            mask = self._mask(score, density, checked, magnitude)
+            if out is not None:
+                masked([score], [mask], [out])
+        return mask
+
+    def _in_one_pass(self, score: Tensor, magnitude: bool, out: Tensor | None) -> Tensor | None:
+        """N:M by a kernel that reads each score once; None where it does not serve."""
+        n, m = n_of_m(self.sparsity)
+        before, length, after = grouped(self.kind, tuple(score.shape), self.axis)
+        if not score.is_contiguous() and self.axis != "out":  # channels_last: the channels lie side by side
+            if self.axis == "kernel":
+                return None
+            before, after = before * after, 1
+        return largest_in_rows(score, before * (length // m), after, n, m, magnitude, out)
+
+    def _mask(self, score: Tensor, density: float | None, checked: bool, magnitude: bool) -> Tensor:
         shape = tuple(score.shape)
-        self._require_fit(shape)
         if not checked:
             _require_finite(score)
         if self.sparsity.kind == "dense":
             return torch.ones_like(score, dtype=torch.bool)
-        if self.sparsity.kind == "nm":
-            return largest_in_groups(self._groups(score), n_of_m(self.sparsity)[0]).view(shape)
         if self.sparsity.kind == "unstructured":
             flat = score.reshape(-1)
-            return largest(flat, keep_count(len(flat), self._density(density))).view(shape)
+            return largest(flat, keep_count(len(flat), self._density(density)), magnitude).view(shape)
+        score = score.abs() if magnitude else score
+        if self.sparsity.kind == "nm":
+            return largest_in_groups(self._groups(score), n_of_m(self.sparsity)[0]).view(shape)
         sums = self._tiles(score).sum((1, 3), dtype=_wide(score.dtype))
         if not checked:
             _require_finite(sums)

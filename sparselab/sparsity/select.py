@@ -6,10 +6,13 @@ Everything here is deterministic, and nothing here looks for NaN: callers do (:f
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import sqrt
+from ctypes import CDLL, c_int64
+from math import floor, sqrt
 
 import torch
 from torch import Tensor
+
+from sparselab.sparsity.kernels import serving
 
 PAIRWISE_LIMIT = 64
 """Group size up to which comparing all pairs beats a selection (measured on one CPU core: even near 90)."""
@@ -18,6 +21,7 @@ STRIDED_LIMIT = 8
 """Group size up to which reading a group's columns in place beats copying them apart first (same measurement)."""
 
 SAMPLE = 1 << 14
+INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 
 
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
@@ -26,12 +30,16 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat(ends).isfinite().all()
 
 
-def largest(values: Tensor, k: int) -> Tensor:
-    """Mask of the ``k`` largest of a 1-D tensor; of equal ones those with the lowest index."""
+def largest(values: Tensor, k: int, magnitude: bool = False) -> Tensor:
+    """Mask of the ``k`` largest of a 1-D tensor, by ``magnitude`` of their sizes; of equal ones the lowest index is kept."""
     if k <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
     if k >= values.numel():
         return torch.ones_like(values, dtype=torch.bool)
+    kernels = serving(values)
+    if kernels is not None:
+        return _largest_by_key(kernels, values, k, magnitude)
+    values = values.abs() if magnitude else values
     if values.device.type == "cpu":
         return trim_on_host(values, _kth_by_sample(values, k), k)
     return trim_on_device(values, values.topk(k, sorted=False).values.amin(0, keepdim=True), k, dim=0)
@@ -62,6 +70,58 @@ def _win_counts(columns: tuple[Tensor, ...], out: tuple[Tensor, ...], n: int) ->
         torch.ge(count, m - n, out=kept)
 
 
+def _largest_by_key(kernels: CDLL, values: Tensor, k: int, magnitude: bool) -> Tensor:
+    """:func:`largest` in two passes over the values and one over the few that a sample cannot decide."""
+    mask = torch.empty_like(values, dtype=torch.bool)
+    place, total = values.data_ptr(), values.numel()
+    threshold, reached = _kth_key(kernels, values, k, magnitude)
+    kernels.above(place, mask.data_ptr(), total, threshold, reached - k, magnitude, torch.get_num_threads())
+    return mask
+
+
+def _kth_key(kernels: CDLL, values: Tensor, k: int, magnitude: bool) -> tuple[int, int]:
+    """The ``k``-th largest key (``kernels.c``) and how many are at least as large."""
+    place, total = values.data_ptr(), values.numel()
+    sample = _keys(values[:: max(1, total // SAMPLE)], magnitude).sort(descending=True).values
+    first, last = _bracket(k / total, len(sample))
+    high = int(sample[first]) if first >= 0 else INT_MAX
+    low = int(sample[last]) if last < len(sample) else INT_MIN
+    between, counts = torch.empty(total // 16 + 2 * len(sample), dtype=torch.int32), (c_int64 * 2)()
+    kernels.bracket(place, total, low, high, magnitude, between.data_ptr(), len(between), counts)
+    above, inside = counts
+    if above < k <= above + inside <= above + len(between):
+        between = between[:inside]
+        key = int(between.kthvalue(inside - (k - above) + 1).values)
+        return key, above + int((between >= key).sum())
+    return _kth_key_by_digits(kernels, values, k, magnitude)
+
+
+def _kth_key_by_digits(kernels: CDLL, values: Tensor, k: int, magnitude: bool) -> tuple[int, int]:
+    """:func:`_kth_key` for data that fool a sample: a histogram of eleven bits at a time, three passes, no copy."""
+    prefix, above = 0, 0
+    for shift, bits in ((21, 11), (10, 11), (0, 10)):
+        counts = (c_int64 * (1 << bits))()
+        kernels.histogram(values.data_ptr(), values.numel(), prefix, shift, bits, magnitude, counts)
+        digit = len(counts) - 1
+        while above + counts[digit] < k:
+            above += counts[digit]
+            digit -= 1
+        prefix = prefix << bits | digit
+    return prefix + INT_MIN, above + counts[digit]
+
+
+def _keys(values: Tensor, magnitude: bool) -> Tensor:
+    """int32 that orders as float32 values do (or their sizes), as ``kernels.c`` has it."""
+    bits = (values + 0.0).view(torch.int32)  # -0 is 0
+    return bits & INT_MAX if magnitude else bits ^ ((bits >> 31) & INT_MAX)
+
+
+def _bracket(share: float, size: int) -> tuple[int, int]:
+    """Between which places of a sample, largest first, the element of this rank lies but for four standard deviations."""
+    centre, margin = share * size, 2 * sqrt(size) + 1
+    return floor(centre - margin), floor(centre + margin)
+
+
 def _kth_by_sample(values: Tensor, k: int) -> Tensor:
     """The ``k``-th largest value. A regular sample brackets it, and only what lies in the bracket is ranked.
 
@@ -72,8 +132,7 @@ def _kth_by_sample(values: Tensor, k: int) -> Tensor:
     if total <= 4 * SAMPLE:
         return values.kthvalue(total - k + 1).values
     sample = values[:: total // SAMPLE].sort(descending=True).values
-    centre, margin = k / total * len(sample), 2 * sqrt(len(sample)) + 1  # four standard deviations of a sampled rank
-    first, last = int(centre - margin), int(centre + margin)
+    first, last = _bracket(k / total, len(sample))
     between = torch.ones_like(values, dtype=torch.bool)
     above = 0
     if first >= 0:

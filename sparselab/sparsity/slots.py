@@ -106,6 +106,8 @@ class Sparsifier:
         # together and masks move at every update, weights shift between layers in between; their total stands.)
         self.ledger: list[tuple[int, dict[str, int]]] = []
         self.swapped = False
+        # Mask and effective weights of the usual rule are made while a weight is looked at once.
+        self.one_pass = not method.overrides("score", "remask", "effective")
         self.track = False  # count mask entries that change; costs a pass over the masks
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
@@ -124,7 +126,8 @@ class Sparsifier:
         self._note(0)
         if self._due(0):
             self._remask(0, None)
-        self._write_effective()
+        else:
+            self._write_effective()
 
     @torch.no_grad()
     def pull_back(self, step: int) -> None:
@@ -146,9 +149,10 @@ class Sparsifier:
             self.on_mask_change()
         elif self.method.every_step and self.carried_out:
             self._remask(step, optimizer)
+        else:
+            self._write_effective()
         for slot in self.slots:
             slot.dense_grad = None
-        self._write_effective()
 
     @torch.no_grad()
     def unswap(self) -> None:
@@ -164,7 +168,6 @@ class Sparsifier:
         """
         if self._due(self.total) and not self.method.needs_dense_grad:
             self._remask(self.total, None)
-            self._write_effective()
         self._note(self.total)
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -187,17 +190,22 @@ class Sparsifier:
             self.swapped = False
 
     def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """New masks, and the effective weights that they give."""
         changes = self._due(step)  # else counts stand and need not be read back from the device
         first = all(slot.kept == slot.mask.numel() for slot in self.slots)  # from dense: nothing to compare with
         self.carried_out = bisect_right(self.updates, step)
         level = self.schedule.level(step, self.total)
         if level <= 0:
-            return
+            return self._write_effective()
         moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed)
         kept = self._allocate(level, moment)
         for slot in self.slots:
             try:
-                mask = self.method.remask(slot, kept[slot.layer.name], moment)
+                if self.one_pass:
+                    density = kept[slot.layer.name] / slot.mask.numel()
+                    mask = slot.pattern.mask(slot.dense, density, magnitude=True, out=slot.param.data)
+                else:
+                    mask = self.method.remask(slot, kept[slot.layer.name], moment)
             except ValueError as error:
                 raise RunFailed(f"step {step}: {slot.name}: {error}") from None
             if self.method.clears_state and optimizer is not None:
@@ -209,6 +217,9 @@ class Sparsifier:
                 slot.kept = int(mask.sum())
         if changes:
             self._note(step)
+        if not self.one_pass:
+            self._write_effective()
+        return None
 
     def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
         if not self.method.scored_allocation:

@@ -9,6 +9,7 @@ import torch
 from sparselab.engines.records import environment, keep
 from sparselab.engines.train.engine import dense_steps
 from sparselab.engines.train.runner import Finished
+from sparselab.sparsity import native
 from sparselab.sparsity.account import account, train_flops, train_flops_dense
 from sparselab.store import export
 from sparselab.store import record as records
@@ -31,7 +32,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "sparsity": realised(parts, finished),
         "account": counted(parts, finished),
         "seconds": round(finished.seconds, 3),
-        "environment": environment(parts.cell.trainer, parts.cell.trainer.devices),
+        "environment": environment(parts.cell.trainer, parts.cell.trainer.devices) | {"kernels": native.status()},
         "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
                  "content": finished.content, "source": parts.data.source,
                  "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},

@@ -25,6 +25,7 @@ from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, 
 from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
+from sparselab.sparsity import native
 from sparselab.sparsity.pattern import Pattern
 from sparselab.sparsity.probe import Probe
 from sparselab.sparsity.slots import Slot, Sparsifier
@@ -96,6 +97,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         network.to(memory_format=torch.channels_last)
     sparsifier = make_sparsifier(parts, network)
     sparsifier.track = options.track_masks
+    if sparsifier.slots and device.type == "cpu" and native.library() is None and rank == 0:
+        print(f"masks: {native.status()}; a C compiler would make them several times faster", file=sys.stderr)
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
     task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})

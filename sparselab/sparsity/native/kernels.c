@@ -1,0 +1,297 @@
+/* Masks at memory speed on a CPU. Every function here has a plain twin in torch, and tests that they agree bit by bit.
+
+   Scores are compared as integers: the bits of a non-negative float order as it does, those of a negative one backwards,
+   and -0 counts as 0. Products with a mask are products with 0 or 1, signs of zero included, as torch makes them. The
+   compiler must not fuse a product with a sum (-ffp-contract=off), or results would depend on the machine. */
+
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 8
+#define LARGEST_GROUP 256 /* the same in build.py */
+#define CHUNK 16384       /* elements that one thread takes at a time */
+
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+
+/* (bits ^ (sign & FLIP)) & KEEP: an integer that orders as the score does, or as its size where magnitude is asked for. */
+#define FLIP(magnitude) ((magnitude) ? 0 : 0x7fffffff)
+#define KEEP(magnitude) ((magnitude) ? 0x7fffffff : -1)
+#define KEY(bits, flip, keep) (((bits) ^ (((bits) >> 31) & (flip))) & (keep))
+#define NOT_FINITE(bits) (((bits) & 0x7f800000) == 0x7f800000)
+
+static inline int32_t bits_of(float x) {
+    int32_t bits;
+    x += 0.0f;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+static inline floats load(const float *x) {
+    floats value;
+    memcpy(&value, x, sizeof value);
+    return value;
+}
+
+static inline int any(ints flags) {
+    int found = 0;
+    for (int l = 0; l < LANES; l++) found |= flags[l];
+    return found != 0;
+}
+
+/* Eight decisions (0 or 1) for eight values that lie side by side. */
+static inline void store(const float *x, uint8_t *mask, float *out, ints kept) {
+    const bytes narrow = __builtin_convertvector(kept, bytes);
+    memcpy(mask, &narrow, sizeof narrow);
+    if (!out) return;
+    const floats product = load(x) * __builtin_convertvector(kept, floats);
+    memcpy(out, &product, sizeof product);
+}
+
+/* N of M = 2, 4 or 8 side by side: eight values are compared with themselves, turned within their groups.
+   A partner of lower index also wins a tie: x >= y is x > y - 1. */
+static inline __attribute__((always_inline)) int turned(
+    const float *x, uint8_t *mask, float *out, int64_t begin, int64_t end, int m, int n, int magnitude) {
+    const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
+    ints partner[8], lower[8], bad = {0};
+    for (int r = 1; r < m; r++)
+        for (int i = 0; i < 8; i++) {
+            partner[r][i] = i / m * m + (i % m + r) % m;
+            lower[r][i] = i % m + r >= m;
+        }
+    for (int64_t at = begin; at < end; at += 8) {
+        const ints bits = (ints)(load(x + at) + 0.0f), key = KEY(bits, flip, keep);
+        ints beaten = {0};
+        bad |= NOT_FINITE(bits);
+        for (int r = 1; r < m; r++) beaten -= __builtin_shuffle(key, partner[r]) > key - lower[r];
+        store(x + at, mask + at, out ? out + at : 0, (beaten < n) & 1);
+    }
+    return any(bad);
+}
+
+/* How the least of the n largest of m is found: `pairs` exchanges, after each of which the smaller is at low. */
+typedef struct {
+    int m, n, pairs;
+    uint8_t low[LARGEST_GROUP * 16], high[LARGEST_GROUP * 16];
+} Network;
+
+/* Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2 M) without what place m - n does not need. */
+static void plan(Network *net, int m, int n) {
+    int top = 1, needed[LARGEST_GROUP] = {0}, kept = LARGEST_GROUP * 16;
+    net->m = m, net->n = n, net->pairs = 0;
+    while (top * 2 < m) top *= 2;
+    for (int p = top; p > 0; p /= 2)
+        for (int q = top, r = 0, d = p;; d = q - p, q /= 2, r = p) {
+            for (int i = 0; i < m - d; i++)
+                if ((i & p) == r) net->low[net->pairs] = i, net->high[net->pairs++] = i + d;
+            if (q == p) break;
+        }
+    needed[m - n] = 1;
+    for (int i = net->pairs - 1; i >= 0; i--) {
+        const int low = net->low[i], high = net->high[i];
+        if (!needed[low] && !needed[high]) continue;
+        needed[low] = needed[high] = 1;
+        kept--, net->low[kept] = low, net->high[kept] = high;
+    }
+    net->pairs = LARGEST_GROUP * 16 - kept;
+    memmove(net->low, net->low + kept, net->pairs);
+    memmove(net->high, net->high + kept, net->pairs);
+}
+
+/* In each lane the smaller to a, the larger to b. */
+static inline void exchange(ints *a, ints *b) {
+    const ints first = *a, second = *b, less = first < second, low = (first & less) | (second & ~less);
+    *a = low, *b = first ^ second ^ low;
+}
+
+/* The n largest of the m keys of every lane, lowest index first among equals: 1 in place of their keys, else 0. */
+static inline void choose(ints *key, const Network *net) {
+    ints sorted[LARGEST_GROUP];
+    memcpy(sorted, key, net->m * sizeof *key);
+    for (int i = 0; i < net->pairs; i++)
+        exchange(sorted + net->low[i], sorted + net->high[i]);
+    const ints least = sorted[net->m - net->n];
+    ints room = {0};
+    room += net->n;
+    for (int j = 0; j < net->m; j++) room += key[j] > least;
+    for (int j = 0; j < net->m; j++) {
+        const ints equal = key[j] == least;
+        key[j] = ((key[j] > least) | (equal & (room > 0))) & 1;
+        room += equal;
+    }
+}
+
+/* Eight rows of eight as eight columns, in place. */
+static inline void transpose(ints *v) {
+    const ints low1 = {0, 8, 2, 10, 4, 12, 6, 14}, high1 = {1, 9, 3, 11, 5, 13, 7, 15};
+    const ints low2 = {0, 1, 8, 9, 4, 5, 12, 13}, high2 = {2, 3, 10, 11, 6, 7, 14, 15};
+    const ints low4 = {0, 1, 2, 3, 8, 9, 10, 11}, high4 = {4, 5, 6, 7, 12, 13, 14, 15};
+    ints a[8], b[8];
+    for (int i = 0; i < 8; i += 2)
+        a[i] = __builtin_shuffle(v[i], v[i + 1], low1), a[i + 1] = __builtin_shuffle(v[i], v[i + 1], high1);
+    for (int i = 0; i < 8; i++)
+        if (!(i & 2)) b[i] = __builtin_shuffle(a[i], a[i + 2], low2), b[i + 2] = __builtin_shuffle(a[i], a[i + 2], high2);
+    for (int i = 0; i < 4; i++)
+        v[i] = __builtin_shuffle(b[i], b[i + 4], low4), v[i + 4] = __builtin_shuffle(b[i], b[i + 4], high4);
+}
+
+/* Eight groups of m = 8, 16, 24 ... values that lie side by side, one group behind the other. */
+static inline int side_by_side(const float *x, uint8_t *mask, float *out, const Network *net, int32_t flip, int32_t keep) {
+    const int m = net->m;
+    ints key[LARGEST_GROUP], bad = {0};
+    for (int j = 0; j < m; j += LANES) {
+        for (int l = 0; l < LANES; l++) {
+            const ints bits = (ints)(load(x + l * m + j) + 0.0f);
+            bad |= NOT_FINITE(bits);
+            key[j + l] = KEY(bits, flip, keep);
+        }
+        transpose(key + j);
+    }
+    choose(key, net);
+    for (int j = 0; j < m; j += LANES) {
+        transpose(key + j);
+        for (int l = 0; l < LANES; l++) {
+            const int at = l * m + j;
+            store(x + at, mask + at, out ? out + at : 0, key[j + l]);
+        }
+    }
+    return any(bad);
+}
+
+/* Eight groups whose first members lie side by side, and so on: member j is `stride` after member j - 1. */
+static inline int abreast(
+    const float *x, uint8_t *mask, float *out, int64_t stride, const Network *net, int32_t flip, int32_t keep) {
+    const int m = net->m;
+    ints key[LARGEST_GROUP], bad = {0};
+    for (int j = 0; j < m; j++) {
+        const ints bits = (ints)(load(x + j * stride) + 0.0f);
+        bad |= NOT_FINITE(bits);
+        key[j] = KEY(bits, flip, keep);
+    }
+    choose(key, net);
+    for (int j = 0; j < m; j++) store(x + j * stride, mask + j * stride, out ? out + j * stride : 0, key[j]);
+    return any(bad);
+}
+
+/* Up to eight groups anywhere: member j of group l is at place[l] + j * stride. */
+static inline int scattered(
+    const float *x, uint8_t *mask, float *out, const int64_t *place, int count, int64_t stride, const Network *net,
+    int32_t flip, int32_t keep) {
+    const int m = net->m;
+    ints key[LARGEST_GROUP], bad = {0};
+    for (int j = 0; j < m; j++) {
+        floats value = {0};
+        for (int l = 0; l < count; l++) value[l] = x[place[l] + j * stride];
+        const ints bits = (ints)(value + 0.0f);
+        bad |= NOT_FINITE(bits);
+        key[j] = KEY(bits, flip, keep);
+    }
+    choose(key, net);
+    for (int j = 0; j < m; j++)
+        for (int l = 0; l < count; l++) {
+            const int64_t at = place[l] + j * stride;
+            mask[at] = (uint8_t)key[j][l];
+            if (out) out[at] = x[at] * (float)key[j][l];
+        }
+    return any(bad);
+}
+
+/* Rows `begin` to `end` of (rows, m, after): each holds `after` groups. */
+static int some_rows(
+    const float *x, uint8_t *mask, float *out, int64_t begin, int64_t end, int64_t after, const Network *net, int magnitude) {
+    const int m = net->m, n = net->n;
+    const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
+    int bad = 0;
+    if (after == 1 && 8 % m == 0) {
+        const int64_t whole = begin + (end - begin) / 8 * 8;
+        if (m == 2) bad |= turned(x, mask, out, begin * 2, whole * 2, 2, n, magnitude);
+        if (m == 4) bad |= turned(x, mask, out, begin * 4, whole * 4, 4, n, magnitude);
+        if (m == 8) bad |= turned(x, mask, out, begin * 8, whole * 8, 8, n, magnitude);
+        begin = whole;
+    } else if (after == 1 && m % LANES == 0) {
+        for (; begin + LANES <= end; begin += LANES) {
+            const int64_t at = begin * m;
+            bad |= side_by_side(x + at, mask + at, out ? out + at : 0, net, flip, keep);
+        }
+    } else if (after >= LANES) {
+        for (; begin < end; begin++)
+            for (int64_t lane = 0; lane < after; lane += LANES) { /* the last eight may overlap those before them */
+                const int64_t at = begin * m * after + (lane + LANES <= after ? lane : after - LANES);
+                bad |= abreast(x + at, mask + at, out ? out + at : 0, after, net, flip, keep);
+            }
+    }
+    for (int64_t group = begin * after; group < end * after;) {
+        int64_t place[LANES];
+        int count = 0;
+        for (; count < LANES && group < end * after; count++, group++)
+            place[count] = group / after * after * m + group % after;
+        bad |= scattered(x, mask, out, place, count, after, net, flip, keep);
+    }
+    return bad;
+}
+
+/* n of every m along the middle of (rows, m, after) are kept. out, where given, receives x times the mask; it may be x.
+   Returns whether a score is not finite. */
+int groups(const float *x, uint8_t *mask, float *out, int64_t rows, int64_t after, int m, int n, int magnitude, int threads) {
+    const int64_t share = CHUNK / (m * after) / LANES * LANES + LANES;
+    int bad = 0;
+    Network net;
+    plan(&net, m, n);
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad)
+    for (int64_t begin = 0; begin < rows; begin += share)
+        bad |= some_rows(x, mask, out, begin, begin + share < rows ? begin + share : rows, after, &net, magnitude);
+    return bad;
+}
+
+/* out = x * mask; out may be x. */
+void masked(const float *x, const uint8_t *mask, float *out, int64_t total, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < total; i++) out[i] = x[i] * (float)mask[i];
+}
+
+/* grad += (value * x) * (1 - mask) */
+void add_pruned(float *grad, const float *x, const uint8_t *mask, float value, int64_t total, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < total; i++) grad[i] += value * x[i] * (float)(1 - mask[i]);
+}
+
+/* Keys from low to high go to `found`, in order, as far as there is room. counts: keys above high, keys from low to high. */
+void bracket(
+    const float *x, int64_t total, int32_t low, int32_t high, int magnitude, int32_t *found, int64_t room, int64_t *counts) {
+    const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
+    counts[0] = counts[1] = 0;
+    for (int64_t first = 0; first < total; first += 64) {
+        const int count = total - first < 64 ? (int)(total - first) : 64;
+        int32_t key[64], over = 0, inside = 0;
+        for (int i = 0; i < count; i++) {
+            key[i] = KEY(bits_of(x[first + i]), flip, keep);
+            over += key[i] > high;
+            inside += (key[i] >= low) & (key[i] <= high);
+        }
+        counts[0] += over;
+        for (int i = 0; inside; i++)
+            if (key[i] >= low && key[i] <= high) {
+                if (counts[1] < room) found[counts[1]] = key[i];
+                counts[1]++, inside--;
+            }
+    }
+}
+
+/* How many keys that agree with `prefix` above shift + bits have each value of the `bits` bits above shift. */
+void histogram(const float *x, int64_t total, uint32_t prefix, int shift, int bits, int magnitude, int64_t *counts) {
+    const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
+    for (int64_t i = 0; i < total; i++) {
+        const uint64_t key = (uint32_t)KEY(bits_of(x[i]), flip, keep) ^ 0x80000000u;
+        if (key >> (shift + bits) == prefix) counts[key >> shift & ((1u << bits) - 1)]++;
+    }
+}
+
+/* mask = key >= threshold, but of the keys at the threshold the last `surplus` go. */
+void above(const float *x, uint8_t *mask, int64_t total, int32_t threshold, int64_t surplus, int magnitude, int threads) {
+    const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < total; i++) mask[i] = KEY(bits_of(x[i]), flip, keep) >= threshold;
+    for (int64_t i = total - 1; surplus && i >= 0; i--)
+        if (KEY(bits_of(x[i]), flip, keep) == threshold) mask[i] = 0, surplus--;
+}
