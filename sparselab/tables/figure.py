@@ -1,4 +1,7 @@
-"""``figure.svg``: the metric against sparsity and against training FLOPs. The same records give the same bytes."""
+"""``figure.svg``: the metric against sparsity (or what the table names) and against training FLOPs.
+
+The same records give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ SHAPES = "osD^vP*X"
 
 
 def figure_svg(summary: Summary) -> bytes:
-    """Two panels; ours filled with error bars (one standard deviation), published points hollow."""
+    """The metric against the table's x axis and, where something was trained, its FLOPs. Ours are
+    filled with error bars (one standard deviation), published points hollow.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -30,13 +35,13 @@ def figure_svg(summary: Summary) -> bytes:
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings}):
         figure = Figure(figsize=(9.6, 4.0), layout="constrained")
         FigureCanvasSVG(figure)
-        left, right = figure.subplots(1, 2, sharey=True)
-        if summary.table.axis == "nonzero":
-            _panel(left, summary, lambda line: line.nonzero, "non-zero parameters", published=False)
+        left, *rest = figure.subplots(1, 2 if summary.trained else 1, sharey=True, squeeze=False)[0]
+        label, log = summary.axis
+        _panel(left, summary, lambda line: line.x, _plain(label), published=summary.table.axis == "sparsity")
+        if log:
             left.set_xscale("log")
-        else:
-            _panel(left, summary, lambda line: line.sparsity, "realised sparsity", published=True)
-        _panel(right, summary, lambda line: line.flops, "training FLOPs × dense", published=False)
+        for right in rest:
+            _panel(right, summary, lambda line: line.flops, "training FLOPs × dense", published=False)
         left.set_ylabel(_plain(summary.table.metric.label))
         handles, labels = left.get_legend_handles_labels()
         if handles:

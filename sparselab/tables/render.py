@@ -78,6 +78,13 @@ def texts(line: Line, digits: int) -> list[str]:
     ]
 
 
+def columns(summary: Summary) -> list[int]:
+    """The columns of :data:`HEADERS` that say something: an engine without a network has no MACs, for one."""
+    rows = [texts(line, summary.table.metric.digits) for line in summary.lines]
+    empty = {n for n in range(3, 10) if all(row[n] == NONE for row in rows)} if summary.done else set()
+    return [number for number in range(len(HEADERS)) if number not in empty]
+
+
 def verdicts(line: Line) -> str:
     """The claims that the cell takes part in, with what became of them."""
     return ", ".join(f"{v.name} {v.verdict}" for v in line.verdicts) or NONE
@@ -114,11 +121,13 @@ def to_markdown(summary: Summary) -> str:
     digits = summary.table.metric.digits
     lines = [f"# {escape(title(summary))}", "", f"arXiv {summary.table.source.arxiv}", ""]
     lines += [f"- {escape(note)}" for note in notes(summary)]
-    rows = []
+    rows, shown = [], columns(summary)
     for line in summary.lines:
         ids = " ".join(f"`{escape(e.id)}`" for e in line.entries) or NONE
-        rows.append([*map(escape, texts(line, digits)), verdicts(line), ids])
-    lines += ["", *_markdown_table(HEADERS, rows, "ll" + "r" * 8 + "ll")]
+        row = [*map(escape, texts(line, digits)), verdicts(line), ids]
+        rows.append([row[number] for number in shown])
+    align = "ll" + "r" * 8 + "ll"
+    lines += ["", *_markdown_table([HEADERS[n] for n in shown], rows, "".join(align[n] for n in shown))]
     if summary.verdicts:
         claims = [[v.name, escape(v.claim.text), f"**{v}**", escape(v.evidence)] for v in summary.verdicts]
         lines += ["", "## Claims", "", *_markdown_table(("", "the paper says", "verdict", "evidence"), claims, "llll")]
@@ -202,7 +211,7 @@ def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
     from rich.text import Text
 
     digits = summary.table.metric.digits
-    shown = [number for number in range(len(HEADERS)) if width >= NARROW or number not in SPARED]
+    shown = [number for number in columns(summary) if width >= NARROW or number not in SPARED]
     grid = Table(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,

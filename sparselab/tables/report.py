@@ -76,7 +76,8 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
         "title": render.title(summary),
         "arxiv": summary.table.source.arxiv,
         "notes": render.notes(summary),
-        "figure": f"{summary.table.metric.label} against sparsity and against training FLOPs",
+        "figure": f"{summary.table.metric.label} against {summary.axis[0]}"
+        + (" and against training FLOPs" if summary.trained else ""),
         "claims": [
             {
                 "name": v.name,
@@ -104,11 +105,13 @@ def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
     """What the figure needs of a table."""
     digits = summary.table.metric.digits
     index = {line.place: number for number, line in enumerate(summary.lines)}
+    label, log = summary.axis
     return {
         "name": summary.table.output,
         "tier": summary.tier,
         "metric": summary.table.metric.label,
-        "axis": summary.table.axis,
+        "axis": {"label": label, "log": log, "sparsity": summary.table.axis == "sparsity"},
+        "trained": summary.trained,
         "comparable": summary.comparable,
         "lines": [_point(line, digits, records) for line in summary.lines],
         "curves": [[name, [index[line.place] for line in lines]] for name, lines in summary.curves().items()],
@@ -134,8 +137,7 @@ def _point(line: Line, digits: int, records: _Records) -> dict[str, Any]:
         "records": [records.index(entry) for entry in line.entries],
     }
     numbers = {
-        "sparsity": (line.sparsity, [entry.number("sparsity", "realised") for entry in line.entries]),
-        "nonzero": (line.nonzero, [entry.number("account", "params_nonzero") for entry in line.entries]),
+        "x": (line.x, list(line.x_by_seed)),
         "flops": (line.flops, list(line.flops_by_seed)),
     }
     for key, (mean, single) in numbers.items():

@@ -53,6 +53,14 @@ class Reference(Options):
         return self.row or place[0], self.column or place[1]
 
 
+class Axis(Options):
+    """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records."""
+
+    metric: str = Field(min_length=1, description="a key of the record's metrics, like test.horizon")
+    label: str = Field(min_length=1, description='as printed, like "rounds"')
+    log: bool = Field(False, description="true for a logarithmic axis")
+
+
 class Excluded(Options):
     """Cells that the table does not have: all in these rows and columns (left out: in any)."""
 
@@ -110,8 +118,8 @@ class Table(Options):
     reference: Reference | None = Field(None, description="row and column of the dense cell")
     extra: list[Extra] = Field(default_factory=list, description="overrides of some cells only")
     exclude: list[Excluded] = Field(default_factory=list, description="cells that are not there, with the reason")
-    axis: Literal["sparsity", "nonzero"] = Field(
-        "sparsity", description='the figure\'s x axis: "sparsity" or "nonzero"'
+    axis: Literal["sparsity", "nonzero"] | Axis = Field(
+        "sparsity", description='the figure\'s x axis: "sparsity", "nonzero", or {metric, label} of the records'
     )
     published: list[Published] = Field(default_factory=list, description="numbers as printed")
     differences: list[str] = Field(

@@ -21,7 +21,7 @@ class Line:
     planned: seeds that the tier asks for. entries: finished records that have the metric, by seed. failed: ids of
     failed runs. recovery: per cent of the dense reference. requested: the sparsity asked for. sparsity: realised, a
     fraction of the targeted weights. macs: of one sample. flops: of training, over those of the dense reference (where
-    it has no record: over the same network trained dense).
+    it has no record: over the same network trained dense). x: where the cell lies in the figure.
     """
 
     row: str
@@ -42,6 +42,8 @@ class Line:
     macs: float | None
     flops: float | None
     flops_by_seed: tuple[float | None, ...]
+    x: float | None
+    x_by_seed: tuple[float | None, ...]
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -74,6 +76,19 @@ class Summary:
     @property
     def comparable(self) -> bool:
         return self.table.tiers[self.tier].comparable
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a cost of training to draw against; while nothing has run, there may be."""
+        return any(line.flops is not None for line in self.lines) or not self.done
+
+    @property
+    def axis(self) -> tuple[str, bool]:
+        """(label, whether logarithmic) of the figure's x axis."""
+        axis = self.table.axis
+        if isinstance(axis, str):
+            return ("non-zero parameters", True) if axis == "nonzero" else ("realised sparsity", False)
+        return axis.label, axis.log
 
     def excluded(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Reasons, each with the cells of this tier that are not there for it."""
@@ -156,6 +171,14 @@ def mixed(entries: Sequence[Entry]) -> tuple[str, ...]:
     return tuple(sorted({asked[0] for asked, found in contents.items() if len(found) > 1}))
 
 
+def abscissa(table: Table, entry: Entry) -> float | None:
+    """Where a record lies on the figure's x axis."""
+    if isinstance(table.axis, str):
+        places = {"sparsity": ("sparsity", "realised"), "nonzero": ("account", "params_nonzero")}
+        return entry.number(*places[table.axis])
+    return entry.number("metrics", table.axis.metric)
+
+
 def data_title(record: dict) -> str:
     """The name of the data set that a record was made from."""
     data = record.get("data")
@@ -203,6 +226,8 @@ def _line(
         _average(used, lambda e: e.number("account", "macs")),
         _mean(flops),
         flops,
+        _mean(xs := tuple(abscissa(table, e) for e in used)),
+        xs,
         tuple(v for v in verdicts if place in v.cells),
     )
 

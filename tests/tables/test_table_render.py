@@ -6,7 +6,7 @@ import io
 from sparselab.tables import render
 from sparselab.tables.figure import figure_svg
 from sparselab.tables.results import Entry
-from sparselab.tables.schema import Table
+from sparselab.tables.schema import Axis, Table
 from sparselab.tables.summary import summarise
 
 
@@ -125,3 +125,21 @@ def test_the_ledger_has_a_row_for_what_was_run_and_for_what_was_not(table: Table
     assert [row[3:] for row in render.ledger_rows([full, empty])] == [["cpu", "15 of 15", "1", "0", "1", "0"]]
     assert [row[3:] for row in render.ledger_rows([empty])] == [["not run", "0", "0", "0", "0", "2"]]
     assert "[cpu](demo/cpu/table.md)" in render.ledger_markdown([full, empty])
+
+
+def test_a_table_without_networks_shows_only_what_it_has_and_its_own_axis(table: Table, entries: list[Entry]):
+    """Records of an engine without a network: no MACs, no training; the figure is drawn against a number of theirs."""
+    axis = Axis(metric="test.rounds", label="rounds", log=True)
+    table = table.model_copy(update={"axis": axis, "published": [], "reference": None, "claims": []})
+    rounds = {place: 10.0**number for number, place in enumerate(dict.fromkeys(e.cell.place for e in entries))}
+    for entry in entries:
+        entry.record["metrics"]["test.rounds"] = rounds[entry.cell.place]
+        entry.record.update(sparsity={}, account={"work": 1.0})
+    summary = summarise(table, "cpu", entries)
+    head = next(line for line in render.to_markdown(summary).splitlines() if line.startswith("| row"))
+    assert head == "| row | column | ours ± sd (n) | verdicts | records |"
+    assert [line.x for line in summary.lines] == list(rounds.values())
+    assert summary.axis == ("rounds", True) and not summary.trained
+    assert b"<svg" in figure_svg(summary) and figure_svg(summary) != figure_svg(
+        summarise(table.model_copy(update={"axis": "sparsity"}), "cpu", entries)
+    )

@@ -76,7 +76,7 @@ def test_every_record_is_behind_a_link(page: str, entries: list[Entry]):
 def test_the_points_of_the_figure(page: str):
     (table,) = json.loads(Parsed(page).data)["tables"]
     line = table["lines"][2]
-    assert (line["mean"], line["sparsity"], line["values"], line["published"]["number"]) == (
+    assert (line["mean"], line["x"], line["values"], line["published"]["number"]) == (
         97.0,
         0.5,
         [96.9, 97.0, 97.1],

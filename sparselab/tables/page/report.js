@@ -192,12 +192,12 @@
   };
   const draw = (figure) => {
     const table = data.tables[figure.dataset.table], hidden = new Set();
-    const any = table.axis === "sparsity" && table.lines.some((l) => l.published && l.published.verified);
+    const any = table.axis.sparsity && table.lines.some((l) => l.published && l.published.verified);
     const state = { published: any && table.comparable };
     const panels = make("div", { class: "panels" }), legend = make("div", { class: "legend" });
     const paint = () => panels.replaceChildren(
-      table.axis === "nonzero" ? panel(table, hidden, "nonzero", "non-zero parameters", true, false) : panel(table, hidden, "sparsity", "realised sparsity", false, state.published),
-      panel(table, hidden, "flops", "training FLOPs × dense", false, false));
+      panel(table, hidden, "x", table.axis.label, table.axis.log, table.axis.sparsity && state.published),
+      ...(table.trained ? [panel(table, hidden, "flops", "training FLOPs × dense", false, false)] : []));
     table.curves.forEach(([name], i) => {
       const swatch = make("i"), toggle = make("button", { type: "button", "aria-pressed": "true" }, swatch, name);
       swatch.style.background = `var(--s${i % 7})`;
