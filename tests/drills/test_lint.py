@@ -31,11 +31,15 @@ LAYERS = {
     "attention": {"spec"},
     "tasks": {"spec"},
     "terms": {"spec"},
+    "problems": {"spec", "data"},
+    "estimators": {"spec", "problems"},
+    "solvers": {"spec", "problems"},
     "tables": {"spec", "store", "planning"},
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
         "activation", "attention",
+        "problems", "estimators", "solvers",
     },
 }  # fmt: skip
 

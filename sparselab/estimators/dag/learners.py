@@ -1,0 +1,199 @@
+"""Estimators of the graph of a linear structural equation model, as scikit-learn estimators.
+
+After ``fit(X)``: ``adjacency_`` (d, d), acyclic, weight of the edge i -> j at (i, j); ``raw_weights_`` before pruning;
+``noise_scale_`` (the estimated standard deviations) where the rule has them; ``n_iter_``. ``score(X)`` is minus the
+penalised score of the raw weights on ``X``: larger is better.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LassoLarsIC, LinearRegression
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sparselab.estimators.dag.path import Path, solve
+from sparselab.estimators.dag.prune import to_dag
+from sparselab.estimators.dag.scores import EqualVariances, LeastSquares, UnequalVariances
+
+SCALES = {"ev": EqualVariances, "nv": UnequalVariances}
+
+
+def covariance_of(data: np.ndarray) -> np.ndarray:
+    """X^T X / n of centred columns; ``data`` stays as it is."""
+    centred = data - data.mean(axis=0)
+    return centred.T @ centred / len(data)
+
+
+class _Graph(BaseEstimator):
+    """What the estimators here share."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:
+        """Estimate the graph of ``X``, (n, d) samples. ``y`` is there for pipelines and ignored."""
+        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
+        self._estimate(data)
+        self.adjacency_ = to_dag(self.raw_weights_, self.threshold)
+        return self
+
+    def score_graph(self, true: Any) -> dict[str, float]:
+        """SHD, FDR, TPR ... of ``adjacency_`` against the true (d, d) graph."""
+        from sparselab.problems.graphs.compare import compare
+
+        check_is_fitted(self)
+        return compare(np.asarray(true), self.adjacency_)
+
+    def _estimate(self, data: np.ndarray) -> None:
+        raise NotImplementedError
+
+
+class DAGMA(_Graph):
+    """DAGMA (Bello et al. 2022, arXiv 2209.08037): least squares, l1 and the log-determinant, along a central path.
+
+    lambda1: weight of |W|_1, in units of the data squared. The other parameters are those of
+    :class:`~sparselab.estimators.dag.path.Path`; threshold: see :func:`~sparselab.estimators.dag.prune.to_dag`.
+    """
+
+    def __init__(
+        self,
+        lambda1: float = 0.05,
+        stages: int = 4,
+        s: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7),
+        mu_init: float = 1.0,
+        mu_factor: float = 0.1,
+        warm_iter: int = 20_000,
+        max_iter: int = 70_000,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.99, 0.999),
+        checkpoint: int = 1_000,
+        tol: float = 1e-6,
+        domain_tol: float = 1e-16,
+        threshold: float = 0.3,
+    ):
+        self.lambda1 = lambda1
+        self.stages = stages
+        self.s = s
+        self.mu_init = mu_init
+        self.mu_factor = mu_factor
+        self.warm_iter = warm_iter
+        self.max_iter = max_iter
+        self.lr = lr
+        self.betas = betas
+        self.checkpoint = checkpoint
+        self.tol = tol
+        self.domain_tol = domain_tol
+        self.threshold = threshold
+
+    def _score_of(self, covariance: np.ndarray) -> LeastSquares:
+        return LeastSquares(covariance)
+
+    def _path(self) -> Path:
+        return Path(
+            self.lambda1, self.stages, tuple(self.s), self.mu_init, self.mu_factor, self.warm_iter, self.max_iter,
+            self.lr, tuple(self.betas), self.checkpoint, self.tol, self.domain_tol,
+        )  # fmt: skip
+
+    def _estimate(self, data: np.ndarray) -> None:
+        covariance = covariance_of(data)
+        if not np.diag(covariance).min() > 0:
+            raise ValueError("a column of X is constant: the noise of its node cannot be estimated")
+        found = solve(covariance, self._score_of(covariance), self._path())
+        self.raw_weights_ = found.weights
+        self.n_iter_ = found.iterations
+        self.converged_ = found.converged
+        self.retries_ = found.retries
+        self._scale = found.scale
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus (smooth score + lambda1 |W|_1) of the fitted weights and noise scales on ``X``."""
+        check_is_fitted(self)
+        covariance = covariance_of(validate_data(self, X, dtype=np.float64, reset=False))
+        difference = np.eye(len(covariance)) - self.raw_weights_
+        residual = np.einsum("ij,ij->j", difference, covariance @ difference)
+        smooth = self._score_of(covariance).value(residual, self._scale)
+        return -(smooth + self.lambda1 * float(np.abs(self.raw_weights_).sum()))
+
+
+class CoLiDE(DAGMA):
+    """CoLiDE (Saboksayr et al. 2024, arXiv 2310.02895): the noise's scale is estimated together with the weights.
+
+    variance: ``ev`` (one standard deviation) or ``nv`` (one for each node). lambda1 needs no retuning when the noise
+    changes. sigma_floor: the least standard deviation, as a fraction of the smallest one of a column (the paper's text:
+    0.01), or None for none (the released code).
+    """
+
+    def __init__(
+        self,
+        variance: str = "ev",
+        lambda1: float = 0.05,
+        stages: int = 4,
+        s: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7),
+        mu_init: float = 1.0,
+        mu_factor: float = 0.1,
+        warm_iter: int = 20_000,
+        max_iter: int = 70_000,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.99, 0.999),
+        checkpoint: int = 1_000,
+        tol: float = 1e-6,
+        domain_tol: float = 1e-6,
+        threshold: float = 0.3,
+        sigma_floor: float | None = None,
+    ):
+        super().__init__(
+            lambda1,
+            stages,
+            s,
+            mu_init,
+            mu_factor,
+            warm_iter,
+            max_iter,
+            lr,
+            betas,
+            checkpoint,
+            tol,
+            domain_tol,
+            threshold,
+        )
+        self.variance = variance
+        self.sigma_floor = sigma_floor
+
+    def _score_of(self, covariance: np.ndarray) -> LeastSquares:
+        if self.variance not in SCALES:
+            raise ValueError(f"variance={self.variance!r}: one of {', '.join(SCALES)}")
+        return SCALES[self.variance](covariance, self.sigma_floor)
+
+    def _estimate(self, data: np.ndarray) -> None:
+        super()._estimate(data)
+        self.noise_scale_ = np.array(self._scale)
+
+
+class SortNRegress(_Graph):
+    """Nodes sorted by variance, each regressed on those before it (Reisach et al. 2021, arXiv 2102.13647).
+
+    The regression is LassoLars with columns weighted by the size of their least-squares coefficients; ``criterion``
+    (``bic`` or ``aic``) picks the penalty.
+    """
+
+    def __init__(self, criterion: str = "bic", threshold: float = 0.3):
+        self.criterion = criterion
+        self.threshold = threshold
+
+    def _estimate(self, data: np.ndarray) -> None:
+        order = np.argsort(data.var(axis=0), kind="stable")
+        weights = np.zeros((data.shape[1], data.shape[1]))
+        for position, node in enumerate(order[1:], start=1):
+            before = order[:position]
+            sizes = np.abs(LinearRegression().fit(data[:, before], data[:, node]).coef_)
+            lasso = LassoLarsIC(criterion=self.criterion).fit(data[:, before] * sizes, data[:, node])
+            weights[before, node] = lasso.coef_ * sizes
+        self.raw_weights_ = weights
+        self.n_iter_ = data.shape[1] - 1
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus half the residual variance on ``X``, summed over nodes."""
+        check_is_fitted(self)
+        covariance = covariance_of(validate_data(self, X, dtype=np.float64, reset=False))
+        difference = np.eye(len(covariance)) - self.raw_weights_
+        return -0.5 * float(np.einsum("ij,ij->", difference, covariance @ difference))

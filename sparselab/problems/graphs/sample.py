@@ -1,0 +1,35 @@
+"""Samples of a linear structural equation model, with the graph behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparselab.problems.graphs.compare import compare
+
+
+@dataclass(frozen=True)
+class GraphSample:
+    """X: (n, d) samples. graph: (d, d), the true weights (or 0/1). scales: (d,) true noise scales, where they are known."""
+
+    X: np.ndarray
+    graph: np.ndarray
+    scales: np.ndarray | None = None
+    y: None = None
+
+    def measure(self, fitted: Any) -> dict[str, float]:
+        """Scores of ``fitted.adjacency_`` (see :func:`~sparselab.problems.graphs.compare.compare`).
+
+        ``sparsity``: share of the d(d-1) possible edges that are not there. ``noise_error``: relative error of the noise
+        scales, sum |found - true| / sum true, where the estimator has ``noise_scale_`` and the truth is known.
+        """
+        scores = compare(self.graph, fitted.adjacency_)
+        d = len(self.graph)
+        scores["sparsity"] = 1 - scores["edges"] / (d * (d - 1))
+        found = getattr(fitted, "noise_scale_", None)
+        if found is not None and self.scales is not None:
+            found = np.broadcast_to(found, self.scales.shape)
+            scores["noise_error"] = float(np.abs(found - self.scales).sum() / self.scales.sum())
+        return scores
