@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -41,13 +42,25 @@ class PathEstimator(Estimator):
     takes = ("graph",)
     options: PathOptions
 
-    def faults(self) -> list[Fault]:
+    together = 32
+
+    def faults(self, problem: Any) -> list[Fault]:
         o, found = self.options, []
         if min(o.s) <= 0:
             found.append(Fault("estimator.s", "has a domain that is not above 0", "write numbers above 0"))
         if not all(0 <= beta < 1 for beta in o.betas):
             found.append(Fault("estimator.betas", "has a decay outside [0, 1)", "write such as [.99,.999]"))
         return found
+
+    def work(self, problem: Any) -> float:
+        o = self.options
+        return float((o.stages - 1) * o.warm_iter + o.max_iter) * problem.size() ** 2
+
+    def fit(self, X: Sequence[Any], y: Sequence[Any], seeds: Sequence[int]) -> list[Any]:
+        return self.build(0).fit_each(X)  # side by side; nothing is drawn
+
+    def build(self, seed: int) -> DAGMA:
+        raise NotImplementedError
 
     def _values(self) -> dict[str, Any]:
         values = self.options.model_dump()

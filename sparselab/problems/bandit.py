@@ -46,6 +46,9 @@ class BanditProblem(Problem):
             return [Fault(f"problem.s={self.options.s}", f"there are {self.d} dimensions", f"write at most {self.d}")]
         return []
 
+    def size(self) -> int:
+        return self.actions()
+
     def describe(self) -> str:
         o = self.options
         return f"{self.name}, {self.actions():,} actions, d={self.d}, s={o.s}, eps={o.eps:g}, noise {o.noise:g}"

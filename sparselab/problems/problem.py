@@ -58,6 +58,10 @@ class Problem:
         """Files whose content the draws depend on, by a name for people. Refused where they are missing."""
         return {}
 
+    def size(self) -> int:
+        """The number that the cost of a draw grows with: nodes, actions."""
+        return 1
+
     def describe(self) -> str:
         """One line for `sparselab check`: what is drawn, with its sizes."""
         return self.name

@@ -43,6 +43,9 @@ class Sachs(Problem):
     def files(self) -> dict[str, str]:
         return {"data": str(self._path())}
 
+    def size(self) -> int:
+        return len(COLUMNS)
+
     def describe(self) -> str:
         return f"sachs, {len(COLUMNS)} proteins, {self.options.samples:,} samples, {self.options.transform}"
 

@@ -47,13 +47,16 @@ class Sem(Problem):
 
     def faults(self) -> list[Fault]:
         o = self.options
-        most = (o.nodes - 1) / 2 if o.graph == "er" else o.nodes - 1
+        most = o.nodes - 1 if o.graph == "sf" else (o.nodes - 1) / 2
         where = f"problem.degree={o.degree:g}"
         if o.degree > most:
             return [Fault(where, f"{o.nodes} nodes have room for {most:g} edges a node", f"write at most {most:g}")]
         if o.graph == "sf" and round(o.degree) < 1:
             return [Fault(where, "a new node of a scale-free graph needs an edge", "write at least 1")]
         return []
+
+    def size(self) -> int:
+        return self.options.nodes
 
     def describe(self) -> str:
         o = self.options

@@ -32,6 +32,10 @@ class Solver:
         """What the options say wrong, by themselves or for ``problem`` (which answers without drawing). No numpy."""
         return []
 
+    def work(self, problem: Any) -> float:
+        """What one draw costs, in a unit of its own."""
+        return float(problem.size())
+
     def solve(self, environment: Any, rng: np.random.Generator) -> Any:
         """Interact with a fresh environment and return the answer; ``rng`` breaks ties and draws."""
         raise NotImplementedError

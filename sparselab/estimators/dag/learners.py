@@ -7,14 +7,15 @@ penalised score of the raw weights on ``X``: larger is better.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LassoLarsIC, LinearRegression
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparselab.estimators.dag.path import Path, solve
+from sparselab.estimators.dag.path import Path, Solution, residual_of, solve
 from sparselab.estimators.dag.prune import to_dag
 from sparselab.estimators.dag.scores import EqualVariances, LeastSquares, UnequalVariances
 
@@ -32,10 +33,12 @@ class _Graph(BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> Any:
         """Estimate the graph of ``X``, (n, d) samples. ``y`` is there for pipelines and ignored."""
-        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
-        self._estimate(data)
+        self._estimate(self._checked(X))
         self.adjacency_ = to_dag(self.raw_weights_, self.threshold)
         return self
+
+    def _checked(self, X: Any) -> np.ndarray:
+        return validate_data(self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
 
     def score_graph(self, true: Any) -> dict[str, float]:
         """SHD, FDR, TPR ... of ``adjacency_`` against the true (d, d) graph."""
@@ -85,8 +88,8 @@ class DAGMA(_Graph):
         self.domain_tol = domain_tol
         self.threshold = threshold
 
-    def _score_of(self, covariance: np.ndarray) -> LeastSquares:
-        return LeastSquares(covariance)
+    def _rule(self) -> LeastSquares:
+        return LeastSquares()
 
     def _path(self) -> Path:
         return Path(
@@ -94,11 +97,26 @@ class DAGMA(_Graph):
             self.lr, tuple(self.betas), self.checkpoint, self.tol, self.domain_tol,
         )  # fmt: skip
 
+    def fit_each(self, samples: Sequence[Any]) -> list[Any]:
+        """A fitted copy of this estimator for each of some samples of the same columns: ``fit``, bit for bit, but faster."""
+        copies = [clone(self) for _ in samples]
+        covariances = np.array([self._covariance(copy._checked(X)) for copy, X in zip(copies, samples, strict=True)])
+        for copy, found in zip(copies, solve(covariances, self._rule(), self._path()), strict=True):
+            copy._take(found)
+            copy.adjacency_ = to_dag(copy.raw_weights_, copy.threshold)
+        return copies
+
     def _estimate(self, data: np.ndarray) -> None:
+        self._take(solve(self._covariance(data)[None], self._rule(), self._path())[0])
+
+    @staticmethod
+    def _covariance(data: np.ndarray) -> np.ndarray:
         covariance = covariance_of(data)
         if not np.diag(covariance).min() > 0:
             raise ValueError("a column of X is constant: the noise of its node cannot be estimated")
-        found = solve(covariance, self._score_of(covariance), self._path())
+        return covariance
+
+    def _take(self, found: Solution) -> None:
         self.raw_weights_ = found.weights
         self.n_iter_ = found.iterations
         self.converged_ = found.converged
@@ -109,9 +127,7 @@ class DAGMA(_Graph):
         """Minus (smooth score + lambda1 |W|_1) of the fitted weights and noise scales on ``X``."""
         check_is_fitted(self)
         covariance = covariance_of(validate_data(self, X, dtype=np.float64, reset=False))
-        difference = np.eye(len(covariance)) - self.raw_weights_
-        residual = np.einsum("ij,ij->j", difference, covariance @ difference)
-        smooth = self._score_of(covariance).value(residual, self._scale)
+        smooth = float(self._rule().value(residual_of(self.raw_weights_, covariance), self._scale))
         return -(smooth + self.lambda1 * float(np.abs(self.raw_weights_).sum()))
 
 
@@ -159,14 +175,14 @@ class CoLiDE(DAGMA):
         self.variance = variance
         self.sigma_floor = sigma_floor
 
-    def _score_of(self, covariance: np.ndarray) -> LeastSquares:
+    def _rule(self) -> LeastSquares:
         if self.variance not in SCALES:
             raise ValueError(f"variance={self.variance!r}: one of {', '.join(SCALES)}")
-        return SCALES[self.variance](covariance, self.sigma_floor)
+        return SCALES[self.variance](self.sigma_floor)
 
-    def _estimate(self, data: np.ndarray) -> None:
-        super()._estimate(data)
-        self.noise_scale_ = np.array(self._scale)
+    def _take(self, found: Solution) -> None:
+        super()._take(found)
+        self.noise_scale_ = found.scale
 
 
 class SortNRegress(_Graph):
@@ -195,5 +211,4 @@ class SortNRegress(_Graph):
         """Minus half the residual variance on ``X``, summed over nodes."""
         check_is_fitted(self)
         covariance = covariance_of(validate_data(self, X, dtype=np.float64, reset=False))
-        difference = np.eye(len(covariance)) - self.raw_weights_
-        return -0.5 * float(np.einsum("ij,ij->", difference, covariance @ difference))
+        return -0.5 * float(residual_of(self.raw_weights_, covariance).sum())

@@ -1,13 +1,14 @@
 """The central path: minimise mu * (score + lambda |W|_1) + H(W, s) for falling mu, by Adam with steps that stay inside.
 
 One solver for CoLiDE (arXiv 2310.02895) and DAGMA (arXiv 2209.08037); they differ in the score. Steps, retries and
-stopping follow the released code (SAMiatto/colide model.py).
+stopping follow the released code (SAMiatto/colide model.py). Many problems are followed side by side, each at its own
+pace: of small matrices most of the time is the interpreter's. A problem gets the same bits alone and in company.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -18,6 +19,8 @@ SHRINK_LIMIT = 1e-16  # a step size below which a stage ends where it is
 LEAVES_ABOVE = 0.9  # outside the domain with s at most this: the stage fails; above, the step is halved
 WIDEN = 0.1  # what a failed stage adds to s
 EPS = 1e-8  # Adam's
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,130 +49,218 @@ class Path:
 
 @dataclass
 class Solution:
-    """W, the scale, and how it was reached. converged: the last stage ended by ``tol``, not by its limit."""
+    """W (d, d), the scale, and how it was reached. iterations: steps taken, those of failed stages included.
 
-    weights: np.ndarray
-    scale: np.ndarray
-    iterations: int = 0
-    converged: bool = False
-    retries: int = 0
+    converged: the last stage ended by ``tol``, not by its limit. retries: stages that failed and began again.
+    """
+
+    weights: Array
+    scale: Array
+    iterations: int
+    converged: bool
+    retries: int
 
 
-def solve(covariance: np.ndarray, score: LeastSquares, path: Path) -> Solution:
-    """Follow the path from W = 0. covariance: (d, d) of centred data."""
-    here = Solution(np.zeros_like(covariance), score.start(covariance))
-    mu = path.mu_init
-    for stage in range(path.stages):
-        s = path.s[min(stage, len(path.s) - 1)]
-        lr = path.lr
-        limit = path.max_iter if stage == path.stages - 1 else path.warm_iter
-        while not _stage(here, covariance, score, path, mu, s, lr, limit):
-            # Once s is above LEAVES_ABOVE and wide enough for the first step, a stage cannot fail: this ends.
-            s, lr = s + WIDEN, lr * 0.5
-            here.retries += 1
-        mu *= path.mu_factor
-    return here
+def residual_of(weights: Array, covariance: Array) -> Array:
+    """(..., d) the variances of x - W^T x."""
+    difference = np.eye(weights.shape[-1]) - weights
+    return (difference * (covariance @ difference)).sum(-2)
 
 
 def objective(
-    weights: np.ndarray,
-    scale: np.ndarray,
-    covariance: np.ndarray,
-    score: LeastSquares,
-    lambda1: float,
-    mu: float,
-    s: float,
+    weights: Array, scale: Array, covariance: Array, score: LeastSquares, lambda1: float, mu: float, s: float
 ) -> float:
-    """mu * (score + lambda |W|_1) + H(W, s)."""
-    difference = np.eye(len(weights)) - weights
-    residual = np.einsum("ij,ij->j", difference, covariance @ difference)
-    return mu * (score.value(residual, scale) + lambda1 * float(np.abs(weights).sum())) + logdet(weights, s)
+    """mu * (score + lambda |W|_1) + H(W, s) of one problem."""
+    smooth = float(score.value(residual_of(weights, covariance), scale))
+    return mu * (smooth + lambda1 * float(np.abs(weights).sum())) + logdet(weights, s)
 
 
-def gradient(
-    weights: np.ndarray,
-    scale: np.ndarray,
-    covariance: np.ndarray,
-    score: LeastSquares,
-    lambda1: float,
-    mu: float,
-    s: float,
-) -> np.ndarray:
+def gradient(weights: Array, scale: Array, covariance: Array, lambda1: float, mu: float, s: float) -> Array:
     """The (sub)gradient of :func:`objective` in W; sign(0) = 0."""
-    inverse = np.linalg.inv(s * np.eye(len(weights)) - weights * weights)
-    smooth = -(covariance @ (np.eye(len(weights)) - weights)) * score.pull(scale)
+    identity = np.eye(len(weights))
+    inverse = np.linalg.inv(s * identity - weights * weights)
+    smooth = -(covariance @ (identity - weights)) / scale
     return mu * (smooth + lambda1 * np.sign(weights)) + 2 * weights * inverse.T
 
 
-def _stage(
-    here: Solution,
-    covariance: np.ndarray,
-    score: LeastSquares,
-    path: Path,
-    mu: float,
-    s: float,
-    lr: float,
-    limit: int,
-) -> bool:
-    """One stage; ``here`` is moved unless it fails (False). Steps taken in vain are counted too."""
-    identity = np.eye(len(covariance))
-    domain = s * identity
-    beta1, beta2 = path.betas
-    weights, scale = here.weights.copy(), here.scale
-    first, second = np.zeros_like(weights), np.zeros_like(weights)
-    step = np.zeros_like(weights)
-    difference = identity - weights
-    pulled = covariance @ difference
-    before = 1e16
-    decay1 = decay2 = 1.0
-    shrinkage = mu * path.lambda1
-    converged = False
+def solve(covariances: Array, score: LeastSquares, path: Path) -> list[Solution]:
+    """Follow the path from W = 0 for each of ``covariances`` (problems, d, d), of centred data."""
+    found: list[Solution | None] = [None] * len(covariances)
+    travel = _Travel(covariances, score, path)
+    while len(travel.here.number):
+        travel.step()
+        for number, solution in travel.arrivals():
+            found[number] = solution
+    return [solution for solution in found if solution is not None]
 
-    for iteration in range(1, limit + 1):
-        here.iterations += 1
-        inverse = np.linalg.inv(domain - weights * weights)
-        while not inverse.min() >= -path.domain_tol:  # NaN is outside too
-            if iteration == 1 or s <= LEAVES_ABOVE:
-                return False
-            weights += lr * step
-            lr *= 0.5
-            if lr <= SHRINK_LIMIT:
-                here.weights, here.scale, here.converged = weights, scale, False
-                return True
-            weights -= lr * step
-            np.subtract(identity, weights, out=difference)
-            np.matmul(covariance, difference, out=pulled)
-            scale = score.scale(np.einsum("ij,ij->j", difference, pulled))
-            inverse = np.linalg.inv(domain - weights * weights)
 
-        # gradient() on what is at hand, in place: this is the loop that everything waits for
-        grad = pulled * (-mu * score.pull(scale))
-        grad += shrinkage * np.sign(weights)
+@dataclass
+class _State:
+    """The problems under way, along the first axis of everything."""
+
+    number: Array  # which problem it is
+    covariance: Array
+    floor: Array
+    weights: Array
+    scale: Array
+    first: Array  # Adam's moments, and its last step
+    second: Array
+    step: Array
+    pulled: Array  # covariance @ (I - W)
+    begun: Array  # weights and scale at the beginning of the stage
+    begun_scale: Array
+    stage: Array
+    mu: Array
+    s: Array
+    base: Array  # the stage's step size before it was halved inside the stage
+    lr: Array
+    taken: Array  # steps of this attempt of the stage
+    before: Array  # the objective when it was last looked at
+    iterations: Array
+    retries: Array
+    converged: Array
+    arrived: Array
+
+    def keep(self, these: Array) -> None:
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name)[these])
+
+
+class _Travel:
+    """Some problems on their way along the path."""
+
+    def __init__(self, covariances: Array, score: LeastSquares, path: Path):
+        many, d, _ = covariances.shape
+        self.score, self.path, self.identity = score, path, np.eye(d)
+        scale = score.start(covariances)
+
+        def zeros() -> Array:
+            return np.zeros((many, d, d))
+
+        def each(value: float, kind: type = float) -> Array:
+            return np.full(many, value, kind)
+
+        self.here = _State(
+            number=np.arange(many), covariance=covariances, floor=score.floor(covariances), weights=zeros(), scale=scale,
+            first=zeros(), second=zeros(), step=zeros(), pulled=covariances.copy(), begun=zeros(), begun_scale=scale.copy(),
+            stage=each(-1, int), mu=each(0), s=each(0), base=each(0), lr=each(0),
+            taken=each(0, int), before=each(0), iterations=each(0, int), retries=each(0, int),
+            converged=each(False, bool), arrived=each(False, bool),
+        )  # fmt: skip
+        for k in range(many):
+            self._next_stage(k)
+
+    def arrivals(self) -> list[tuple[int, Solution]]:
+        """(number, solution) of the problems that have arrived since; they are followed no longer."""
+        x = self.here
+        if not x.arrived.any():
+            return []
+        done = [
+            (
+                int(x.number[k]),
+                Solution(x.weights[k], x.scale[k], int(x.iterations[k]), bool(x.converged[k]), int(x.retries[k])),
+            )
+            for k in np.flatnonzero(x.arrived)
+        ]
+        x.keep(~x.arrived)
+        return done
+
+    def step(self) -> None:
+        """One step of Adam for every problem; those that are due are looked at afterwards."""
+        x, path = self.here, self.path
+        beta1, beta2 = path.betas
+        inverse = self._inside()
+
+        mu = x.mu[:, None, None]
+        grad = x.pulled / x.scale[:, None, :]
+        grad *= -mu
+        grad += (mu * path.lambda1) * np.sign(x.weights)
         inverse *= 2.0
-        grad += weights * inverse.T
+        grad += x.weights * inverse.transpose(0, 2, 1)
 
-        decay1, decay2 = decay1 * beta1, decay2 * beta2
-        first *= beta1
-        first += (1 - beta1) * grad
+        x.taken += 1
+        x.iterations += 1
+        x.first *= beta1
+        x.first += (1 - beta1) * grad
         grad *= grad
-        second *= beta2
+        x.second *= beta2
         grad *= 1 - beta2
-        second += grad
-        np.multiply(second, 1 / (1 - decay2), out=step)
-        np.sqrt(step, out=step)
-        step += EPS
-        np.divide(first, step, out=step)
-        step *= 1 / (1 - decay1)
-        weights -= lr * step
+        x.second += grad
+        np.divide(x.second, (1 - beta2**x.taken)[:, None, None], out=x.step)
+        np.sqrt(x.step, out=x.step)
+        x.step += EPS
+        np.divide(x.first, x.step, out=x.step)
+        x.step /= (1 - beta1**x.taken)[:, None, None]
+        x.weights -= x.lr[:, None, None] * x.step
 
-        np.subtract(identity, weights, out=difference)
-        np.matmul(covariance, difference, out=pulled)
-        scale = score.scale(np.einsum("ij,ij->j", difference, pulled))
-        if iteration % path.checkpoint == 0 or iteration == limit:
-            now = objective(weights, scale, covariance, score, path.lambda1, mu, s)
-            if abs((before - now) / before) <= path.tol:
-                converged = True
-                break
-            before = now
-    here.weights, here.scale, here.converged = weights, scale, converged
-    return True
+        difference = self.identity - x.weights
+        np.matmul(x.covariance, difference, out=x.pulled)
+        difference *= x.pulled
+        x.scale = self.score.scale(difference.sum(1), x.floor)
+        limit = np.where(x.stage == path.stages - 1, path.max_iter, path.warm_iter)
+        for k in np.flatnonzero((x.taken % path.checkpoint == 0) | (x.taken == limit)):
+            self._look(k, bool(x.taken[k] == limit[k]))
+
+    def _look(self, k: int, last: bool) -> None:
+        """End the stage of problem ``k`` if its objective stands still, or if this was its last step."""
+        x = self.here
+        now = objective(x.weights[k], x.scale[k], x.covariance[k], self.score, self.path.lambda1, x.mu[k], x.s[k])
+        x.converged[k] = abs((x.before[k] - now) / x.before[k]) <= self.path.tol
+        if x.converged[k] or last:
+            self._next_stage(k)
+        else:
+            x.before[k] = now
+
+    def _next_stage(self, k: int) -> None:
+        x, path = self.here, self.path
+        if x.stage[k] == path.stages - 1:
+            x.arrived[k] = True
+            return
+        x.stage[k] += 1
+        x.mu[k] = path.mu_init * path.mu_factor ** int(x.stage[k])
+        x.s[k] = path.s[min(int(x.stage[k]), len(path.s) - 1)]
+        x.base[k] = path.lr
+        x.begun[k], x.begun_scale[k] = x.weights[k], x.scale[k]
+        self._begin(k)
+
+    def _begin(self, k: int) -> None:
+        """The stage from its beginning: moments at zero."""
+        x = self.here
+        x.weights[k], x.scale[k] = x.begun[k], x.begun_scale[k]
+        x.first[k] = x.second[k] = 0.0
+        x.lr[k], x.taken[k], x.before[k] = x.base[k], 0, 1e16
+        x.pulled[k] = x.covariance[k] @ (self.identity - x.weights[k])
+
+    def _inside(self) -> Array:
+        """(sI - W∘W)^-1 of every problem, once each is inside its domain.
+
+        One that has left it takes its last step back and half of it instead; or begins the stage again with a wider
+        domain and a smaller step, where s is small or nothing can be taken back.
+        """
+        x, path = self.here, self.path
+        inverse = np.linalg.inv(x.s[:, None, None] * self.identity - x.weights * x.weights)
+        outside = ~(inverse.min(axis=(1, 2)) >= -path.domain_tol)  # NaN is outside too
+        for k in np.flatnonzero(outside):
+            while not inverse[k].min() >= -path.domain_tol:
+                if x.taken[k] == 0 or x.s[k] <= LEAVES_ABOVE:
+                    # Once s is above LEAVES_ABOVE and wide enough for the first step, a stage cannot fail: this ends.
+                    x.s[k], x.base[k] = x.s[k] + WIDEN, x.base[k] * 0.5
+                    x.retries[k] += 1
+                    self._begin(k)
+                else:
+                    self._half_a_step(k)
+                inverse[k] = np.linalg.inv(x.s[k] * self.identity - x.weights[k] * x.weights[k])
+        return inverse
+
+    def _half_a_step(self, k: int) -> None:
+        x = self.here
+        x.weights[k] += x.lr[k] * x.step[k]
+        x.lr[k] *= 0.5
+        if x.lr[k] <= SHRINK_LIMIT:
+            x.converged[k] = False
+            self._next_stage(k)
+            return
+        x.weights[k] -= x.lr[k] * x.step[k]
+        difference = self.identity - x.weights[k]
+        x.pulled[k] = x.covariance[k] @ difference
+        x.scale[k] = self.score.scale((difference * x.pulled[k]).sum(0), x.floor[k])
