@@ -24,12 +24,12 @@ Batch = tuple[Tensor, Tensor]
 class Job:
     """One batch to make.
 
-    rows: (b,) the examples of the GLOBAL batch. mine: this rank's slice of them.
+    rows: (b,) the examples of the GLOBAL batch. mine: places in it of this rank's share.
     address: (seed, epoch, batch) in training, None in evaluation.
     """
 
     rows: np.ndarray
-    mine: slice
+    mine: np.ndarray
     address: tuple[int, int, int] | None
 
     def generator(self) -> np.random.Generator:
@@ -55,8 +55,10 @@ class Feed:
     """Batches of ``source``; what a Lightning trainer takes as a loader.
 
     ``batch_size`` is GLOBAL: rank r of ``world`` gets the r-th contiguous slice of every batch, augmented as in a run
-    of one process. Training drops the last short batch. Evaluation drops nothing: the last batch may be short, its
-    slices uneven, and a slice is empty where the batch has fewer examples than there are ranks.
+    of one process. Of a batch that will be cut into ``cuts`` micro-batches it gets the r-th slice of each, one after the
+    other: all ranks together see the micro-batches of one process. Training drops the last short batch. Evaluation drops
+    nothing: the last batch may be short, its slices uneven, and a slice is empty where the batch has fewer examples than
+    there are ranks.
 
     An iteration starts at the position that :meth:`load_state_dict` or :meth:`position` set, once; later ones start at
     batch 0. After a whole epoch the next iteration is the next epoch's, unless :meth:`set_epoch` says otherwise.
@@ -78,6 +80,7 @@ class Feed:
         self.train = train
         self.rank = rank
         self.world = world
+        self.cuts = 1
         self._epoch = 0
         self._start = 0  # where the next iteration begins
         self._handed = 0  # batches of the epoch handed out so far
@@ -130,5 +133,7 @@ class Feed:
         rows = self.source.rows(generator("order", self.seed, epoch) if self.train else None)
         for index in range(first, len(self)):
             batch = rows[index * self.batch_size : (index + 1) * self.batch_size]
-            bounds = [len(batch) * r // self.world for r in (self.rank, self.rank + 1)]
-            yield Job(batch, slice(*bounds), (self.seed, epoch, index) if self.train else None)
+            micro = np.array_split(np.arange(len(batch)), self.cuts)
+            bounds = [[len(places) * r // self.world for r in (self.rank, self.rank + 1)] for places in micro]
+            mine = np.concatenate([places[first:last] for places, (first, last) in zip(micro, bounds, strict=True)])
+            yield Job(batch, mine, (self.seed, epoch, index) if self.train else None)

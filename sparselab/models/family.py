@@ -129,6 +129,10 @@ class Family:
         """Whether training starts from given weights, so that the starting network is worth learning from."""
         return self.options.weights is not None
 
+    def library_config(self, model: nn.Module) -> dict[str, Any] | None:
+        """What the network's library wants to find beside its weights, as ``config.json``; None where it is nothing."""
+        return None
+
     def _require(self, data: DataSpec) -> None:
         faults = self.faults(data)
         if faults:
@@ -148,6 +152,12 @@ class TextFamily(Family):
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         return model(input_ids=batch, use_cache=False).logits
+
+    def library_config(self, model: nn.Module) -> dict[str, Any]:
+        """For ``from_pretrained`` of the run's folder, without what differs between machines (folders, versions)."""
+        config: dict[str, Any] = model.config.to_diff_dict()  # type: ignore[operator, union-attr]
+        config = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
+        return {**config, "architectures": [type(model).__name__]}
 
 
 def misfit(key: str, value: Any, problem: str, fix: str) -> Fault:

@@ -7,10 +7,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparselab.spec.faults import Fault, RunFailed
-from sparselab.store import tensors
+from sparselab.store import atomic, tensors
 from sparselab.store.atomic import shown
 
 if TYPE_CHECKING:
@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
+CONFIG = "config.json"
 
 
 def export(
-    folder: str | os.PathLike[str], state_dict: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    folder: str | os.PathLike[str],
+    state_dict: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, int | str]]:
     """Write the network under its own names, and its masks (True = kept) under the names of the tensors they mask.
 
     Tensors that are one (tied weights) are stored once, under the name that comes first in ``state_dict``, which is the
     one transformers looks for; the other names stand in the metadata, and ``sparselab.store.tensors.load`` brings them
-    back. Returns ``{file: {"size": bytes, "sha256": hexadecimal}}`` for the record. :class:`RunFailed` when a mask fits
-    no tensor, when a weight that its mask prunes is not exactly zero, or when the disk refuses.
+    back. ``config`` becomes ``config.json`` beside them. Returns ``{file: {"size": bytes, "sha256": hexadecimal}}`` for
+    the record. :class:`RunFailed` when a mask fits no tensor, when a weight that its mask prunes is not exactly zero, or
+    when the disk refuses.
     """
     folder = Path(folder)
     kept, aliases = _untie(state_dict)
@@ -40,6 +45,9 @@ def export(
         MODEL: tensors.save(folder / MODEL, kept, metadata),
         MASKS: tensors.save_masks(folder / MASKS, masks),
     }
+    if config is not None:
+        written[CONFIG] = atomic.render(config)
+        atomic.write_bytes(folder / CONFIG, written[CONFIG])
     return {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in written.items()}
 
 

@@ -24,7 +24,7 @@ START = "start"  # the teacher that is the student's own starting network
 class Taught(Term):
     """The teacher is the student's own architecture: the weights of ``teacher`` (a safetensors file, or the folder of a
     finished run), or, for ``start``, those that training starts from. It is frozen and in evaluation mode. Its forward
-    pass (a third of a dense update) is not in the account's training FLOPs.
+    pass, a third of a dense update, is the account's ``flops_teacher`` and not among the training FLOPs that tables compare.
     """
 
     class Options(Term.Options):
@@ -44,8 +44,12 @@ class Taught(Term):
     def needs_trained_start(self) -> bool:
         return self.options.teacher == START
 
+    @property
+    def taught_by(self) -> str:  # type: ignore[override]
+        return self.files().get("teacher", START)
+
     def prepare(self, task: Task) -> None:
-        key = self.files().get("teacher", START)
+        key = self.taught_by
         if key not in task.teachers:
             network = task.family.build(task.data)
             if key != START:

@@ -22,6 +22,7 @@ class Term:
 
     ``needs_states``         reads ``task.states``, the outputs of the family's blocks.
     ``needs_trained_start``  makes no sense where training starts from random weights.
+    ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
     """
 
     class Options(Options):
@@ -31,6 +32,7 @@ class Term:
     version: ClassVar[int] = 1
     needs_states: ClassVar[bool] = False
     needs_trained_start: bool = False
+    taught_by: str | None = None
 
     def __init__(self, options: Options):
         self.options = options

@@ -51,6 +51,12 @@ def test_ranks_share_each_batch():
     assert [a + b for (a, _), (b, _) in zip(one, two, strict=True)] == [x for x, _ in batches(feed(1))]
 
 
+def test_ranks_share_each_micro_batch():
+    """Batch normalisation sees the examples that it would see in one process."""
+    one, two = batches(feed(2, world=2)), batches(feed(2, world=2, rank=1))
+    assert [a + b for (a, _), (b, _) in zip(one, two, strict=True)] == [x for x, _ in batches(feed(2))]
+
+
 def test_interruptible_asks_before_each_batch():
     seen = []
 

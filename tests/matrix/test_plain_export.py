@@ -17,7 +17,7 @@ from matrix_cells import Row, config_of
 from safetensors.torch import load_file, save_file
 
 from sparselab.cli.run import run_cell
-from sparselab.planning import engine_of
+from sparselab.planning import engine_of, plan_of
 
 READER = """
 import json, sys
@@ -44,9 +44,9 @@ def plain_timm(folder):
     return dict(network.named_parameters()), logits
 
 def plain_transformers(folder):
-    from transformers import GPT2Config, GPT2LMHeadModel
-    GPT2Config(vocab_size=256, n_positions=8, n_embd=8, n_layer=1, n_head=2).save_pretrained(folder)
-    network, info = GPT2LMHeadModel.from_pretrained(folder, output_loading_info=True)
+    from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+    network, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert type(network) is GPT2LMHeadModel
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     assert network.lm_head.weight is network.transformer.wte.weight
     with torch.no_grad():
@@ -122,6 +122,19 @@ def test_a_plain_library_reads_the_sparse_network(reader, answers):
     assert told["masked"] == sorted(layer["name"] for layer in record["sparsity"]["layers"])
     assert told["pruned"] == record["sparsity"]["weights"] - record["sparsity"]["kept"]
     assert record["sparsity"]["pattern_holds"]
+
+
+def test_the_folder_of_a_language_model_is_a_model(answers, text, monkeypatch):
+    """Its config.json says nothing of this machine, its digest is in the record, and `model=hf` takes the folder."""
+    folder = Path(answers[1]["plain_transformers"])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "gpt2" and config["n_embd"] == 8
+    assert not {"_name_or_path", "transformers_version"} & set(config)
+    assert json.loads((folder / "record.json").read_text())["files"]["config.json"]["size"] > 100
+    assert not (Path(answers[1]["plain_timm"]) / "config.json").exists()
+    monkeypatch.setenv("SPARSELAB_DATA", str(text))
+    again = ["model=hf", f"model.path={folder}", "dataset=tinyshakespeare", "dataset.block=8", "method=dense"]
+    assert plan_of(again).account["params"] == json.loads((folder / "record.json").read_text())["account"]["params"]
 
 
 def test_names_are_the_library_s_own(answers):

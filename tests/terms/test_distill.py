@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from sparselab.engines.train.describe import of_teacher
 from sparselab.models.family import MODELS
 from sparselab.optim.optim import OPTIMS
+from sparselab.planning import plan_of
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Refused
 from sparselab.tasks import TASKS
@@ -129,6 +131,17 @@ def test_logits_that_are_not_finite_are_the_teacher_s_fault(tmp_path):
     next(teacher_of(term).parameters()).data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="the teacher's logits"):
         term.loss(task, BATCH, torch.zeros(5, 3))
+
+
+def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
+    """Two FLOPs a multiply-accumulate, for every sample of every update: a third of dense training."""
+    family = MODELS["mlp"](MODELS["mlp"].Options(hidden=[16]))
+    cell = ["method=dense", "model=mlp", "model.hidden=[16]", "trainer.max_epochs=null", "trainer.max_steps=3"]
+    assert plan_of(cell).account["flops_teacher"] == 0
+    save_file(family.build(plan_of(cell).parts.data).state_dict(), tmp_path / "model.safetensors")
+    account = plan_of([*cell, "term=[distill]", f"term.distill.teacher={tmp_path}"]).account
+    assert account["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 64 * 3 == account["flops_train_dense"] // 3
+    assert of_teacher(account) == ", a teacher 0.333x"
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path):

@@ -24,8 +24,14 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
         out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
         times = account["flops_train"] / account["flops_train_dense"]
-        out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense)"))
+        out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense{of_teacher(account)})"))
     return out
+
+
+def of_teacher(account: dict[str, Any]) -> str:
+    """What teachers cost besides: ``, a teacher 0.333x``; empty where there is none."""
+    share = account.get("flops_teacher", 0) / account["flops_train_dense"]
+    return f", a teacher {share:.3f}x" if share else ""
 
 
 def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -58,5 +64,6 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
     ratio = account["macs"] / account["macs_dense"]
     rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
-    rows.append(("training FLOPs", f"{account['flops_train'] / account['flops_train_dense']:.3f}x dense"))
+    times = account["flops_train"] / account["flops_train_dense"]
+    rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
     return rows

@@ -107,7 +107,17 @@ def foresee(parts: Parts) -> dict[str, Any]:
             steps=parts.steps, dense_steps=dense_steps(parts),
         ),
         "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
+        "flops_teacher": teacher_flops(parts),
     }  # fmt: skip
+
+
+def teacher_flops(parts: Parts) -> int:
+    """FLOPs of the teachers' forward passes, each teacher's once a batch however many terms learn from it."""
+    from sparselab.sparsity.account import FLOPS_PER_MAC
+
+    teachers = {term.taught_by for term in parts.terms if term.options.weight} - {None}
+    samples = parts.cell.trainer.batch_size * parts.steps
+    return FLOPS_PER_MAC * parts.outline.macs * samples * len(teachers)
 
 
 def dense_steps(parts: Parts) -> list[int]:

@@ -20,6 +20,7 @@ class RunFeed:
 
     def __init__(self, feed: Feed, updates: int, accumulate: int):
         self.feed = feed
+        feed.cuts = accumulate
         self.updates = updates
         self.accumulate = accumulate
         self.start = 0

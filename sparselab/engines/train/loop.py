@@ -51,6 +51,7 @@ class Loop(pl.Callback):
         self.ema = ema
         self.probe = probe
         self.batches = 0  # micro-batches handed out so far
+        self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
         self.resumed = False
         self.trainer: pl.Trainer = None  # type: ignore[assignment]
         self.task: Any = None
@@ -91,9 +92,11 @@ class Loop(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.sparsifier.unswap()
         self.batches += 1
+        self.losses.append(task.last_loss)
         if self.batches % trainer.accumulate_grad_batches == 0:
             for observer in self.observers:
                 observer.after_update(self, trainer.global_step)
+            self.losses.clear()
 
     # -- what a checkpoint holds beside Lightning's own state --------------------------------------------------------
 

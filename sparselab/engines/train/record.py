@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.engines.records import environment, keep
-from sparselab.engines.train.engine import dense_steps
+from sparselab.engines.train.engine import dense_steps, teacher_flops
 from sparselab.engines.train.runner import Finished
 from sparselab.sparsity import native
 from sparselab.sparsity.account import account, train_flops, train_flops_dense
@@ -39,7 +39,8 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     }  # fmt: skip
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body
-    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks))
+    config = parts.family.library_config(finished.task.network)
+    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config))
     return records.read(finished.folder, plan.id)
 
 
@@ -84,5 +85,6 @@ def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
         **account(parts.outline, kept).record(),
         "flops_train": trained,
         "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
+        "flops_teacher": teacher_flops(parts),
         "updates": parts.steps,
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.engines.signals import StopFlag
+from sparselab.engines.train.batchnorm import synchronise
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
@@ -120,6 +121,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     probe = make_probe(parts, task, splits, device)
     loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe)
     trainer.callbacks.append(loop)
+    if world > 1:
+        synchronise(network)
     if options.compile:
         network.compile()  # in place: no wrapper that would put every tensor into checkpoints twice
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)

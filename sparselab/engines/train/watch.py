@@ -42,7 +42,7 @@ class History:
         self.losses = 0
 
     def after_update(self, loop: Loop, step: int) -> None:
-        loss = loop.task.last_loss.detach().double()
+        loss = torch.stack(loop.losses).double().mean()  # micro-batches are equal in size
         if many_ranks():
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
