@@ -9,11 +9,11 @@ from typing import Any
 
 from sparselab.spec.configs import copied
 from sparselab.spec.memo import once
-from sparselab.spec.schema import UNIDENTIFIED
+from sparselab.spec.schema import OFF, UNIDENTIFIED
 
 
 def identified(config: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the config without what never changes a result."""
+    """A copy of the config without what never changes a result, and without what is off and came later."""
     identity = copied(config)
     for dotted in UNIDENTIFIED:
         *path, leaf = dotted.split(".")
@@ -21,6 +21,13 @@ def identified(config: dict[str, Any]) -> dict[str, Any]:
         for key in path:
             node = node.get(key, {})
         node.pop(leaf, None)
+    for dotted, off in OFF.items():
+        *path, leaf = dotted.split(".")
+        node = identity
+        for key in path:
+            node = node.get(key, {})
+        if leaf in node and node[leaf] == off:
+            del node[leaf]
     return identity
 
 

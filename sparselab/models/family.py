@@ -56,6 +56,15 @@ class Family:
         """A network with initial weights from torch's global generator."""
         raise NotImplementedError
 
+    def draw(self, data: DataSpec) -> Outline | None:
+        """The outline of what :meth:`network` gives, unchecked."""
+        sketch = self.sketch(data)
+        return None if sketch is None else sketch.outline(self.name)
+
+    def network(self, data: DataSpec) -> nn.Module:
+        """What :meth:`build` fills with weights, unchecked."""
+        return self.make(data)
+
     def files(self) -> dict[str, list[str]]:
         """Options that name files, with the files whose bytes decide what the option means."""
         return {} if self.options.weights is None else {"weights": [self.options.weights]}
@@ -71,9 +80,9 @@ class Family:
         if self.options.weights is not None:
             with found.catch():
                 entries = read_header(self.options.weights)
-                sketch = None if found.found else self.sketch(data)
-                if sketch is not None:
-                    found.found += compare_outline(entries, sketch.outline(self.name), place(self.options.weights))
+                outline = None if found.found else self.draw(data)
+                if outline is not None:
+                    found.found += compare_outline(entries, outline, place(self.options.weights))
         return found.found
 
     def outline(self, data: DataSpec) -> Outline | None:
@@ -83,14 +92,13 @@ class Family:
         Raises :class:`Refused` where the network cannot be made for ``data``.
         """
         self._require(data)
-        sketch = self.sketch(data)
-        return None if sketch is None else sketch.outline(self.name)
+        return self.draw(data)
 
     def build(self, data: DataSpec) -> nn.Module:
         """The network in its starting state, on the CPU in float32: random from torch's global generator, then
         ``weights`` where the options name a file. Raises :class:`Refused`."""
         self._require(data)
-        model = self.make(data)
+        model = self.network(data)
         if self.options.weights is not None:
             self.load(model, self.options.weights)
         return model

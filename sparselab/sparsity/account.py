@@ -47,6 +47,11 @@ class Account:
         return {**plain, "layers": list(plain["layers"])}
 
 
+def plain_cost(outline: Outline) -> dict[str, int]:
+    """For a record: the multiply-accumulates of the dense network that ``outline`` takes the place of, where it does."""
+    return {} if outline.plain_macs is None else {"macs_plain": outline.plain_macs}
+
+
 def account(outline: Outline, kept: Mapping[str, int] | None = None) -> Account:
     """The cost of ``outline`` where layer ``name`` keeps ``kept[name]`` weights; a layer not named keeps all.
 

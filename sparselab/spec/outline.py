@@ -49,12 +49,14 @@ class Outline:
 
     params:  every parameter, tied ones once (weights of ``layers`` included).
     fixed_macs: multiply-accumulates per sample that no weight mask can save, by name (attention products).
+    plain_macs: those of the dense network that this one takes the place of at equal cost; None: of none.
     """
 
     name: str
     layers: tuple[Layer, ...]
     params: int
     fixed_macs: dict[str, int] = field(default_factory=dict)
+    plain_macs: int | None = None
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)

@@ -86,6 +86,9 @@ class Cell(Common):
     term: dict[str, Any]
 
 
+# Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
+OFF: dict[str, Any] = {"model.transform": None}
+
 # What never changes a result, and so is no part of a cell's id.
 UNIDENTIFIED = (
     "logger", "tier", "paper", "data_dir", "runs_dir", "force", "debug",

@@ -16,7 +16,8 @@ FORMS = 'write 0.9, "2:4", block:4x1:0.8, channel:0.5 or dense'
 class Sparsity:
     """A requested sparsity. ``density`` is the fraction of weights KEPT; N:M always means N kept of M.
 
-    kind: ``dense`` | ``unstructured`` | ``nm`` | ``block`` | ``channel``.
+    kind: ``dense`` | ``unstructured`` | ``nm`` | ``block`` | ``channel``; or ``iso``, which a plan replaces by the
+    unstructured sparsity at which a transformed network costs what the plain one does.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Sparsity:
         gone = f"{self.sparsity:.10g}"
         return {
             "dense": "dense",
+            "iso": "iso",
             "unstructured": gone,
             "nm": f"{self.n}:{self.m}",
             "block": f"block:{self.block[0]}x{self.block[1]}:{gone}" if self.block else "",
@@ -41,7 +43,7 @@ class Sparsity:
 
     @classmethod
     def parse(cls, value: Any, where: str = "sparsity") -> Sparsity:
-        """Parse ``0.9``, ``2:4``, ``block:4x1:0.8``, ``channel:0.5`` or ``dense``; anything else is Refused."""
+        """Parse ``0.9``, ``2:4``, ``block:4x1:0.8``, ``channel:0.5``, ``iso`` or ``dense``; anything else is Refused."""
         if isinstance(value, cls):
             return value
         at = short(f"{where}={spell(value)}")
@@ -50,8 +52,8 @@ class Sparsity:
         if isinstance(value, (int, float)):
             return cls._number(value, at)
         text = str(value).strip()
-        if text.lower() == "dense":
-            return cls("dense", 1.0)
+        if text.lower() in ("dense", "iso"):
+            return cls(text.lower(), 1.0)
         if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
             return cls._number(float(text) if re.search(r"[.e]", text, re.IGNORECASE) else int(text), at)
         if match := re.fullmatch(r"(-?\d+):(-?\d+)", text):

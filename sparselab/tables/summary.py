@@ -240,7 +240,10 @@ def requested(overrides: Sequence[str]) -> float | None:
     """The fraction of weights removed that the overrides ask for; 0 where they ask for none."""
     asked = next((item.partition("=")[2] for item in overrides if item.startswith("sparsity=")), None)
     try:
-        return 0.0 if asked in (None, "null") else Sparsity.parse(str(asked).strip("\"'")).sparsity
+        if asked in (None, "null"):
+            return 0.0
+        parsed = Sparsity.parse(str(asked).strip("\"'"))
+        return None if parsed.kind == "iso" else parsed.sparsity
     except Refused:
         return None
 

@@ -135,6 +135,18 @@ def test_rule_for_each_kind_of_method() -> None:
     assert train_flops(OUTLINE, ledger, 64, "kept", steps=10) == 64 * 2 * 10 * 3 * SPARSE
 
 
+def test_rigl_as_sparse_ift_counts_it() -> None:
+    """arXiv 2303.11525: (3 f_S D + 2 f_S + f_D) / (D + 1) a step, which is 0.3089 f_D at f_S = 0.1 f_D and D = 100.
+
+    An exchange is one more update after D others, so here it is ``schedule.every = D + 1``.
+    """
+    outline = Outline("one", (Layer("l", "linear", (2, 5), 10),), 10)
+    cost = train_flops(outline, [(0, {"l": 1})], 1, "kept", steps=101, dense_steps=[101])
+    assert cost == 2 * (3 * 1 * 100 + 2 * 1 + 10)
+    assert cost / 2 / 101 / 10 == pytest.approx(0.3089, abs=5e-5)
+    assert train_flops(outline, [(0, {"l": 1})], 1, "kept", steps=101) / 2 / 101 / 10 == pytest.approx(0.3)
+
+
 def test_segments() -> None:
     """Made after update 3: updates 1 to 3 are dense, 4 to 10 sparse."""
     ledger = [(0, {}), (3, HALF)]

@@ -23,6 +23,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         kept = account["params_nonzero"]
         out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
         out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
+        out += _equal_cost(account)
         times = account["flops_train"] / account["flops_train_dense"]
         out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense{of_teacher(account)})"))
     return out
@@ -64,6 +65,15 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
     ratio = account["macs"] / account["macs_dense"]
     rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
+    rows += _equal_cost(account)
     times = account["flops_train"] / account["flops_train_dense"]
     rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
     return rows
+
+
+def _equal_cost(account: dict[str, Any]) -> list[tuple[str, str]]:
+    """For a transformed network: what it costs against the dense one whose place it takes."""
+    plain = account.get("macs_plain")
+    if plain is None:
+        return []
+    return [("equal cost", f"{account['macs'] / plain:.5f}x the {plain:,} MACs of the network it replaces")]

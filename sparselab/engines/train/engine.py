@@ -87,7 +87,7 @@ def parallel(plan: Plan) -> bool:
 
 def foresee(parts: Parts) -> dict[str, Any]:
     """The account of the finished network, and of training as the schedule foresees it."""
-    from sparselab.sparsity.account import account, train_flops, train_flops_dense
+    from sparselab.sparsity.account import account, plain_cost, train_flops, train_flops_dense
 
     if parts.outline is None:
         return {}
@@ -102,6 +102,7 @@ def foresee(parts: Parts) -> dict[str, Any]:
     numbers = account(parts.outline, parts.kept).record()
     return {
         **{key: value for key, value in numbers.items() if key != "layers"},
+        **plain_cost(parts.outline),
         "flops_train": train_flops(
             parts.outline, ledger, batch, parts.method.weight_grad,
             steps=parts.steps, dense_steps=dense_steps(parts),

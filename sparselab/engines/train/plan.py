@@ -16,6 +16,7 @@ from sparselab.models.weights import compare_outline, place, read_header
 from sparselab.optim.optim import OPTIMS
 from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.fit import misfit
+from sparselab.sparsity.isoflop import matched
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.targets import select
 from sparselab.spec.faults import Fault, Faults, Refused, short, spell
@@ -109,8 +110,6 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     with faults.catch():
         if "data" in made and "trainer" not in lost:
             steps, per_epoch = _length(cell.trainer, made["data"])
-    if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
-        _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
     if {"method", "data"} <= made.keys():
         faults.found += made["method"].faults(made["data"])
     outline = None
@@ -119,6 +118,14 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         family = made["model"] if model is cell.model else build(MODELS, model, "model")
         model_faults, outline = once(("outline", canonical(model), data), lambda: _outline(family, data))
         faults.found += model_faults
+    if "sparsity" in made and made["sparsity"].kind == "iso":
+        made.pop("sparsity")
+        with faults.catch():
+            if not faults.found and not lost:  # it follows from all the other parts
+                chosen = select(outline, cell.targets.include, cell.targets.exclude) if outline else []
+                made["sparsity"] = matched(outline, chosen, made["distribution"])
+    if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
+        _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
     for term in terms:
         _files(term, outline, faults, needs)
         if "model" in made:

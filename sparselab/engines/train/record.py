@@ -10,7 +10,7 @@ from sparselab.engines.records import environment, keep
 from sparselab.engines.train.engine import dense_steps, teacher_flops
 from sparselab.engines.train.runner import Finished
 from sparselab.sparsity import native
-from sparselab.sparsity.account import account, train_flops, train_flops_dense
+from sparselab.sparsity.account import account, plain_cost, train_flops, train_flops_dense
 from sparselab.store import export
 from sparselab.store import record as records
 
@@ -83,6 +83,7 @@ def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
     )  # fmt: skip
     return {
         **account(parts.outline, kept).record(),
+        **plain_cost(parts.outline),
         "flops_train": trained,
         "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
         "flops_teacher": teacher_flops(parts),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, field_validator
 
 from sparselab.models.family import MODELS, ImageFamily
 from sparselab.models.sketch import Sketch
+from sparselab.models.transform import Transformable, wider
 from sparselab.spec.dataspec import DataSpec
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register("cifar_resnet")
-class CifarResNet(ImageFamily):
+class CifarResNet(Transformable, ImageFamily):
     """ResNet for 32x32 images (arXiv 1512.03385, section 4.2): three stages of n blocks, shortcuts without parameters.
 
     Names and arithmetic are those of akamaster/pytorch_resnet_cifar10, so its weights load.
@@ -23,7 +25,7 @@ class CifarResNet(ImageFamily):
 
     trunk = ("layer1", "layer2", "layer3")
 
-    class Options(ImageFamily.Options):
+    class Options(Transformable.Options):
         depth: int = Field(20, ge=8, le=2000, description="6n+2: 20, 32, 44, 56, 110")
         width: int = Field(16, ge=1, description="channels of the first stage")
 
@@ -35,6 +37,12 @@ class CifarResNet(ImageFamily):
             return depth
 
     options: Options
+
+    def widened(self, factor: Fraction) -> Self:
+        return type(self)(self.options.model_copy(update={"width": wider(self.options.width, factor)}))
+
+    def norm_after(self, name: str) -> str | None:
+        return name.replace("conv", "bn")
 
     def sketch(self, data: DataSpec) -> Sketch:
         o, s = self.options, Sketch()

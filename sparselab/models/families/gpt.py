@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
 from sparselab.models.family import MODELS, TextFamily, misfit
 from sparselab.models.sketch import Sketch
+from sparselab.models.transform import Transformable, wider
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Fault
 
@@ -42,7 +44,7 @@ def sketch_gpt2(config: Mapping[str, Any], tokens: int) -> Sketch:
 
 
 @MODELS.register("gpt")
-class GPT(TextFamily):
+class GPT(Transformable, TextFamily):
     """GPT-2's architecture with random weights, as transformers' GPT2LMHeadModel; the vocabulary is the data's.
 
     A tied embedding and head are one layer of the outline, the embedding, with both roles.
@@ -51,7 +53,7 @@ class GPT(TextFamily):
     trunk = ("transformer.h",)
     final_norm = "transformer.ln_f"
 
-    class Options(TextFamily.Options):
+    class Options(Transformable.Options):
         width: int = Field(128, ge=1, description="channels of a token")
         depth: int = Field(4, ge=1, le=1000, description="number of blocks")
         heads: int = Field(4, ge=1, description="attention heads; must divide width")
@@ -61,6 +63,11 @@ class GPT(TextFamily):
         dropout: float = Field(0.0, ge=0, lt=1, description="probability that a value is dropped in training")
 
     options: Options
+
+    def widened(self, factor: Fraction) -> Self:
+        o = self.options
+        width, ff = wider(o.width, factor, o.heads), o.ff and wider(o.ff, factor)
+        return type(self)(o.model_copy(update={"width": width, "ff": ff}))
 
     def misfits(self, data: DataSpec) -> list[Fault]:
         return head_misfits(self.options.width, self.options.heads) + context_misfits(self.options.context, data)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import prod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field
 
 from sparselab.models.family import MODELS, ImageFamily
 from sparselab.models.sketch import Sketch
+from sparselab.models.transform import Transformable, wider
 from sparselab.spec.dataspec import DataSpec
 
 if TYPE_CHECKING:
@@ -16,17 +18,24 @@ if TYPE_CHECKING:
 
 
 @MODELS.register("mlp")
-class MLP(ImageFamily):
+class MLP(Transformable, ImageFamily):
     """Fully connected layers on the flattened image, ReLU between them. [300, 100] is LeNet-300-100."""
 
     trunk = ("layers",)
 
-    class Options(ImageFamily.Options):
+    class Options(Transformable.Options):
         hidden: list[Annotated[int, Field(ge=1)]] = Field([300, 100], description="widths of the hidden layers: a list")
         batch_norm: bool = Field(False, description="true: batch normalisation before each ReLU")
         dropout: float = Field(0.0, ge=0, lt=1, description="probability that a hidden value is dropped in training")
 
     options: Options
+
+    def widened(self, factor: Fraction) -> Self:
+        hidden = [wider(width, factor) for width in self.options.hidden]
+        return type(self)(self.options.model_copy(update={"hidden": hidden}))
+
+    def norm_after(self, name: str) -> str | None:
+        return name.replace("layers.", "norms.") if self.options.batch_norm else None
 
     def sketch(self, data: DataSpec) -> Sketch:
         s, inputs = Sketch(), prod(data.shape)

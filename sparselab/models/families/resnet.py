@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
 from sparselab.models.family import MODELS, ImageFamily
 from sparselab.models.sketch import Sketch, pooled
+from sparselab.models.transform import Transformable, wider
 from sparselab.spec.dataspec import DataSpec
 
 if TYPE_CHECKING:
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 BOTTLENECK = 50  # depths from here on have blocks of three convolutions, four times as wide at their end
-WIDTHS = (64, 128, 256, 512)
+WIDTH = 64  # channels of the stem and the first stage; each later stage has twice as many
 SMALL = 64  # pixels; images up to here keep their resolution through the stem
 
 
 @MODELS.register("resnet")
-class ResNet(ImageFamily):
+class ResNet(Transformable, ImageFamily):
     """ResNet (arXiv 1512.03385), stride in the 3x3 convolution as in torchvision and timm.
 
     Images up to 64 pixels get a 3x3 stem of stride 1 and no max-pooling, as is usual for CIFAR; larger ones the
@@ -29,7 +31,7 @@ class ResNet(ImageFamily):
 
     trunk = ("layer1", "layer2", "layer3", "layer4")
 
-    class Options(ImageFamily.Options):
+    class Options(Transformable.Options):
         depth: Literal[18, 34, 50, 101, 152] = Field(18, description="one of 18, 34, 50, 101, 152")
         dropout: float = Field(
             0.0, ge=0, lt=1, description="probability that a feature is dropped before the classifier"
@@ -37,6 +39,15 @@ class ResNet(ImageFamily):
         drop_path: float = Field(0.0, ge=0, lt=1, description="probability that the last block is skipped in training")
 
     options: Options
+    width = WIDTH
+
+    def widened(self, factor: Fraction) -> Self:
+        family = type(self)(self.options)
+        family.width = wider(WIDTH, factor)
+        return family
+
+    def norm_after(self, name: str) -> str | None:
+        return name.replace("downsample.0", "downsample.1").replace("conv", "bn")
 
     @staticmethod
     def _small(data: DataSpec) -> bool:
@@ -45,12 +56,13 @@ class ResNet(ImageFamily):
     def sketch(self, data: DataSpec) -> Sketch:
         s, size = Sketch(), data.shape[1:]
         if self._small(data):
-            size = s.conv("conv1", 64, data.shape[0], 3, size)
+            size = s.conv("conv1", self.width, data.shape[0], 3, size)
         else:
-            size = pooled(s.conv("conv1", 64, data.shape[0], 7, size, stride=2), 3, 2, 1)
-        s.norm(64)
-        inputs, bottleneck = 64, self.options.depth >= BOTTLENECK
-        for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[self.options.depth], strict=True), start=1):
+            size = pooled(s.conv("conv1", self.width, data.shape[0], 7, size, stride=2), 3, 2, 1)
+        s.norm(self.width)
+        inputs, bottleneck = self.width, self.options.depth >= BOTTLENECK
+        for stage, blocks in enumerate(BLOCKS[self.options.depth], start=1):
+            width = self.width << (stage - 1)
             outputs = width * (4 if bottleneck else 1)
             for i in range(blocks):
                 stride = 2 if stage > 1 and i == 0 else 1
@@ -83,8 +95,39 @@ class ResNet(ImageFamily):
             drop_rate=o.dropout,
             drop_path_rate=o.drop_path,
         )
+        if self.width != WIDTH:
+            self._widen(model, data)
         if self._small(data):
-            model.conv1 = nn.Conv2d(data.shape[0], 64, 3, padding=1, bias=False)
+            model.conv1 = nn.Conv2d(data.shape[0], self.width, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
             model.maxpool = nn.Identity()
         return model
+
+    def _widen(self, model: Any, data: DataSpec) -> None:
+        """Give timm's network other widths: its stages can be asked for, its stem is always 64 channels wide."""
+        from timm.models.resnet import BasicBlock, Bottleneck, make_blocks
+        from torch import nn
+
+        o = self.options
+        block = Bottleneck if o.depth >= BOTTLENECK else BasicBlock
+        blocks = BLOCKS[o.depth]
+        widths = tuple(self.width << stage for stage in range(len(blocks)))
+        model.conv1 = nn.Conv2d(data.shape[0], self.width, 7, 2, padding=3, bias=False)
+        model.bn1 = nn.BatchNorm2d(self.width)
+        stages, _ = make_blocks(
+            (block,) * len(blocks),
+            widths,
+            blocks,
+            self.width,
+            drop_path_rate=o.drop_path,
+            cardinality=1,
+            base_width=WIDTH,
+            act_layer=nn.ReLU,
+            norm_layer=nn.BatchNorm2d,
+            aa_layer=None,
+        )
+        for name, stage in stages:
+            model.set_submodule(name, stage)
+        model.num_features = widths[-1] * block.expansion
+        model.fc = nn.Linear(model.num_features, data.classes)
+        model.init_weights()

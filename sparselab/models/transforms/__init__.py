@@ -1,0 +1,1 @@
+"""Transforms by name. Importing one costs no torch."""
