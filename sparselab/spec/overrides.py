@@ -18,7 +18,7 @@ from sparselab.spec.userconfigs import scan
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 2_000  # characters of one override
 TABLE = "paper"  # the group whose members are tables of cells
-SEVERAL = ("term",)  # groups that take a list of members
+SEVERAL = ("term", "metric")  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
 ADD_M = "add -m (python run.py -m …)"
 

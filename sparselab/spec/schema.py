@@ -84,10 +84,11 @@ class Cell(Common):
     optim: dict[str, Any]
     trainer: TrainerOptions
     term: dict[str, Any]
+    metric: dict[str, Any] = Field(default_factory=dict)
 
 
 # Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
-OFF: dict[str, Any] = {"model.transform": None}
+OFF: dict[str, Any] = {"model.transform": None, "metric": {}}
 
 # What never changes a result, and so is no part of a cell's id.
 UNIDENTIFIED = (

@@ -12,6 +12,7 @@ from sparselab.data.dataset import DATASETS
 from sparselab.engines.engine import ENGINES
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
+from sparselab.metrics.metric import METRICS
 from sparselab.models.family import MODELS
 from sparselab.optim.optim import OPTIMS
 from sparselab.planning import plan_of
@@ -68,7 +69,7 @@ def cases():
         yield [choice, *model, "sparsity=2:4"]
     for choice in [*chosen("schedule"), *chosen("distribution")]:
         yield ["method=ste", choice, "sparsity=0.5", *NEEDS.get(choice, [])]
-    for group in ("optim", "trainer", "tier", "logger", "term"):
+    for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
         for choice in chosen(group):
             yield [choice, "sparsity=2:4"]
     for choice in chosen("engine"):
@@ -115,7 +116,7 @@ def test_v3_values_said_again_change_nothing(words):
         leaf = not isinstance(value, dict) and key not in (f"{head}.name", "tier") and value != UNSET
         if leaf and not (head == "distribution" and key.count(".") > 1):
             again.append(f"{key}={json.dumps(value)}")
-        elif isinstance(value, dict) and key.count(".") == 1 and head != "term":
+        elif isinstance(value, dict) and key.count(".") == 1 and head not in ("term", "metric"):
             again.append(f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}")
     composed = compose(again)
     assert composed.faults == []
@@ -136,13 +137,17 @@ def test_v3_every_class_has_a_yaml(group):
     assert set(REGISTRIES[group]) == named
 
 
-def test_v3_trainer_targets_and_terms_have_the_same_options_as_their_classes():
+def test_v3_trainer_targets_terms_and_metrics_have_the_same_options_as_their_classes():
     for member in groups()["trainer"]:
         assert set(compose([f"trainer={member}"]).config["trainer"]) == set(TrainerOptions.model_fields), member
     assert set(compose([]).config["targets"]) == set(TargetOptions.model_fields)
-    assert set(groups()["term"]) == set(TERMS)
-    for member in groups()["term"]:
-        assert set(compose([f"term=[{member}]"]).config["term"][member]) == set(TERMS[member].Options.model_fields)
+    for group, registry in (("term", TERMS), ("metric", METRICS)):
+        assert set(groups()[group]) == set(registry)
+        for member in groups()[group]:
+            values = compose([f"{group}=[{member}]"]).config[group][member]
+            assert set(values) == set(registry[member].Options.model_fields)
+            if not any(field.is_required() for field in registry[member].Options.model_fields.values()):
+                assert values == registry[member].Options().model_dump()
 
 
 def unquoted(text):

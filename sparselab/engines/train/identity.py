@@ -38,4 +38,9 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
         "data": parts.data.fingerprint,
         "files": files,
     }
+    if parts.metrics:
+        extra["metrics"] = {
+            metric.name: [metric.version, *(dataset.spec().fingerprint for dataset in metric.datasets().values())]
+            for metric in parts.metrics
+        }
     return cell_id(identity, extra)

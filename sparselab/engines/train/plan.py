@@ -11,6 +11,7 @@ from sparselab.engines.engine import NOTHING
 from sparselab.engines.parts import build, pending, top_level, unwritable
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
+from sparselab.metrics.metric import METRICS
 from sparselab.models.family import MODELS
 from sparselab.models.weights import compare_outline, place, read_header
 from sparselab.optim.optim import OPTIMS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sparselab.data.dataset import Dataset
     from sparselab.loggers.logger import Logger
     from sparselab.methods.method import Method
+    from sparselab.metrics.metric import Metric
     from sparselab.models.family import Family
     from sparselab.optim.optim import Optim
     from sparselab.sparsity.distribution import Distribution
@@ -62,6 +64,7 @@ class Parts:
     optim: Optim
     logger: Logger
     terms: list[Term] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     outline: Outline | None = None
     layers: list[Layer] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
@@ -96,6 +99,10 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     for name, values in cell.term.items() if "term" not in lost else ():
         with faults.catch():
             terms.append(build(TERMS, {"name": name, **values}, f"term.{name}"))
+    metrics: list[Metric] = []
+    for name, values in cell.metric.items() if not lost & {"metric", "data_dir"} else ():
+        with faults.catch():
+            metrics.append(build(METRICS, {"name": name, **values}, f"metric.{name}", cell.data_dir))
     with faults.catch():
         if "sparsity" not in lost and ("method" in made or cell.sparsity is not None):
             made["sparsity"] = _sparsity(cell, made.get("method"))
@@ -126,6 +133,8 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
                 made["sparsity"] = matched(outline, chosen, made["distribution"])
     if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
         _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
+    for metric in metrics if "data" in made else ():
+        faults.found += metric.faults(made["data"])
     for term in terms:
         _files(term, outline, faults, needs)
         if "model" in made:
@@ -140,7 +149,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     parts = Parts(
         cell=cell, sparsity=made["sparsity"], method=made["method"], schedule=made["schedule"],
         distribution=made["distribution"], dataset=made["dataset"], data=made["data"], family=made["model"],
-        optim=made["optim"], logger=made["logger"], terms=terms, outline=outline, layers=layers,
+        optim=made["optim"], logger=made["logger"], terms=terms, metrics=metrics, outline=outline, layers=layers,
         steps=steps, batches_per_epoch=per_epoch, needs=dict(needs),
     )  # fmt: skip
     if layers:

@@ -20,6 +20,7 @@ from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
 from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
+from sparselab.engines.train.measure import measure
 from sparselab.engines.train.plan import Parts, place_masks
 from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
@@ -133,7 +134,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         flag.check("before an update")
         trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
         task.to(device)
-        metrics, state = conclude(parts, loop, history, test_feed, flag, agreement)
+        metrics, state = conclude(parts, loop, history, splits, test_feed, flag, agreement)
     except FloatingPointError as error:
         raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
     finally:
@@ -152,7 +153,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
 
 
 def conclude(
-    parts: Parts, loop: Loop, history: History, test_feed: Any, flag: StopFlag, agreement: Agreement
+    parts: Parts, loop: Loop, history: History, splits: Any, test_feed: Any, flag: StopFlag, agreement: Agreement
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
 
@@ -171,7 +172,9 @@ def conclude(
         with loop.ema.applied() if loop.ema else nullcontext():
             check_pattern(parts, loop.sparsifier, loop.task.network)
             feed = Interruptible(test_feed, check)
-            scores = evaluate(loop.task, feed, "test", loop.trainer.precision_plugin)
+            precision = loop.trainer.precision_plugin
+            scores = evaluate(loop.task, feed, "test", precision)
+            scores |= measure(parts.metrics, loop.task, feed, splits, precision)
             state = snapshot(loop.task.network)
     except Stopped:
         loop.trainer.save_checkpoint(f"step-{parts.steps}")

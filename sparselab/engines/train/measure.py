@@ -1,0 +1,45 @@
+"""What a cell asked to be measured beside its task's scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sparselab.metrics.metric import Metric, Subject
+from sparselab.spec.faults import RunFailed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.tasks.task import Task
+
+
+def measure(metrics: list[Metric], task: Task, feed: Iterable[Any], splits: Any, precision: Any) -> dict[str, float]:
+    """All of ``metrics`` on the batches of ``feed``, in evaluation mode and under the training precision.
+
+    Raises RunFailed when a number is not finite.
+    """
+    if not metrics:
+        return {}
+    device = next(task.network.parameters()).device
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, labels in feed:
+            if len(labels):  # of several ranks one may have nothing of the last batch
+                yield inputs.to(device), labels.to(device)
+
+    subject = Subject(
+        task.network, lambda inputs: task.logits(inputs).float(), batches, task.data, splits.mean, splits.std
+    )
+    was_training = task.network.training
+    task.network.eval()
+    found: dict[str, float] = {}
+    with precision.forward_context():
+        for metric in metrics:
+            found |= metric.measure(subject)
+    task.network.train(was_training)
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise RunFailed(f"test.{name} is {value} — leave the metric out, or look at the log for where it began")
+    return found
