@@ -88,7 +88,7 @@ class Cell(Common):
 
 
 # Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
-OFF: dict[str, Any] = {"model.transform": None, "metric": {}}
+OFF: dict[str, Any] = {"model.transform": None, "dataset.pool": 1, "metric": {}}
 
 # What never changes a result, and so is no part of a cell's id.
 UNIDENTIFIED = (

@@ -197,6 +197,18 @@ def test_all_faults_of_the_options_come_at_once():
     assert refusal(make(Digits, val=2000, limit_test=400).spec).count("write at most") == 2
 
 
+def test_pooled_images_are_means_of_squares(data_dir):
+    whole = make(Mnist, data_dir).load()
+    dataset = make(Mnist, data_dir, pool=2)
+    spec, splits = dataset.spec(), dataset.load()
+    assert spec.shape == (1, 14, 14) == tuple(splits.train.images.shape[1:]) and spec.title == "mnist-14x14"
+    square = whole.test.images[3, 0, 4:6, 10:12].double().mean()
+    assert splits.test.images[3, 0, 2, 5] == round(float(square))
+    assert torch.equal(splits.train.labels, whole.train.labels)
+    refused = refusal(make(Mnist, data_dir, pool=3).spec)
+    assert refused == "dataset.pool=3: does not divide mnist's 28x28 images — choose a divisor of both sides, or 1"
+
+
 def test_normalise_picks_the_statistics(data_dir):
     assert make(Cifar10, data_dir).load().mean == (0.4914, 0.4822, 0.4465)
     assert make(Cifar10, data_dir, normalise="imagenet").load().std == (0.229, 0.224, 0.225)

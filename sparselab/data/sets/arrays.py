@@ -31,6 +31,7 @@ class ArrayOptions(ImageOptions):
     """What every in-memory image set takes."""
 
     augment: Augment = Field(default=Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
+    pool: int = Field(default=1, ge=1, description="pixels of a side of the squares whose mean becomes one pixel")
 
 
 class ArraySet(Dataset):
@@ -54,13 +55,20 @@ class ArraySet(Dataset):
         """Mean and standard deviation of pixel / 255 per channel; ``pixels`` are those of the training split."""
         raise NotImplementedError
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(channels, height, width) as the network sees it."""
+        channels, height, width = self.shape
+        return channels, height // self.options.pool, width // self.options.pool
+
     def spec(self) -> DataSpec:
         source = self.source()
+        title = source.title or self.name
         train, val, test = self._counts()
         return DataSpec(
             name=self.name,
             task="image",
-            shape=self.shape,
+            shape=self.size,
             classes=self.classes,
             train=train,
             val=val,
@@ -68,7 +76,7 @@ class ArraySet(Dataset):
             fingerprint=source.fingerprint,
             source=source.kind,
             path=str(source.folder or ""),
-            title=source.title or self.name,
+            title=title if self.options.pool == 1 else f"{title}-{self.size[1]}x{self.size[2]}",
         )
 
     def load(self) -> ImageSplits:
@@ -83,7 +91,9 @@ class ArraySet(Dataset):
         pixels_of = {"train": images, "val": images, "test": test_images}
         labels_of = {"train": labels, "val": labels, "test": test_labels}
         splits = {
-            part: ImageSplit(torch.from_numpy(pixels_of[part][at]), torch.from_numpy(labels_of[part][at]))
+            part: ImageSplit(
+                torch.from_numpy(pooled(pixels_of[part][at], self.options.pool)), torch.from_numpy(labels_of[part][at])
+            )
             for part, at in rows.items()
         }
         mean, std = self.statistics(splits["train"].images.numpy())
@@ -98,8 +108,12 @@ class ArraySet(Dataset):
 
     def _counts(self) -> tuple[int, int, int]:
         """Sizes of train, val and test under the options; Refused where the options do not fit the set."""
-        side, augment = min(self.shape[1:]), self.options.augment
+        side, augment = min(self.size[1:]), self.options.augment
         faults = Faults()
+        pool, (_, height, width) = self.options.pool, self.shape
+        if height % pool or width % pool:
+            problem = f"does not divide {self.name}'s {height}x{width} images"
+            faults.add(f"dataset.pool={pool}", problem, "choose a divisor of both sides, or 1")
         if augment.pad == "reflect" and augment.crop >= side:
             what = f"reflection needs a margin below the image's side of {side} pixels"
             faults.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
@@ -108,6 +122,15 @@ class ArraySet(Dataset):
             sizes = counts(self.name, self.options, self.sizes["train"], self.sizes["test"])
         faults.raise_if_any()
         return sizes
+
+
+def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(n, c, h, w) uint8, each square of ``side`` x ``side`` pixels replaced by its mean, rounded half to even."""
+    if side == 1:
+        return pixels
+    count, channels, height, width = pixels.shape
+    squares = pixels.reshape(count, channels, height // side, side, width // side, side)
+    return np.rint(squares.mean((3, 5), dtype=np.float32)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
