@@ -34,10 +34,12 @@ LAYERS = {
     "problems": {"spec", "data"},
     "estimators": {"spec", "problems"},
     "solvers": {"spec", "problems"},
+    "metrics": {"spec", "data"},
     "tables": {"spec", "store", "planning"},
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
+        "metrics",
         "activation", "attention",
         "problems", "estimators", "solvers",
     },
