@@ -27,6 +27,8 @@ class Method:
     ``schedules``         names of the schedules that it is defined for; None: any.
     ``keeps_master``      a dense master is updated in place of the sparse weights.
     ``every_step``        a new mask after every update once the first one is made.
+    ``axes``              along which N:M groups may run (``targets.axis``); None: any.
+    ``reads_inputs``      asks ``moment.inputs(slot)`` what a layer reads on ``options.samples`` training examples.
     ``needs_dense_grad``  wants ``slot.dense_grad`` when a mask is due.
     ``clears_state``      the optimiser forgets weights that leave (momentum would bring them back).
     ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
@@ -42,6 +44,8 @@ class Method:
     schedules: ClassVar[tuple[str, ...] | None] = None
     keeps_master: bool = False
     every_step: ClassVar[bool] = False
+    axes: ClassVar[tuple[str, ...] | None] = None
+    reads_inputs: ClassVar[bool] = False
     needs_dense_grad: ClassVar[bool] = False
     clears_state: ClassVar[bool] = True
     weight_grad: ClassVar[str] = "kept"

@@ -58,6 +58,7 @@ class Optim:
     def factor(self, step: int, total: int) -> float:
         """Learning rate over its peak for update ``step`` (from 0) of ``total``."""
         o = self.options
+        total = max(total, 1)
         length = total / o.cycles
         at = (min(step, total - 1) % length) / length
         if at < o.warmup:

@@ -70,17 +70,23 @@ class Slot:
         return self.param.grad
 
 
+def no_inputs(slot: Slot) -> Tensor:
+    raise RuntimeError(f"{slot.name}: nothing is known of its inputs; the method does not declare reads_inputs")
+
+
 @dataclass(frozen=True)
 class Moment:
     """When a mask is made. ``step``: optimiser updates so far (0: before training); ``total``: of the whole run.
 
     fraction: share of the kept connections that a periodic method exchanges now.
+    inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it.
     """
 
     step: int
     total: int
     fraction: float
     seed: int
+    inputs: Callable[[Slot], Tensor] = no_inputs
 
     def random(self, slot: Slot) -> Tensor:
         """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same."""
@@ -111,6 +117,7 @@ class Sparsifier:
         self.track = False  # count mask entries that change; costs a pass over the masks
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
+        self.inputs: Callable[[Slot], Tensor] = no_inputs
         for slot in slots:
             slot.kept = slot.mask.numel()
             if method.keeps_master:
@@ -197,7 +204,7 @@ class Sparsifier:
         level = self.schedule.level(step, self.total)
         if level <= 0:
             return self._write_effective()
-        moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed)
+        moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
         kept = self._allocate(level, moment)
         for slot in self.slots:
             try:

@@ -23,7 +23,7 @@ class TrainerOptions(HostOptions):
 
     name: Literal["default"] = Field("default", description="default")
     max_epochs: int | None = Field(ge=1, description="at least 1, or null")
-    max_steps: int | None = Field(ge=1, description="at least 1, or null")
+    max_steps: int | None = Field(ge=0, description="at least 0 (prune and score, no training), or null")
     batch_size: int = Field(ge=1, description="at least 1")
     accumulate: int = Field(ge=1, description="micro-batches per update, at least 1")
     precision: Literal["32", "bf16", "16"] = Field(description='"32", bf16 or "16"')

@@ -24,8 +24,9 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
         out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
         out += _equal_cost(account)
-        times = account["flops_train"] / account["flops_train_dense"]
-        out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense{of_teacher(account)})"))
+        if account["flops_train_dense"]:  # not where nothing is trained
+            times = account["flops_train"] / account["flops_train_dense"]
+            out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense{of_teacher(account)})"))
     return out
 
 
@@ -66,8 +67,9 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     ratio = account["macs"] / account["macs_dense"]
     rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
     rows += _equal_cost(account)
-    times = account["flops_train"] / account["flops_train_dense"]
-    rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
+    if account["flops_train_dense"]:
+        times = account["flops_train"] / account["flops_train_dense"]
+        rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
     return rows
 
 

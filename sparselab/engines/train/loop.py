@@ -68,14 +68,14 @@ class Loop(pl.Callback):
             self.sparsifier.verify()
         for term in task.terms:
             term.prepare(task)
-
-    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
-        trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
         if not self.resumed:
             self.sparsifier.start(self.probe)
             if self.ema:
                 self.ema.start()
         check_masks_agree(self.sparsifier, trainer.global_step)
+
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))

@@ -191,7 +191,7 @@ def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
             [Fault(where, f"{data.name} has {data.train:,} training examples", f"write at most {data.train}")]
         )
     per_epoch = data.train // trainer.batch_size
-    lengths = [trainer.max_steps] if trainer.max_steps else []
+    lengths = [trainer.max_steps] if trainer.max_steps is not None else []
     if trainer.max_epochs:
         if not per_epoch and not lengths:
             raise Refused(
@@ -230,6 +230,9 @@ def _combination(
         fix = f"write schedule={' or schedule='.join(method.schedules)}"
         faults.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
         return
+    if kind == "nm" and method.axes is not None and cell.targets.axis not in method.axes:
+        where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(method.axes)}"
+        faults.add(where, f"method={method.name} is not defined for it", fix)
     if kind not in schedule.patterns:
         problem = (
             f"is not defined for {FORMS[kind]}, which has no in-between" if kind == "nm" else f"not for {FORMS[kind]}"
@@ -238,7 +241,7 @@ def _combination(
     if kind not in distribution.patterns:
         problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
         faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
-    if steps:
+    if steps or cell.trainer.max_steps == 0:
         faults.found += schedule.faults(steps)
 
 

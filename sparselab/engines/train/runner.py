@@ -15,6 +15,7 @@ import torch
 
 from sparselab.engines.signals import StopFlag
 from sparselab.engines.train.batchnorm import synchronise
+from sparselab.engines.train.calibrate import calibration
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
@@ -111,6 +112,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         )
         for part in ("train", "val", "test")
     )  # fmt: skip
+    if parts.method.reads_inputs:
+        sparsifier.inputs = calibration(parts, network, sparsifier, splits, device).moments
     precision = trainer.precision_plugin
     agreement = Agreement()
     history = History(
