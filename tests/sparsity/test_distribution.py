@@ -91,6 +91,25 @@ def test_erk_of_resnet20():
     assert erk[64, 64, 3, 3] * 36864 / 134 == pytest.approx(16.98599, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("depth", "width", "weights"), [(20, 16, 270_896), (56, 16, 851_504), (20, 8, 67_992), (20, 24, 608_712)]
+)
+def test_resnets_with_convolutional_shortcuts_have_the_papers_sizes(depth, width, weights):
+    """And layers of one shape have one density."""
+    stages, shapes, inputs = (width, 2 * width, 4 * width), [(width, 3, 3, 3)], width
+    for outputs in stages:
+        for block in range((depth - 2) // 6):
+            shapes += [(outputs, inputs, 3, 3), (outputs, outputs, 3, 3)]
+            shapes += [(outputs, inputs, 1, 1)] if block == 0 and inputs != outputs else []
+            inputs = outputs
+    layers = layers_of(*shapes, (10, inputs))
+    assert sum(layer.numel for layer in layers) == weights
+    for name in ("er", "erk"):
+        densities = make(name).densities(layers, 0.1)
+        assert len({(layer.shape, densities[layer.name]) for layer in layers}) == len({layer.shape for layer in layers})
+        assert sum(densities[x.name] * x.numel for x in layers) == pytest.approx(0.1 * weights, abs=1e-9 * weights)
+
+
 def test_er_ignores_the_kernel():
     er = by_shape("er", RESNET20, 0.1)
     expected = {(16, 3, 3, 3): 0.8897, (64, 64, 3, 3): 0.0702, (10, 64): 0.2599}

@@ -34,6 +34,26 @@ def test_cubic_has_the_papers_values():
     assert make("cubic", begin=0.0, end=1.0, every=1, power=1.0).level(25, 100) == 0.25
 
 
+def test_cubic_is_steep_at_first_and_flat_at_last():
+    """The rate of pruning is 3 (s_f - s_i) / (n dt) at t0 and falls to 0 at the end; with exponent 1 it is constant."""
+    total = 10**6
+    cubic, line = make("cubic", begin=0.0, end=1.0, every=1), make("cubic", begin=0.0, end=1.0, every=1, power=1.0)
+    rates = [total * (cubic.level(step + 1, total) - cubic.level(step, total)) for step in (0, total // 2, total - 1)]
+    assert rates == pytest.approx([3, 3 / 4, 0], abs=1e-5)
+    assert [line.level(step, 100) for step in range(101)] == pytest.approx([step / 100 for step in range(101)])
+
+
+def test_cubic_over_epochs_as_distiller_counts_them():
+    """IntelLabs/distiller, start 1, end 25, every 3 epochs: the span is ((25 - 1 - 1) // 3) * 3 = 21 epochs, so s is s_i
+    at epoch 1 and s_f at epoch 22. In fractions of 25 epochs that is a ramp from 0.04 to 0.88."""
+    cubic = make("cubic", begin=0.04, end=0.88, every=3)
+    assert cubic.updates(25) == [1, 4, 7, 10, 13, 16, 19, 22]
+    assert [cubic.level(epoch, 25) for epoch in cubic.updates(25)] == pytest.approx(
+        [1 - (1 - (epoch - 1) / 21) ** 3 for epoch in range(1, 23, 3)]
+    )
+    assert (cubic.level(1, 25), cubic.level(22, 25), cubic.level(24, 25)) == (0.0, 1.0, 1.0)
+
+
 def test_updates_at_begin_and_every_interval_after_it():
     assert make("cubic", begin=0.1, end=0.7, every=15).updates(100) == [10, 25, 40, 55, 70]
     assert make("linear", begin=0.0, end=0.5, every=50).updates(100) == [0, 50]
