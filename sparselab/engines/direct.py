@@ -73,11 +73,13 @@ class Direct(Engine):
     Top:     the schema of its config: :class:`~sparselab.spec.schema.Common` and the groups that it reads.
     version: raise it when the engine itself gives other results.
     uses_torch: whether its cells compute with torch.
+    repeatable: whether a cell gives the same numbers again; times do not.
     """
 
     Top: ClassVar[type[Common]] = Common
     version: ClassVar[int] = 1
     uses_torch: ClassVar[bool] = False
+    repeatable: ClassVar[bool] = True
 
     def gather(self, cell: Any, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
         """Build the parts and check them against each other, without torch and in well under a second.
@@ -149,7 +151,7 @@ class Direct(Engine):
                 "sparsity": outcome.sparsity,
                 "account": {**outcome.account, "work": plan.work},
                 "seconds": round(time.monotonic() - began, 3),
-                "environment": environment(host),
+                "environment": environment(host) | ({} if self.repeatable else {"promise": "D"}),
                 "data": outcome.data,
             }
             keep(Path(plan.folder), body, outcome.write)

@@ -20,7 +20,9 @@ ARGUMENTS = {("shell", True), ("trust_remote_code", True), ("weights_only", Fals
 # Packages that each part may import, besides its own.
 LAYERS = {
     "spec": set(),
-    "sparsity": {"spec"},
+    "sparsity": {"spec", "native"},
+    "workloads": {"spec"},
+    "kernels": {"spec", "native", "workloads"},
     "data": {"spec"},
     "models": {"spec"},
     "store": {"spec"},
@@ -39,7 +41,7 @@ LAYERS = {
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
-        "metrics",
+        "metrics", "kernels", "workloads",
         "activation", "attention",
         "problems", "estimators", "solvers",
     },

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparselab import native
 from sparselab.sparsity import kernels, select
 from sparselab.sparsity.native import LARGEST_GROUP, build, library, status
 from sparselab.sparsity.pattern import Pattern
@@ -193,26 +194,26 @@ def test_without_a_compiler_the_plain_path_serves_and_says_so(tmp_path):
 def test_a_library_that_somebody_else_may_have_written_is_not_loaded(tmp_path, monkeypatch):
     """Made anew where it can be; a damaged or exchanged file is never opened."""
     monkeypatch.setenv("SPARSELAB_CACHE", str(tmp_path))
-    build._found()
+    native.load(build.SOURCE, build.FLAGS)
     (made,) = (tmp_path / "native").glob("*.so")
     whole = made.read_bytes()
-    assert build._open(made) is not None
+    assert native._open(made) is not None
     made.chmod(0o622)
-    assert build._open(made) is None
+    assert native._open(made) is None
     made.unlink()  # the file itself is mapped by this process: only a new one may differ
     made.write_bytes(whole[:-1])
     made.chmod(0o600)
-    assert build._open(made) is None
+    assert native._open(made) is None
     made.write_bytes(whole)
     made.parent.chmod(0o777)
-    assert build._open(made) is None
+    assert native._open(made) is None
     made.with_suffix(".sha256").unlink()
     made.parent.chmod(0o700)
-    assert build._open(made) is None
+    assert native._open(made) is None
     monkeypatch.setattr(build, "SOURCE", tmp_path / "broken.c")
     (tmp_path / "broken.c").write_text("not C")
-    with pytest.raises(build.Unavailable, match="cannot compile"):
-        build._found()
+    with pytest.raises(native.Unavailable, match="cannot compile"):
+        native.load(build.SOURCE, build.FLAGS)
 
 
 @needs_compiler
@@ -221,5 +222,5 @@ def test_a_library_that_gives_wrong_masks_is_not_used(tmp_path, monkeypatch):
     wrong = tmp_path / "wrong.c"
     wrong.write_text(build.SOURCE.read_text().replace("beaten < n", "beaten <= n"))
     monkeypatch.setattr(build, "SOURCE", wrong)
-    with pytest.raises(build.Unavailable, match="wrong masks"):
-        build._checked(build._found())
+    with pytest.raises(native.Unavailable, match="wrong masks"):
+        build._checked(native.load(build.SOURCE, build.FLAGS))

@@ -10,6 +10,7 @@ import yaml
 
 from sparselab.data.dataset import DATASETS
 from sparselab.engines.engine import ENGINES
+from sparselab.kernels.kernel import KERNELS
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
 from sparselab.metrics.metric import METRICS
@@ -24,11 +25,14 @@ from sparselab.spec.options import UNSET
 from sparselab.spec.schema import TargetOptions, TrainerOptions
 from sparselab.spec.userconfigs import BASE_60
 from sparselab.terms.term import TERMS
+from sparselab.workloads.workload import WORKLOADS
 
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
-    "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES,
+    "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
 }  # fmt: skip
+# Groups that only some engine reads, with what every member needs beside it.
+OF_ENGINES = {"kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"]}
 SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5"}
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 # What a member needs beyond its own defaults.
@@ -40,6 +44,7 @@ NEEDS = {
     "distribution=uniform_plus": ["targets.exclude=[]"],
     "method=asp": ["trainer.max_epochs=4"],
     "engine=train": ["sparsity=2:4"],
+    "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
 }
 
 
@@ -74,6 +79,9 @@ def cases():
             yield [choice, "sparsity=2:4"]
     for choice in chosen("engine"):
         yield [choice, *NEEDS.get(choice, [])]
+    for group, beside in OF_ENGINES.items():
+        for choice in chosen(group):
+            yield [choice, *beside]
 
 
 CASES = list(cases())
@@ -97,7 +105,7 @@ def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
             assert len(str(fault)) <= WIDTH and fault.fix
             allowed = (
                 "dataset=", "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
-                "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
+                "kernel=", "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "distribution=global: is not defined for",
             )  # fmt: skip
             assert str(fault).startswith(allowed), str(fault)

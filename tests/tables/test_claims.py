@@ -96,7 +96,19 @@ def test_a_ratio_in_a_band_needs_no_division():
     assert verdict(shrinks, spread({("r1", "a"): 10.0, ("r2", "a"): 9.0})).verdict == "fails"
 
 
+def test_a_level_is_of_the_number_itself():
+    level = claim("level", a=A, low=1.8)
+    assert verdict(level, spread({("r1", "a"): 5.0})).verdict == "holds"
+    assert verdict(level, spread({("r1", "a"): 2.0})).verdict == "inconclusive"
+    assert verdict(level, spread({("r1", "a"): -2.0})).verdict == "fails"
+    ceiling = claim("level", a=A, high=1.8)
+    assert verdict(ceiling, spread({("r1", "a"): -2.0})).verdict == "holds"
+    assert verdict(ceiling, spread({("r1", "a"): 5.0})).verdict == "fails"
+
+
 def test_a_band_needs_an_end():
+    with pytest.raises(Refused, match="a band needs low, high or both"):
+        claim("level", a=A)
     with pytest.raises(Refused, match="a band needs low, high or both"):
         claim("ratio", a=A, b=B)
     with pytest.raises(Refused, match="low 3 is above high 2"):

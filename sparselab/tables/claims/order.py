@@ -1,4 +1,4 @@
-"""One cell against another: orders, differences, ratios, and staying close to dense."""
+"""One cell against another or against a number: orders, levels, differences, ratios, staying close to dense."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ class _Band(Claim):
     low: float | None = Field(None, description="the lower end; without it: open")
     high: float | None = Field(None, description="the upper end; without it: open")
     a: Point
-    b: Point
 
     @model_validator(mode="after")
     def _has_an_end(self) -> _Band:
@@ -53,11 +52,31 @@ class _Band(Claim):
         return self
 
     def points(self) -> list[Point]:
+        return [self.a]
+
+
+@CLAIMS.register("level")
+class Level(_Band):
+    """``a`` itself lies between ``low`` and ``high``: of numbers that are a comparison already, like a speed-up."""
+
+    def bounds(self, layout: Layout) -> list[Bound]:
+        spots, found = self.spots(layout), []
+        if self.low is not None:
+            found += self.spread(spots, self.low, _sum((1, self.a)), str(self.a))
+        if self.high is not None:
+            found += self.spread(spots, 0.0 - self.high, _sum((-1, self.a)), f"−{self.a}")
+        return found
+
+
+class _Pair(_Band):
+    b: Point
+
+    def points(self) -> list[Point]:
         return [self.a, self.b]
 
 
 @CLAIMS.register("difference")
-class Difference(_Band):
+class Difference(_Pair):
     """``a - b`` lies between ``low`` and ``high``, in units of the table's metric."""
 
     def bounds(self, layout: Layout) -> list[Bound]:
@@ -70,7 +89,7 @@ class Difference(_Band):
 
 
 @CLAIMS.register("ratio")
-class Ratio(_Band):
+class Ratio(_Pair):
     """``a / b`` lies between ``low`` and ``high``, tested as ``low * b <= a <= high * b``.
 
     The linear form needs no division by a difference that may be near zero (Fieller's method); for a positive ``b`` the

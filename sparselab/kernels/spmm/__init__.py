@@ -1,0 +1,1 @@
+"""The project's own product of a sparse matrix with planes of pixels."""

@@ -1,0 +1,1 @@
+"""Networks as they are timed: shapes with random weights, one image at a time."""
