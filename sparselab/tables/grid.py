@@ -69,11 +69,17 @@ def excluded(table: Table, row: str, column: str) -> str | None:
 
 
 def expand(table: Table, tier: str) -> list[Cell]:
-    """Every cell of the tier, row by row, column by column, seed by seed."""
+    """Every cell of the tier, row by row, column by column, seed by seed.
+
+    ``{seed}`` in an override is the cell's seed: a network that another cell trains (``cell:… seed={seed}``) is then
+    another one for each.
+    """
     spec = tier_of(table, tier)
     cells = []
     for row, column in places(table, tier):
         extra = [item for extra in table.extra if extra.meets(row, column, tier) for item in extra.overrides]
         overrides = (table.base, spec.base, table.rows[row], table.columns[column], extra)
-        cells += [Cell(row, column, seed, merge(*overrides, [f"seed={seed}"])) for seed in spec.seeds]
+        for seed in spec.seeds:
+            own = (text.replace("{seed}", str(seed)) for text in merge(*overrides, ["seed={seed}"]))
+            cells.append(Cell(row, column, seed, tuple(own)))
     return cells

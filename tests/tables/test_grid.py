@@ -37,3 +37,11 @@ def test_a_tier_chooses_rows_and_seeds(table: Table):
 def test_an_unknown_tier_names_the_nearest(table: Table):
     with pytest.raises(Refused, match='tier=papr: paper=demo has no such tier — did you mean "paper"'):
         expand(table, "papr")
+
+
+def test_a_seed_may_be_part_of_another_override(table: Table):
+    base = ["dataset=digits", "model.weights='cell:method=dense seed={seed}'"]
+    tier = table.tiers["cpu"].model_copy(update={"base": base, "seeds": [3, 4]})
+    cells = expand(table.model_copy(update={"tiers": {"cpu": tier}}), "cpu")
+    assert "model.weights='cell:method=dense seed=3'" in cells[0].overrides and "seed=3" in cells[0].overrides
+    assert "model.weights='cell:method=dense seed=4'" in cells[1].overrides

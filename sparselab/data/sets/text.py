@@ -68,9 +68,15 @@ class TextSet(Dataset):
     def places(self) -> tuple[str, ...]:
         return ("tokenizer",) if Tokenizer(self.options.tokenizer).folder else ()
 
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer asked for; a folder may be named as it lies below the folder of local copies."""
+        name = self.options.tokenizer
+        near = self.local(name) if "/" in name and not Path(name).expanduser().is_dir() else None
+        return Tokenizer(str(near or name))
+
     def spec(self) -> DataSpec:
         origin = self.origin()
-        tokenizer = Tokenizer(self.options.tokenizer)
+        tokenizer = self.tokenizer()
         # with another tokenizer than bytes only reading the text tells how many tokens there are
         counts = origin.sizes if tokenizer.name == BYTES else {}
         self._check_lengths(counts)
@@ -97,7 +103,7 @@ class TextSet(Dataset):
 
         origin = self.origin()
         texts = self.texts(origin)
-        tokenizer = Tokenizer(self.options.tokenizer)
+        tokenizer = self.tokenizer()
         tokens = {part: tokenizer.encode(texts[part]) for part in PARTS}
         self._check_lengths({part: len(ids) for part, ids in tokens.items()})
         return TextSplits(
@@ -283,6 +289,39 @@ class TinyShakespeare(TextSet):
     @staticmethod
     def _parts(size: int) -> tuple[slice, slice, slice]:
         first, second = size * 90 // 100, size * 95 // 100
+        return slice(first), slice(first, second), slice(second, size)
+
+
+@DATASETS.register("tinystories")
+class TinyStories(TextSet):
+    """Stories for small children (Eldan and Li 2023), to score models that were trained on the whole set.
+
+    Local: ``text/tinystories_200kb.txt``, the beginning of its training text; else the hub's validation split. Half of
+    the bytes are train (enough to calibrate on, not to learn from), a tenth val, the rest test.
+    """
+
+    repo = "roneneldan/TinyStories"
+    layout = "text/tinystories_200kb.txt"
+
+    def origin(self) -> Origin:
+        path = self.local(self.layout, "tinystories_200kb.txt")
+        if path is None:
+            hub.check(self.repo, self.where, self.layout)
+            return Origin("hub", files.listing_hash([(self.repo, 0)]), {}, title="tinystories-validation")
+        files.check_file(path, self.where)
+        sizes = [len(range(path.stat().st_size)[part]) for part in self._parts(path.stat().st_size)]
+        return Origin("local", files.content_hash([path]), dict(zip(PARTS, sizes, strict=True)), path)
+
+    def texts(self, origin: Origin) -> dict[str, bytes]:
+        if origin.folder is not None:
+            text = origin.folder.read_bytes()
+        else:
+            text = "\n\n".join(hub.load(self.repo, "validation", self.where, self.layout)["text"]).encode()
+        return dict(zip(PARTS, (text[part] for part in self._parts(len(text))), strict=True))
+
+    @staticmethod
+    def _parts(size: int) -> tuple[slice, slice, slice]:
+        first, second = size * 50 // 100, size * 60 // 100
         return slice(first), slice(first, second), slice(second, size)
 
 

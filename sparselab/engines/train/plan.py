@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.data.dataset import DATASETS
 from sparselab.engines.engine import NOTHING
-from sparselab.engines.parts import build, pending, top_level, unwritable
+from sparselab.engines.parts import build, pending, top_level, unwritable, without_pending
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
 from sparselab.metrics.metric import METRICS
@@ -121,7 +121,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         faults.found += made["method"].faults(made["data"])
     outline = None
     if {"model", "data"} <= made.keys():
-        model, data = _withoutpending(cell.model, needs), made["data"]
+        model, data = without_pending(cell.model, needs), made["data"]
         family = made["model"] if model is cell.model else build(MODELS, model, "model")
         model_faults, outline = once(("outline", canonical(model), data), lambda: _outline(family, data))
         faults.found += model_faults
@@ -243,12 +243,6 @@ def _combination(
         faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
     if steps or cell.trainer.max_steps == 0:
         faults.found += schedule.faults(steps)
-
-
-def _withoutpending(model: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:
-    """The model's options as far as they can be checked: without a weights file that another cell has yet to make."""
-    missing = {key: None for key, value in model.items() if isinstance(value, str) and pending(value, needs)}
-    return {**model, **missing} if missing else model
 
 
 def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | None]:
