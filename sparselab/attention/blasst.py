@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparselab.attention.rule import ATTENTIONS, PHASES, Rule, RuleOptions
 from sparselab.spec.faults import RunFailed
@@ -61,6 +61,12 @@ class BLASST(Rule):
             default=0.1, gt=0, le=1, description="a length counts in an inverse fit if it comes that near the target"
         )
 
+        @model_validator(mode="after")
+        def _one_limit(self) -> BLASST.Options:
+            if self.threshold is not None and self.scale is not None:
+                raise ValueError("threshold and scale are two answers to one question")
+            return self
+
     options: Options
     calibrated = True
 
@@ -68,6 +74,7 @@ class BLASST(Rule):
         super().__init__(options, sparsity)
         # ln(lambda) of a call over L keys is `limit` less ln(L), or `limit` itself where lambda is fixed
         self.fixed = options.threshold is not None or (options.scale is None and options.fit == "fixed")
+        self.own_limit = next((key for key in ("threshold", "scale") if getattr(options, key) is not None), None)
         given = options.threshold or options.scale
         self.limits = {} if given is None else dict.fromkeys(PHASES, math.log(given))
 

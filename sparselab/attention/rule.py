@@ -27,14 +27,15 @@ class RuleOptions(Options):
 class Rule:
     """Override ``keep``, and what a rule needs to know before.
 
-    ``calibrated``: it is fitted on data to the sparsity that was asked for, by :meth:`fit`. ``version``: raise it when
-    the rule changes; it is part of a cell's id.
+    ``calibrated``: it is fitted on data to the sparsity that was asked for. ``own_limit``: the option that was given
+    instead of a sparsity, where there is one. ``version``: raise it when the rule changes; it is part of a cell's id.
     """
 
     Options: ClassVar[type[RuleOptions]] = RuleOptions
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     calibrated: ClassVar[bool] = False
+    own_limit: str | None = None
 
     def __init__(self, options: RuleOptions, sparsity: float | None = None):
         self.options = options

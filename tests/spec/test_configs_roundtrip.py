@@ -8,6 +8,8 @@ import re
 import pytest
 import yaml
 
+from sparselab.activation.rule import ACTIVATIONS
+from sparselab.attention.rule import ATTENTIONS
 from sparselab.data.dataset import DATASETS
 from sparselab.engines.engine import ENGINES
 from sparselab.kernels.kernel import KERNELS
@@ -30,11 +32,16 @@ from sparselab.workloads.workload import WORKLOADS
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS,
 }  # fmt: skip
-# Groups that only some engine reads, with what every member needs beside it.
-OF_ENGINES = {"kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"]}
 SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5"}
 FILES = sorted(CONFIGS.rglob("*.yaml"))
+TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
+# Groups that only some engine reads, with what every member needs beside it.
+OF_ENGINES = {
+    "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
+    "activation": [*TEXT, "model=gpt_tiny", "sparsity=0.5"], "attention": [*TEXT, "model=gpt_tiny", "sparsity=0.5"],
+}  # fmt: skip
 # What a member needs beyond its own defaults.
 NEEDS = {
     "model=timm": ["model.arch=resnet26"],
@@ -45,6 +52,7 @@ NEEDS = {
     "method=asp": ["trainer.max_epochs=4"],
     "engine=train": ["sparsity=2:4"],
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
+    "engine=intervene": [*TEXT, "model=gpt_tiny"],
 }
 
 
@@ -60,13 +68,12 @@ def chosen(group):
 
 def cases():
     """Every member of every group once, methods with each of their patterns, models with a dataset that fits."""
-    text = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
     for name in groups()["method"]:
         for kind in METHODS[name].patterns:
             yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
     for choice in chosen("model"):
         values = compose([choice]).config["model"]
-        fits = text if MODELS[values["name"]].task == "text" else []
+        fits = TEXT if MODELS[values["name"]].task == "text" else []
         yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
     for choice in chosen("dataset"):
         values = compose([choice]).config["dataset"]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparselab.attention.blasst import BLASST
+from sparselab.attention.tiled.attach import Attached
 from sparselab.attention.tiled.tiles import Tiles
 from sparselab.spec.faults import RunFailed
 
 LOW, HIGH = 0.10, 0.90  # Model-Optimizer fits its exponential to sparsities between these
+TAIL = 1 / 8  # of a window, while decoding: its last rows, which see about as many keys as the window has
 
 
 @dataclass
@@ -98,3 +100,26 @@ def fit(rule: BLASST, curves: Iterable[Curve], target: float) -> float:
         )
         raise RunFailed(f"attention.trials: {nearest} — give other trials, longer windows or smaller tiles")
     return math.log(inverse_fit(near))
+
+
+def calibrate(
+    model: nn.Module,
+    logits_of: Callable[[Tensor], Tensor],
+    rule: BLASST,
+    windows: Callable[[int], Iterable[Tensor]],
+    phases: Iterable[str],
+) -> dict[str, float]:
+    """The rule's limit for each phase (see :attr:`BLASST.limits`), from ``windows(length)`` for each of its lengths.
+
+    Everything is computed densely; a pass over the windows of a length serves all trials.
+    """
+    assert rule.sparsity is not None
+    limits = {}
+    for phase in phases:
+        measure = Measure(rule, tail=TAIL if phase == "decode" else 1.0)
+        with Attached(model, measure, phase):
+            for length in rule.options.lengths:
+                for tokens in windows(length):
+                    logits_of(tokens)
+        limits[phase] = fit(rule, measure.curves.values(), rule.sparsity)
+    return limits
