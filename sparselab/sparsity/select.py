@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from ctypes import CDLL, c_int64
 from math import floor, sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,17 +83,19 @@ def _largest_by_key(kernels: CDLL, values: Tensor, k: int, magnitude: bool) -> T
 def _kth_key(kernels: CDLL, values: Tensor, k: int, magnitude: bool) -> tuple[int, int]:
     """The ``k``-th largest key (``kernels.c``) and how many are at least as large."""
     place, total = values.data_ptr(), values.numel()
-    sample = _keys(values[:: max(1, total // SAMPLE)], magnitude).sort(descending=True).values
+    # numpy sorts and partitions integers several times as fast as torch.
+    sample = np.sort(_keys(values[:: max(1, total // SAMPLE)], magnitude).numpy())
     first, last = _bracket(k / total, len(sample))
-    high = int(sample[first]) if first >= 0 else INT_MAX
-    low = int(sample[last]) if last < len(sample) else INT_MIN
+    high = int(sample[-1 - first]) if first >= 0 else INT_MAX
+    low = int(sample[-1 - last]) if last < len(sample) else INT_MIN
     between, counts = torch.empty(total // 16 + 2 * len(sample), dtype=torch.int32), (c_int64 * 2)()
     kernels.bracket(place, total, low, high, magnitude, between.data_ptr(), len(between), counts)
     above, inside = counts
     if above < k <= above + inside <= above + len(between):
-        between = between[:inside]
-        key = int(between.kthvalue(inside - (k - above) + 1).values)
-        return key, above + int((between >= key).sum())
+        place_of_it = inside - (k - above)
+        candidates = np.partition(between[:inside].numpy(), place_of_it)
+        key = int(candidates[place_of_it])
+        return key, above + inside - place_of_it + int((candidates[:place_of_it] == key).sum())
     return _kth_key_by_digits(kernels, values, k, magnitude)
 
 

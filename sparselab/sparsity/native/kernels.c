@@ -9,6 +9,7 @@
 
 #define LANES 8
 #define LARGEST_GROUP 256 /* the same in build.py */
+#define PAIRS_UP_TO 16    /* group size up to which comparing all pairs is faster than a network (measured) */
 #define CHUNK 16384       /* elements that one thread takes at a time */
 
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -101,16 +102,40 @@ static void plan(Network *net, int m, int n) {
 
 /* In each lane the smaller to a, the larger to b. */
 static inline void exchange(ints *a, ints *b) {
-    const ints first = *a, second = *b, less = first < second, low = (first & less) | (second & ~less);
+    const ints first = *a, second = *b;
+#ifdef __AVX2__
+    const ints low = __builtin_ia32_pminsd256(first, second);
+#else
+    const ints less = first < second, low = (first & less) | (second & ~less);
+#endif
     *a = low, *b = first ^ second ^ low;
 }
 
+/* As choose, by comparing all pairs: for small m nothing waits for anything. */
+static inline __attribute__((always_inline)) void choose_by_pairs(ints *key, int m, int n) {
+    ints kept[PAIRS_UP_TO];
+    for (int i = 0; i < m; i++) {
+        const ints own = key[i];
+        ints beaten = {0}, more = {0};
+        int j = 0;
+        for (; j + 1 < i; j += 2) beaten -= key[j] >= own, more -= key[j + 1] >= own;
+        if (j < i) beaten -= key[j] >= own;
+        for (j = i + 1; j + 1 < m; j += 2) beaten -= key[j] > own, more -= key[j + 1] > own;
+        if (j < m) more -= key[j] > own;
+        kept[i] = (beaten + more < n) & 1;
+    }
+    memcpy(key, kept, m * sizeof *key);
+}
+
 /* The n largest of the m keys of every lane, lowest index first among equals: 1 in place of their keys, else 0. */
-static inline void choose(ints *key, const Network *net) {
+static void choose(ints *key, const Network *net) {
+    if (net->m == 4) return choose_by_pairs(key, 4, net->n); /* unrolled */
+    if (net->m == 8) return choose_by_pairs(key, 8, net->n);
+    if (net->m == 16) return choose_by_pairs(key, 16, net->n);
+    if (net->m <= PAIRS_UP_TO) return choose_by_pairs(key, net->m, net->n);
     ints sorted[LARGEST_GROUP];
     memcpy(sorted, key, net->m * sizeof *key);
-    for (int i = 0; i < net->pairs; i++)
-        exchange(sorted + net->low[i], sorted + net->high[i]);
+    for (int i = 0; i < net->pairs; i++) exchange(sorted + net->low[i], sorted + net->high[i]);
     const ints least = sorted[net->m - net->n];
     ints room = {0};
     room += net->n;
