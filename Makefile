@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint drills figure table clean
+.PHONY: help setup run test test-slow lint drills figure table bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: setup lint ## Everything CI runs: lint, types, tests, coverage
 
 test-slow: setup ## The tests that take minutes, and the nightly drills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+bench: setup ## What sparsity costs over dense, as ratios: prints a page (10 minutes; BENCH=write=true keeps it)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sparselab.bench $(BENCH)
 
 clean: ## Remove what was built (keeps runs/)
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage*

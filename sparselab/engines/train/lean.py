@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from lightning_utilities.core import imports
 
-UNWANTED = {"transformers", "matplotlib", "scipy"}
+UNWANTED = {"transformers", "matplotlib", "scipy", "torchvision"}
 
 
 @contextmanager
