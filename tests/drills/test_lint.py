@@ -38,6 +38,7 @@ LAYERS = {
     "solvers": {"spec", "problems"},
     "metrics": {"spec", "data"},
     "tables": {"spec", "store", "planning"},
+    "bench": {"spec", "sparsity", "data", "methods", "engines", "planning"},
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
