@@ -57,6 +57,10 @@ class Factors(nn.Module):
         y = self.u(x)
         return self.v(y if self.norm is None else self.norm(y).relu())
 
+    def folded(self) -> Tensor | None:
+        """V U, of shape (outputs, inputs with their kernel); None where something lies between the factors."""
+        return None if self.norm is not None else self.v.weight.flatten(1) @ self.u.weight.flatten(1)
+
 
 class Doped(nn.Module):
     """W x + V U x. ``sparse`` is the layer as it was, with its bias."""

@@ -247,9 +247,33 @@ def test_doped_without_a_factor_is_the_sparse_layer(gone):
 
 def test_linear_factors_are_their_product():
     made = Factors(SHAPE, conv(bias=True), 5, bn_relu=False)
-    folded = (made.v.weight.flatten(1) @ made.u.weight.flatten(1)).view(6, 4, 3, 3)
+    folded = made.folded().view(6, 4, 3, 3)
     direct = nn.functional.conv2d(BATCH, folded, made.v.bias, padding=1)
     torch.testing.assert_close(made(BATCH), direct, rtol=1e-4, atol=1e-5)
+
+
+def test_decay_of_the_folded_product():
+    """Half of |V U|^2 over the layers that have one; its gradient in V U is V U itself, as a weight decay's is."""
+    from types import SimpleNamespace
+
+    from sparselab.terms.term import TERMS
+
+    cls = TERMS["folded_decay"]
+    term, made = cls(cls.Options()), Factors(SHAPE, conv(), 5, bn_relu=False)
+    between = Factors(SHAPE, conv(), 5, bn_relu=True)
+    term.prepare(SimpleNamespace(network=nn.ModuleList([made, between, nn.Linear(2, 2)])))
+    loss = term.loss(None, (), None)
+    folded = made.folded().detach()
+    assert loss.item() == pytest.approx(0.5 * float((folded**2).sum()), rel=1e-6)
+    (slope,) = torch.autograd.grad(loss, made.v.weight)
+    torch.testing.assert_close(slope.flatten(1), folded @ made.u.weight.flatten(1).T)
+    assert between.folded() is None
+    with pytest.raises(Refused) as refused:
+        term.prepare(SimpleNamespace(network=between))
+    assert str(refused.value) == (
+        "term.folded_decay: no layer is a product of linear factors — "
+        "write model.transform={name: sparse_factorized, sparsity: 0.5, uv: linear}"
+    )
 
 
 # -- what cannot be transformed ----------------------------------------------------------------------------------------
