@@ -91,17 +91,17 @@ def auroc(inside: list[Tensor], outside: Iterator[Tensor]) -> float:
 
 
 def made(subject: Subject, change: Callable[[Tensor, int], Tensor]) -> Iterator[Tensor]:
-    """Confidences in changed test images, batch by batch."""
+    """Confidences in changed test images, batch by batch; a place is a batch and a rank's share of it."""
+    rank, world = ranks()
     for index, (inputs, _) in enumerate(subject.batches()):
-        yield confidence(subject, subject.inputs(change(subject.pixels(inputs), index)))
+        yield confidence(subject, subject.inputs(change(subject.pixels(inputs), index * world + rank)))
 
 
 def others(subject: Subject, dataset: Dataset) -> Iterator[Tensor]:
     """Confidences in another dataset's test images; each rank reads its share of a batch."""
-    import torch.distributed as dist
     from torch.nn.functional import interpolate
 
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = ranks()
     device = next(subject.network.parameters()).device
     splits = dataset.load()
     theirs = Subject(subject.network, subject.logits, subject.batches, subject.data, splits.mean, splits.std)
@@ -113,15 +113,23 @@ def others(subject: Subject, dataset: Dataset) -> Iterator[Tensor]:
         yield confidence(subject, subject.inputs(interpolate(pixels, tuple(size), mode="bilinear", antialias=True)))
 
 
-def noise(pixels: Tensor, index: int) -> Tensor:
-    """Uniform in [0, 1], drawn on the CPU by the batch's index."""
+def ranks() -> tuple[int, int]:
+    """(this process, how many there are)."""
+    import torch.distributed as dist
+
+    many = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if many else (0, 1)
+
+
+def noise(pixels: Tensor, place: int) -> Tensor:
+    """Uniform in [0, 1], drawn on the CPU and addressed by the place."""
     import torch
 
-    generator = torch.Generator().manual_seed(address("ood", "noise", index))
+    generator = torch.Generator().manual_seed(address("ood", "noise", place))
     return torch.rand(pixels.shape, generator=generator).to(pixels.device)
 
 
-def shuffled(pixels: Tensor, index: int) -> Tensor:
+def shuffled(pixels: Tensor, place: int) -> Tensor:
     """Each image's tiles in an order of its own."""
     import torch
 
@@ -131,7 +139,7 @@ def shuffled(pixels: Tensor, index: int) -> Tensor:
         raise ValueError(f"images of {height}x{width} pixels have no {SIDE}x{SIDE} tiles")
     inner = pixels[:, :, : high * SIDE, : wide * SIDE]
     tiles = inner.reshape(count, channels, SIDE, high, SIDE, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    generator = torch.Generator().manual_seed(address("ood", "shuffled", index))
+    generator = torch.Generator().manual_seed(address("ood", "shuffled", place))
     order = torch.rand(count, SIDE * SIDE, generator=generator).argsort(1).to(pixels.device)
     tiles = tiles.gather(1, order[:, :, None, None, None].expand_as(tiles))
     out = pixels.clone()
@@ -140,7 +148,7 @@ def shuffled(pixels: Tensor, index: int) -> Tensor:
     return out
 
 
-def negative(pixels: Tensor, index: int) -> Tensor:
+def negative(pixels: Tensor, place: int) -> Tensor:
     return 1 - pixels
 
 
