@@ -59,7 +59,9 @@ class Factors(nn.Module):
 
     def folded(self) -> Tensor | None:
         """V U, of shape (outputs, inputs with their kernel); None where something lies between the factors."""
-        return None if self.norm is not None else self.v.weight.flatten(1) @ self.u.weight.flatten(1)
+        if self.norm is not None:
+            return None
+        return self.v.get_parameter("weight").flatten(1) @ self.u.get_parameter("weight").flatten(1)
 
 
 class Doped(nn.Module):
