@@ -69,7 +69,10 @@ class ImageSplit:
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """Images in memory. ``mean`` and ``std`` are per channel, of pixel / 255; ``augment`` is for training only."""
+    """Images in memory. ``mean`` and ``std`` are per channel, of pixel / 255; ``augment`` is for training only.
+
+    others: further parts by name, such as ``forget`` and ``retain``; parts of the whole, so :attr:`content` covers them.
+    """
 
     train: ImageSplit
     val: ImageSplit
@@ -79,6 +82,7 @@ class ImageSplits:
     classes: int
     augment: Augment = field(default_factory=Augment)
     digests: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, ImageSplit] = field(default_factory=dict)
 
     @cached_property
     def content(self) -> str:
@@ -101,7 +105,7 @@ class ImageSplits:
         """As :meth:`Splits.feed`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
         train = part == "train" if train is None else train
         used = (self.augment if augment is None else augment) if train else Augment()
-        split: ImageSplit = getattr(self, part)
+        split: ImageSplit = self.others[part] if part in self.others else getattr(self, part)
         source = Images(split.images, split.labels, self.mean, self.std, self.classes, used, device)
         return Feed(source, batch_size, seed, train, rank, world)
 

@@ -58,6 +58,10 @@ class Method:
         """What keeps these options from working on these data. Asked by the plan, without torch."""
         return []
 
+    def files(self) -> dict[str, str]:
+        """Weights files of this very network that the rule reads, by option; the plan checks and hashes them."""
+        return {}
+
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
         """Once, before the first mask: measure what scores need. Not called when a run resumes: masks are stored."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.spec.faults import Fault
@@ -24,6 +24,7 @@ class Subject:
     network: in evaluation mode, with the weights that are exported. logits: inputs -> float32 logits (n, classes).
     batches: a fresh pass over this rank's share of the test split, (inputs, labels) on the network's device.
     data:    what the dataset is. mean, std: per channel, of pixel / 255: an input is (pixel / 255 - mean) / std.
+    parts:   the same as ``batches`` for other parts of the data by name, such as ``forget``, without augmentation.
     """
 
     network: nn.Module
@@ -32,6 +33,7 @@ class Subject:
     data: DataSpec
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    parts: Mapping[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Inputs as pixels from 0 to 1."""

@@ -83,13 +83,19 @@ class SGD(Optim):
     class Options(OptimOptions):
         momentum: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
         nesterov: bool = Field(False, description="true or false")
+        maximise: bool = Field(False, description="true or false: climb the loss (weight decay still shrinks)")
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
         o = self.options
         return torch.optim.SGD(
-            groups, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov and o.momentum > 0, foreach=True
+            groups,
+            lr=o.lr,
+            momentum=o.momentum,
+            nesterov=o.nesterov and o.momentum > 0,
+            maximize=o.maximise,
+            foreach=True,
         )
 
 

@@ -17,6 +17,7 @@ class DataSpec:
                  is known once it is loaded (:attr:`sparselab.data.splits.Splits.content`, which the record carries).
     source:      ``bundled``, ``local`` or ``hub``.
     path:        where a local copy lies; never part of a cell's id.
+    forgets:     whether a part of the training data is to be forgotten.
     title:       the name a table must print (``cifar10-jpeg`` for the re-compressed copy, say).
     """
 
@@ -31,3 +32,4 @@ class DataSpec:
     source: str
     path: str = ""
     title: str = ""
+    forgets: bool = False

@@ -88,7 +88,10 @@ class Cell(Common):
 
 
 # Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
-OFF: dict[str, Any] = {"model.transform": None, "dataset.pool": 1, "metric": {}}
+OFF: dict[str, Any] = {
+    "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
+    "dataset.train_on": "all",
+}  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.
 UNIDENTIFIED = (

@@ -53,6 +53,7 @@ NEEDS = {
     "engine=train": ["sparsity=2:4"],
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
     "engine=intervene": [*TEXT, "model=gpt_tiny"],
+    "metric=unlearning": ["dataset.forget=random:0.1"],
 }
 
 
@@ -83,7 +84,7 @@ def cases():
         yield ["method=ste", choice, "sparsity=0.5", *NEEDS.get(choice, [])]
     for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
         for choice in chosen(group):
-            yield [choice, "sparsity=2:4"]
+            yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
     for choice in chosen("engine"):
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():

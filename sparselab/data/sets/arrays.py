@@ -17,6 +17,7 @@ from pydantic import Field
 from sparselab.data import cache, files, hub, subset
 from sparselab.data.augment import Augment
 from sparselab.data.dataset import DATASETS, Dataset
+from sparselab.data.forget import Forget
 from sparselab.data.sets.images import IMAGENET, ImageOptions, choose, counts
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Faults, refuse
@@ -31,6 +32,12 @@ class ArrayOptions(ImageOptions):
     """What every in-memory image set takes."""
 
     augment: Augment = Field(default=Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
+    forget: str | None = Field(
+        default=None, description="class:<number> or random:<fraction> of the training images, to be forgotten; or null"
+    )
+    train_on: Literal["all", "retain", "forget"] = Field(
+        default="all", description="all, retain (without what is forgotten) or forget (nothing else)"
+    )
     pool: int = Field(default=1, ge=1, description="pixels of a side of the squares whose mean becomes one pixel")
 
 
@@ -42,6 +49,7 @@ class ArraySet(Dataset):
     shape: ClassVar[tuple[int, int, int]]
     classes: ClassVar[int]
     sizes: ClassVar[dict[str, int]]  # images of "train" (validation included) and "test"
+    balanced: ClassVar[bool] = False  # whether all classes are equally large
 
     def source(self) -> Source:
         """Where the bytes lie, checked; Refused where they do not."""
@@ -77,6 +85,7 @@ class ArraySet(Dataset):
             source=source.kind,
             path=str(source.folder or ""),
             title=title if self.options.pool == 1 else f"{title}-{self.size[1]}x{self.size[2]}",
+            forgets=self.options.forget is not None,
         )
 
     def load(self) -> ImageSplits:
@@ -88,23 +97,38 @@ class ArraySet(Dataset):
         self._counts()
         (images, labels), (test_images, test_labels) = self.arrays(source)
         rows = choose(self.options, labels, test_labels)
-        pixels_of = {"train": images, "val": images, "test": test_images}
-        labels_of = {"train": labels, "val": labels, "test": test_labels}
-        splits = {
-            part: ImageSplit(
-                torch.from_numpy(pooled(pixels_of[part][at], self.options.pool)), torch.from_numpy(labels_of[part][at])
+        # Of all training images: a network goes on with the statistics that it was trained with.
+        mean, std = self.statistics(pooled(images[rows["train"]], self.options.pool))
+        rows = self._divided(rows, labels, test_labels)
+        splits = {}
+        for part, at in rows.items():
+            pixels, targets = (test_images, test_labels) if part == "test" else (images, labels)
+            splits[part] = ImageSplit(
+                torch.from_numpy(pooled(pixels[at], self.options.pool)), torch.from_numpy(targets[at])
             )
-            for part, at in rows.items()
-        }
-        mean, std = self.statistics(splits["train"].images.numpy())
         return ImageSplits(
-            **splits,
+            **{part: splits.pop(part) for part in ("train", "val", "test")},
+            others=splits,
             mean=mean,
             std=std,
             classes=self.classes,
             augment=self.options.augment,
             digests={part: subset.digest(at) for part, at in rows.items()},
         )
+
+    def _divided(
+        self, rows: dict[str, np.ndarray], labels: np.ndarray, test_labels: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The rows where something is to be forgotten: ``retain`` and ``forget`` too, and the part to train on."""
+        if self.options.forget is None:
+            return rows
+        forget = Forget.parse(self.options.forget, self.classes)
+        train = rows["train"]
+        gone = train[forget.rows(labels[train])]
+        parts = {"all": train, "retain": subset.without(train, gone), "forget": gone}
+        stay = {"val": rows["val"][forget.stays(labels[rows["val"]])]}
+        stay["test"] = rows["test"][forget.stays(test_labels[rows["test"]])]
+        return {"train": parts[self.options.train_on], **stay, "retain": parts["retain"], "forget": gone}
 
     def _counts(self) -> tuple[int, int, int]:
         """Sizes of train, val and test under the options; Refused where the options do not fit the set."""
@@ -120,8 +144,32 @@ class ArraySet(Dataset):
         sizes = (0, 0, 0)
         with faults.catch():
             sizes = counts(self.name, self.options, self.sizes["train"], self.sizes["test"])
+        if self.options.forget is not None:
+            with faults.catch():
+                sizes = self._left(Forget.parse(self.options.forget, self.classes), *sizes)
+        elif self.options.train_on != "all":
+            where = f"dataset.train_on={self.options.train_on}"
+            faults.add(where, "nothing is to be forgotten", "write dataset.forget=class:0, say")
         faults.raise_if_any()
         return sizes
+
+    def _left(self, forget: Forget, train: int, val: int, test: int) -> tuple[int, int, int]:
+        """The sizes without what is forgotten; Refused where a class's size is known only once the labels are read."""
+        if forget.label is not None:
+            left = []
+            for key, size, even in (
+                ("limit_train", train, self.balanced or self.options.limit_train is not None),
+                ("val", val, True),
+                ("limit_test", test, self.balanced or self.options.limit_test is not None),
+            ):
+                if size % self.classes or not even:
+                    problem = f"a class of {self.name} has no known share of {size:,} images"
+                    fix = f"write dataset.{key}={max(size // self.classes, 1) * self.classes}"
+                    refuse(f"dataset.forget={self.options.forget}", problem, fix)
+                left.append(size - size // self.classes)
+            val, test = left[1:]
+        gone, stays = forget.sizes(train, self.classes)
+        return {"all": train, "retain": stays, "forget": gone}[self.options.train_on], val, test
 
 
 def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -327,6 +375,7 @@ class ColourOptions(ArrayOptions):
 
 
 class ColourSet(PublicSet):
+    balanced = True
     Options = ColourOptions
     options: ColourOptions
 

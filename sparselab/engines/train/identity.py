@@ -29,6 +29,9 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
         for option, path in term.files().items():
             files[f"term.{term.name}.{option}"] = content(path, parts.needs)
             identity["term"][term.name].pop(option)
+    for option, path in parts.method.files().items():
+        files[f"method.{option}"] = content(path, parts.needs)
+        identity["method"].pop(option)
     for option in parts.dataset.places():
         identity["dataset"].pop(option)
     extra = {

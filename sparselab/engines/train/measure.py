@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparselab.metrics.metric import Metric, Subject
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from sparselab.tasks.task import Task
 
 
-def measure(metrics: list[Metric], task: Task, feed: Iterable[Any], splits: Any, precision: Any) -> dict[str, float]:
-    """All of ``metrics`` on the batches of ``feed``, in evaluation mode and under the training precision.
+def measure(
+    metrics: list[Metric], task: Task, feeds: Mapping[str, Iterable[Any]], splits: Any, precision: Any
+) -> dict[str, float]:
+    """All of ``metrics`` on the batches of ``feeds["test"]``, in evaluation mode and under the training precision.
 
     Raises RunFailed when a number is not finite.
     """
@@ -24,14 +27,16 @@ def measure(metrics: list[Metric], task: Task, feed: Iterable[Any], splits: Any,
         return {}
     device = next(task.network.parameters()).device
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(feed: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         for inputs, labels in feed:
             if len(labels):  # of several ranks one may have nothing of the last batch
                 yield inputs.to(device), labels.to(device)
 
+    passes = {part: partial(batches, feed) for part, feed in feeds.items()}
     subject = Subject(
-        task.network, lambda inputs: task.logits(inputs).float(), batches, task.data, splits.mean, splits.std
-    )
+        task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data, splits.mean, splits.std,
+        passes,
+    )  # fmt: skip
     was_training = task.network.training
     task.network.eval()
     found: dict[str, float] = {}

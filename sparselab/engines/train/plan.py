@@ -135,8 +135,10 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
     for metric in metrics if "data" in made else ():
         faults.found += metric.faults(made["data"])
+    if "method" in made:
+        _files("method", made["method"].files(), outline, faults, needs)
     for term in terms:
-        _files(term, outline, faults, needs)
+        _files(f"term.{term.name}", term.files(), outline, faults, needs)
         if "model" in made:
             faults.found += _demands(term, made["model"])
     layers: list[Layer] = []
@@ -250,11 +252,14 @@ def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | Non
     return faults, None if faults else family.outline(data)
 
 
-def _files(term: Term, outline: Outline | None, faults: Faults, needs: Mapping[str, str]) -> None:
-    for option, path in term.files().items():
+def _files(
+    where: str, files: dict[str, str], outline: Outline | None, faults: Faults, needs: Mapping[str, str]
+) -> None:
+    """Weights files of the network that a plug-in reads: are they there, and do they fit?"""
+    for option, path in files.items():
         if pending(path, needs):
             continue
-        key = f"term.{term.name}.{option}"
+        key = f"{where}.{option}"
         with faults.catch():
             entries = read_header(path, key)
             if outline is not None:

@@ -105,13 +105,14 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
     task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})
-    train_feed, val_feed, test_feed = (
-        splits.feed(
+    feeds = {
+        part: splits.feed(
             part, options.batch_size, parts.cell.seed,
             rank=rank, world=world, device=str(device), workers=options.workers,
         )
-        for part in ("train", "val", "test")
-    )  # fmt: skip
+        for part in ("train", "val", "test", *getattr(splits, "others", ()))
+    }  # fmt: skip
+    train_feed, val_feed = feeds.pop("train"), feeds.pop("val")
     if parts.method.reads_inputs:
         sparsifier.inputs = calibration(parts, network, sparsifier, splits, device).moments
     precision = trainer.precision_plugin
@@ -137,7 +138,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         flag.check("before an update")
         trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
         task.to(device)
-        metrics, state = conclude(parts, loop, history, splits, test_feed, flag, agreement)
+        metrics, state = conclude(parts, loop, history, splits, feeds, flag, agreement)
     except FloatingPointError as error:
         raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
     finally:
@@ -156,7 +157,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
 
 
 def conclude(
-    parts: Parts, loop: Loop, history: History, splits: Any, test_feed: Any, flag: StopFlag, agreement: Agreement
+    parts: Parts, loop: Loop, history: History, splits: Any, feeds: dict[str, Any], flag: StopFlag, agreement: Agreement
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
 
@@ -174,10 +175,10 @@ def conclude(
     try:
         with loop.ema.applied() if loop.ema else nullcontext():
             check_pattern(parts, loop.sparsifier, loop.task.network)
-            feed = Interruptible(test_feed, check)
+            feeds = {part: Interruptible(feed, check) for part, feed in feeds.items()}
             precision = loop.trainer.precision_plugin
-            scores = evaluate(loop.task, feed, "test", precision)
-            scores |= measure(parts.metrics, loop.task, feed, splits, precision)
+            scores = evaluate(loop.task, feeds["test"], "test", precision)
+            scores |= measure(parts.metrics, loop.task, feeds, splits, precision)
             state = snapshot(loop.task.network)
     except Stopped:
         loop.trainer.save_checkpoint(f"step-{parts.steps}")

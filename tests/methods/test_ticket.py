@@ -1,0 +1,60 @@
+"""Masks that another network found: positions by hand, and a pruned network that is trained on as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hand_slots import hand_slots
+from safetensors.torch import load_file, save_file
+
+from sparselab.cli.run import run_cell
+from sparselab.planning import plan_of
+from sparselab.spec.faults import Refused
+
+CELL = [
+    "model=mlp", "model.hidden=[16]", "trainer.max_epochs=null", "trainer.max_steps=12", "trainer.batch_size=16",
+    "trainer.precision=32", "trainer.threads=1", "trainer.progress=none", "optim=sgd", "trainer.evals=0",
+]  # fmt: skip
+
+
+def test_the_sources_positions_and_the_networks_own_weights(tmp_path):
+    save_file({"layer0.weight": torch.tensor([[1.0, -4.0, 0.0, 2.0]])}, tmp_path / "source.safetensors")
+    sparsifier = hand_slots(
+        "ticket", torch.tensor([[9.0, 8.0, 7.0, 6.0]]), options={"source": str(tmp_path / "source.safetensors")}
+    )
+    sparsifier.method.prepare(sparsifier.slots, None)
+    sparsifier.start()
+    assert sparsifier.slots[0].param.tolist() == [[0.0, 8.0, 0.0, 6.0]]
+
+
+def test_without_a_source_a_sparse_network_keeps_its_own_mask():
+    sparsifier = hand_slots("ticket", torch.tensor([[0.0, 1e-9, 0.0, -6.0]]))
+    sparsifier.method.prepare(sparsifier.slots, None)
+    sparsifier.start()
+    assert sparsifier.slots[0].mask.tolist() == [[False, True, False, True]]
+
+
+def test_a_pruned_network_is_trained_on_and_no_zero_comes_back(tmp_path, monkeypatch):
+    """A cell's network under its own mask, and a fresh one under the same: the zeros are the same in both."""
+    monkeypatch.chdir(tmp_path)
+    made = "cell:method=magnitude sparsity=0.8 distribution=global schedule.at=0.5 seed=3 " + " ".join(CELL)
+    plans = [
+        plan_of(["method=ticket", "sparsity=0.8", "seed=4", *CELL, f"{key}='{made}'"])
+        for key in ("model.weights", "method.source")
+    ]
+    assert plans[0].first[0].id == plans[1].first[0].id and plans[0].id != plans[1].id
+    for plan in (plans[0].first[0], *plans):
+        assert run_cell(plan) == 0
+    before, tuned, fresh = (
+        load_file(f"{plan.folder}/model.safetensors")["layers.0.weight"] for plan in (plans[0].first[0], *plans)
+    )
+    assert torch.equal(tuned != 0, before != 0) and torch.equal(fresh != 0, before != 0)
+    assert not torch.equal(tuned, before) and not torch.equal(fresh, tuned)
+
+
+def test_a_source_that_is_not_there_or_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(Refused, match=r"method.source=nowhere.safetensors: no such file"):
+        plan_of(["method=ticket", "sparsity=0.8", *CELL, "method.source=nowhere.safetensors"])
+    save_file({"layers.0.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    with pytest.raises(Refused, match=r"method.source="):
+        plan_of(["method=ticket", "sparsity=0.8", *CELL, f"method.source={tmp_path / 'other.safetensors'}"])
