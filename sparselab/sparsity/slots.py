@@ -137,6 +137,11 @@ class Sparsifier:
             self._write_effective()
 
     @torch.no_grad()
+    def refresh(self) -> None:
+        """Somebody changed the network between two updates: what is pruned is zero again."""
+        self._write_effective()
+
+    @torch.no_grad()
     def pull_back(self, step: int) -> None:
         """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
         wants_dense = self.method.needs_dense_grad and self._due(step)

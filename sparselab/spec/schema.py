@@ -85,6 +85,7 @@ class Cell(Common):
     trainer: TrainerOptions
     term: dict[str, Any]
     metric: dict[str, Any] = Field(default_factory=dict)
+    edit: dict[str, Any] | None = None
 
 
 # Options that came later, and what they are while they are off: a cell without them keeps the id that it had.

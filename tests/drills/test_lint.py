@@ -36,13 +36,14 @@ LAYERS = {
     "problems": {"spec", "data"},
     "estimators": {"spec", "problems"},
     "solvers": {"spec", "problems"},
+    "edits": {"spec"},
     "metrics": {"spec", "data"},
     "tables": {"spec", "store", "planning"},
     "bench": {"spec", "sparsity", "data", "methods", "engines", "planning"},
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
-        "metrics", "kernels", "workloads",
+        "metrics", "kernels", "workloads", "edits",
         "activation", "attention",
         "problems", "estimators", "solvers",
     },

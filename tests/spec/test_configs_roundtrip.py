@@ -11,6 +11,7 @@ import yaml
 from sparselab.activation.rule import ACTIVATIONS
 from sparselab.attention.rule import ATTENTIONS
 from sparselab.data.dataset import DATASETS
+from sparselab.edits.edit import EDITS
 from sparselab.engines.engine import ENGINES
 from sparselab.kernels.kernel import KERNELS
 from sparselab.loggers.logger import LOGGERS
@@ -32,7 +33,7 @@ from sparselab.workloads.workload import WORKLOADS
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
-    "activation": ACTIVATIONS, "attention": ATTENTIONS,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
 }  # fmt: skip
 SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5"}
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -40,6 +41,7 @@ TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
 # Groups that only some engine reads, with what every member needs beside it.
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
+    "edit": ["method=dense", "dataset.forget=random:0.1"],
     "activation": [*TEXT, "model=gpt_tiny", "sparsity=0.5"], "attention": [*TEXT, "model=gpt_tiny", "sparsity=0.5"],
 }  # fmt: skip
 # What a member needs beyond its own defaults.

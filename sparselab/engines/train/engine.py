@@ -20,7 +20,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "term",
-        "metric",
+        "metric", "edit",
     )  # fmt: skip
     paced = ("model", "dataset")
     guess = 5e10  # dense training FLOPs per second

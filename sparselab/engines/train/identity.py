@@ -41,6 +41,8 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
         "data": parts.data.fingerprint,
         "files": files,
     }
+    if parts.edit is not None:
+        extra["edit"] = parts.edit.version
     if parts.metrics:
         extra["metrics"] = {
             metric.name: [metric.version, *(dataset.spec().fingerprint for dataset in metric.datasets().values())]

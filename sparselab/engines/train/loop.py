@@ -8,6 +8,7 @@ else is restored.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -44,12 +45,14 @@ class Loop(pl.Callback):
         observers: list[Observer],
         ema: EMA | None = None,
         probe: Probe | None = None,
+        edit: Callable[[], None] = lambda: None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
         self.observers = observers
         self.ema = ema
         self.probe = probe
+        self.edit = edit
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
         self.resumed = False
@@ -70,6 +73,7 @@ class Loop(pl.Callback):
             term.prepare(task)
         if not self.resumed:
             self.sparsifier.start(self.probe)
+            self.edit()
             if self.ema:
                 self.ema.start()
         check_masks_agree(self.sparsifier, trainer.global_step)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.data.dataset import DATASETS
+from sparselab.edits.edit import EDITS
 from sparselab.engines.engine import NOTHING
 from sparselab.engines.parts import build, pending, top_level, unwritable, without_pending
 from sparselab.loggers.logger import LOGGERS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sparselab.data.dataset import Dataset
+    from sparselab.edits.edit import Edit
     from sparselab.loggers.logger import Logger
     from sparselab.methods.method import Method
     from sparselab.metrics.metric import Metric
@@ -65,6 +67,7 @@ class Parts:
     logger: Logger
     terms: list[Term] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
+    edit: Edit | None = None
     outline: Outline | None = None
     layers: list[Layer] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
@@ -99,6 +102,10 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     for name, values in cell.term.items() if "term" not in lost else ():
         with faults.catch():
             terms.append(build(TERMS, {"name": name, **values}, f"term.{name}"))
+    edit: Edit | None = None
+    with faults.catch():
+        if cell.edit is not None and "edit" not in lost:
+            edit = build(EDITS, cell.edit, "edit")
     metrics: list[Metric] = []
     for name, values in cell.metric.items() if not lost & {"metric", "data_dir"} else ():
         with faults.catch():
@@ -135,6 +142,11 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
     for metric in metrics if "data" in made else ():
         faults.found += metric.faults(made["data"])
+    if edit is not None and "data" in made:
+        faults.found += edit.faults(made["data"])
+    if edit is not None and "method" in made and made["method"].keeps_master:
+        problem = f"method={made['method'].name} trains a master that the edit does not see"
+        faults.add(f"edit={edit.name}", problem, "write method=dense or method=ticket")
     if "method" in made:
         _files("method", made["method"].files(), outline, faults, needs)
     for term in terms:
@@ -151,7 +163,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     parts = Parts(
         cell=cell, sparsity=made["sparsity"], method=made["method"], schedule=made["schedule"],
         distribution=made["distribution"], dataset=made["dataset"], data=made["data"], family=made["model"],
-        optim=made["optim"], logger=made["logger"], terms=terms, metrics=metrics, outline=outline, layers=layers,
+        optim=made["optim"], logger=made["logger"], terms=terms, metrics=metrics, edit=edit, outline=outline, layers=layers,
         steps=steps, batches_per_epoch=per_epoch, needs=dict(needs),
     )  # fmt: skip
     if layers:

@@ -16,6 +16,7 @@ import torch
 from sparselab.engines.signals import StopFlag
 from sparselab.engines.train.batchnorm import synchronise
 from sparselab.engines.train.calibrate import calibration
+from sparselab.engines.train.editing import make_edit
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
@@ -124,7 +125,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     progress = Progress(parts.steps, history, options.progress)
     saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
     probe = make_probe(parts, task, splits, device)
-    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe)
+    edit = make_edit(parts, network, sparsifier, splits, device)
+    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe, edit)
     trainer.callbacks.append(loop)
     if world > 1:
         synchronise(network)
