@@ -18,7 +18,7 @@ from sparselab.engines.parts import build, top_level, unwritable
 from sparselab.engines.records import environment, keep
 from sparselab.engines.signals import StopFlag
 from sparselab.loggers.logger import LOGGERS, Guarded
-from sparselab.spec.faults import Faults
+from sparselab.spec.faults import Faults, Refused
 from sparselab.spec.memo import once
 from sparselab.spec.schema import Common, HostOptions
 from sparselab.store import record as records
@@ -112,6 +112,8 @@ class Direct(Engine):
         with faults.catch():
             job = self.gather(cell, faults, lost, needs)
         faults.raise_if_any()
+        if lost:
+            raise Refused([])  # the caller has the faults of what is lost
         assert job is not None, f"{type(self).__name__}.gather found no fault and made nothing"
         id = self._identify(config, job)
         return Plan(

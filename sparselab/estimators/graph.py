@@ -71,6 +71,7 @@ class PathEstimator(Estimator):
             "iterations": float(fitted.n_iter_),
             "converged": float(fitted.converged_),
             "retries": float(fitted.retries_),
+            "lambda1": float(fitted.lambda1),
         }
 
 

@@ -91,30 +91,30 @@ class DesignSolver(Solver):
         from sparselab.solvers.linear.design import optimal_design
 
         features, o = environment.features, self.options
-        priority = rng.permutation(len(features))
-        # Which of equal actions comes first is the draw's choice, or the needle would lie where numpy looks first.
-        design = optimal_design(features[priority], o.factor)
-        asked, weights = priority[design.actions], design.weights
+        design = optimal_design(features, o.factor)
+        asked, weights = design.actions, design.weights
         whole = o.budget is None or o.budget >= len(asked)
         if o.budget is not None:
-            more = [a for a in priority if a not in set(asked.tolist())]
-            asked = np.concatenate([asked, np.array(more, int)])[: o.budget]
+            more = rng.permutation(np.setdiff1d(np.arange(len(features)), asked))
+            asked = np.concatenate([asked, more])[: o.budget]
             weights = np.full(len(asked), 1 / len(asked))
-        rewards = np.array([environment.query(a, o.times) for a in asked])
+        rewards = np.array([environment.query(int(action), o.times) for action in asked])
         theta = self.estimate(features[asked], rewards, weights, environment)
-        likes = features @ theta
         if not o.persist:
-            best = int(priority[np.argmax(np.round(likes[priority], 12))])
-            promise = self.promise(environment, design) if whole and o.budget is None else None
-            return Answer(best, promise, float(len(asked) * o.times) if whole else None)
+            promise = self.promise(environment, design) if o.budget is None else None
+            return Answer(_first_best(features @ theta), promise, float(len(asked) * o.times) if whole else None)
         while len(asked) < len(features):
-            open_ = priority[~np.isin(priority, asked)]
-            following = open_[np.argmax(np.round(likes[open_], 12))]
-            asked = np.append(asked, following)
-            rewards = np.append(rewards, environment.query(int(following), o.times))
-            theta = self.estimate(features[asked], rewards, np.full(len(asked), 1 / len(asked)), environment)
             likes = features @ theta
+            likes[asked] = -np.inf
+            asked = np.append(asked, _first_best(likes))
+            rewards = np.append(rewards, environment.query(int(asked[-1]), o.times))
+            theta = self.estimate(features[asked], rewards, np.full(len(asked), 1 / len(asked)), environment)
         return Answer(int(asked[np.argmax(rewards)]))
+
+
+def _first_best(likes: np.ndarray) -> int:
+    """The first of the largest, where what differs by rounding is equal."""
+    return int(likes.round(12).argmax())
 
 
 @SOLVERS.register("gopt_ls")
@@ -206,7 +206,7 @@ class Phased(Solver):
         from sparselab.solvers.linear.design import optimal_design
         from sparselab.solvers.linear.fit import least_squares
 
-        left = rng.permutation(len(environment.features))
+        left = np.arange(len(environment.features))
         best = int(left[0])
         for phase in range(1, self.options.phases + 1):
             features = environment.features[left]
@@ -215,7 +215,7 @@ class Phased(Solver):
             design = optimal_design(features, self.options.factor)
             rewards = np.array([environment.query(int(left[a]), self.options.times) for a in design.actions])
             likes = features @ least_squares(features[design.actions], rewards, design.weights)
-            best = int(left[np.argmax(np.round(likes, 12))])
+            best = int(left[_first_best(likes)])
             left = left[likes >= likes.max() - 2 * 2.0**-phase]
             if len(left) == 1 or 2.0**-phase < environment.eps:
                 break

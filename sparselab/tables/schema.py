@@ -54,11 +54,17 @@ class Reference(Options):
 
 
 class Axis(Options):
-    """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records."""
+    """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records.
+
+    With ``along`` the cells along the rows (or columns) are one curve, whatever else differs between them.
+    """
 
     metric: str = Field(min_length=1, description="a key of the record's metrics, like test.horizon")
     label: str = Field(min_length=1, description='as printed, like "rounds"')
     log: bool = Field(False, description="true for a logarithmic axis")
+    along: Literal["rows", "columns"] | None = Field(
+        None, description='"rows" for a curve per column, "columns" per row'
+    )
 
 
 class Excluded(Options):

@@ -274,8 +274,11 @@ def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str],
     """For each cell the name of its curve: cells whose row and column differ in nothing but the sparsity are one curve.
 
     Its name is what the names of its rows, and of its columns, have in common at their start ("ERK" of "ERK 0.8" and
-    "ERK 0.9"). A dense reference is on no curve of its own kind: the others start at it.
+    "ERK 0.9"). A dense reference is on no curve of its own kind: the others start at it. A table's own axis may say that
+    each column (or row) is a curve.
     """
+    if not isinstance(table.axis, str) and table.axis.along:
+        return {place: place[table.axis.along == "rows"] for place in cells}
     curves: dict[object, list[tuple[str, str]]] = {}
     for row, column in cells:
         asked = frozenset(i for i in merge(table.rows[row], table.columns[column]) if not i.startswith("sparsity="))

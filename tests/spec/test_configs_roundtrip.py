@@ -13,6 +13,7 @@ from sparselab.attention.rule import ATTENTIONS
 from sparselab.data.dataset import DATASETS
 from sparselab.edits.edit import EDITS
 from sparselab.engines.engine import ENGINES
+from sparselab.estimators.estimator import ESTIMATORS
 from sparselab.kernels.kernel import KERNELS
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
@@ -20,6 +21,8 @@ from sparselab.metrics.metric import METRICS
 from sparselab.models.family import MODELS
 from sparselab.optim.optim import OPTIMS
 from sparselab.planning import plan_of
+from sparselab.problems.problem import PROBLEMS
+from sparselab.solvers.solver import SOLVERS
 from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.spec.compose import CONFIGS, compose, flatten, groups
@@ -34,6 +37,7 @@ REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
+    "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5"}
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -43,6 +47,7 @@ OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
     "edit": ["method=dense", "dataset.forget=random:0.1"],
     "activation": [*TEXT, "model=gpt_tiny", "sparsity=0.5"], "attention": [*TEXT, "model=gpt_tiny", "sparsity=0.5"],
+    "estimator": [], "solver": [],
 }  # fmt: skip
 # What a member needs beyond its own defaults.
 NEEDS = {
@@ -56,6 +61,8 @@ NEEDS = {
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
     "engine=intervene": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
+    "engine=estimate": ["estimator=colide"],
+    "engine=interact": ["solver=elimination"],
 }
 
 
@@ -87,6 +94,9 @@ def cases():
     for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
         for choice in chosen(group):
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
+    for choice in chosen("problem"):
+        draws = PROBLEMS[choice.partition("=")[2]].draws
+        yield [choice, "estimator=dagma" if draws in ESTIMATORS["dagma"].takes else "solver=gopt_ls"]
     for choice in chosen("engine"):
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():
@@ -116,6 +126,9 @@ def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
             allowed = (
                 "dataset=", "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
                 "kernel=", "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
+                "dataset=", "problem=sachs: no local copy",
+                "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
+                "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "distribution=global: is not defined for",
             )  # fmt: skip
             assert str(fault).startswith(allowed), str(fault)

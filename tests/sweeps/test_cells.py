@@ -142,7 +142,11 @@ def test_planning_many_gives_what_planning_one_gives() -> None:
         for table in schema.load(paper):
             for tier in sorted(set(table.tiers) & {"smoke", "cpu"}):
                 expanded = grid.expand(table, tier)
-                alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // 6)]]
+                try:
+                    alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // 6)]]
+                except Refused as refused:  # data that lie on no hub: there is nothing to plan without them
+                    assert all("no local copy" in line for line in map(str, refused.faults))
+                    continue
                 with sharing():
                     together = {cell.overrides: plan_of(list(cell.overrides)) for cell in expanded}
                 for plan in alone:

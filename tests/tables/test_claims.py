@@ -207,3 +207,17 @@ def test_drill_t2_error_and_power(gap: float, low: float, high: float):
     assert fails / 1000 < 0.065
     if gap == 0:
         assert control / 1000 > 0.4  # the control is wrong about every second time
+
+
+def test_a_bound_holds_inside_fails_outside_and_is_open_at_the_edge():
+    inside = spread({("r1", "a"): 4.0}, sd=0.1)
+    assert verdict(claim("bound", a=A, low=3, high=5), inside).verdict == "holds"
+    assert verdict(claim("bound", a=A, high=3.5), inside).verdict == "fails"
+    assert verdict(claim("bound", a=A, low=4), inside).verdict == "inconclusive"
+    exact = {place: [4.0] * 3 for place in inside}  # the same number from every seed
+    assert verdict(claim("bound", a=A, low=3.5, high=4.5), exact).verdict == "holds"
+    assert verdict(claim("bound", a=A, high=3.5), exact).verdict == "fails"
+    with pytest.raises(Refused, match="low, high or both"):
+        claim("bound", a=A)
+    with pytest.raises(Refused, match="is above high"):
+        claim("bound", a=A, low=2, high=1)

@@ -81,6 +81,7 @@ class Bandit:
             "gap_eps": gap / self.eps,
             "queries": float(self.queries),
             "actions": float(len(self._rewards)),
+            "dimensions": float(self.features.shape[1]),
             "sparsity": 1 - self.s / self.features.shape[1],
         }
         positions = [self._asked[int(a)] for a in np.flatnonzero(self._rewards == best) if int(a) in self._asked]

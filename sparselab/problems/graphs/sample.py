@@ -22,11 +22,14 @@ class GraphSample:
     def measure(self, fitted: Any) -> dict[str, float]:
         """Scores of ``fitted.adjacency_`` (see :func:`~sparselab.problems.graphs.compare.compare`).
 
-        ``sparsity``: share of the d(d-1) possible edges that are not there. ``noise_error``: relative error of the noise
-        scales, sum |found - true| / sum true, where the estimator has ``noise_scale_`` and the truth is known.
+        ``sparsity``: share of the d(d-1) possible edges that are not there. Where the truth is known, ``noise_variance``:
+        its mean over nodes, and for an estimator with ``noise_scale_`` their relative error, ``noise_error``:
+        sum |found - true| / sum true.
         """
         scores = compare(self.graph, fitted.adjacency_)
         d = len(self.graph)
+        if self.scales is not None:
+            scores["noise_variance"] = float((self.scales**2).mean())
         scores["sparsity"] = 1 - scores["edges"] / (d * (d - 1))
         found = getattr(fitted, "noise_scale_", None)
         if found is not None and self.scales is not None:
