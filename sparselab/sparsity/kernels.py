@@ -1,13 +1,15 @@
 """What is done to every sparse weight at every update, at memory speed; each function beside its plain definition.
 
-On a CPU the passes are C (``native/``) where it can be compiled; anything else is torch, an operation at a time. Both give
-the same bits.
+On a CPU the passes are C (``native/``) where it can be compiled, on CUDA one Triton launch for all layers
+(``triton_kernels.py``); anything else is torch, an operation at a time. All give the same bits.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,6 +19,11 @@ from sparselab.sparsity.native import LARGEST_GROUP, library
 
 def masked(values: Sequence[Tensor], masks: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
     """``out = value * mask`` for each; an ``out`` may be its value. Masks are bool, the shape of their values."""
+    if on_device(values, masks, outs):
+        from sparselab.sparsity import triton_kernels
+
+        triton_kernels.masked(values, masks, outs)
+        return
     for value, mask, out in zip(values, masks, outs, strict=True):
         kernels = serving(value, mask, out)
         if kernels is None:
@@ -27,6 +34,11 @@ def masked(values: Sequence[Tensor], masks: Sequence[Tensor], outs: Sequence[Ten
 
 def add_pruned(grads: Sequence[Tensor], weights: Sequence[Tensor], masks: Sequence[Tensor], factor: float) -> None:
     """``grad += factor * weight * (1 - mask)`` for each."""
+    if on_device(weights, masks, grads):
+        from sparselab.sparsity import triton_kernels
+
+        triton_kernels.add_pruned(grads, weights, masks, factor)
+        return
     for grad, weight, mask in zip(grads, weights, masks, strict=True):
         kernels = serving(weight, mask, grad)
         if kernels is None:
@@ -53,6 +65,25 @@ def largest_in_rows(
     if kernels.groups(*places, rows, after, m, n, magnitude, torch.get_num_threads()):
         raise ValueError("scores hold NaN or infinite values")
     return mask
+
+
+def on_device(values: Sequence[Tensor], masks: Sequence[Tensor] | None, outs: Sequence[Tensor]) -> bool:
+    """Whether the Triton kernels can read these: as :func:`serving`, on one CUDA device."""
+    if not values or values[0].device.type != "cuda" or not triton_found():
+        return False
+    kinds = [(outs, torch.float32)] + ([] if masks is None else [(masks, torch.bool)])
+    return all(
+        value.device == values[0].device and value.dtype == torch.float32 and dense_layout(value) for value in values
+    ) and all(
+        other.device == value.device and other.dtype == dtype and other.stride() == value.stride()
+        for others, dtype in kinds
+        for value, other in zip(values, others, strict=True)
+    )
+
+
+@cache
+def triton_found() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def serving(values: Tensor, mask: Tensor | None = None, out: Tensor | None = None) -> ctypes.CDLL | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.sparsity.count import keep_count
-from sparselab.sparsity.kernels import largest_in_rows, masked
+from sparselab.sparsity.kernels import LARGEST_GROUP, largest_in_rows, masked, on_device
 from sparselab.sparsity.layout import AXES, grouped, matrix, n_of_m, tile
 from sparselab.sparsity.select import all_finite, largest, largest_in_groups
 from sparselab.spec.sparsity import Sparsity
@@ -79,12 +79,17 @@ class Pattern:
     def _in_one_pass(self, score: Tensor, magnitude: bool, out: Tensor | None) -> Tensor | None:
         """N:M by a kernel that reads each score once; None where it does not serve."""
         n, m = n_of_m(self.sparsity)
-        before, length, after = grouped(self.kind, tuple(score.shape), self.axis)
-        if not score.is_contiguous() and self.axis != "out":  # channels_last: the channels lie side by side
-            if self.axis == "kernel":
-                return None
-            before, after = before * after, 1
-        return largest_in_rows(score, before * (length // m), after, n, m, magnitude, out)
+        after = self.after(score)
+        if after is None:
+            return None
+        return largest_in_rows(score, score.numel() // (m * after), after, n, m, magnitude, out)
+
+    def after(self, tensor: Tensor) -> int | None:
+        """How far apart the members of an N:M group lie in memory; None where that is not one number."""
+        after = grouped(self.kind, tuple(tensor.shape), self.axis)[2]
+        if tensor.is_contiguous() or self.axis == "out":
+            return after
+        return None if self.axis == "kernel" else 1  # channels_last: the channels lie side by side
 
     def _mask(self, score: Tensor, density: float | None, checked: bool, magnitude: bool) -> Tensor:
         shape = tuple(score.shape)
@@ -181,6 +186,27 @@ class Pattern:
         rows, columns = tile(self.sparsity, self.kind, shape)
         flat = kept[:, None, :, None].expand(-1, rows, -1, columns).reshape(matrix(self.kind, shape))
         return (flat.t() if self.kind == "conv1d" else flat).reshape(shape).contiguous()
+
+
+@torch.no_grad()
+def n_of_m_on_device(
+    patterns: Sequence[Pattern], weights: Sequence[Tensor], outs: Sequence[Tensor]
+) -> tuple[list[Tensor], Tensor] | None:
+    """Masks by magnitude of all layers, their products with the weights into ``outs``, in one launch for all.
+
+    Also a flag per layer, on the device: not 0 where a weight is not finite. None where this is not CUDA, not one N:M
+    for all, or not float32 in a plain layout: :meth:`Pattern.mask` then serves, a layer at a time.
+    """
+    asked = {str(pattern.sparsity) for pattern in patterns}
+    if len(asked) != 1 or patterns[0].sparsity.kind != "nm" or weights[0].device.type != "cuda":
+        return None
+    n, m = n_of_m(patterns[0].sparsity)
+    afters = [pattern.after(weight) for pattern, weight in zip(patterns, weights, strict=True)]
+    if m > LARGEST_GROUP or None in afters or not on_device(weights, None, outs):
+        return None
+    from sparselab.sparsity import triton_kernels
+
+    return triton_kernels.n_of_m(weights, [after or 1 for after in afters], n, m, True, outs)
 
 
 @torch.no_grad()

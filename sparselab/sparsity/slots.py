@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from sparselab.sparsity.kernels import masked
+from sparselab.sparsity.pattern import n_of_m_on_device
 from sparselab.spec.address import address
 from sparselab.spec.faults import RunFailed
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from sparselab.sparsity.probe import Probe
     from sparselab.sparsity.schedule import Schedule
     from sparselab.spec.outline import Layer
+
+LOOK_EVERY = 64
+"""Updates between two looks at a device that makes masks by itself."""
 
 Allocate = Callable[[float, "dict[str, Tensor] | None"], "dict[str, int]"]
 """(share of the way from dense to final, scores where the distribution needs them) -> weights kept per layer."""
@@ -114,6 +119,7 @@ class Sparsifier:
         self.swapped = False
         # Mask and effective weights of the usual rule are made while a weight is looked at once.
         self.one_pass = not method.overrides("score", "remask", "effective")
+        self.broken: Tensor | None = None  # on a device: layers whose scores were not finite since the last look
         self.track = False  # count mask entries that change; costs a pass over the masks
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
@@ -147,7 +153,12 @@ class Sparsifier:
         wants_dense = self.method.needs_dense_grad and self._due(step)
         for slot in self.slots:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
-            self.method.pullback(slot)
+        if self.method.overrides("pullback"):
+            for slot in self.slots:
+                self.method.pullback(slot)
+        else:
+            grads = [slot.grad for slot in self.slots]
+            masked(grads, [slot.mask for slot in self.slots], grads)
         self._swap()
 
     @torch.no_grad()
@@ -211,9 +222,12 @@ class Sparsifier:
             return self._write_effective()
         moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
         kept = self._allocate(level, moment)
-        for slot in self.slots:
+        together = self._all_at_once(step, changes) if self.one_pass else None
+        for i, slot in enumerate(self.slots):
             try:
-                if self.one_pass:
+                if together is not None:
+                    mask = together[i]
+                elif self.one_pass:
                     density = kept[slot.layer.name] / slot.mask.numel()
                     mask = slot.pattern.mask(slot.dense, density, magnitude=True, out=slot.param.data)
                 else:
@@ -233,6 +247,24 @@ class Sparsifier:
             self._write_effective()
         return None
 
+    def _all_at_once(self, step: int, look: bool) -> list[Tensor] | None:
+        """Masks and effective weights of all layers in one launch, where there is one. Scores are looked at every
+        ``LOOK_EVERY`` updates, at the end and where ``look`` says so: until then nothing waits for the device."""
+        made = n_of_m_on_device(
+            [slot.pattern for slot in self.slots],
+            [slot.dense for slot in self.slots],
+            [slot.param.data for slot in self.slots],
+        )
+        if made is None:
+            return None
+        masks, flags = made
+        self.broken = flags if self.broken is None else self.broken | flags
+        if look or step % LOOK_EVERY == 0 or step == self.total:
+            for slot, flag in zip(self.slots, self.broken.tolist(), strict=True):
+                if flag:
+                    raise RunFailed(f"step {step}: {slot.name}: scores hold NaN or infinite values")
+        return masks
+
     def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
         if not self.method.scored_allocation:
             return self.allocate(level, None)
@@ -251,8 +283,12 @@ class Sparsifier:
             self.ledger.append((step, kept))
 
     def _write_effective(self) -> None:
-        for slot in self.slots:
-            self.method.effective(slot, out=slot.param.data)
+        if self.method.overrides("effective"):
+            for slot in self.slots:
+                self.method.effective(slot, out=slot.param.data)
+        else:
+            dense, outs = [slot.dense for slot in self.slots], [slot.param.data for slot in self.slots]
+            masked(dense, [slot.mask for slot in self.slots], outs)
 
     def divergence(self) -> dict[str, float]:
         """Sparse architecture divergence (arXiv 2102.04010), summed over the run and over its second half.
