@@ -188,7 +188,7 @@ def realised(
         ]  # fmt: skip
     elif ledger is not None:
         out["realised"] = ledger.sparsity()
-        out["limits"] = getattr(parts.attention, "limits", {})
+        out["limits"] = getattr(parts.attention, "limits", {})  # ln(lambda), or ln(a), by phase
         out["layers"] = [
             {"name": f"layer {layer}, {phase}", "realised": tally.sparsity, "tiles": int(tally.valid)}
             for (layer, phase), tally in sorted(ledger.tallies.items())

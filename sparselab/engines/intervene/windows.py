@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sparselab.data.address import generator
-from sparselab.data.sources import IGNORE
 
 Batch = tuple[Tensor, Tensor]
 
@@ -32,6 +31,3 @@ def batches(tokens: Tensor, starts: np.ndarray, length: int, size: int, device: 
         at = torch.from_numpy(starts[first : first + size])[:, None] + offsets
         window = tokens[at].long().to(device)
         yield window[:, :-1], window[:, 1:]
-
-
-__all__ = ["IGNORE", "batches", "draw"]
