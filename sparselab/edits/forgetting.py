@@ -45,7 +45,7 @@ class Influence(Forgetting):
     """
 
     class Options(Options):
-        alpha: float = Field(1.0, gt=0, description="size of the step, above 0; the paper tunes it")
+        alpha: float = Field(0.1, gt=0, description="size of the step, above 0; the paper tunes it")
         samples: int = Field(1000, ge=1, description="retained examples of the estimate, at least 1")
 
     options: Influence.Options
@@ -90,7 +90,7 @@ class Fisher(Forgetting):
     """
 
     class Options(Options):
-        alpha: float = Field(1e-6, gt=0, description="factor of the variance, above 0; the paper tunes it")
+        alpha: float = Field(1e-7, gt=0, description="factor of the variance, above 0; the paper tunes it")
         samples: int = Field(500, ge=1, description="retained examples of the Fisher information, at least 1")
 
     options: Fisher.Options
