@@ -93,6 +93,7 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
 
     account, measured = counted(outline, active, masking, ledger, block)
     metrics = {**scores(under, dense, splits.bytes_per_token["test"]), **measured}
+    metrics["test.length"] = block
     metrics["test.macs_per_token"] = macs_per_token(outline, measured.get("activation.gated_sparsity", 0.0))
     return Outcome(
         metrics=metrics,
