@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse, 
 from sparselab.spec.memo import once
 from sparselab.spec.options import validate
 from sparselab.spec.schema import UNIDENTIFIED, HostOptions
+from sparselab.store.ids import cell_id
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
 PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
+SEED = re.compile(r"seed=(0|[1-9]\d{0,17})")
 CELL = "cell:"  # how a value that names another cell begins
 MODEL = "model.safetensors"  # the network of a finished cell, in its folder
 # What a cell that another one needs takes over from it: how things run, never what is computed.
@@ -114,7 +117,14 @@ def _named_cell(where: str, value: str, outer: list[str], search_path: str | Non
 
 
 def cell_id_of(overrides: list[str]) -> str:
-    """The id of the cell that ``overrides`` describe."""
+    """The id of the cell that ``overrides`` describe. Of cells that differ in the seed alone one is planned in a pass."""
+    rest = [text for text in overrides if not SEED.fullmatch(text)]
+    if len(rest) == len(overrides) - 1:
+        plan = once(("any seed", *rest), lambda: plan_of(rest))
+        if plan.identity is not None:
+            (text,) = set(overrides) - set(rest)
+            config, extra = plan.identity
+            return cell_id({**config, "seed": int(text.removeprefix("seed="))}, extra)
     return plan_of(overrides).id
 
 

@@ -27,6 +27,8 @@ class Plan:
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     notes:     lines for a person: what could not be checked yet, and why.
     needs:     weights files that other cells make, with the ids of these cells. first: their plans; they run first.
+    identity:  what the id is a hash of (:func:`sparselab.store.ids.cell_id`), from engines whose plans depend on the seed
+               in nothing else.
     """
 
     config: dict[str, Any]
@@ -43,6 +45,7 @@ class Plan:
     parts: Any = None
     needs: dict[str, str] = field(default_factory=dict)
     first: list[Plan] = field(default_factory=list)
+    identity: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def recorded_config(self) -> dict[str, Any]:
         """The config without folders; a file that another cell makes is ``cell:<id>``."""

@@ -6,6 +6,7 @@ bytes are the ones that :func:`write` writes. ``schema`` grows with every change
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -103,6 +104,28 @@ def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any
     if id is not None and record["id"] != id:
         refuse(where, f"the record of cell {shown(record['id'], 16)}, not of {id}", "give that cell's own folder")
     return record
+
+
+def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
+    """The record of the cell ``id`` where its seal fits, about ten times faster than :func:`read`; else None.
+
+    What :func:`read` finds besides is a record of the right content in other bytes than ours (``1E-05`` for ``1e-05``).
+    """
+    try:
+        record: dict[str, Any] = json.loads(path_of(folder).read_bytes(), parse_float=_number)
+        if record["id"] != id or record["schema"] > SCHEMA or record["status"] not in STATUSES:
+            return None
+        bare = {key: value for key, value in record.items() if key != "seal"}
+        text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return record if hashlib.sha256(text.encode()).hexdigest() == record["seal"] else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _number(text: str) -> float | int:
+    """As a seal has it: a whole number is an integer, however it is spelled."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def valid(folder: str | os.PathLike[str], id: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,9 @@ Signature = tuple[int, int, int] | None
 
 
 def done(folder: str, id: str) -> bool:
-    """Whether the cell has its finished record: right id, unbroken seal. Read afresh, about 0.2 ms.
-
-    A tenth of :func:`sparselab.store.record.valid`, which whoever uses the record still calls. Not seen is only a
-    record with the right content in other bytes than ours (``1E-05`` for ``1e-05``).
-    """
-    try:
-        record = json.loads(records.path_of(folder).read_bytes(), parse_float=_number)
-        if record["id"] != id or record["status"] != "finished" or record["schema"] > records.SCHEMA:
-            return False
-        seal = record.pop("seal")
-        text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return False
-    return hashlib.sha256(text.encode()).hexdigest() == seal
-
-
-def _number(text: str) -> float | int:
-    """As a seal has it: a whole number is an integer, however it is spelled."""
-    value = float(text)
-    return int(value) if value.is_integer() else value
+    """Whether the cell has its finished record: right id, unbroken seal. Read afresh, about 0.2 ms."""
+    record = records.glance(folder, id)
+    return record is not None and record["status"] == "finished"
 
 
 def broken(folder: str, id: str) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.spec.faults import Refused, RunFailed, refuse
+from sparselab.spec.memo import sharing
 from sparselab.spec.schema import UNIDENTIFIED
 from sparselab.tables.grid import Cell, expand, merge
 from sparselab.tables.schema import CONFIGS, Table, load_all
@@ -70,13 +71,14 @@ def collect(
     found = []
     name = cell_id or _cell_id()
     complaints: dict[str, None] = {}
-    for cell in expand(table, tier):
-        try:
-            run = runs_dir / name(list(cell.overrides))
-            if record.path_of(run).exists():
-                found.append(Entry(cell, record.read(run, run.name)))
-        except Refused as refused:
-            complaints |= dict.fromkeys(map(str, refused.faults))
+    with sharing():
+        for cell in expand(table, tier):
+            try:
+                run = runs_dir / name(list(cell.overrides))
+                if record.path_of(run).exists():
+                    found.append(Entry(cell, record.glance(run, run.name) or record.read(run, run.name)))
+            except Refused as refused:
+                complaints |= dict.fromkeys(map(str, refused.faults))
     for line in complaints:
         warn(line)
     return found

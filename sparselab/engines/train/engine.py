@@ -12,6 +12,8 @@ from sparselab.engines.train import ranks
 from sparselab.engines.train.describe import facts, summary
 from sparselab.engines.train.identity import identify
 from sparselab.engines.train.plan import Parts, gather
+from sparselab.spec.memo import once
+from sparselab.store.ids import canonical, cell_id
 
 
 @ENGINES.register("train")
@@ -33,7 +35,8 @@ class Train(Engine):
         needs: Mapping[str, str] = NOTHING,
     ) -> Plan:
         parts = gather(config, lost, needs)
-        cell = identify(config, parts)
+        identity = identify(config, parts)
+        cell = cell_id(*identity)
         plan = Plan(
             config=config,
             overrides=overrides,
@@ -41,9 +44,10 @@ class Train(Engine):
             folder=str(Path(parts.cell.runs_dir) / cell),
             steps=parts.steps,
             size=f"{parts.steps:,} updates",
-            account=foresee(parts),
+            account=once(_costing(config, parts), lambda: foresee(parts)),
             parts=parts,
             needs=parts.needs,
+            identity=identity,
         )
         plan.work = float(plan.account.get("flops_train_dense") or 0)
         plan.facts = facts(plan)
@@ -79,6 +83,13 @@ class Train(Engine):
     @staticmethod
     def work_of(record: dict[str, Any]) -> float:
         return float(record["account"]["flops_train_dense"])
+
+
+def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
+    """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
+    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "term", "edit")
+    deciding = canonical([config.get(key) for key in groups])
+    return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 
 
 def parallel(plan: Plan) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparselab.engines.identity import content, identified
-from sparselab.store.ids import cell_id
 
 if TYPE_CHECKING:
     from sparselab.engines.train.plan import Parts
@@ -13,8 +12,11 @@ if TYPE_CHECKING:
 ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what a cell gives
 
 
-def identify(config: dict[str, Any], parts: Parts) -> str:
-    """12 characters: content decides, not where it lies. Files count by their bytes, methods and terms by version."""
+def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two parts of an id: the config, and what the config does not say.
+
+    Content decides, not where it lies. Files count by their bytes, methods and terms by version.
+    """
     identity = identified(config)
     identity["sparsity"] = str(parts.sparsity)
     # Both limits are spent once the number of updates is known: ten epochs and as many updates are the same cell.
@@ -48,4 +50,4 @@ def identify(config: dict[str, Any], parts: Parts) -> str:
             metric.name: [metric.version, *(dataset.spec().fingerprint for dataset in metric.datasets().values())]
             for metric in parts.metrics
         }
-    return cell_id(identity, extra)
+    return identity, extra
