@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint drills figure table bench clean
+.PHONY: help setup run test test-slow lint drills bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,11 @@ lint: setup ## Format and lint checks, and types of the torch-free core
 
 test: setup lint ## Everything CI runs: lint, types, tests, coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term -m "not slow and not gpu"
+
+# The drills of sweeps, of tables and of what a run survives, one by one, each telling what it did. DRILLS="_s1_ or _s3_" chooses.
+DRILLS ?= _s1_ or _s2_ or _s3_ or _s4_ or _s5_ or _s6_ or _t1_ or _t2_ or slurm
+drills: setup ## What is killed, when, and what is lost: all drills of sweeps and tables (an hour; DRILLS="_s3_ or _s4_" for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -rs -m "not gpu" -k "$(DRILLS)" tests/drills tests/sweeps tests/tables tests/loggers
 
 test-slow: setup ## The tests that take minutes, and the nightly drills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
