@@ -7,6 +7,7 @@ crash=K       ends the process at its K-th change of the disk
 fail=I,J      cells that cannot be run
 stale=S       seconds after which a lease that shows no sign of life may be taken over
 machine=NAME  pretends to be another machine: process ids mean nothing between two of them, and its clock is wrong
+together=N    begins once N of them are ready, however slow the machine
 naive         what people write first: one results file for all, read, changed and written, and no leases
 """
 
@@ -92,6 +93,10 @@ def main(argv: list[str]) -> int:
             raise RunFailed(f"toy {number} cannot be run")
         return result(number)
 
+    if "together" in options:
+        (runs / f"ready-{os.getpid()}").touch()
+        while len(list(runs.glob("ready-*"))) < int(options["together"]):
+            time.sleep(0.005)
     if "naive" in options:
         return naive(runs / "results.json", cells, compute)
     if "crash" in options:
