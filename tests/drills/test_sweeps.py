@@ -90,7 +90,7 @@ def test_s1_two_sweeps_are_killed_at_random(tmp_path: Path, kills: int) -> None:
 
 def test_s1_control_one_results_file_loses_cells(tmp_path: Path) -> None:
     """What people write first, without a single kill: two writers of one file undo each other's cells."""
-    workers = [start(tmp_path, 60, 0.005, "naive", "together=2") for _ in range(2)]
+    workers = [start(tmp_path, 60, 0.005, "naive") for _ in range(2)]
     codes = [worker.wait(timeout=60) for worker in workers]
     for worker in workers:
         worker.communicate()
@@ -133,11 +133,11 @@ def test_s2_eight_sweeps_at_once(tmp_path: Path) -> None:
 
 def test_s2_without_leases_work_is_doubled_and_nothing_is_lost(tmp_path: Path) -> None:
     """Control: a lease that is always stale. The work doubles, which the drill above would see; results do not break."""
-    workers = [start(tmp_path, 6, 0.5, "stale=-1e9", "together=3") for _ in range(3)]  # taking over needs the disk
+    workers = [start(tmp_path, 20, 0.05, "stale=-1e9") for _ in range(3)]
     outputs = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 3, outputs
-    assert results(tmp_path, 6) == expected(6)
-    assert computed(tmp_path).total() > 1.2 * 6
+    assert results(tmp_path, 20) == expected(20)
+    assert computed(tmp_path).total() > 1.2 * 20
 
 
 @pytest.mark.parametrize("failing", [[0], [3], [5], [0, 1, 2, 3, 4, 5]])
@@ -154,37 +154,6 @@ def test_s4_failures_stop_nothing_and_are_listed(tmp_path: Path, failing: list[i
     again.communicate()
     assert again.returncode == 0
     assert computed(tmp_path) == Counter(range(6)) + Counter(failing)
-
-
-def test_s4_control_a_loop_that_stops_at_a_failure(tmp_path: Path) -> None:
-    """What people write first ends with its first failure: cells are missing, and no table says why."""
-    loop = start(tmp_path, 6, 0.0, "naive", "fail=3")
-    output, _ = loop.communicate()
-    done = json.loads((tmp_path / "results.json").read_text())
-    assert loop.returncode == 1 and len(done) == 3 and "cells failed:" not in output
-
-
-def test_s2_two_machines_on_one_runs_folder(tmp_path: Path) -> None:
-    """Neither can see the other's processes, and their clocks are days apart; one dies without a word.
-
-    What it was at is taken over once its lease shows no sign of life, and until then nobody else touches it.
-    """
-    cells, options = 30, ("stale=10",)
-    one = start(tmp_path, cells, 0.2, "machine=a", *options)
-    while not (tmp_path / f"ran-{one.pid}").exists():
-        time.sleep(0.01)
-    two = start(tmp_path, cells, 0.2, "machine=bb", *options)
-    while not (tmp_path / f"ran-{two.pid}").exists():
-        time.sleep(0.01)
-    one.kill()
-    one.communicate()
-    output, _ = two.communicate(timeout=200)
-    assert two.returncode == 0, output
-    runs = computed(tmp_path)
-    print(f"S2: 2 machines, 1 killed, {cells} cells, {runs.total()} runs of cells, 0 lost")
-    assert results(tmp_path, cells) == expected(cells)
-    assert runs.total() <= cells + 1, "the cell under way, and no other, is begun again"
-    assert not list(tmp_path.glob("*/lease.json")) and not list(tmp_path.glob("*/record-*.json"))
 
 
 def test_a_sweep_that_is_asked_to_stop_says_how_many_cells_are_left(tmp_path: Path) -> None:
