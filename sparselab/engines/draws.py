@@ -86,13 +86,18 @@ class Draws(Direct):
         sparsity = {}
         if "test.sparsity" in metrics:
             sparsity = {"requested": "as found", "realised": metrics["test.sparsity"]}
-        data = {"name": problem.name, "title": problem.describe(), "source": "local" if hashes else "drawn"}
+        data = {
+            "name": problem.name,
+            "title": problem.name,
+            "described": problem.describe(),
+            "source": "local" if hashes else "drawn",
+        }
         return Outcome(metrics, sparsity, data={**data, "fingerprint": "-".join(hashes.values())})
 
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
         metrics = record["metrics"]
-        rows = [("draws", f"{metrics['test.n']:,.0f} of {record['data']['title']}")]
+        rows = [("draws", f"{metrics['test.n']:,.0f} of {record['data']['described']}")]
         for name, value in metrics.items():
             if name.endswith(("_sd", "_max")) or name == "test.n":
                 continue
