@@ -50,14 +50,14 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         engine = engine_of(composed.config)
         if "engine" not in composed.lost:
             faults.found += _unread(engine, cell)
-        plan = engine.plan(_part_of(engine, composed.config), cell, composed.lost, needs)
+        plan = engine.plan(part_of(engine, composed.config), cell, composed.lost, needs)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.first = list(first.values())
     faults.raise_if_any()
     return plan
 
 
-def _part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
+def part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
     """What of the config is the engine's; of the trainer at least how things run."""
     own = {key: value for key, value in config.items() if key in COMMON or key in engine.reads}
     if "trainer" not in engine.reads:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparselab.sparsity.turn import ALL, Turn
 from sparselab.spec.options import Options
 from sparselab.spec.registry import Registry
 
@@ -31,6 +32,7 @@ class Method:
     ``reads_inputs``      asks ``moment.inputs(slot)`` what a layer reads on ``options.samples`` training examples.
     ``needs_dense_grad``  wants ``slot.dense_grad`` when a mask is due.
     ``clears_state``      the optimiser forgets weights that leave (momentum would bring them back).
+    ``learns``            trains a tensor beside each weight: says which (``learned``, ``learn``, ``learning``).
     ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
     ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
                           that needs the dense gradient at mask updates is charged for those.
@@ -49,6 +51,7 @@ class Method:
     needs_dense_grad: ClassVar[bool] = False
     clears_state: ClassVar[bool] = True
     weight_grad: ClassVar[str] = "kept"
+    learns: ClassVar[bool] = False
     scored_allocation: bool = False
 
     def __init__(self, options: Options):
@@ -91,6 +94,27 @@ class Method:
     def overrides(self, *hooks: str) -> bool:
         """Whether the rule replaces any of these defaults; where it does not, several may be done in one pass."""
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
+
+    # -- for methods on two levels, and those that train something beside the weights --------------------------------
+
+    def turn(self, step: int, total: int) -> Turn:
+        """What update ``step`` (from 1) of ``total`` moves. A function of the step alone, so that it needs no state.
+
+        Masks that move ``every_step`` stay in updates whose turn has nothing ``learned``.
+        """
+        return ALL
+
+    def learned(self, slot: Slot) -> Tensor:
+        """Where ``slot.learned`` starts: any shape, copied. The optimiser trains it in a group of its own."""
+        raise NotImplementedError(f"{type(self).__name__} learns and does not say what")
+
+    def learn(self, slot: Slot) -> Tensor:
+        """The gradient of ``slot.learned``, from ``slot.grad``, the dense gradient of the effective weights."""
+        raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
+
+    def learning(self) -> dict[str, Any]:
+        """What the optimiser does differently with it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
+        return {}
 
 
 METHODS: Registry[Method] = Registry("method", "sparselab.methods")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -43,20 +44,24 @@ class Optim:
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         raise NotImplementedError
 
-    def build(self, network: torch.nn.Module) -> torch.optim.Optimizer:
-        """Two groups: with weight decay, and (norms, biases, other 1-D parameters) without unless asked for."""
+    def build(self, network: torch.nn.Module, beside: Iterable[dict[str, Any]] = ()) -> torch.optim.Optimizer:
+        """Two groups: with weight decay, and (norms, biases, other 1-D parameters) without unless asked for.
+
+        beside: further groups, of what is trained besides the network. One may have an ``lr``, a ``weight_decay`` and
+        the name of a ``schedule`` of its own.
+        """
         parameters = [p for p in network.parameters() if p.requires_grad]
         spared = [p for p in parameters if p.ndim < 2 and not self.options.decay_norm_and_bias]
         rest = [p for p in parameters if p.ndim >= 2 or self.options.decay_norm_and_bias]
         groups = [{"params": rest, "weight_decay": self.options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        optimizer = self.make([group for group in groups if group["params"]])
+        optimizer = self.make([group for group in (*groups, *beside) if group["params"]])
         # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see
         # scaled gradients, and hooks of updates that did not happen. With this the loss scaler does both, for all.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer
 
-    def factor(self, step: int, total: int) -> float:
-        """Learning rate over its peak for update ``step`` (from 0) of ``total``."""
+    def factor(self, step: int, total: int, schedule: str | None = None) -> float:
+        """Learning rate over its peak for update ``step`` (from 0) of ``total``; ``schedule``: another one's shape."""
         o = self.options
         total = max(total, 1)
         length = total / o.cycles
@@ -69,7 +74,7 @@ class Optim:
             "linear": 1 - at,
             "cosine": (1 + math.cos(math.pi * at)) / 2,
             "step": o.gamma ** sum(at >= m for m in o.milestones),
-        }[o.schedule]
+        }[schedule or o.schedule]
         return o.min_factor + (1 - o.min_factor) * shape
 
 

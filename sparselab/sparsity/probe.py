@@ -41,7 +41,10 @@ class Probe:
 
     def copy(self) -> nn.Module:
         """A copy in training mode, so that neither weights nor running statistics of the network are touched."""
-        return copy.deepcopy(self.network).train()
+        twin = copy.deepcopy(self.network).train()
+        for module in twin.modules():
+            module.__dict__.pop("forward", None)  # statistics shared by processes: here each has the whole batch
+        return twin
 
     def reinitialise(self, network: nn.Module, also: set[str]) -> None:
         """Xavier-normal weights in all linear layers and convolutions, and in the parameters named in ``also``."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparselab.sparsity.pattern import Pattern
     from sparselab.sparsity.probe import Probe
     from sparselab.sparsity.schedule import Schedule
+    from sparselab.sparsity.turn import Turn
     from sparselab.spec.outline import Layer
 
 LOOK_EVERY = 64
@@ -48,6 +49,7 @@ class Slot:
     """One sparse tensor: the parameter, its mask and, where the method keeps one, its dense master.
 
     mask: bool, the parameter's shape; True is kept. master: dense values, the parameter's shape and dtype, or None.
+    learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
     dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
     """
 
@@ -56,6 +58,7 @@ class Slot:
     pattern: Pattern
     mask: Tensor
     master: Tensor | None = None
+    learned: nn.Parameter | None = None
     dense_grad: Tensor | None = None
     kept: int = 0
 
@@ -128,6 +131,8 @@ class Sparsifier:
             slot.kept = slot.mask.numel()
             if method.keeps_master:
                 slot.master = slot.param.detach().clone()
+            if method.learns:
+                slot.learned = nn.Parameter(method.learned(slot).detach().clone())
 
     # -- the three calls of an update -----------------------------------------------------------------------------
 
@@ -148,29 +153,31 @@ class Sparsifier:
         self._write_effective()
 
     @torch.no_grad()
-    def pull_back(self, step: int) -> None:
+    def pull_back(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
         """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
         wants_dense = self.method.needs_dense_grad and self._due(step)
+        turn = self.method.turn(step, self.total)
         for slot in self.slots:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
-        if self.method.overrides("pullback"):
-            for slot in self.slots:
-                self.method.pullback(slot)
-        else:
-            grads = [slot.grad for slot in self.slots]
-            masked(grads, [slot.mask for slot in self.slots], grads)
+            if slot.learned is not None:
+                slot.learned.grad = self.method.learn(slot) if turn.learned else None
+        if turn.weights:
+            self._pull_weights()
+        if optimizer is not None and not (turn.weights and turn.others):
+            self._hold(turn, optimizer)
         self._swap()
 
     @torch.no_grad()
     def settle(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """After the raw optimiser's step number ``step``: new masks where due, effective weights in the parameters."""
         self._swap_back()
-        for slot in self.slots:
+        turn = self.method.turn(step, self.total)
+        for slot in self.slots if turn.weights else []:
             self.method.after_step(slot)
         if self._due(step):
             self._remask(step, optimizer)
             self.on_mask_change()
-        elif self.method.every_step and self.carried_out:
+        elif self.method.every_step and self.carried_out and turn.learned:
             self._remask(step, optimizer)
         else:
             self._write_effective()
@@ -197,6 +204,22 @@ class Sparsifier:
 
     def _due(self, step: int) -> bool:
         return bisect_right(self.updates, step) > self.carried_out
+
+    def _pull_weights(self) -> None:
+        if self.method.overrides("pullback"):
+            for slot in self.slots:
+                self.method.pullback(slot)
+        else:
+            grads = [slot.grad for slot in self.slots]
+            masked(grads, [slot.mask for slot in self.slots], grads)
+
+    def _hold(self, turn: Turn, optimizer: torch.optim.Optimizer) -> None:
+        """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""
+        masked = {id(slot.param) for slot in self.slots}
+        learned = {id(slot.learned) for slot in self.slots}
+        for param in (param for group in optimizer.param_groups for param in group["params"]):
+            if id(param) not in learned and not (turn.weights if id(param) in masked else turn.others):
+                param.grad = None
 
     def _swap(self) -> None:
         if not self.method.keeps_master:
@@ -302,6 +325,13 @@ class Sparsifier:
         early, late = self.changed.tolist()
         return {"sad": (early + late) / weights, "sad_late": late / weights, "sad_count": early + late}
 
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimiser trains besides the network, as parameter groups: never decayed."""
+        learned = {slot.name: slot.learned for slot in self.slots if slot.learned is not None}
+        if not learned:
+            return []
+        return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
+
     # -- what is saved ----------------------------------------------------------------------------------------------
 
     def masks(self) -> dict[str, Tensor]:
@@ -315,6 +345,7 @@ class Sparsifier:
             "changed": self.changed,
             "kept": {slot.layer.name: slot.kept for slot in self.slots},
             "masks": self.masks(),
+            "learned": {slot.name: slot.learned.detach() for slot in self.slots if slot.learned is not None},
             "masters": {slot.name: slot.master for slot in self.slots if slot.master is not None},
         }
 
@@ -328,6 +359,8 @@ class Sparsifier:
             slot.mask.copy_(state["masks"][slot.name])  # into what is there: device and memory layout stay
             if slot.master is not None:
                 slot.master.copy_(state["masters"][slot.name])
+            if slot.learned is not None:
+                slot.learned.copy_(state["learned"][slot.name])
 
     @torch.no_grad()
     def verify(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class Task(pl.LightningModule):
         self.optim = optim
         self.terms = list(terms)
         self.steps = steps
+        self.beside: list[dict[str, Any]] = []  # what is trained besides the network: groups of parameters and names
         self.last_loss = torch.tensor(float("nan"))
         self.teachers: dict[str, Teacher] = {}  # by the file of their weights
         self.tap: Tap | None = None
@@ -114,15 +115,20 @@ class Task(pl.LightningModule):
             raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
 
     def _first_bad_gradient(self) -> str:
-        for name, parameter in self.network.named_parameters():
+        beside = (pair for group in self.beside for pair in zip(group["names"], group["params"], strict=True))
+        for name, parameter in (*self.network.named_parameters(), *beside):
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 return name
         return "the total norm"
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optim.build(self.network)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optim.factor(step, self.steps))
+        optimizer = self.optim.build(self.network, self.beside)
+        factors = [self._factor(group.get("schedule")) for group in optimizer.param_groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _factor(self, schedule: str | None) -> Callable[[int], float]:
+        return lambda step: self.optim.factor(step, self.steps, schedule)
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from sparselab.engines.train.loop import Loop
 from sparselab.engines.train.plan import Parts
 from sparselab.engines.train.runner import Finished, execute
 from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of
+from sparselab.planning import engine_of, part_of
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.slots import Slot
 from sparselab.spec.compose import compose
@@ -39,7 +39,8 @@ def _composed(*overrides: str) -> dict[str, Any]:
 
 def composed(*overrides: str) -> dict[str, Any]:
     """The resolved config of ``overrides``, to be changed at will."""
-    return copy.deepcopy(_composed(*overrides))
+    config = copy.deepcopy(_composed(*overrides))
+    return part_of(engine_of(config), config)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def update(
     """One optimiser update with these gradients of the effective weights; without an optimiser nothing moves."""
     for slot, gradient in zip(sparsifier.slots, gradients, strict=True):
         slot.param.grad = gradient.clone()
-    sparsifier.pull_back(step)
+    sparsifier.pull_back(step, optimizer)
     if optimizer is not None:
         optimizer.step()
     sparsifier.settle(step, optimizer)

@@ -53,12 +53,15 @@ def train(method, kind, schedule, optimiser, updates=50):
     x, y = torch.randn(32, 8, generator=generator), torch.randn(32, 8, generator=generator)
     one, two = (slot.param for slot in sparsifier.slots)
     optimizer = OPTIMISERS[optimiser]([one, two])
+    for group in sparsifier.groups():
+        optimizer.add_param_group({"params": group["params"]})
+    sparsifier.inputs = lambda slot: torch.eye(slot.layer.inputs)  # for methods that ask what a layer reads
     sparsifier.start(hand_probe(sparsifier, [(x, y)]))
     alive, moved = 0, one.detach().clone()
     for step in range(1, updates + 1):
         optimizer.zero_grad()
         (((x @ one.T).relu() @ two.T - y) ** 2).mean().backward()
-        sparsifier.pull_back(step)
+        sparsifier.pull_back(step, optimizer)
         optimizer.step()
         sparsifier.settle(step, optimizer)
         alive += sum(int(torch.count_nonzero(slot.param.data[~slot.mask])) for slot in sparsifier.slots)

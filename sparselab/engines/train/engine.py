@@ -134,5 +134,8 @@ def teacher_flops(parts: Parts) -> int:
 
 
 def dense_steps(parts: Parts) -> list[int]:
-    """Updates at which a method asks for the dense gradient."""
-    return parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []
+    """Updates at which a method asks for the dense gradient: for a mask that is due, or for what it learns."""
+    due = parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []
+    if not parts.method.learns:
+        return due
+    return [*due, *(s for s in range(1, parts.steps + 1) if parts.method.turn(s, parts.steps).learned)]

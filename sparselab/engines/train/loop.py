@@ -85,7 +85,7 @@ class Loop(pl.Callback):
         torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
-        self.sparsifier.pull_back(trainer.global_step + 1)
+        self.sparsifier.pull_back(trainer.global_step + 1, optimizer)
 
     def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""

@@ -105,6 +105,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         print(f"masks: {native.status()}; a C compiler would make them several times faster", file=sys.stderr)
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
     task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
+    task.beside = sparsifier.groups()
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})
     feeds = {
         part: splits.feed(
