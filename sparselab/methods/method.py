@@ -33,6 +33,8 @@ class Method:
     ``needs_dense_grad``  wants ``slot.dense_grad`` when a mask is due.
     ``clears_state``      the optimiser forgets weights that leave (momentum would bring them back).
     ``learns``            trains a tensor beside each weight: says which (``learned``, ``learn``, ``learning``).
+    ``rewinds``           with each new mask the parameters return to what they were at this fraction of the way to the
+                          first mask, and the optimiser forgets; None: they go on.
     ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
     ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
                           that needs the dense gradient at mask updates is charged for those.
@@ -52,6 +54,7 @@ class Method:
     clears_state: ClassVar[bool] = True
     weight_grad: ClassVar[str] = "kept"
     learns: ClassVar[bool] = False
+    rewinds: float | None = None
     scored_allocation: bool = False
 
     def __init__(self, options: Options):

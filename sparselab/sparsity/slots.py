@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sparselab.sparsity.count import nearest_count
 from sparselab.sparsity.kernels import masked
 from sparselab.sparsity.pattern import n_of_m_on_device
 from sparselab.spec.address import address
@@ -120,6 +121,7 @@ class Sparsifier:
         # together and masks move at every update, weights shift between layers in between; their total stands.)
         self.ledger: list[tuple[int, dict[str, int]]] = []
         self.swapped = False
+        self.early: list[Tensor] = []  # all parameters, in the optimiser's order, as rewinding brings them back
         # Mask and effective weights of the usual rule are made while a weight is looked at once.
         self.one_pass = not method.overrides("score", "remask", "effective")
         self.broken: Tensor | None = None  # on a device: layers whose scores were not finite since the last look
@@ -163,6 +165,8 @@ class Sparsifier:
                 slot.learned.grad = self.method.learn(slot) if turn.learned else None
         if turn.weights:
             self._pull_weights()
+        if optimizer is not None and self.method.rewinds is not None and not self.early:
+            self._keep_early(step, optimizer)
         if optimizer is not None and not (turn.weights and turn.others):
             self._hold(turn, optimizer)
         self._swap()
@@ -176,6 +180,7 @@ class Sparsifier:
             self.method.after_step(slot)
         if self._due(step):
             self._remask(step, optimizer)
+            self._rewind(optimizer)
             self.on_mask_change()
         elif self.method.every_step and self.carried_out and turn.learned:
             self._remask(step, optimizer)
@@ -217,9 +222,27 @@ class Sparsifier:
         """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""
         masked = {id(slot.param) for slot in self.slots}
         learned = {id(slot.learned) for slot in self.slots}
-        for param in (param for group in optimizer.param_groups for param in group["params"]):
+        for param in _parameters(optimizer):
             if id(param) not in learned and not (turn.weights if id(param) in masked else turn.others):
                 param.grad = None
+
+    def _keep_early(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        first = self.updates[0] if self.updates else 0
+        if (
+            self.method.rewinds is not None
+            and min(nearest_count(self.method.rewinds, first), first - 1) < step <= first
+        ):
+            dense = {id(slot.param): slot.dense for slot in self.slots}
+            self.early = [dense.get(id(param), param.data).clone() for param in _parameters(optimizer)]
+
+    def _rewind(self, optimizer: torch.optim.Optimizer | None) -> None:
+        if optimizer is None or not self.early:
+            return
+        dense = {id(slot.param): slot.dense for slot in self.slots}
+        for param, early in zip(_parameters(optimizer), self.early, strict=True):
+            dense.get(id(param), param.data).copy_(early)
+        optimizer.state.clear()
+        self._write_effective()
 
     def _swap(self) -> None:
         if not self.method.keeps_master:
@@ -343,6 +366,7 @@ class Sparsifier:
             "carried_out": self.carried_out,
             "ledger": [[step, dict(kept)] for step, kept in self.ledger],
             "changed": self.changed,
+            "early": list(self.early),
             "kept": {slot.layer.name: slot.kept for slot in self.slots},
             "masks": self.masks(),
             "learned": {slot.name: slot.learned.detach() for slot in self.slots if slot.learned is not None},
@@ -354,6 +378,7 @@ class Sparsifier:
         self.carried_out = state["carried_out"]
         self.ledger = [(step, dict(kept)) for step, kept in state["ledger"]]
         self.changed = state["changed"].to(self.changed.device)
+        self.early = [tensor.to(self.changed.device, copy=True) for tensor in state.get("early", [])]
         for slot in self.slots:
             slot.kept = state["kept"][slot.layer.name]
             slot.mask.copy_(state["masks"][slot.name])  # into what is there: device and memory layout stay
@@ -370,6 +395,10 @@ class Sparsifier:
             self.method.effective(slot, out=again)
             if not torch.equal(again, slot.param.data):
                 raise RunFailed(f"checkpoint: {slot.name} is not what its mask gives — delete the checkpoint and rerun")
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def _clear_state(optimizer: torch.optim.Optimizer, param: nn.Parameter, gone: Tensor) -> None:

@@ -156,7 +156,9 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
 
 def value(entry: Entry, metric: str, scale: float) -> float | None:
     """A finished record's metric in printed units; None where it has none or it is not finite."""
-    number = entry.number("metrics", metric) if entry.finished else None
+    section, _, name = metric.partition(".")
+    place = ("account", name) if section == "account" else ("metrics", metric)
+    number = entry.number(*place) if entry.finished else None
     return None if number is None or not math.isfinite(number) else number * scale
 
 

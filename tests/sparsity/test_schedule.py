@@ -72,6 +72,17 @@ def test_cosine_is_symmetric():
     assert [cosine.level(step, 100) for step in (0, 25, 50, 75)] == pytest.approx([0, 0.1464466094, 0.5, 0.8535533906])
 
 
+def test_rounds_take_the_same_share_of_what_remains():
+    """The paper's grid: 0.2097 of the weights are seven rounds, 0.0092 twenty-one; a density between two asks for one more."""
+    for density, rounds in ((0.2097, 7), (0.055, 13), (0.0225, 17), (0.0092, 21), (0.1, 11), (0.01, 21)):
+        assert next(r for r in range(99) if 0.8**r <= density * 1.005) == rounds
+    seven = make("rounds", rounds=7)
+    assert seven.updates(80) == [10, 20, 30, 40, 50, 60, 70]
+    left = [1 - seven.level(step, 80) * (1 - 0.8**7) for step in (9, 10, 19, 20, 70, 80)]
+    assert left == pytest.approx([1, 0.8, 0.8, 0.64, 0.8**7, 0.8**7])
+    assert lines(make("rounds", rounds=9), 9) == ["schedule.rounds=9: 10 parts of 9 updates — at most 8"]
+
+
 def test_one_shot():
     shot = make("one_shot", at=0.25)
     assert shot.updates(10) == [3]  # 2.5 rounds up
@@ -219,4 +230,4 @@ def test_bad_options_are_one_line(name, options):
 
 
 def test_ramps_refuse_n_of_m():
-    assert [name for name in SCHEDULES if "nm" not in SCHEDULES[name].patterns] == sorted(RAMPS)
+    assert [name for name in SCHEDULES if "nm" not in SCHEDULES[name].patterns] == sorted((*RAMPS, "rounds"))

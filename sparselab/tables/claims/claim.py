@@ -84,7 +84,7 @@ class Claim(Options):
     kind: str = Field(description="the kind of claim")
     text: str = Field(min_length=1, description="what the paper says, as a sentence")
     headline: bool = Field(False, description="true for what the paper is known for: needs 5 seeds instead of 3")
-    metric: str | None = Field(None, description="the record's metric, where it is not the table's")
+    metric: str | None = Field(None, description="the record's metric or account.NAME, where it is not the table's")
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
     columns: list[str] | None = Field(None, description="the columns that it is stated for; without it: all")
