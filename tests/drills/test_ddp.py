@@ -95,15 +95,6 @@ def test_r3_control_statistics_of_each_process_are_not_one_s(tmp_path, monkeypat
     assert one.code == two.code == 0 and distance(one.cell, two.cell) > 100 * TOLERANCE
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["bip", "grasp", "snip"])
-def test_r3_masks_that_are_learned_or_measured_do_not_depend_on_the_processes(method, tmp_path):
-    one, two = run(tmp_path / "one", method, *NORMALISED), run(tmp_path / "two", method, *NORMALISED, *TWO)
-    assert one.code == two.code == 0, two.err
-    assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
-    assert distance(one.cell, two.cell) <= TOLERANCE
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     finished = run(tmp_path_factory.mktemp("unbroken"), "rigl", *LONG)
