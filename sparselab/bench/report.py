@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-RECORDS, PAGE = "records.jsonl", "README.md"
+RECORDS, PAGE = "measured.jsonl", "README.md"
 HEAD = """# What sparsity costs
 
-Made by `make bench`, from [its records](records.jsonl). A figure is the median (first and third quartile) of the ratios of a
+Made by `make bench`, from [its records](measured.jsonl). A figure is the median (first and third quartile) of the ratios of a
 thing to its baseline, which took turns in one process. On a CPU, seconds are those of the processor; on a GPU, of the wall.
 Bold: more than was asked for.
 """
