@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from sparselab.methods.method import METHODS, Method
+from sparselab.sparsity.matrix import as_matrix, stored
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
@@ -134,16 +135,6 @@ def inverse_factor(gram: Tensor, damp: float) -> Tensor:
 def _share(kept: int, columns: int, total: int) -> int:
     """Weights that the first ``columns`` of ``total`` columns keep, to the nearest."""
     return (2 * kept * columns + total) // (2 * total)
-
-
-def as_matrix(slot: Slot, tensor: Tensor) -> Tensor:
-    """(outputs, inputs) of a tensor of the slot's shape; a convolution's inputs are (in, *kernel), flattened."""
-    return tensor.t() if slot.layer.kind == "conv1d" else tensor.flatten(1)
-
-
-def stored(slot: Slot, matrix: Tensor) -> Tensor:
-    """The other way round."""
-    return (matrix.t() if slot.layer.kind == "conv1d" else matrix).reshape(slot.mask.shape).contiguous()
 
 
 def order_of_groups(slot: Slot) -> Tensor:

@@ -36,6 +36,7 @@ class Method:
     ``rewinds``           with each new mask the parameters return to what they were at this fraction of the way to the
                           first mask, and the optimiser forgets; None: they go on.
     ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
+    ``blends``            has a say in the optimiser's first moment (``blend``); needs an optimiser that asks for it.
     ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
                           that needs the dense gradient at mask updates is charged for those.
     ``version``           raise it when the rule changes: it is part of a cell's id.
@@ -55,6 +56,7 @@ class Method:
     weight_grad: ClassVar[str] = "kept"
     learns: ClassVar[bool] = False
     rewinds: float | None = None
+    blends: ClassVar[bool] = False
     scored_allocation: bool = False
 
     def __init__(self, options: Options):
@@ -84,6 +86,18 @@ class Method:
         from sparselab.sparsity.kernels import masked
 
         masked([slot.dense], [slot.mask], [out])
+
+    def begin(self, slots: list[Slot], moment: Moment) -> None:
+        """Before the pull-backs of an update; ``moment.step`` is its number, from 1. What has to outlast it is kept in
+        ``slot.state``, which checkpoints hold."""
+
+    def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
+        """What the optimiser uses in place of its first moment ``first`` of the (dense) ``weight``: a new tensor."""
+        return first
+
+    def measures(self, slots: list[Slot]) -> dict[str, float]:
+        """Numbers about the finished run, for the record's ``train.*`` metrics."""
+        return {}
 
     def pullback(self, slot: Slot) -> None:
         """Turn the gradient of the effective weights into what the optimiser sees, in place."""

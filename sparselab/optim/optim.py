@@ -37,6 +37,8 @@ class Optim:
 
     Options: ClassVar[type[OptimOptions]] = OptimOptions
     name: ClassVar[str] = ""
+    blends: ClassVar[bool] = False
+    """Whether its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
 
     def __init__(self, options: OptimOptions):
         self.options = options

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +52,7 @@ class Slot:
 
     mask: bool, the parameter's shape; True is kept. master: dense values, the parameter's shape and dtype, or None.
     learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
+    state: what else the method keeps of this weight, tensors by name; checkpoints hold it.
     dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
     """
 
@@ -60,6 +62,7 @@ class Slot:
     mask: Tensor
     master: Tensor | None = None
     learned: nn.Parameter | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
     dense_grad: Tensor | None = None
     kept: int = 0
 
@@ -128,6 +131,7 @@ class Sparsifier:
         self.track = False  # count mask entries that change; costs a pass over the masks
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
+        self.on_last_cut: Callable[[], None] | None = None  # just before a dense network is cut at the end of the run
         self.inputs: Callable[[Slot], Tensor] = no_inputs
         for slot in slots:
             slot.kept = slot.mask.numel()
@@ -135,6 +139,11 @@ class Sparsifier:
                 slot.master = slot.param.detach().clone()
             if method.learns:
                 slot.learned = nn.Parameter(method.learned(slot).detach().clone())
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the method its say in the optimiser's first moments, where it wants one."""
+        if self.method.blends:
+            optimizer.blends = {slot.param: partial(self.method.blend, slot) for slot in self.slots}  # type: ignore[attr-defined]
 
     # -- the three calls of an update -----------------------------------------------------------------------------
 
@@ -159,6 +168,7 @@ class Sparsifier:
         """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
         wants_dense = self.method.needs_dense_grad and self._due(step)
         turn = self.method.turn(step, self.total)
+        self.method.begin(self.slots, self._moment(step))
         for slot in self.slots:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
             if slot.learned is not None:
@@ -266,7 +276,10 @@ class Sparsifier:
         level = self.schedule.level(step, self.total)
         if level <= 0:
             return self._write_effective()
-        moment = Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
+        if first and step == self.total and self.on_last_cut is not None:
+            self._write_effective()
+            self.on_last_cut()
+        moment = self._moment(step)
         kept = self._allocate(level, moment)
         together = self._all_at_once(step, changes) if self.one_pass else None
         for i, slot in enumerate(self.slots):
@@ -310,6 +323,9 @@ class Sparsifier:
                 if flag:
                     raise RunFailed(f"step {step}: {slot.name}: scores hold NaN or infinite values")
         return masks
+
+    def _moment(self, step: int) -> Moment:
+        return Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
 
     def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
         if not self.method.scored_allocation:
@@ -370,6 +386,7 @@ class Sparsifier:
             "kept": {slot.layer.name: slot.kept for slot in self.slots},
             "masks": self.masks(),
             "learned": {slot.name: slot.learned.detach() for slot in self.slots if slot.learned is not None},
+            "states": {slot.name: dict(slot.state) for slot in self.slots if slot.state},
             "masters": {slot.name: slot.master for slot in self.slots if slot.master is not None},
         }
 
@@ -382,6 +399,7 @@ class Sparsifier:
         for slot in self.slots:
             slot.kept = state["kept"][slot.layer.name]
             slot.mask.copy_(state["masks"][slot.name])  # into what is there: device and memory layout stay
+            slot.state = {key: value.to(slot.mask.device) for key, value in state["states"].get(slot.name, {}).items()}
             if slot.master is not None:
                 slot.master.copy_(state["masters"][slot.name])
             if slot.learned is not None:

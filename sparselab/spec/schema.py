@@ -38,7 +38,9 @@ class TrainerOptions(HostOptions):
     evals: int = Field(ge=0, description="at least 0")
     checkpoint_minutes: float | None = Field(gt=0, description="above 0, or null")
     checkpoint_every: int | None = Field(ge=1, description="updates, at least 1, or null")
-    track_masks: bool = Field(description="true or false: record how much masks move (train.sad)")
+    track_masks: bool = Field(
+        description="true or false: record how much masks move (train.sad) and what a last cut costs"
+    )
 
 
 class TargetOptions(Options):

@@ -75,6 +75,9 @@ def first_rows(method: str) -> list[Row]:
 
 def config_of(row: Row, folder: Path, *overrides: str, **groups: dict[str, Any]) -> dict[str, Any]:
     """The config of a tiny cell. ``groups`` are changes of keys by group, such as ``trainer={"clip": 0.1}``."""
+    if METHODS[row.method].blends:  # it works inside its own optimiser; recipes with another one are not for it
+        overrides = tuple(override for override in overrides if not override.startswith("optim="))
+        groups.pop("optim", None)
     made_for = [f"method={row.method}"] if row.method in configured_methods() else []
     config = composed(*made_for, "model=mlp", *overrides)
     if not made_for:

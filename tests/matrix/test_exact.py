@@ -33,8 +33,10 @@ def same(a, b, tolerance=0.0):
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_micro_batches_equal_one_batch(row, run):
     whole = run(row, "optim=sgd", **SGD)
+    # An optimiser of a method's own divides by the size of gradients, and small ones carry the rounding of sums.
+    tolerance = 1e-4 if METHODS[row.method].blends else 1e-6
     for k in (2, 8):
-        same(whole, run(row, "optim=sgd", **SGD, trainer={"accumulate": k}), 1e-6)
+        same(whole, run(row, "optim=sgd", **SGD, trainer={"accumulate": k}), tolerance)
 
 
 @pytest.mark.parametrize(("row", "optim"), [(r, "adamw") for r in ROWS] + later((r, "sgd") for r in ROWS), ids=str)
@@ -112,7 +114,8 @@ ONES = {
 }
 
 
-EACH_KIND = [row for method in METHODS for row in first_rows(method) if row.kind != "dense"]
+# A method that works inside the optimiser moves kept weights by a rule of its own.
+EACH_KIND = [r for m in METHODS if not METHODS[m].blends for r in first_rows(m) if r.kind != "dense"]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ class Loop(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
         trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
+        self.sparsifier.attach(trainer.optimizers[0])
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))

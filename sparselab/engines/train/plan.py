@@ -126,6 +126,10 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
             steps, per_epoch = _length(cell.trainer, made["data"])
     if {"method", "data"} <= made.keys():
         faults.found += made["method"].faults(made["data"])
+    if {"method", "optim"} <= made.keys() and made["method"].blends and not made["optim"].blends:
+        able = " or optim=".join(name for name in OPTIMS if OPTIMS[name].blends)
+        problem = f"method={made['method'].name} works inside the optimiser, and this one lets nobody in"
+        faults.add(f"optim={made['optim'].name}", problem, f"write optim={able}")
     outline = None
     if {"model", "data"} <= made.keys():
         model, data = without_pending(cell.model, needs), made["data"]

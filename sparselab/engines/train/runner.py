@@ -134,6 +134,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if options.compile:
         network.compile()  # in place: no wrapper that would put every tensor into checkpoints twice
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
+    if options.track_masks and ema is None:
+        sparsifier.on_last_cut = lambda: history.before_cut(loop)
     feed = RunFeed(train_feed, parts.steps, options.accumulate)
     if found is not None:
         feed.start = found.state["callbacks"][loop.state_key]["batches"]
@@ -187,10 +189,13 @@ def conclude(
         loop.trainer.save_checkpoint(f"step-{parts.steps}")
         raise
     metrics = {f"test.{name}": value for name, value in scores.items()}
-    metrics |= {f"train.{name}": value for name, value in loop.sparsifier.divergence().items()}
+    told = loop.sparsifier.divergence() | loop.sparsifier.method.measures(loop.sparsifier.slots)
+    metrics |= {f"train.{name}": value for name, value in told.items()}
     history.conclude({"step": parts.steps, **metrics})
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
+        if history.uncut is not None:
+            metrics["val.cut"] = metrics["val.loss"] - history.uncut  # what the cut at the end cost
     return metrics, state
 
 

@@ -40,6 +40,10 @@ class History:
         self.rows: list[dict[str, float]] = []
         self.loss_sum: torch.Tensor | None = None
         self.losses = 0
+        self.uncut: float | None = None  # validation loss just before a cut at the end
+
+    def before_cut(self, loop: Loop) -> None:
+        self.uncut = evaluate(loop.task, self.feed, "val", self.precision)["loss"]
 
     def after_update(self, loop: Loop, step: int) -> None:
         loss = torch.stack(loop.losses).double().mean()  # micro-batches are equal in size
@@ -91,10 +95,12 @@ class History:
             sink.close()
 
     def state(self) -> dict[str, Any]:
-        return {"rows": [dict(row) for row in self.rows], "loss_sum": self.loss_sum, "losses": self.losses}
+        rows = [dict(row) for row in self.rows]
+        return {"rows": rows, "loss_sum": self.loss_sum, "losses": self.losses, "uncut": self.uncut}
 
     def load(self, state: dict[str, Any]) -> None:
         self.rows, self.loss_sum, self.losses = state["rows"], state["loss_sum"], state["losses"]
+        self.uncut = state["uncut"]
 
 
 class Progress:
