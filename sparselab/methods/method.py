@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.sparsity.probe import Probe
+    from sparselab.sparsity.schedule import Schedule
     from sparselab.sparsity.slots import Moment, Slot
     from sparselab.spec.dataspec import DataSpec
     from sparselab.spec.faults import Fault
@@ -25,7 +26,7 @@ class Method:
     Capabilities, declared by the class and checked before anything runs:
 
     ``patterns``          kinds of :class:`~sparselab.spec.sparsity.Sparsity` that it is defined for.
-    ``schedules``         names of the schedules that it is defined for; None: any.
+    ``schedules``         names of the schedules that it is defined for; None: any whose masks are hard.
     ``keeps_master``      a dense master is updated in place of the sparse weights.
     ``every_step``        a new mask after every update once the first one is made.
     ``axes``              along which N:M groups may run (``targets.axis``); None: any.
@@ -58,6 +59,11 @@ class Method:
     rewinds: float | None = None
     blends: ClassVar[bool] = False
     scored_allocation: bool = False
+
+    @classmethod
+    def admits(cls, schedule: type[Schedule]) -> bool:
+        """Whether the method is defined for this schedule."""
+        return not schedule.soft if cls.schedules is None else schedule.name in cls.schedules
 
     def __init__(self, options: Options):
         self.options = options

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from sparselab.sparsity.count import nearest_count
 from sparselab.sparsity.kernels import masked
+from sparselab.sparsity.layout import n_of_m
 from sparselab.sparsity.pattern import n_of_m_on_device
+from sparselab.sparsity.schedule.base import FADED
 from sparselab.spec.address import address
 from sparselab.spec.faults import RunFailed
 
@@ -54,6 +56,7 @@ class Slot:
     learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
     state: what else the method keeps of this weight, tensors by name; checkpoints hold it.
     dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
+    leak: share of its value with which a pruned weight still takes part; 0 where masks are hard.
     """
 
     layer: Layer
@@ -65,6 +68,7 @@ class Slot:
     state: dict[str, Tensor] = field(default_factory=dict)
     dense_grad: Tensor | None = None
     kept: int = 0
+    leak: float = 0.0
 
     @property
     def name(self) -> str:
@@ -74,6 +78,11 @@ class Slot:
     def dense(self) -> Tensor:
         """The values that scores are taken from: the master if there is one, else the parameter itself."""
         return self.param.data if self.master is None else self.master
+
+    @property
+    def computing(self) -> int:
+        """Weights that the network computes with: those kept, or all while pruned ones take part."""
+        return self.mask.numel() if self.leak >= FADED else self.kept
 
     @property
     def grad(self) -> Tensor:
@@ -120,6 +129,7 @@ class Sparsifier:
         self.seed = seed
         self.updates = sorted(set(schedule.updates(total))) if slots else []
         self.carried_out = 0  # how many of ``updates`` have been made
+        self.made = 0  # when the masks in force were made
         # Kept weights per layer from a step on, noted where a mask is due and at the end. (Where layers are ranked
         # together and masks move at every update, weights shift between layers in between; their total stands.)
         self.ledger: list[tuple[int, dict[str, int]]] = []
@@ -273,12 +283,14 @@ class Sparsifier:
         changes = self._due(step)  # else counts stand and need not be read back from the device
         first = all(slot.kept == slot.mask.numel() for slot in self.slots)  # from dense: nothing to compare with
         self.carried_out = bisect_right(self.updates, step)
+        self.made = step
         level = self.schedule.level(step, self.total)
         if level <= 0:
             return self._write_effective()
         if first and step == self.total and self.on_last_cut is not None:
             self._write_effective()
             self.on_last_cut()
+        self._shape(step)
         moment = self._moment(step)
         kept = self._allocate(level, moment)
         together = self._all_at_once(step, changes) if self.one_pass else None
@@ -327,6 +339,14 @@ class Sparsifier:
     def _moment(self, step: int) -> Moment:
         return Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
 
+    def _shape(self, step: int) -> None:
+        """The structure of masks made now, and what they leave of pruned weights."""
+        structure, leak = self.schedule.structure(step, self.total), self.schedule.leak(step, self.total)
+        for slot in self.slots:
+            slot.leak = leak
+            if structure is not None:
+                slot.pattern = replace(slot.pattern, sparsity=structure)
+
     def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
         if not self.method.scored_allocation:
             return self.allocate(level, None)
@@ -338,7 +358,7 @@ class Sparsifier:
             raise RunFailed(f"step {moment.step}: {bad}: {error}") from None
 
     def _note(self, step: int) -> None:
-        kept = {slot.layer.name: slot.kept for slot in self.slots}
+        kept = {slot.layer.name: slot.computing for slot in self.slots}
         if self.ledger and self.ledger[-1][0] == step:
             self.ledger.pop()
         if not self.ledger or self.ledger[-1][1] != kept:
@@ -371,6 +391,22 @@ class Sparsifier:
             return []
         return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
 
+    def stage(self) -> dict[str, float]:
+        """Where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
+        if not self.slots:
+            return {}
+        slot, found = self.slots[0], {}
+        if self.schedule.soft:
+            found["leak"] = slot.leak
+        if len(self.schedule.structures()) > 1:
+            n, m = n_of_m(slot.pattern.sparsity)
+            found |= {"n": n if slot.kept < slot.mask.numel() else m, "m": m}
+        return found
+
+    def softness(self) -> dict[str, float]:
+        """``leak_end``: what the last update still computed with of pruned weights, before the mask turned hard."""
+        return {"leak_end": self.schedule.leak(self.total - 1, self.total)} if self.schedule.soft and self.slots else {}
+
     # -- what is saved ----------------------------------------------------------------------------------------------
 
     def masks(self) -> dict[str, Tensor]:
@@ -384,6 +420,7 @@ class Sparsifier:
             "changed": self.changed,
             "early": list(self.early),
             "kept": {slot.layer.name: slot.kept for slot in self.slots},
+            "made": self.made,
             "masks": self.masks(),
             "learned": {slot.name: slot.learned.detach() for slot in self.slots if slot.learned is not None},
             "states": {slot.name: dict(slot.state) for slot in self.slots if slot.state},
@@ -396,6 +433,9 @@ class Sparsifier:
         self.ledger = [(step, dict(kept)) for step, kept in state["ledger"]]
         self.changed = state["changed"].to(self.changed.device)
         self.early = [tensor.to(self.changed.device, copy=True) for tensor in state.get("early", [])]
+        self.made = state.get("made", 0)  # older checkpoints have none, and nothing that depends on it
+        if self.carried_out:
+            self._shape(self.made)
         for slot in self.slots:
             slot.kept = state["kept"][slot.layer.name]
             slot.mask.copy_(state["masks"][slot.name])  # into what is there: device and memory layout stay

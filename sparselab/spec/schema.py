@@ -39,7 +39,7 @@ class TrainerOptions(HostOptions):
     checkpoint_minutes: float | None = Field(gt=0, description="above 0, or null")
     checkpoint_every: int | None = Field(ge=1, description="updates, at least 1, or null")
     track_masks: bool = Field(
-        description="true or false: record how much masks move (train.sad) and what a last cut costs"
+        description="true or false: record how masks move, how gradients spread, what a last cut costs"
     )
 
 

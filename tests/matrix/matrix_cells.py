@@ -27,7 +27,14 @@ from sparselab.spec.compose import compose
 
 UPDATES = 12
 SPARSITIES = {"dense": None, "unstructured": 0.75, "nm": "2:4", "block": "block:4x2:0.5", "channel": "channel:0.5"}
-MOMENTS = {"at": 0.5, "begin": 0.0, "end": 0.75, "every": 2, "stop": 0.9}  # so that a dozen updates reach all of them
+MOMENTS = {
+    "at": 0.5,
+    "begin": 0.0,
+    "end": 0.75,
+    "every": 2,
+    "stop": 0.9,
+    "k_max": 2,
+}  # so that a dozen updates reach all of them
 
 
 @functools.cache
@@ -60,8 +67,7 @@ def rows(method: str) -> Iterator[Row]:
     cls = METHODS[method]
     for kind in cls.patterns:
         for schedule in SCHEDULES:
-            declared = cls.schedules is None or schedule in cls.schedules
-            if declared and kind in SCHEDULES[schedule].patterns:
+            if cls.admits(SCHEDULES[schedule]) and kind in SCHEDULES[schedule].patterns:
                 yield Row(method, kind, schedule)
 
 
@@ -177,10 +183,13 @@ def check(loop: Watched) -> None:
     taken = watch.taken[-1] if watch.taken else 0
     level = parts.schedule.level(taken, parts.steps)
     want = expected_counts(parts, level)
+    structure = parts.schedule.structure(taken, parts.steps)
     assert not sparsifier.swapped
     for slot in sparsifier.slots:
         assert loop.task.network.get_parameter(slot.name) is slot.param
         check_slot(slot, sparsifier.method, level)
+        assert slot.pattern.sparsity == (structure or parts.sparsity) or not level
+        assert slot.leak == (parts.schedule.leak(taken, parts.steps) if level else 0)
         assert int(slot.mask.sum()) == slot.kept
         if want is not None:
             assert (
@@ -208,11 +217,16 @@ def check_slot(slot: Slot, method: Any, level: float = 1.0) -> None:
     with torch.no_grad():
         method.effective(slot, out=again)
     assert torch.equal(bits(again), bits(slot.param.data)), f"{slot.name} is not what its mask gives"
-    assert torch.count_nonzero(slot.param.data[~slot.mask]) == 0, f"{slot.name}: pruned weights live"
+    left = slot.leak * slot.dense[~slot.mask] if slot.leak else torch.zeros(())
+    assert torch.equal(slot.param.data[~slot.mask], left.expand_as(slot.param.data[~slot.mask])), (
+        f"{slot.name}: pruned weights live"
+    )
     assert torch.isfinite(slot.dense).all()
     if level:
         assert slot.pattern.holds(slot.mask)
-        assert slot.pattern.holds(slot.param.data != 0) or slot.pattern.sparsity.kind in ("block", "channel")
+        assert (
+            slot.leak or slot.pattern.holds(slot.param.data != 0) or slot.pattern.sparsity.kind in ("block", "channel")
+        )
 
 
 def fit(
@@ -227,6 +241,7 @@ def fit(
     """
     plan = engine_of(config).plan(config, [])
     change(plan.parts)
+    plan.parts.schedule.sparsity = plan.parts.sparsity
     watched(plan, monkeypatch, watch := watch or Watch())
     finished = execute(plan)
     micro = config["trainer"]["accumulate"] * plan.steps

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
-from matrix_cells import Row, config_of
+from matrix_cells import SPARSITIES, Row, config_of
 
 from sparselab.cli.run import run_cell
 from sparselab.planning import engine_of
@@ -74,6 +75,36 @@ def test_growth_by_gradient_is_charged_for_its_dense_gradients(tmp_path):
     assert account["flops_train"] == flops(*[(sparse, sparse)] * 8, *[(sparse, DENSE)] * 4)
 
 
+STAGES = {"schedule": {"begin": 0.0, "end": 0.75}}  # 9 updates for 3:4, 2:4 and 1:4
+
+
+@pytest.mark.parametrize("backward", ["ste", "scaled"])
+def test_structure_decay_is_charged_stage_by_stage(backward, tmp_path, monkeypatch):
+    monkeypatch.setitem(SPARSITIES, "nm", "1:4")
+    body = record(tmp_path, "sdgf nm stepwise", method={"backward": backward}, **STAGES)
+    stages = [n * (A + B) // 4 + HEAD for n in [3] * 3 + [2] * 3 + [1] * 6]
+    assert body["account"]["flops_train"] == flops(*[(n, DENSE if backward == "ste" else n) for n in stages])
+    assert body["account"]["macs"] == stages[-1] and body["sparsity"]["pattern_holds"]
+
+
+@pytest.mark.parametrize("backward", ["ste", "scaled"])
+def test_mask_decay_is_dense_as_long_as_pruned_weights_take_part(backward, tmp_path):
+    """beta is 1, 5/6 ... 1/6 in the first six updates, and then 0."""
+    decay = {"schedule": {"begin": 0.0, "end": 0.5}}
+    body = record(tmp_path, "mdgf nm mask_linear", method={"backward": backward}, **decay)
+    half = (A + B) // 2 + HEAD
+    hard = (half, DENSE if backward == "ste" else half)
+    assert body["account"]["flops_train"] == flops(*[(DENSE, DENSE)] * 6, *[hard] * 6)
+    assert body["metrics"]["train.leak_end"] == 0
+
+
+def test_what_an_exponential_decay_leaves_at_the_end_is_told(tmp_path):
+    body = record(tmp_path, "mdgf nm mask_exp", schedule={"begin": 0.0, "end": 1.0, "rate": 3.0})
+    assert body["metrics"]["train.leak_end"] == pytest.approx(math.exp(-3 * 11 / 12))
+    assert body["account"]["flops_train"] == body["account"]["flops_train_dense"]
+    assert body["sparsity"]["realised"] == 0.5 and body["sparsity"]["pattern_holds"]
+
+
 @pytest.mark.parametrize(
     ("method", "schedule"), [("magnitude", "one_shot"), ("random", "constant"), ("set", "periodic")]
 )
@@ -89,6 +120,9 @@ def test_what_check_foresees_is_what_the_run_costs(tmp_path):
         ("srste", "nm", "constant"),
         ("gmp", "unstructured", "cubic"),
         ("asp", "nm", "one_shot"),
+        ("mdgf", "nm", "mask_exp"),
+        ("sdgf", "nm", "stepwise"),
+        ("sdgf", "nm", "geometric"),
     ):
         config = config_of(Row(method, kind, schedule), tmp_path / method)
         plan = engine_of(config).plan(config, [])

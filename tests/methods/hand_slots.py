@@ -45,7 +45,7 @@ def hand_slots(
 
     cls, timing = METHODS[method], SCHEDULES[schedule]
     return Sparsifier(
-        cls(cls.Options(**(options or {}))), slots, timing(timing.Options(**moments)), allocate, total, seed
+        cls(cls.Options(**(options or {}))), slots, timing(timing.Options(**moments), asked), allocate, total, seed
     )
 
 

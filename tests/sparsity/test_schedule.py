@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sparselab.sparsity.schedule import SCHEDULES, Schedule
 from sparselab.spec.faults import WIDTH, Refused
 from sparselab.spec.options import validate
+from sparselab.spec.sparsity import Sparsity
 
 RAMPS = ("linear", "cubic", "cosine")
 
@@ -18,6 +19,11 @@ RAMPS = ("linear", "cubic", "cosine")
 def make(name: str, **options) -> Schedule:
     cls = SCHEDULES[name]
     return cls(validate(cls.Options, options, "schedule"))
+
+
+def toward(sparsity: str, name: str, **options) -> Schedule:
+    cls = SCHEDULES[name]
+    return cls(validate(cls.Options, options, "schedule"), Sparsity.parse(sparsity))
 
 
 def lines(schedule: Schedule, total: int) -> list[str]:
@@ -115,6 +121,96 @@ def test_periodic_stops_before_a_fractional_end():
     assert make("periodic", every=3, stop=0.9).updates(10) == [0, 3, 6]  # 9 is the end
 
 
+# -- progressive gradient flow, arXiv 2402.04744 ------------------------------------------------------------------------
+
+
+def test_a_linear_mask_decay_falls_to_zero_and_stays():
+    decay = make("mask_linear", coef=0.01, end=1.0)
+    assert [decay.leak(step, 200) for step in (0, 50, 100, 150)] == [1, 0.5, 0, 0]
+    assert lines(decay, 200) == [] and decay.updates(200) == [0, 100, 200]
+    relative = make("mask_linear", begin=0.1, end=0.6)
+    assert [relative.leak(step, 100) for step in (10, 35, 59, 60, 100)] == pytest.approx([1, 0.5, 0.02, 0, 0])
+    assert [relative.level(step, 100) for step in (0, 9, 10, 100)] == [0, 0, 1, 1]
+
+
+def test_an_exponential_mask_decay_multiplies():
+    decay = make("mask_exp", rate=11.0)
+    for one, two in ((1, 2), (10, 35), (20, 79)):
+        assert decay.leak(one + two, 100) == pytest.approx(decay.leak(one, 100) * decay.leak(two, 100), rel=1e-12)
+    assert decay.leak(0, 100) == 1 and decay.leak(100, 100) == 0, "hard at the end"
+    paper = make("mask_exp", coef=1e-4)
+    found = [paper.leak(int(109_500 * share), 109_500) for share in (0.1, 0.25, 0.5)]
+    assert found == pytest.approx([0.33, 0.065, 0.004], rel=0.05)
+
+
+def test_pruned_weights_cost_until_a_thousandth_is_left():
+    decay = make("mask_exp", rate=10.0)  # exp(-6.9) is 1.008e-3, exp(-7.0) is 0.91e-3
+    assert decay.updates(100) == [0, 70, 100]
+    assert [decay.costing(step, 100) for step in (0, 69, 70, 100)] == [0, 0, 1, 1]
+    assert make("mask_exp", rate=6.0).updates(100) == [0, 100], "0.0025 is left when the mask turns hard"
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "kept"),
+    [
+        ("1:8", [7, 4, 2, 1]), ("1:16", [15, 8, 4, 2, 1]), ("2:8", [7, 4, 2]), ("2:4", [3, 2]), ("1:4", [3, 2, 1]),
+        ("3:4", [3]), ("1:2", [1]), ("3:8", [7, 4, 3]), ("1:32", [31, 16, 8, 4, 2, 1]),
+    ],
+)  # fmt: skip
+def test_stepwise_stages(sparsity, kept):
+    stepwise = toward(sparsity, "stepwise")
+    m = sparsity.split(":")[1]
+    assert list(map(str, stepwise.structures())) == [f"{n}:{m}" for n in kept]
+    assert stepwise.structures()[-1] == Sparsity.parse(sparsity)
+
+
+def test_a_dense_n_of_m_has_one_stage():
+    cls = SCHEDULES["stepwise"]
+    stepwise = cls(cls.Options(), Sparsity("nm", 1.0, n=4, m=4))
+    assert list(map(str, stepwise.structures())) == ["4:4"] and stepwise.level(0, 100) == 1
+
+
+def test_stages_are_equally_long_between_the_dense_and_the_last_phase():
+    stepwise = toward("1:8", "stepwise", begin=0.1, end=0.9)
+    assert stepwise.updates(100) == [10, 30, 50, 70]
+    assert [str(stepwise.structure(step, 100)) for step in (10, 29, 30, 69, 70, 100)] == [
+        "7:8", "7:8", "4:8", "2:8", "1:8", "1:8",
+    ]  # fmt: skip
+    assert [stepwise.level(step, 100) for step in (9, 10, 30, 50, 70)] == pytest.approx([0, 1 / 7, 4 / 7, 6 / 7, 1])
+    assert stepwise.level(70, 100) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("k_max", "structures"),
+    [(8, ["8:64", "4:32", "2:16", "1:8"]), (16, ["16:128", "8:64", "4:32", "2:16", "1:8"]), (2, ["2:16", "1:8"])],
+)
+def test_geometric_stages(k_max, structures):
+    geometric = toward("1:8", "geometric", k_max=k_max, end=1.0)
+    assert list(map(str, geometric.structures())) == structures
+    assert {structure.density for structure in geometric.structures()} == {1 / 8}
+    assert {geometric.level(step, 100) for step in range(101)} == {1.0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 32), st.integers(2, 64), st.sampled_from(["stepwise", "geometric"]), st.integers(20, 500))
+def test_structures_tighten_to_the_final_one_at_updates_only(n, m, name, total):
+    if n >= m:
+        return
+    decay = toward(f"{n}:{m}", name, begin=0.1)
+    structures, updates = decay.structures(), decay.updates(total)
+    densities = [structure.density for structure in structures]
+    assert densities == sorted(densities, reverse=True) and len(updates) == len(structures)
+    if decay.faults(total):
+        return
+    assert updates == sorted(set(updates)) and updates[-1] <= total
+    seen = [decay.structure(step, total) for step in range(updates[0], total + 1)]
+    assert seen[-1] == Sparsity.parse(f"{n}:{m}") and list(dict.fromkeys(seen)) == structures
+    numel = 64 * m
+    for step, structure in enumerate(seen, updates[0]):
+        kept = numel - round(decay.level(step, total) * (numel - 64 * n))
+        assert kept == round(numel * structure.density), "the level gives the count of the structure"
+
+
 # -- properties --------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +276,34 @@ def test_periodic_fractions_fall_and_end(decay, stop, every, total):
         ),
         ("one_shot", {"at": 1.01}, 9375, "schedule.at=1.01: after the last step (9,375) — at most 1.0"),
         ("periodic", {"stop": 1.2}, 9375, "schedule.stop=1.2: after the last step (9,375) — at most 1.0"),
+        ("mask_linear", {"end": 1.2}, 100, "schedule.end=1.2: after the last step (100) — at most 1.0"),
+        ("mask_exp", {"begin": 0.7, "end": 0.5}, 100, "schedule.end=0.5: not after schedule.begin=0.7 — above 0.7"),
+        (
+            "mask_exp",
+            {"coef": 1e-4},
+            1000,
+            "schedule.coef=0.0001: 0.9 of a pruned weight is left at update 1,000, where the mask turns hard — "
+            "coef=null, or at least 0.0024",
+        ),
+        (
+            "mask_exp",
+            {"rate": 2.0, "end": 0.5},
+            1000,
+            "schedule.rate=2: 0.37 of a pruned weight is left at update 500, where the mask turns hard — at least 4.82",
+        ),
+        (
+            "mask_linear",
+            {"coef": 2e-4},
+            1000,
+            "schedule.coef=0.0002: 0.88 of a pruned weight is left at update 600, where the mask turns hard — "
+            "coef=null, or at least 0.0017",
+        ),
+        (
+            "mask_linear",
+            {"begin": 0.5, "end": 0.51},
+            10,
+            "schedule.end=0.51: the decay has no updates, both ends fall on 5 of 10 — train longer or widen it",
+        ),
         (
             "periodic",
             {"every": 100},

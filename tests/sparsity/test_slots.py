@@ -38,7 +38,7 @@ def make(method="ste", sparsity=0.5, schedule="constant", shapes=((4, 8), (2, 8)
         return {name: size - round(level * (1 - asked.density) * size) for name, size in sizes.items()}
 
     cls = SCHEDULES[schedule]
-    return Sparsifier(method, slots, cls(cls.Options(**times)), allocate or uniform, TOTAL, seed=3)
+    return Sparsifier(method, slots, cls(cls.Options(**times), asked), allocate or uniform, TOTAL, seed=3)
 
 
 def backward(sparsifier, step, value=None):

@@ -89,7 +89,12 @@ def cases():
         values = compose([choice]).config["dataset"]
         model = ["model=gpt_tiny"] if "block" in values or "tokenizer" in values else ["model=vit_ti"]
         yield [choice, *model, "sparsity=2:4"]
-    for choice in [*chosen("schedule"), *chosen("distribution")]:
+    for name in groups()["schedule"]:
+        cls = SCHEDULES[name]
+        method = next(method for method in ("ste", *METHODS) if METHODS[method].admits(cls))
+        kind = "unstructured" if "unstructured" in cls.patterns else "nm"
+        yield [f"method={method}", f"schedule={name}", f"sparsity={SPARSITIES[kind]}"]
+    for choice in chosen("distribution"):
         yield ["method=ste", choice, "sparsity=0.5", *NEEDS.get(choice, [])]
     for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
         for choice in chosen(group):

@@ -106,7 +106,7 @@ def foresee(parts: Parts) -> dict[str, Any]:
     batch = parts.cell.trainer.batch_size
     ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
     for step in parts.schedule.updates(parts.steps) if parts.layers else []:
-        level = parts.schedule.level(step, parts.steps)
+        level = parts.schedule.costing(step, parts.steps)
         kept = {x.name: x.numel - round(level * (x.numel - parts.kept[x.name])) for x in parts.layers}
         if ledger and ledger[-1][0] == step:
             ledger.pop()

@@ -21,6 +21,7 @@ from sparselab.store.tensors import pack_masks, unpack_masks
 
 if TYPE_CHECKING:
     from sparselab.engines.train.ema import EMA
+    from sparselab.engines.train.spread import Spread
     from sparselab.sparsity.probe import Probe
     from sparselab.sparsity.slots import Sparsifier
 
@@ -46,6 +47,7 @@ class Loop(pl.Callback):
         ema: EMA | None = None,
         probe: Probe | None = None,
         edit: Callable[[], None] = lambda: None,
+        spread: Spread | None = None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
@@ -53,6 +55,7 @@ class Loop(pl.Callback):
         self.ema = ema
         self.probe = probe
         self.edit = edit
+        self.spread = spread
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
         self.resumed = False
@@ -87,10 +90,14 @@ class Loop(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
         self.sparsifier.pull_back(trainer.global_step + 1, optimizer)
+        if self.spread:
+            self.spread.look(trainer.global_step + 1)
 
     def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
         self.sparsifier.settle(self.trainer.global_step + 1, optimizer)
+        if self.spread:
+            self.spread.keep()
         if self.ema:
             self.ema.update()
 
@@ -111,6 +118,7 @@ class Loop(pl.Callback):
             "batches": self.batches,
             "sparsifier": {**sparse, "masks": pack_masks(sparse["masks"])},
             "ema": self.ema.state() if self.ema else {},
+            "spread": self.spread.state() if self.spread else {},
             "observers": [observer.state() for observer in self.observers],
         }
 
@@ -121,6 +129,8 @@ class Loop(pl.Callback):
         self.sparsifier.load_state_dict({**sparse, "masks": unpack_masks(sparse["masks"])})
         if self.ema:
             self.ema.load(state["ema"])
+        if self.spread and state.get("spread"):  # older checkpoints have none
+            self.spread.load(state["spread"])
         for observer, kept in zip(self.observers, state["observers"], strict=True):
             observer.load(kept)
 

@@ -142,6 +142,8 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
             if not faults.found and not lost:  # it follows from all the other parts
                 chosen = select(outline, cell.targets.include, cell.targets.exclude) if outline else []
                 made["sparsity"] = matched(outline, chosen, made["distribution"])
+    if {"sparsity", "schedule"} <= made.keys():
+        made["schedule"].sparsity = made["sparsity"]
     if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
         _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
     for metric in metrics if "data" in made else ():
@@ -160,7 +162,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     layers: list[Layer] = []
     if outline is not None and "sparsity" in made and "targets" not in lost:
         with faults.catch():
-            layers = choose_layers(cell.targets, made["sparsity"], outline)
+            layers = choose_layers(cell.targets, made["sparsity"], outline, made.get("schedule"))
     if faults.found or lost or len(made) < PARTS:
         raise Refused(faults.found)
 
@@ -244,18 +246,22 @@ def _combination(
         return
     if kind == "dense":
         return
-    if method.schedules is not None and schedule.name not in method.schedules:
-        fix = f"write schedule={' or schedule='.join(method.schedules)}"
+    if not method.admits(type(schedule)):
+        if method.schedules is not None:
+            fix = f"write schedule={' or schedule='.join(method.schedules)}"
+        else:
+            fix = f"write method={' or method='.join(name for name in METHODS if METHODS[name].admits(type(schedule)))}"
         faults.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
         return
     if kind == "nm" and method.axes is not None and cell.targets.axis not in method.axes:
         where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(method.axes)}"
         faults.add(where, f"method={method.name} is not defined for it", fix)
     if kind not in schedule.patterns:
-        problem = (
-            f"is not defined for {FORMS[kind]}, which has no in-between" if kind == "nm" else f"not for {FORMS[kind]}"
+        problem = f"is not defined for {FORMS[kind]}{', which has no in-between' if kind == 'nm' else ''}"
+        examples = [EXAMPLES[pattern] for pattern in schedule.patterns if pattern in method.patterns]
+        faults.add(
+            f"schedule={schedule.name}", problem, f"write schedule=one_shot, or a sparsity such as {examples[0]}"
         )
-        faults.add(f"schedule={schedule.name}", problem, "write schedule=one_shot, or a sparsity such as 0.5")
     if kind not in distribution.patterns:
         problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
         faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
@@ -294,12 +300,19 @@ def _demands(term: Term, family: Family) -> list[Fault]:
     return found
 
 
-def choose_layers(targets: TargetOptions, sparsity: Sparsity, outline: Outline) -> list[Layer]:
-    """The layers that ``targets`` selects; none for a dense cell. Refused where ``sparsity`` does not fit them."""
+def choose_layers(
+    targets: TargetOptions, sparsity: Sparsity, outline: Outline, schedule: Schedule | None = None
+) -> list[Layer]:
+    """The layers that ``targets`` selects; none for a dense cell.
+
+    Refused where ``sparsity``, or a structure that ``schedule`` has on the way to it, does not fit them.
+    """
     if sparsity.kind == "dense":
         return []
     layers = select(outline, targets.include, targets.exclude)
     found = [fault for layer in layers if (fault := misfit(layer, sparsity, targets.axis))]
+    if schedule is not None and not found:
+        found = [fault for layer in layers if (fault := _misfit_on_the_way(layer, schedule, targets.axis))]
     if len(found) > SHOWN:
         found[SHOWN:] = [Fault("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")]
     if found:
@@ -307,10 +320,19 @@ def choose_layers(targets: TargetOptions, sparsity: Sparsity, outline: Outline) 
     return layers
 
 
+def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Fault | None:
+    """Why the first structure that does not fit ``layer`` does not; None if all do."""
+    faults = (misfit(layer, structure, axis) for structure in schedule.structures())
+    fault = next((fault for fault in faults if fault), None)
+    return fault and Fault(
+        f"schedule={schedule.name}", f"{fault.where.removeprefix('sparsity=')}: {fault.problem}", fault.fix
+    )
+
+
 def place_masks(parts: Parts, outline: Outline) -> None:
     """Choose the layers and their counts once an outline is there that could not be foreseen."""
     parts.outline = outline
-    parts.layers = choose_layers(parts.cell.targets, parts.sparsity, outline)
+    parts.layers = choose_layers(parts.cell.targets, parts.sparsity, outline, parts.schedule)
     if parts.layers:
         parts.kept = final_counts(parts)
 

@@ -24,6 +24,7 @@ from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.measure import measure
 from sparselab.engines.train.plan import Parts, place_masks
+from sparselab.engines.train.spread import Spread
 from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
 from sparselab.engines.train.watch import History, Progress
@@ -33,6 +34,7 @@ from sparselab.sparsity import native
 from sparselab.sparsity.pattern import Pattern
 from sparselab.sparsity.probe import Probe
 from sparselab.sparsity.slots import Slot, Sparsifier
+from sparselab.sparsity.targets import select
 from sparselab.spec.address import address
 from sparselab.spec.faults import RunFailed, Stopped
 from sparselab.store.atomic import sweep
@@ -127,7 +129,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
     probe = make_probe(parts, task, splits, device)
     edit = make_edit(parts, network, sparsifier, splits, device)
-    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe, edit)
+    spread = Spread(targeted(parts, network), parts.steps) if options.track_masks else None
+    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe, edit, spread)
     trainer.callbacks.append(loop)
     if world > 1:
         synchronise(network)
@@ -189,8 +192,11 @@ def conclude(
         loop.trainer.save_checkpoint(f"step-{parts.steps}")
         raise
     metrics = {f"test.{name}": value for name, value in scores.items()}
-    told = loop.sparsifier.divergence() | loop.sparsifier.method.measures(loop.sparsifier.slots)
+    metrics |= history.last_loss()
+    told = loop.sparsifier.divergence() | loop.sparsifier.softness()
+    told |= loop.sparsifier.method.measures(loop.sparsifier.slots)
     metrics |= {f"train.{name}": value for name, value in told.items()}
+    metrics |= loop.spread.metrics() if loop.spread else {}
     history.conclude({"step": parts.steps, **metrics})
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
@@ -257,6 +263,14 @@ def make_probe(parts: Parts, task: Task, splits: Any, device: torch.device) -> P
     return Probe(task.network, loss, feed, parts.data.classes, parts.cell.seed)
 
 
+def targeted(parts: Parts, network: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The weights that the cell's targets name, of a dense cell too; a tied one once."""
+    options = parts.cell.targets
+    assert parts.outline is not None
+    layers = parts.layers or select(parts.outline, options.include, options.exclude)
+    return list({id(p): p for p in (network.get_parameter(layer.tensor) for layer in layers)}.values())
+
+
 def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
     """Lightning with everything off that the loop does itself; its signal handlers stay out (one owner of signals)."""
     options = parts.cell.trainer
@@ -313,7 +327,7 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
     """The finished network is what was asked for: every group, every count, every zero. A miss fails the cell."""
     total = kept = 0
     for slot in sparsifier.slots:
-        if not slot.pattern.holds(slot.mask):
+        if slot.pattern.sparsity != parts.sparsity or not slot.pattern.holds(slot.mask):
             raise RunFailed(f"{slot.name}: the finished mask breaks {parts.sparsity} — please report this")
         if bool((slot.param[~slot.mask] != 0).any()):
             raise RunFailed(f"{slot.name}: pruned weights of the finished network are not zero — please report this")

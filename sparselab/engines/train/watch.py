@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from sparselab.engines.train.loop import Loop
 
 
+LAST = 10
+"""The last 1/LAST of the updates are those whose mean training loss is kept as ``train.loss``."""
+
+
 class History:
     """Observer: mean training loss since the last row, validation metrics, learning rate and density, as CSV rows.
 
@@ -41,6 +45,9 @@ class History:
         self.loss_sum: torch.Tensor | None = None
         self.losses = 0
         self.uncut: float | None = None  # validation loss just before a cut at the end
+        self.total = total
+        self.last = max(1, total // LAST)
+        self.last_sum: torch.Tensor | None = None
 
     def before_cut(self, loop: Loop) -> None:
         self.uncut = evaluate(loop.task, self.feed, "val", self.precision)["loss"]
@@ -52,6 +59,8 @@ class History:
             loss /= dist.get_world_size()
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum.to(loss.device) + loss
         self.losses += 1
+        if step > self.total - self.last:
+            self.last_sum = loss if self.last_sum is None else self.last_sum.to(loss.device) + loss
         if step not in self.at:
             return
         check_masks_agree(loop.sparsifier, step)  # of methods that make new masks at every update, a sample
@@ -64,7 +73,8 @@ class History:
             "lr": loop.trainer.optimizers[0].param_groups[0]["lr"],
             "train.loss": float(self.loss_sum) / self.losses,
             **{f"val.{name}": value for name, value in metrics.items()},
-            "density": sum(slot.kept for slot in slots) / weights if weights else 1.0,
+            "density": sum(slot.computing for slot in slots) / weights if weights else 1.0,
+            **loop.sparsifier.stage(),
         }
         self.loss_sum, self.losses = None, 0
         self.rows.append(row)
@@ -72,6 +82,10 @@ class History:
             self.write()
             for sink in self.sinks:
                 sink.log(row)
+
+    def last_loss(self) -> dict[str, float]:
+        """``train.loss``: the mean training loss of the last tenth of the run, terms included."""
+        return {} if self.last_sum is None else {"train.loss": float(self.last_sum) / self.last}
 
     def write(self) -> None:
         """The whole file, where there are rows."""
@@ -96,10 +110,17 @@ class History:
 
     def state(self) -> dict[str, Any]:
         rows = [dict(row) for row in self.rows]
-        return {"rows": rows, "loss_sum": self.loss_sum, "losses": self.losses, "uncut": self.uncut}
+        return {
+            "rows": rows,
+            "loss_sum": self.loss_sum,
+            "losses": self.losses,
+            "last_sum": self.last_sum,
+            "uncut": self.uncut,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self.rows, self.loss_sum, self.losses = state["rows"], state["loss_sum"], state["losses"]
+        self.last_sum = state.get("last_sum")  # older checkpoints have none
         self.uncut = state["uncut"]
 
 

@@ -9,7 +9,12 @@ from sparselab.sparsity.count import nearest_count
 from sparselab.spec import options as spec_options
 from sparselab.spec.faults import Fault
 from sparselab.spec.registry import Registry
+from sparselab.spec.sparsity import Sparsity
 
+FADED = 1e-3
+"""The share of its value below which a pruned weight counts as gone when costs are counted."""
+
+DENSE = Sparsity("dense", 1.0)
 ALL_PATTERNS = ("dense", "unstructured", "nm", "block", "channel")
 
 
@@ -17,19 +22,23 @@ class Schedule(ABC):
     """Times are optimiser updates: 0 is before training, k is after the k-th update, ``total`` is the end of the run.
 
     In options, ``begin``, ``end``, ``at`` and ``stop`` are fractions of the run (rounded to the nearest update, halves
-    up) and ``every`` is a number of updates. Built from validated options, kept as ``self.options``.
+    up) and ``every`` is a number of updates. Built from validated options, kept as ``self.options``, and the
+    ``sparsity`` that it leads to, which the plan sets as soon as it knows.
 
     patterns: the kinds of :class:`~sparselab.spec.sparsity.Sparsity` that it is defined for.
+    soft:     :meth:`leak` is above 0 for a while; a method has to name the schedule to say that it carries this out.
     """
 
     name: ClassVar[str]
     patterns: ClassVar[tuple[str, ...]] = ALL_PATTERNS
+    soft: ClassVar[bool] = False
 
     class Options(spec_options.Options):
         pass
 
-    def __init__(self, options: spec_options.Options):
+    def __init__(self, options: spec_options.Options, sparsity: Sparsity = DENSE):
         self.options: Any = options  # an instance of the class's own Options
+        self.sparsity = sparsity
 
     @abstractmethod
     def updates(self, total: int) -> list[int]:
@@ -41,6 +50,25 @@ class Schedule(ABC):
 
         It only changes at :meth:`updates`, and is 1 from the last of them on.
         """
+
+    def structure(self, step: int, total: int) -> Sparsity | None:
+        """The structure of a mask made after ``step`` updates, on the way to the final one; None: always the final one.
+
+        It changes at :meth:`updates` only, is final from the last of them on, and agrees with :meth:`level`.
+        """
+        return None
+
+    def structures(self) -> list[Sparsity]:
+        """Every structure that masks have on the way, in order; the last one is the final one."""
+        return [self.sparsity]
+
+    def leak(self, step: int, total: int) -> float:
+        """Share of its value with which a pruned weight still takes part after ``step`` updates; 0 at the end."""
+        return 0.0
+
+    def costing(self, step: int, total: int) -> float:
+        """:meth:`level` for the account: 0 (dense) as long as pruned weights still take part."""
+        return 0.0 if self.leak(step, total) >= FADED else self.level(step, total)
 
     def fraction(self, step: int, total: int) -> float:
         """Share of its connections that a periodic method exchanges at ``step``; 0 where nothing is exchanged."""
