@@ -12,6 +12,7 @@ import pytest
 from sparselab import methods
 from sparselab.methods.method import METHODS
 from sparselab.planning import engine_of, plan_of
+from sparselab.spec.configs import groups
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -76,3 +77,18 @@ def test_every_command_line_is_accepted(command: str, shown_method: Path, monkey
         monkeypatch.delenv(name, raising=False)
     overrides = shlex.split(command)[2:]
     assert plan_of(overrides, str(shown_method)).id
+
+
+@pytest.mark.parametrize("group", sorted(set(groups()) - {"paper", "trainer", "engine"}))
+def test_every_member_of_every_group_is_named_once_as_such(group):
+    """In the table's rows that are about the group; ``resnet20 … resnet110`` stands for those in between."""
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|$", README, re.MULTILINE)
+    mine = [members for title, members in rows if f"`{group}`" in title]
+    named = set(re.findall(r"`(\w+)`", " ".join(mine))) | {"resnet32", "resnet44", "resnet56"}
+    assert set(groups()[group]) - named == set()
+    assert len(mine) == (2 if group == "problem" else 1)
+
+
+def test_every_card_is_linked_once():
+    cards = [card.relative_to(ROOT).as_posix() for card in (ROOT / "sparselab").rglob("*.md")]
+    assert {card: README.count(f"]({card})") for card in cards} == dict.fromkeys(cards, 1)
