@@ -44,6 +44,8 @@ def run_cell(plan: Plan) -> int:
             atomic.write_json(saved, step)
             if flag:
                 raise Stopped(f"{flag.name}: stopped after update {step}")
+        if flag:  # it came while the hold was lifted
+            raise Stopped(f"{flag.name}: stopped after update {step}")
         records.settle(folder, result(plan.id))
     return 0
 
