@@ -143,3 +143,10 @@ def test_a_table_without_networks_shows_only_what_it_has_and_its_own_axis(table:
     assert b"<svg" in figure_svg(summary) and figure_svg(summary) != figure_svg(
         summarise(table.model_copy(update={"axis": "sparsity"}), "cpu", entries)
     )
+
+
+def test_a_table_may_say_that_each_column_or_row_is_a_curve(table: Table, entries: list[Entry]):
+    for along, names in (("rows", {e.cell.column for e in entries}), ("columns", {e.cell.row for e in entries})):
+        axis = Axis(metric="test.accuracy", label="a number", along=along)
+        own = table.model_copy(update={"axis": axis, "published": [], "reference": None, "claims": []})
+        assert set(summarise(own, "cpu", entries).curves()) == names
