@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sparselab.planning import engine_of
+from sparselab.planning import engine_of, part_of
 from sparselab.spec.compose import compose
 from sparselab.spec.schema import OFF
 
 
 def plan(config):
-    return engine_of(config).plan(config, [])
+    engine = engine_of(config)
+    return engine.plan(part_of(engine, config), [])
 
 
 def test_an_option_that_is_off_leaves_the_id_as_it_was():

@@ -120,7 +120,7 @@ def test_a_cell(capsys):
         (["kernel.vectors=9"], "kernel.vectors=9: input should be 'auto', 1, 2, 3, 4, 5, 6, 7 or 8 — auto, or 1 to 8"),
         (["trainer.threads=2"], "trainer.threads=2: latency is of one thread — write 1, or leave it out"),
         (["sparsity=3:5"], "sparsity="),
-        (["model=mlp"], "model=mlp: engine=measure does not read it — leave it out, or choose engine=train"),
+        (["model=mlp"], "model=mlp: engine=measure does not read it — leave it out, or choose engine="),
     ],
 )
 def test_what_cannot_be_measured_is_refused(more, line):

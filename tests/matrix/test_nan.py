@@ -129,7 +129,7 @@ def test_a_teacher_stops_the_run(tmp_path, monkeypatch, capsys, teacher):
     def loss(self, task, batch, logits):
         calls.append(1)
         if len(calls) == WHEN + 1:
-            next(self._teacher[0].parameters()).data.fill_(NAN)
+            next(self.teacher.network.parameters()).data.fill_(NAN)
         return plain(self, task, batch, logits)
 
     monkeypatch.setattr(Distill, "loss", loss)

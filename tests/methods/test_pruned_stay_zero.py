@@ -18,8 +18,8 @@ torch.set_num_threads(1)
 
 OPTIMISERS = {
     "sgd": functools.partial(torch.optim.SGD, lr=0.1, weight_decay=0.1),
-    "momentum": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
-    "nesterov": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
+    "momentum": functools.partial(torch.optim.SGD, lr=0.03, momentum=0.9, weight_decay=0.1),
+    "nesterov": functools.partial(torch.optim.SGD, lr=0.03, momentum=0.9, nesterov=True),
     "adam": functools.partial(torch.optim.Adam, lr=0.01, weight_decay=0.1, amsgrad=True),
     "adamw": functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
     "adamw_fused": functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1, fused=True),

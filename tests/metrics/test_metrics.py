@@ -180,7 +180,7 @@ def test_numbers_that_are_not_finite_stop_the_run():
 
     feed = [(torch.zeros(0, 1), torch.zeros(0)), (torch.ones(2, 1), torch.zeros(2))]
     with pytest.raises(RunFailed, match=r"test.odd is nan"):
-        measure([Odd(METRICS["calibration"].Options())], Task(), feed, Splits(), Precision())
+        measure([Odd(METRICS["calibration"].Options())], Task(), {"test": feed}, Splits(), Precision())
 
 
 @pytest.mark.parametrize(
