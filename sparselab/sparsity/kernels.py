@@ -54,8 +54,8 @@ def largest_in_rows(
 ) -> Tensor | None:
     """N:M of a score that lies in memory as (rows, m, after): the mask. None where no kernel serves.
 
-    magnitude: |score| is ranked. out: receives ``score * mask``, where given, and may be the score. Of equal scores
-    the lowest index is kept. Raises ValueError for scores that are not finite.
+    magnitude: |score| is ranked. out: receives ``score * mask``, where given, and may be the score where that is ranked
+    by size. Of equal scores the lowest index is kept. Raises ValueError for scores that are not finite.
     """
     mask = torch.empty_like(score, dtype=torch.bool)
     kernels = serving(score, mask, out) if m <= LARGEST_GROUP else None

@@ -9,7 +9,7 @@
 
 #define LANES 8
 #define LARGEST_GROUP 256 /* the same in build.py */
-#define PAIRS_UP_TO 16    /* group size up to which comparing all pairs is faster than a network (measured) */
+#define PAIRS_UP_TO 15    /* group size up to which comparing all pairs is faster than a network (measured) */
 #define CHUNK 16384       /* elements that one thread takes at a time */
 
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -20,6 +20,7 @@ typedef uint8_t bytes __attribute__((vector_size(LANES)));
 #define FLIP(magnitude) ((magnitude) ? 0 : 0x7fffffff)
 #define KEEP(magnitude) ((magnitude) ? 0x7fffffff : -1)
 #define KEY(bits, flip, keep) (((bits) ^ (((bits) >> 31) & (flip))) & (keep))
+#define INLINE static inline __attribute__((always_inline))
 #define NOT_FINITE(bits) (((bits) & 0x7f800000) == 0x7f800000)
 
 static inline int32_t bits_of(float x) {
@@ -41,18 +42,18 @@ static inline int any(ints flags) {
     return found != 0;
 }
 
-/* Eight decisions (0 or 1) for eight values that lie side by side. */
-static inline void store(const float *x, uint8_t *mask, float *out, ints kept) {
-    const bytes narrow = __builtin_convertvector(kept, bytes);
+/* Eight decisions (-1 is kept, else 0) for eight values that lie side by side. */
+INLINE void store(const float *x, uint8_t *mask, float *out, ints kept) {
+    const bytes narrow = __builtin_convertvector(kept & 1, bytes);
     memcpy(mask, &narrow, sizeof narrow);
     if (!out) return;
-    const floats product = load(x) * __builtin_convertvector(kept, floats);
+    const floats one = {1, 1, 1, 1, 1, 1, 1, 1}, product = load(x) * (floats)(kept & (ints)one);
     memcpy(out, &product, sizeof product);
 }
 
 /* N of M = 2, 4 or 8 side by side: eight values are compared with themselves, turned within their groups.
    A partner of lower index also wins a tie: x >= y is x > y - 1. */
-static inline __attribute__((always_inline)) int turned(
+INLINE int turned(
     const float *x, uint8_t *mask, float *out, int64_t begin, int64_t end, int m, int n, int magnitude) {
     const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
     ints partner[8], lower[8], bad = {0};
@@ -66,7 +67,7 @@ static inline __attribute__((always_inline)) int turned(
         ints beaten = {0};
         bad |= NOT_FINITE(bits);
         for (int r = 1; r < m; r++) beaten -= __builtin_shuffle(key, partner[r]) > key - lower[r];
-        store(x + at, mask + at, out ? out + at : 0, (beaten < n) & 1);
+        store(x + at, mask + at, out ? out + at : 0, beaten < n);
     }
     return any(bad);
 }
@@ -104,81 +105,128 @@ static void plan(Network *net, int m, int n) {
 static inline void exchange(ints *a, ints *b) {
     const ints first = *a, second = *b;
 #ifdef __AVX2__
-    const ints low = __builtin_ia32_pminsd256(first, second);
+    *a = __builtin_ia32_pminsd256(first, second), *b = __builtin_ia32_pmaxsd256(first, second);
 #else
     const ints less = first < second, low = (first & less) | (second & ~less);
-#endif
     *a = low, *b = first ^ second ^ low;
+#endif
 }
 
 /* As choose, by comparing all pairs: for small m nothing waits for anything. */
-static inline __attribute__((always_inline)) void choose_by_pairs(ints *key, int m, int n) {
+INLINE void choose_by_pairs(ints *key, int stride, int m, int n) {
     ints kept[PAIRS_UP_TO];
     for (int i = 0; i < m; i++) {
-        const ints own = key[i];
+        const ints own = key[i * stride];
         ints beaten = {0}, more = {0};
         int j = 0;
-        for (; j + 1 < i; j += 2) beaten -= key[j] >= own, more -= key[j + 1] >= own;
-        if (j < i) beaten -= key[j] >= own;
-        for (j = i + 1; j + 1 < m; j += 2) beaten -= key[j] > own, more -= key[j + 1] > own;
-        if (j < m) more -= key[j] > own;
-        kept[i] = (beaten + more < n) & 1;
+        for (; j + 1 < i; j += 2) beaten -= key[j * stride] >= own, more -= key[(j + 1) * stride] >= own;
+        if (j < i) beaten -= key[j * stride] >= own;
+        for (j = i + 1; j + 1 < m; j += 2) beaten -= key[j * stride] > own, more -= key[(j + 1) * stride] > own;
+        if (j < m) more -= key[j * stride] > own;
+        kept[i] = beaten + more < n;
     }
-    memcpy(key, kept, m * sizeof *key);
+    for (int i = 0; i < m; i++) key[i * stride] = kept[i];
 }
 
-/* The n largest of the m keys of every lane, lowest index first among equals: 1 in place of their keys, else 0. */
-static void choose(ints *key, const Network *net) {
-    if (net->m == 4) return choose_by_pairs(key, 4, net->n); /* unrolled */
-    if (net->m == 8) return choose_by_pairs(key, 8, net->n);
-    if (net->m == 16) return choose_by_pairs(key, 16, net->n);
-    if (net->m <= PAIRS_UP_TO) return choose_by_pairs(key, net->m, net->n);
-    ints sorted[LARGEST_GROUP];
-    memcpy(sorted, key, net->m * sizeof *key);
-    for (int i = 0; i < net->pairs; i++) exchange(sorted + net->low[i], sorted + net->high[i]);
-    const ints least = sorted[net->m - net->n];
+/* Who is kept, once the least that is kept is known: where no lane has more than n keys that reach it, nobody has a tie. */
+INLINE void reach(ints *key, int stride, int m, int n, ints least) {
+    ints count = {0};
+#pragma GCC unroll 16
+    for (int j = 0; j < m; j++) count -= key[j * stride] >= least;
+    if (!any(count > n)) {
+#pragma GCC unroll 16
+        for (int j = 0; j < m; j++) key[j * stride] = key[j * stride] >= least;
+        return;
+    }
     ints room = {0};
-    room += net->n;
-    for (int j = 0; j < net->m; j++) room += key[j] > least;
-    for (int j = 0; j < net->m; j++) {
-        const ints equal = key[j] == least;
-        key[j] = ((key[j] > least) | (equal & (room > 0))) & 1;
+    room += n;
+    for (int j = 0; j < m; j++) room += key[j * stride] > least;
+    for (int j = 0; j < m; j++) {
+        const ints equal = key[j * stride] == least;
+        key[j * stride] = (key[j * stride] > least) | (equal & (room > 0));
         room += equal;
     }
 }
 
-/* Eight rows of eight as eight columns, in place. */
-static inline void transpose(ints *v) {
-    const ints low1 = {0, 8, 2, 10, 4, 12, 6, 14}, high1 = {1, 9, 3, 11, 5, 13, 7, 15};
+/* One pass of the network above over sixteen keys that the compiler keeps in registers. */
+INLINE void pass(ints *key, int distance, int bit, int side) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++)
+        if ((i & bit) == side && i + distance < 16) exchange(key + i, key + i + distance);
+}
+
+/* As choose, of m = 16. */
+static void choose_of_16(ints *key, int stride, int n) {
+    ints sorted[16];
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++) sorted[j] = key[j * stride];
+    pass(sorted, 8, 8, 0);
+    pass(sorted, 4, 4, 0), pass(sorted, 4, 4, 4);
+    pass(sorted, 2, 2, 0), pass(sorted, 6, 2, 2), pass(sorted, 2, 2, 2);
+    pass(sorted, 1, 1, 0), pass(sorted, 7, 1, 1), pass(sorted, 3, 1, 1), pass(sorted, 1, 1, 1);
+    reach(key, stride, 16, n, sorted[16 - n]);
+}
+
+/* The n largest of the m keys of every lane, lowest index first among equals: -1 in place of their keys, else 0.
+   A group's keys are `stride` vectors apart. */
+static void choose(ints *key, int stride, const Network *net) {
+    const int m = net->m, n = net->n;
+    if (m == 4) return choose_by_pairs(key, stride, 4, n); /* unrolled */
+    if (m == 8) return choose_by_pairs(key, stride, 8, n);
+    if (m == 16) return choose_of_16(key, stride, n);
+    if (m <= PAIRS_UP_TO) return choose_by_pairs(key, stride, m, n);
+    ints sorted[LARGEST_GROUP];
+    for (int j = 0; j < m; j++) sorted[j] = key[j * stride];
+    for (int i = 0; i < net->pairs; i++) exchange(sorted + net->low[i], sorted + net->high[i]);
+    reach(key, stride, m, n, sorted[m - n]);
+}
+
+/* Eight rows of eight as eight columns, in place: elements, pairs, then halves change places. */
+INLINE void transpose(ints *v) {
+    const ints low1 = {0, 8, 1, 9, 4, 12, 5, 13}, high1 = {2, 10, 3, 11, 6, 14, 7, 15};
     const ints low2 = {0, 1, 8, 9, 4, 5, 12, 13}, high2 = {2, 3, 10, 11, 6, 7, 14, 15};
     const ints low4 = {0, 1, 2, 3, 8, 9, 10, 11}, high4 = {4, 5, 6, 7, 12, 13, 14, 15};
     ints a[8], b[8];
+#pragma GCC unroll 4
     for (int i = 0; i < 8; i += 2)
         a[i] = __builtin_shuffle(v[i], v[i + 1], low1), a[i + 1] = __builtin_shuffle(v[i], v[i + 1], high1);
-    for (int i = 0; i < 8; i++)
-        if (!(i & 2)) b[i] = __builtin_shuffle(a[i], a[i + 2], low2), b[i + 2] = __builtin_shuffle(a[i], a[i + 2], high2);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const int from = i / 2 * 4 + i % 2, to = i / 2 * 4 + i % 2 * 2;
+        b[to] = __builtin_shuffle(a[from], a[from + 2], low2), b[to + 1] = __builtin_shuffle(a[from], a[from + 2], high2);
+    }
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
         v[i] = __builtin_shuffle(b[i], b[i + 4], low4), v[i + 4] = __builtin_shuffle(b[i], b[i + 4], high4);
 }
 
-/* Eight groups of m = 8, 16, 24 ... values that lie side by side, one group behind the other. */
-static inline int side_by_side(const float *x, uint8_t *mask, float *out, const Network *net, int32_t flip, int32_t keep) {
-    const int m = net->m;
+/* Eight rows of (m, after) that lie one behind the other, a lane each. The last eight columns may overlap those before. */
+INLINE int side_by_side(
+    const float *x, uint8_t *mask, float *out, int after, const Network *net, int32_t flip, int32_t keep) {
+    const int width = net->m * after;
+    const ints bit = {1, 2, 4, 8, 16, 32, 64, 128};
     ints key[LARGEST_GROUP], bad = {0};
-    for (int j = 0; j < m; j += LANES) {
+    for (int next = 0; next < width; next += LANES) {
+        const int j = next + LANES <= width ? next : width - LANES;
         for (int l = 0; l < LANES; l++) {
-            const ints bits = (ints)(load(x + l * m + j) + 0.0f);
+            const ints bits = (ints)(load(x + l * width + j) + 0.0f);
             bad |= NOT_FINITE(bits);
             key[j + l] = KEY(bits, flip, keep);
         }
         transpose(key + j);
     }
-    choose(key, net);
-    for (int j = 0; j < m; j += LANES) {
-        transpose(key + j);
+    for (int group = 0; group < after; group++) choose(key + group, after, net);
+    for (int next = 0; next < width; next += LANES) { /* back to rows: eight decisions as bits, then a vector each */
+        const int j = next + LANES <= width ? next : width - LANES;
+        ints packed = {0};
+        int32_t row[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES; i++) packed |= key[j + i] & (1 << i);
+        memcpy(row, &packed, sizeof row);
+#pragma GCC unroll 8
         for (int l = 0; l < LANES; l++) {
-            const int at = l * m + j;
-            store(x + at, mask + at, out ? out + at : 0, key[j + l]);
+            const int at = l * width + j;
+            store(x + at, mask + at, out ? out + at : 0, (((ints){0} + row[l]) & bit) != 0);
         }
     }
     return any(bad);
@@ -194,7 +242,7 @@ static inline int abreast(
         bad |= NOT_FINITE(bits);
         key[j] = KEY(bits, flip, keep);
     }
-    choose(key, net);
+    choose(key, 1, net);
     for (int j = 0; j < m; j++) store(x + j * stride, mask + j * stride, out ? out + j * stride : 0, key[j]);
     return any(bad);
 }
@@ -212,12 +260,12 @@ static inline int scattered(
         bad |= NOT_FINITE(bits);
         key[j] = KEY(bits, flip, keep);
     }
-    choose(key, net);
+    choose(key, 1, net);
     for (int j = 0; j < m; j++)
         for (int l = 0; l < count; l++) {
             const int64_t at = place[l] + j * stride;
-            mask[at] = (uint8_t)key[j][l];
-            if (out) out[at] = x[at] * (float)key[j][l];
+            mask[at] = (uint8_t)-key[j][l];
+            if (out) out[at] = x[at] * (float)-key[j][l];
         }
     return any(bad);
 }
@@ -234,10 +282,10 @@ static int some_rows(
         if (m == 4) bad |= turned(x, mask, out, begin * 4, whole * 4, 4, n, magnitude);
         if (m == 8) bad |= turned(x, mask, out, begin * 8, whole * 8, 8, n, magnitude);
         begin = whole;
-    } else if (after == 1 && m % LANES == 0) {
+    } else if (after < 2 * LANES && after % LANES && m * after >= LANES && m * after <= LARGEST_GROUP) {
         for (; begin + LANES <= end; begin += LANES) {
-            const int64_t at = begin * m;
-            bad |= side_by_side(x + at, mask + at, out ? out + at : 0, net, flip, keep);
+            const int64_t at = begin * m * after;
+            bad |= side_by_side(x + at, mask + at, out ? out + at : 0, (int)after, net, flip, keep);
         }
     } else if (after >= LANES) {
         for (; begin < end; begin++)
@@ -256,8 +304,8 @@ static int some_rows(
     return bad;
 }
 
-/* n of every m along the middle of (rows, m, after) are kept. out, where given, receives x times the mask; it may be x.
-   Returns whether a score is not finite. */
+/* n of every m along the middle of (rows, m, after) are kept. out, where given, receives x times the mask; it may be x
+   where magnitudes are ranked. Returns whether a score is not finite. */
 int groups(const float *x, uint8_t *mask, float *out, int64_t rows, int64_t after, int m, int n, int magnitude, int threads) {
     const int64_t share = CHUNK / (m * after) / LANES * LANES + LANES;
     int bad = 0;
