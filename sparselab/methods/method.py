@@ -36,6 +36,7 @@ class Method:
     ``learns``            trains a tensor beside each weight: says which (``learned``, ``learn``, ``learning``).
     ``rewinds``           with each new mask the parameters return to what they were at this fraction of the way to the
                           first mask, and the optimiser forgets; None: they go on.
+    ``ranks_layers``      decides how many weights each layer keeps, so the distribution has to rank scores over all layers.
     ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
     ``blends``            has a say in the optimiser's first moment (``blend``); needs an optimiser that asks for it.
     ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
@@ -58,6 +59,7 @@ class Method:
     learns: ClassVar[bool] = False
     rewinds: float | None = None
     blends: ClassVar[bool] = False
+    ranks_layers: bool = False
     scored_allocation: bool = False
 
     @classmethod

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from sparselab.cli.run import run_cell
 from sparselab.planning import plan_of
+from sparselab.sparsity.distribution.ranked import Global
 from sparselab.spec.faults import Refused
 
 CELL = [
@@ -32,6 +33,30 @@ def test_without_a_source_a_sparse_network_keeps_its_own_mask():
     sparsifier.method.prepare(sparsifier.slots, None)
     sparsifier.start()
     assert sparsifier.slots[0].mask.tolist() == [[False, True, False, True]]
+
+
+def test_a_layer_with_less_than_a_tenth_of_zeros_gets_no_mask():
+    """9 of 100 zeros: whole, zeros included. 10 and 60 of 100: their own masks. Without the option every zero is masked."""
+    weights = [torch.arange(1.0, 101).view(10, 10) for _ in range(3)]
+    for weight, zeros in zip(weights, (9, 10, 60), strict=True):
+        weight.view(-1)[:zeros] = 0
+    kept = {}
+    for spare in (0.1, 0.0):
+        gone = (0 if spare else 9) + 10 + 60
+        sparsifier = hand_slots("ticket", weights, options={"spare": spare}, sparsity=gone / 300)
+        sparsifier.method.scored_allocation = True
+        sparsifier.allocate = lambda level, scores, gone=gone: Global(None).allocate_scored(scores, 1 - gone / 300)
+        sparsifier.method.prepare(sparsifier.slots, None)
+        sparsifier.start()
+        kept[spare] = [int(slot.mask.sum()) for slot in sparsifier.slots]
+        for slot, weight in zip(sparsifier.slots, weights, strict=True):
+            assert slot.mask[weight != 0].all() and torch.equal(slot.param, weight)
+    assert kept == {0.1: [100, 90, 40], 0.0: [91, 90, 40]}
+
+
+def test_whole_layers_need_a_ranking_over_all_of_them():
+    with pytest.raises(Refused, match=r"distribution=uniform: .* write distribution=global"):
+        plan_of(["method=ticket", "sparsity=0.8", "method.spare=0.1", "distribution=uniform", *CELL])
 
 
 def test_a_pruned_network_is_trained_on_and_no_zero_comes_back(tmp_path, monkeypatch):

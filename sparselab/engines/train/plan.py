@@ -265,6 +265,10 @@ def _combination(
     if kind not in distribution.patterns:
         problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
         faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
+    if method.ranks_layers and not distribution.needs_scores:
+        able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
+        problem = f"with these options method={method.name} decides how many weights each layer keeps"
+        faults.add(f"distribution={distribution.name}", problem, f"write distribution={able}")
     if steps or cell.trainer.max_steps == 0:
         faults.found += schedule.faults(steps)
 
