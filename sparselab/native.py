@@ -34,37 +34,42 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CC") or "gcc") or shutil.which("cc")
 
 
-def load(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """The library of ``source``, compiled with ``flags`` beside :data:`FLAGS`. Raises :class:`Unavailable`."""
+def load(source: Path, flags: tuple[str, ...] = (), others: tuple[Path, ...] = ()) -> ctypes.CDLL:
+    """The library of ``source``, compiled with ``flags`` beside :data:`FLAGS`. Raises :class:`Unavailable`.
+
+    others: further sources (``.c``), and headers in the same folder.
+    """
     tool = compiler()
     if tool is None:
         asked = os.environ.get("SPARSELAB_NATIVE", "1") == "0"
         raise Unavailable("SPARSELAB_NATIVE=0" if asked else "no C compiler")
     flags = (*FLAGS, *flags)
     folder = Path(os.environ.get("SPARSELAB_CACHE") or Path("~/.cache/sparselab").expanduser()) / "native"
-    path = folder / f"{_key(source, tool, flags)}.so"
+    sources = (source, *others)
+    path = folder / f"{_key(sources, tool, flags)}.so"
     kept = _open(path)
     if kept is not None:
         return kept
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _private(folder):
-            _compile(source, tool, flags, path)
+            _compile(sources, tool, flags, path)
             kept = _open(path)
             if kept is not None:
                 return kept
     with tempfile.TemporaryDirectory() as scratch:  # no place to keep it: it lives as long as this process
         path = Path(scratch) / "kernels.so"
-        _compile(source, tool, flags, path)
+        _compile(sources, tool, flags, path)
         made = _open(path)
     if made is None:
         raise Unavailable("what was compiled cannot be loaded")
     return made
 
 
-def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
+def _key(sources: tuple[Path, ...], compiler: str, flags: tuple[str, ...]) -> str:
     here = Path(compiler).resolve().stat()
-    parts = [source.read_bytes(), *map(str.encode, flags), f"{compiler} {here.st_size} {here.st_mtime_ns}".encode()]
+    parts = [*(source.read_bytes() for source in sources), *map(str.encode, flags)]
+    parts.append(f"{compiler} {here.st_size} {here.st_mtime_ns}".encode())
     parts.append(f"{platform.system()} {platform.machine()} {platform.processor()}".encode())
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -72,13 +77,14 @@ def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:24]
 
 
-def _compile(source: Path, compiler: str, own: tuple[str, ...], path: Path) -> None:
+def _compile(sources: tuple[Path, ...], compiler: str, own: tuple[str, ...], path: Path) -> None:
     """Beside its final place and then moved there: two processes that compile at once do not meet. The seal is last."""
+    translated = [source for source in sources if source.suffix == ".c"]
     for flags in ((*own, OPENMP), own):
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
             done = subprocess.run(
-                [compiler, *flags, "-o", temporary, source], capture_output=True, timeout=120, check=False
+                [compiler, *flags, "-o", temporary, *translated], capture_output=True, timeout=120, check=False
             )
             if done.returncode == 0:
                 seal = hashlib.sha256(temporary.read_bytes()).hexdigest()

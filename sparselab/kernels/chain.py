@@ -1,10 +1,10 @@
-"""A network step by step: 1x1 convolutions by a kernel, the few others by torch."""
+"""A network step by step: convolutions by a kernel, the head by torch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparselab.kernels.kernel import Layer, Network, Pointwise
+from sparselab.kernels.kernel import Layer, Network, Pointwise, Spatial
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +46,7 @@ def _of(kernel: Kernel, one: Weighted) -> Layer:
     if step.kind == "pointwise":
         multiply = kernel.layer(pointwise(one))
         return lambda x: multiply(x.view(step.inputs, -1)).view(1, step.outputs, *step.after)
-    weight, bias = torch.from_numpy(one.weight), torch.from_numpy(one.bias)
     if step.kind == "head":
+        weight, bias = torch.from_numpy(one.weight), torch.from_numpy(one.bias)
         return lambda x: F.linear(x.mean((2, 3)), weight[:, :, 0, 0], bias)
-    groups = step.outputs if step.kind == "depthwise" else 1
-    return lambda x: F.conv2d(x, weight, bias, step.stride, step.kernel // 2, groups=groups).clamp_(*one.clamp)
+    return kernel.spatial(Spatial(one.weight, one.bias, step.size, step.stride, step.kind == "depthwise", one.clamp))

@@ -1,35 +1,40 @@
-"""The project's own kernel, after the one of Fast Sparse ConvNets (arXiv 1911.09723)."""
+"""The project's own kernels, after those of Fast Sparse ConvNets (arXiv 1911.09723)."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.kernels.kernel import KERNELS, Kernel, Layer, Pointwise
+from sparselab.kernels.kernel import KERNELS, Kernel, Layer, Pointwise, Spatial
 from sparselab.native import compiler
 from sparselab.spec.faults import Fault
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
-    from sparselab.kernels.spmm.native import Multiply
+    import torch
+
+    from sparselab.kernels.spmm.native import Call
 
 TRIES = 5  # runs of each chunk size, of which the fastest counts
+BLOCK_OF_FULL = 4  # outputs of a dense 3x3 convolution that share a load, where they divide
 
 
 @KERNELS.register("native")
 class Native(Kernel):
-    """Sparse times dense planes in C with vector instructions, compiled where it runs.
+    """Sparse weights times planes of pixels, and 3x3 convolutions on planes, in C with vector instructions; compiled here.
 
     block: consecutive outputs that share their kept inputs. ``auto`` is XNNPACK's choice: 4, else 2 where at least 90 % of
     the stored weights are non-zero, else 1. vectors: SIMD vectors of pixels that one pass keeps in registers; ``auto`` times
-    the sizes that fit, once for each layer.
+    the sizes that fit, once for each layer. spatial: whose depthwise and first convolutions, its own or ``torch``'s.
     """
 
     class Options(Options):
         block: Literal["auto", 1, 2, 4] = Field("auto", description="auto, 1, 2 or 4")
         vectors: Literal["auto", 1, 2, 3, 4, 5, 6, 7, 8] = Field("auto", description="auto, or 1 to 8")
+        spatial: Literal["native", "torch"] = Field("native", description="native or torch")
 
     options: Options
 
@@ -39,38 +44,63 @@ class Native(Kernel):
         )
 
     def layer(self, pointwise: Pointwise) -> Layer:
-        import torch
-
+        from sparselab.kernels.spmm.native import Multiply
         from sparselab.kernels.spmm.packing import choose_block, pack
 
         wanted = self.options.block
         block = choose_block(pointwise.weight) if wanted == "auto" else wanted
         packed = pack(pointwise.weight, pointwise.bias, block)
-        out = torch.empty(pointwise.weight.shape[0], pointwise.pixels)
-        best = self._fastest(packed, pointwise)
+        tried = self._sizes(block)
+        return written(fastest(Multiply(packed, pointwise.pixels, pointwise.clamp, vectors) for vectors in tried))
 
-        def multiply(x: torch.Tensor) -> torch.Tensor:
-            best.at(x.data_ptr(), out.data_ptr())
-            return out
+    def spatial(self, spatial: Spatial) -> Layer:
+        from sparselab.kernels.spmm.native import Depthwise, Full
 
-        return multiply
+        if self.options.spatial == "torch":
+            return super().spatial(spatial)
+        height, width = spatial.size
+        after = -(-height // spatial.stride), -(-width // spatial.stride)
+        at = spatial.size, spatial.stride, 1, spatial.clamp, after
+        if spatial.depthwise:
+            return written(Depthwise(spatial.weight[:, 0], spatial.bias, *at))
+        block = 1 if spatial.weight.shape[0] % BLOCK_OF_FULL else BLOCK_OF_FULL
+        return written(
+            fastest(Full(spatial.weight, spatial.bias, *at, block, vectors) for vectors in self._sizes(block))
+        )
 
-    def _fastest(self, packed: object, pointwise: Pointwise) -> Multiply:
-        import numpy as np
+    def _sizes(self, block: int) -> list[int]:
+        from sparselab.kernels.spmm.native import sizes
 
-        from sparselab.kernels.spmm.native import Multiply, sizes
+        return sizes(block) if self.options.vectors == "auto" else [self.options.vectors]
 
-        wanted = self.options.vectors
-        tried = sizes(packed.block) if wanted == "auto" else [wanted]
-        made = [Multiply(packed, pointwise.pixels, pointwise.clamp, vectors) for vectors in tried]
-        if len(made) == 1:
-            return made[0]
-        x = np.ones((pointwise.weight.shape[1], pointwise.pixels), np.float32)
-        y = np.empty((pointwise.weight.shape[0], pointwise.pixels), np.float32)
-        times = [float("inf")] * len(made)
-        for _ in range(TRIES):
-            for number, one in enumerate(made):
-                began = time.perf_counter()
-                one(x, y)
-                times[number] = min(times[number], time.perf_counter() - began)
-        return made[times.index(min(times))]
+
+def written(call: Call) -> Layer:
+    """``call`` on tensors, into a place of its own."""
+    import torch
+
+    out = torch.empty(call.writes)
+    shape = out.shape if out.ndim == 2 else (1, *out.shape)
+    given = out.view(shape)
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        call.at(x.data_ptr(), out.data_ptr())
+        return given
+
+    return layer
+
+
+def fastest(calls: Iterable[Call]) -> Call:
+    """The one with the shortest run, on planes of ones."""
+    import numpy as np
+
+    made = list(calls)
+    if len(made) == 1:
+        return made[0]
+    x, y = np.ones(made[0].reads, np.float32), np.empty(made[0].writes, np.float32)
+    times = [float("inf")] * len(made)
+    for _ in range(TRIES):
+        for number, one in enumerate(made):
+            began = time.perf_counter()
+            one(x, y)
+            times[number] = min(times[number], time.perf_counter() - began)
+    return made[times.index(min(times))]

@@ -118,6 +118,7 @@ def test_a_cell(capsys):
         (["engine.rounds=2"], "engine.rounds=2: input should be greater than or equal to 3 — timed runs of each"),
         (["kernel.block=3"], "kernel.block=3: input should be 'auto', 1, 2 or 4 — auto, 1, 2 or 4"),
         (["kernel.vectors=9"], "kernel.vectors=9: input should be 'auto', 1, 2, 3, 4, 5, 6, 7 or 8 — auto, or 1 to 8"),
+        (["kernel.spatial=own"], "kernel.spatial=own: input should be 'native' or 'torch' — native or torch"),
         (["trainer.threads=2"], "trainer.threads=2: latency is of one thread — write 1, or leave it out"),
         (["sparsity=3:5"], "sparsity="),
         (["model=mlp"], "model=mlp: engine=measure does not read it — leave it out, or choose engine="),

@@ -8,54 +8,7 @@
    are constants in each copy of `chunk`, so that its T x B sums live in registers; the last vector is masked, because a scalar
    tail alone would double the small layers. */
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#define LANES 16
-#define SUMS 24 /* of 32 registers */
-typedef __m512 vec;
-static inline vec load(const float *p) { return _mm512_loadu_ps(p); }
-static inline vec load_some(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-static inline void store(float *p, vec v) { _mm512_storeu_ps(p, v); }
-static inline void store_some(float *p, vec v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
-static inline vec all(float x) { return _mm512_set1_ps(x); }
-static inline vec fma_(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
-static inline vec max_(vec a, vec b) { return _mm512_max_ps(a, b); }
-static inline vec min_(vec a, vec b) { return _mm512_min_ps(a, b); }
-#elif defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
-#define LANES 8
-#define SUMS 12 /* of 16 registers */
-typedef __m256 vec;
-static inline __m256i lanes(int n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-static inline vec load(const float *p) { return _mm256_loadu_ps(p); }
-static inline vec load_some(const float *p, int n) { return _mm256_maskload_ps(p, lanes(n)); }
-static inline void store(float *p, vec v) { _mm256_storeu_ps(p, v); }
-static inline void store_some(float *p, vec v, int n) { _mm256_maskstore_ps(p, lanes(n), v); }
-static inline vec all(float x) { return _mm256_set1_ps(x); }
-static inline vec fma_(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
-static inline vec max_(vec a, vec b) { return _mm256_max_ps(a, b); }
-static inline vec min_(vec a, vec b) { return _mm256_min_ps(a, b); }
-#else /* any compiler with vector types: NEON, SSE */
-#define LANES 4
-#define SUMS 24
-typedef float vec __attribute__((vector_size(16)));
-static inline vec load(const float *p) { vec v; memcpy(&v, p, sizeof v); return v; }
-static inline vec load_some(const float *p, int n) { vec v = {0}; memcpy(&v, p, (size_t)n * sizeof(float)); return v; }
-static inline void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
-static inline void store_some(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
-static inline vec all(float x) { return (vec){x, x, x, x}; }
-static inline vec fma_(vec a, vec b, vec c) { return a * b + c; }
-typedef int32_t ivec __attribute__((vector_size(16)));
-static inline vec pick(ivec first, vec a, vec b) { return (vec)((first & (ivec)a) | (~first & (ivec)b)); }
-static inline vec max_(vec a, vec b) { return pick(a > b, a, b); }
-static inline vec min_(vec a, vec b) { return pick(a < b, a, b); }
-#endif
+#include "vectors.h"
 
 enum { MOST = 8 }; /* vectors of a chunk */
 
@@ -63,7 +16,7 @@ typedef struct {
   const uint32_t *counts; /* per block: kept inputs */
   const int32_t *steps;   /* bytes */
   const float *values;
-  int64_t blocks, pixels;
+  int64_t blocks, plane; /* plane: floats from one plane of Y to the next */
   float low, high;
 } matrix;
 
@@ -96,7 +49,7 @@ static inline __attribute__((always_inline)) void chunk(const int T, const int B
     }
 #pragma GCC unroll 4
     for (int b = 0; b < B; b++) {
-      float *out = y + (block * B + b) * w->pixels;
+      float *out = y + (block * B + b) * w->plane;
 #pragma GCC unroll 8
       for (int t = 0; t < T; t++) {
         const vec v = min_(max_(sum[b][t], low), high);
@@ -123,10 +76,11 @@ static const worker WORKERS[3][MOST] = {ROW(1), ROW(2), ROW(4)};
 int lanes_of_a_vector(void) { return LANES; }
 int sums_in_registers(void) { return SUMS; }
 
-/* block: 1, 2 or 4 outputs. vectors: most of a chunk, 1 to 8. The chunks are as equal as can be. */
-void spmm(const uint32_t *counts, const int32_t *steps, const float *values, int64_t blocks, int64_t pixels, int block,
-          float low, float high, int vectors, const float *x, float *y) {
-  const matrix w = {counts, steps, values, blocks, pixels, low, high};
+/* block: 1, 2 or 4 outputs. vectors: most of a chunk, 1 to 8; the chunks are as equal as can be. pixels may be a part of a
+   plane of Y (a row of it): plane floats lie between two of them. */
+void spmm(const uint32_t *counts, const int32_t *steps, const float *values, int64_t blocks, int64_t pixels, int64_t plane,
+          int block, float low, float high, int vectors, const float *x, float *y) {
+  const matrix w = {counts, steps, values, blocks, plane, low, high};
   const worker *sized = WORKERS[block == 4 ? 2 : block - 1];
   const int64_t all_vectors = (pixels + LANES - 1) / LANES;
   const int64_t chunks = (all_vectors + vectors - 1) / vectors;
