@@ -29,8 +29,13 @@ class Row:
 
 def clock(device: str) -> Callable[[], float]:
     """Seconds: of the processor on a CPU (what others do on the machine hardly counts), of the wall on a GPU."""
+    return time.process_time if device == "cpu" else wall(device)
+
+
+def wall(device: str) -> Callable[[], float]:
+    """Seconds of the wall, once the device has done what it was given."""
     if device == "cpu":
-        return time.process_time
+        return time.perf_counter
 
     def synchronised() -> float:
         torch.cuda.synchronize()
@@ -40,10 +45,15 @@ def clock(device: str) -> Callable[[], float]:
 
 
 def turns(
-    things: Mapping[str, Callable[[], object]], rounds: int, device: str, warm_up: int = 2
+    things: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: str,
+    warm_up: int = 2,
+    now: Callable[[], float] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each thing in each round, after ``warm_up`` rounds that do not count."""
-    now = clock(device)
+    """Seconds of each thing in each round, after ``warm_up`` rounds that do not count; by :func:`clock` unless ``now``
+    is another."""
+    now = now or clock(device)
     times: dict[str, list[float]] = {name: [] for name in things}
     for turn in range(rounds + warm_up):
         for name, thing in things.items():

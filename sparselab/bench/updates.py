@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 
 from sparselab.bench.timing import Row, clock, quartiles, row, turns
-from sparselab.engines.train.runner import make_sparsifier
+from sparselab.engines.train.runner import make_sparsifier, wants_channels_last
 from sparselab.planning import plan_of
 from sparselab.spec.address import address
 
@@ -33,13 +33,18 @@ ROUNDS = 7
 class Update:
     """A cell's network, updated once at each call."""
 
-    def __init__(self, overrides: list[str], device: str, micro_batches: int):
+    def __init__(self, overrides: list[str], device: str, micro_batches: int = 1, half: bool | None = None):
+        """half: bf16 by autocast; None: on a GPU."""
         common = ["model=vit_s", f"trainer.batch_size={64 if device == 'cpu' else 256}", "trainer.max_steps=3000"]
+        common = [text for text in common if text.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
         self.parts = plan_of([*overrides, *common, "trainer.max_epochs=null"]).parts
         self.device = device
+        self.half = device != "cpu" if half is None else half
         self.micro_batches = micro_batches
         torch.manual_seed(address(0, "init"))
         self.network = self.parts.family.build(self.parts.data).to(device)
+        if wants_channels_last(self.parts):
+            self.network.to(memory_format=torch.channels_last)
         self.sparsifier = make_sparsifier(self.parts, self.network)
         self.optimizer = self.parts.optim.build(self.network)
         self.sparsifier.start()
@@ -48,8 +53,10 @@ class Update:
         self.period = statistics.mean(b - a for a, b in pairwise(due)) if len(due) > 1 else 0.0
         self.step = self.due[0] if self.due else 1000  # ramps are under way, periodic methods exchange
         data, size = self.parts.data, self.parts.cell.trainer.batch_size
-        self.inputs = torch.randn(size, *data.shape, device=device)
-        self.targets = torch.randint(data.classes, (size,), device=device)
+        text = data.task == "text"
+        self.inputs = torch.randint(data.classes, (size, *data.shape)) if text else torch.randn(size, *data.shape)
+        self.inputs = self.inputs.to(device)
+        self.targets = torch.randint(data.classes, (size, *data.shape) if text else (size,), device=device)
         self.sparsifier.carried_out = len([step for step in due if step <= self.step])
 
     def __call__(self) -> None:
@@ -67,8 +74,9 @@ class Update:
         self.optimizer.zero_grad()
         chunks = self.micro_batches
         for inputs, targets in zip(self.inputs.chunk(chunks), self.targets.chunk(chunks), strict=True):
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.device != "cpu"):
-                loss = torch.nn.functional.cross_entropy(self.network(inputs).float(), targets) / chunks
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+                logits = self.parts.family.logits(self.network, inputs).float().flatten(0, -2)
+                loss = torch.nn.functional.cross_entropy(logits, targets.flatten()) / chunks
             loss.backward()
         self.sparsifier.pull_back(self.step)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0, foreach=True)

@@ -10,6 +10,7 @@ from sparselab.spec.faults import did_you_mean
 COMMANDS = {
     "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
     "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
+    "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
     "table": ("sparselab.cli.table", "a paper's table from its records"),
     "list": ("sparselab.cli.list", "the ledger of all papers"),
     "report": ("sparselab.cli.report", "one HTML page of everything"),

@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,11 @@ def masked(values: Sequence[Tensor], masks: Sequence[Tensor], outs: Sequence[Ten
             torch.mul(value, mask, out=out)
         else:
             kernels.masked(value.data_ptr(), mask.data_ptr(), out.data_ptr(), value.numel(), torch.get_num_threads())
+
+
+def count(mask: Tensor) -> int:
+    """How many entries of a bool mask are True; on a CPU by numpy, several times as fast as torch."""
+    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.sum())
 
 
 def add_pruned(grads: Sequence[Tensor], weights: Sequence[Tensor], masks: Sequence[Tensor], factor: float) -> None:

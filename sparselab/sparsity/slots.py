@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.sparsity.count import nearest_count
-from sparselab.sparsity.kernels import masked
+from sparselab.sparsity.kernels import count, masked
 from sparselab.sparsity.layout import n_of_m
 from sparselab.sparsity.pattern import n_of_m_on_device
 from sparselab.sparsity.schedule.base import FADED
@@ -306,12 +306,12 @@ class Sparsifier:
             except ValueError as error:
                 raise RunFailed(f"step {step}: {slot.name}: {error}") from None
             if self.method.clears_state and optimizer is not None:
-                _clear_state(optimizer, slot.param, slot.mask & ~mask)
+                _clear_state(optimizer, slot.param, mask | ~slot.mask)
             if self.track and not first:
                 self.changed[int(2 * step > self.total)] += torch.count_nonzero(slot.mask ^ mask)
             slot.mask = mask
             if changes or self.method.scored_allocation:
-                slot.kept = int(mask.sum())
+                slot.kept = count(mask)
         if changes:
             self._note(step)
         if not self.one_pass:
@@ -459,8 +459,8 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [param for group in optimizer.param_groups for param in group["params"]]
 
 
-def _clear_state(optimizer: torch.optim.Optimizer, param: nn.Parameter, gone: Tensor) -> None:
+def _clear_state(optimizer: torch.optim.Optimizer, param: nn.Parameter, stays: Tensor) -> None:
     """Zero the optimiser's memory of weights that just left: momentum would bring them back in one step."""
-    for value in optimizer.state.get(param, {}).values():
-        if isinstance(value, Tensor) and value.shape == param.shape:
-            value.masked_fill_(gone, 0)
+    state = optimizer.state.get(param, {}).values()
+    moments = [value for value in state if isinstance(value, Tensor) and value.shape == param.shape]
+    masked(moments, [stays] * len(moments), moments)

@@ -343,11 +343,13 @@ void bracket(
             inside += (key[i] >= low) & (key[i] <= high);
         }
         counts[0] += over;
-        for (int i = 0; inside; i++)
-            if (key[i] >= low && key[i] <= high) {
-                if (counts[1] < room) found[counts[1]] = key[i];
-                counts[1]++, inside--;
-            }
+        if (inside && counts[1] + count <= room) { /* every key is written, and the next one over it unless it is one */
+            int32_t *place = found + counts[1];
+            for (int i = 0; i < count; i++) *place = key[i], place += (key[i] >= low) & (key[i] <= high);
+        } else
+            for (int i = 0, at = 0; at < inside; i++)
+                if (key[i] >= low && key[i] <= high && counts[1] + at++ < room) found[counts[1] + at - 1] = key[i];
+        counts[1] += inside;
     }
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
+from sparselab.deploy.form import FORMS, convert
 from sparselab.sparsity.pattern import Pattern
-from sparselab.sparsity.semi_structured import compress, compress_layers
 from sparselab.spec.faults import Refused
 from sparselab.spec.sparsity import Sparsity
+
+FORM = FORMS["semi_structured"]()
 
 
 def sparse(outputs=64, inputs=128, dtype=torch.bfloat16, device="cpu"):
@@ -30,15 +31,15 @@ def sparse(outputs=64, inputs=128, dtype=torch.bfloat16, device="cpu"):
     ],
 )
 def test_what_cannot_be_compressed_is_refused(weight, words):
-    with pytest.raises(ValueError, match=words):
-        compress(weight)
+    problem, fix = FORM.misfit(weight)
+    assert words in problem and fix
 
 
 def test_a_network_is_refused_as_a_whole_with_a_line_per_layer():
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(Refused) as refused:
-        compress_layers(network, ["0", "1", "2"])
+        convert(network, ["0", "1", "2"], FORM)
     assert [str(fault).split(":")[0] for fault in refused.value.faults] == ["0", "1", "2"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -50,6 +51,5 @@ def test_the_compressed_product_is_the_dense_one():
     network[0].weight.data.copy_(sparse(device="cuda"))
     inputs = torch.randn(32, 128, device="cuda", dtype=torch.bfloat16)
     dense = network(inputs)
-    assert torch.allclose(functional.linear(inputs, compress(network[0].weight), network[0].bias), dense, atol=0.1)
-    compress_layers(network, ["0"])
+    convert(network, ["0"], FORM)
     assert torch.allclose(network(inputs), dense, atol=0.1)

@@ -1,0 +1,90 @@
+"""``sparselab speed``: what a finished network's zeros are worth at inference, here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparselab.spec.faults import Faults, Refused, refuse
+from sparselab.tables.arguments import Key, parse, usage
+
+if TYPE_CHECKING:
+    from sparselab.deploy.speed import Timed
+
+KEYS = {
+    "batch": Key("64", "images, or windows of text, in a forward pass"),
+    "rounds": Key("15", "forward passes that count, of each"),
+    "device": Key("auto", "where", ("auto", "cpu", "cuda")),
+}
+USAGE = "write: sparselab speed <run folder> [batch=64]"
+
+
+def run(argv: list[str]) -> int:
+    """Print a table, a line per form. Returns 0; Refused for what cannot be timed at all."""
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(usage("speed", KEYS).replace("speed", "speed <run folder>", 1))
+        return 0
+    folders = [word for word in argv if "=" not in word and not word.startswith("-")]
+    if len(folders) != 1:
+        refuse(f"speed {' '.join(argv)[:40]}".rstrip(), "one run folder is needed", USAGE)
+    faults = Faults()
+    asked = None
+    with faults.catch():
+        asked = parse("speed", KEYS, [word for word in argv if word != folders[0]])
+    if asked:
+        for key, least in (("batch", 1), ("rounds", 3)):
+            if not asked[key].isdecimal() or int(asked[key]) < least:
+                faults.add(f"{key}={asked[key][:40]}", "is no such number", f"write a whole number from {least}")
+    faults.raise_if_any()
+    assert asked is not None
+    from sparselab.deploy import speed
+
+    device = _device(asked["device"])
+    subject = speed.subject(Path(folders[0]))
+    found, refused = [], []
+    for form in speed.forms(device):
+        try:
+            found.append(speed.timed(subject, form, int(asked["batch"]), int(asked["rounds"]), device))
+        except Refused as error:
+            refused += error.faults
+    if not found:
+        raise Refused(refused)
+    _print(found, [str(fault) for fault in refused], device, int(asked["batch"]))
+    return 0
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        refuse("device=cuda", "torch finds no CUDA device", "write device=cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+def _print(found: list[Timed], refused: list[str], device: str, batch: int) -> None:
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, threads: {torch.get_num_threads()}"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("form", no_wrap=True)
+    for title in ("layers", "ms", "dense ms", "speed-up (quartiles)", "outputs differ by"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in found:
+        low, middle, high = one.speedup
+        table.add_row(
+            one.form, str(one.layers), f"{one.milliseconds:.2f}", f"{one.dense_milliseconds:.2f}",
+            f"{middle:.2f} ({low:.2f} to {high:.2f})", f"{one.difference:.1e}",
+        )  # fmt: skip
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(f"{name}, batches of {batch}", markup=False)
+    console.print(table)
+    for one in found:
+        if one.left:
+            first = one.left[0]
+            more = f" and {len(one.left) - 1} more" if len(one.left) > 1 else ""
+            console.print(f"{one.form} leaves {first.where}{more} dense: {first.problem}", markup=False)
+    for line in refused:
+        console.print(line, markup=False)

@@ -1,0 +1,1 @@
+"""Finished sparse networks in the forms that sparse products read. Imports torch."""
