@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from sparselab.spec.faults import Faults, Refused, refuse
 from sparselab.tables.arguments import Key, parse, usage
 
 if TYPE_CHECKING:
-    from sparselab.deploy.speed import Timed
+    from sparselab.deploy.form import Form
+    from sparselab.deploy.speed import Pair, Subject
 
 KEYS = {
     "batch": Key("64", "images, or windows of text, in a forward pass"),
@@ -18,6 +21,18 @@ KEYS = {
     "device": Key("auto", "where", ("auto", "cpu", "cuda")),
 }
 USAGE = "write: sparselab speed <run folder> [batch=64]"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One form: milliseconds of its forward passes and of the dense ones, and dense over sparse (quartiles and median)."""
+
+    form: str
+    pair: Pair
+    milliseconds: float
+    dense_milliseconds: float
+    speedup: tuple[float, float, float]
+    difference: float
 
 
 def run(argv: list[str]) -> int:
@@ -45,13 +60,28 @@ def run(argv: list[str]) -> int:
     found, refused = [], []
     for form in speed.forms(device):
         try:
-            found.append(speed.timed(subject, form, int(asked["batch"]), int(asked["rounds"]), device))
+            found.append(timed(subject, form, int(asked["batch"]), int(asked["rounds"]), device))
         except Refused as error:
             refused += error.faults
     if not found:
         raise Refused(refused)
     _print(found, [str(fault) for fault in refused], device, int(asked["batch"]))
     return 0
+
+
+def timed(subject: Subject, form: Form, batch: int, rounds: int, device: str) -> Timed:
+    """Both networks in turns, by the clock on the wall. Refused where not one sparse layer fits."""
+    import torch
+
+    from sparselab.bench.timing import quartiles, turns, wall
+    from sparselab.deploy.speed import pair
+
+    with torch.no_grad():
+        both = pair(subject, form, batch, device)
+        times = turns({"dense": both.dense, "sparse": both.sparse}, rounds, device, now=wall(device))
+        ratios = [a / b for a, b in zip(times["dense"], times["sparse"], strict=True)]
+        ours, theirs = (1000 * median(times[name]) for name in ("sparse", "dense"))
+        return Timed(form.name, both, ours, theirs, quartiles(ratios), both.difference())
 
 
 def _device(asked: str) -> str:
@@ -75,16 +105,16 @@ def _print(found: list[Timed], refused: list[str], device: str, batch: int) -> N
     for one in found:
         low, middle, high = one.speedup
         table.add_row(
-            one.form, str(one.layers), f"{one.milliseconds:.2f}", f"{one.dense_milliseconds:.2f}",
+            one.form, str(one.pair.layers), f"{one.milliseconds:.2f}", f"{one.dense_milliseconds:.2f}",
             f"{middle:.2f} ({low:.2f} to {high:.2f})", f"{one.difference:.1e}",
         )  # fmt: skip
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(f"{name}, batches of {batch}", markup=False)
     console.print(table)
     for one in found:
-        if one.left:
-            first = one.left[0]
-            more = f" and {len(one.left) - 1} more" if len(one.left) > 1 else ""
+        if one.pair.left:
+            first = one.pair.left[0]
+            more = f" and {len(one.pair.left) - 1} more" if len(one.pair.left) > 1 else ""
             console.print(f"{one.form} leaves {first.where}{more} dense: {first.problem}", markup=False)
     for line in refused:
         console.print(line, markup=False)

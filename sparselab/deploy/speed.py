@@ -6,13 +6,11 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from sparselab.bench.timing import quartiles, turns, wall
 from sparselab.deploy.form import FORMS, Form, convert, misfits
 from sparselab.planning import MODEL, plan_of
 from sparselab.spec.faults import Fault, refuse
@@ -34,20 +32,6 @@ class Subject:
     sparse: list[str]
 
 
-@dataclass(frozen=True)
-class Timed:
-    """One form: milliseconds of its forward passes, its dense network's over its own (quartiles and median), and by how
-    much outputs differ, as a share of the largest. ``left``: the sparse layers that stayed dense, and why."""
-
-    form: str
-    milliseconds: float
-    dense_milliseconds: float
-    speedup: tuple[float, float, float]
-    difference: float
-    layers: int
-    left: list[Fault]
-
-
 def subject(folder: Path) -> Subject:
     """The network of a run folder, as its record says it was made. Refused where there is none, or nothing sparse."""
     record = records.read(folder)
@@ -64,7 +48,10 @@ def subject(folder: Path) -> Subject:
 
 @dataclass(frozen=True)
 class Pair:
-    """The dense network and the same one with ``layers`` sparse layers in a form, as calls; see :class:`Timed`."""
+    """The dense network and the same one with ``layers`` sparse layers in a form, as calls.
+
+    left: the sparse layers that stayed dense, and why.
+    """
 
     dense: Callable[[], Tensor]
     sparse: Callable[[], Tensor]
@@ -72,6 +59,7 @@ class Pair:
     left: list[Fault]
 
     def difference(self) -> float:
+        """By how much outputs differ, as a share of the largest."""
         ours, theirs = self.sparse().float(), self.dense().float()
         return float((ours - theirs).abs().max() / theirs.abs().max())
 
@@ -88,16 +76,6 @@ def pair(subject: Subject, form: Form, batch: int, device: str) -> Pair:
     inputs = sample(subject.data, batch, device, form.dtype)
     logits = subject.family.logits
     return Pair(lambda: logits(dense, inputs), lambda: logits(sparse, inputs), len(names), left)
-
-
-@torch.no_grad()
-def timed(subject: Subject, form: Form, batch: int, rounds: int, device: str) -> Timed:
-    """Both networks in turns, by the clock on the wall. Refused where not one sparse layer fits."""
-    both = pair(subject, form, batch, device)
-    times = turns({"dense": both.dense, "sparse": both.sparse}, rounds, device, now=wall(device))
-    ratios = [a / b for a, b in zip(times["dense"], times["sparse"], strict=True)]
-    ours, theirs = (1000 * median(times[name]) for name in ("sparse", "dense"))
-    return Timed(form.name, ours, theirs, quartiles(ratios), both.difference(), both.layers, both.left)
 
 
 def sample(data: DataSpec, batch: int, device: str, dtype: torch.dtype) -> Tensor:

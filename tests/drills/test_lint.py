@@ -39,7 +39,8 @@ LAYERS = {
     "edits": {"spec"},
     "metrics": {"spec", "data"},
     "tables": {"spec", "store", "planning"},
-    "bench": {"spec", "sparsity", "data", "methods", "engines", "planning"},
+    "deploy": {"spec", "sparsity", "models", "store", "planning"},
+    "bench": {"spec", "sparsity", "data", "methods", "engines", "planning", "models", "deploy"},
     "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
     "engines": {
         "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",

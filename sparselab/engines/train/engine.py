@@ -11,6 +11,7 @@ from sparselab.engines.signals import StopFlag
 from sparselab.engines.train import ranks
 from sparselab.engines.train.describe import facts, summary
 from sparselab.engines.train.identity import identify
+from sparselab.engines.train.pace import precision_notes
 from sparselab.engines.train.plan import Parts, gather
 from sparselab.spec.memo import once
 from sparselab.store.ids import canonical, cell_id
@@ -55,6 +56,7 @@ class Train(Engine):
             plan.notes.append(
                 "the layers of this model are known once it is built; they are checked then, before training"
             )
+        plan.notes += precision_notes(parts.cell.trainer, parts.outline)
         return plan
 
     def run(self, plan: Plan) -> dict[str, Any]:
