@@ -224,3 +224,27 @@ def test_a_library_that_gives_wrong_masks_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "SOURCE", wrong)
     with pytest.raises(native.Unavailable, match="wrong masks"):
         build._checked(native.load(build.SOURCE, build.FLAGS))
+
+
+PEAK = """
+import resource, torch
+from sparselab.sparsity.pattern import Pattern
+from sparselab.spec.sparsity import Sparsity
+torch.set_num_threads(1)
+pattern = Pattern.of(Sparsity.parse(0.9))
+pattern.mask(torch.randn(1000, 1000), magnitude=True)
+scores = torch.randn(5000, 5000)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+mask = pattern.mask(scores, magnitude=True)
+assert int(mask.sum()) == 2_500_000
+print((peak() - before) / (scores.numel() * scores.element_size()))
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in another unit")
+def test_selection_needs_little_memory_beside_the_scores():
+    """Asked for: at most twice the weights. The mask is a quarter, what a sample cannot decide a sixteenth."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.5
