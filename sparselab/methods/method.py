@@ -113,6 +113,17 @@ class Method:
 
         masked([slot.grad], [slot.mask], [slot.grad])
 
+    def pullbacks(self, slots: list[Slot]) -> None:
+        """:meth:`pullback` of all layers. A rule with a kernel for it does them in one launch."""
+        from sparselab.sparsity.kernels import masked
+
+        if self.overrides("pullback"):
+            for slot in slots:
+                self.pullback(slot)
+        else:
+            grads = [slot.grad for slot in slots]
+            masked(grads, [slot.mask for slot in slots], grads)
+
     def after_step(self, slot: Slot) -> None:
         """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
 

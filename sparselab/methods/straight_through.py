@@ -37,6 +37,10 @@ class SRSTE(STE):
         lambda_w: float = Field(2e-4, description="a decay per update: 2e-4 is the paper's, 0 is ste, negative grows")
 
     def pullback(self, slot: Slot) -> None:
+        self.pullbacks([slot])
+
+    def pullbacks(self, slots: list[Slot]) -> None:
         from sparselab.sparsity.kernels import add_pruned
 
-        add_pruned([slot.grad], [slot.dense], [slot.mask], self.options.lambda_w)
+        dense, masks = [slot.dense for slot in slots], [slot.mask for slot in slots]
+        add_pruned([slot.grad for slot in slots], dense, masks, self.options.lambda_w)

@@ -184,7 +184,7 @@ class Sparsifier:
             if slot.learned is not None:
                 slot.learned.grad = self.method.learn(slot) if turn.learned else None
         if turn.weights:
-            self._pull_weights()
+            self.method.pullbacks(self.slots)
         if optimizer is not None and self.method.rewinds is not None and not self.early:
             self._keep_early(step, optimizer)
         if optimizer is not None and not (turn.weights and turn.others):
@@ -229,14 +229,6 @@ class Sparsifier:
 
     def _due(self, step: int) -> bool:
         return bisect_right(self.updates, step) > self.carried_out
-
-    def _pull_weights(self) -> None:
-        if self.method.overrides("pullback"):
-            for slot in self.slots:
-                self.method.pullback(slot)
-        else:
-            grads = [slot.grad for slot in self.slots]
-            masked(grads, [slot.mask for slot in self.slots], grads)
 
     def _hold(self, turn: Turn, optimizer: torch.optim.Optimizer) -> None:
         """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""

@@ -357,3 +357,28 @@ def test_what_sparse_training_holds_beside_the_weights(method, most):
     held = [[slot.master, slot.mask, slot.dense_grad, *slot.state.values()] for slot in sparsifier.slots]
     share = sum(tensor.nbytes for tensors in held for tensor in tensors if tensor is not None)
     assert share <= most * sum(slot.param.nbytes for slot in sparsifier.slots)
+
+
+@pytest.mark.parametrize("method, passes", [("srste", 1), ("random", 2), ("asp", 2)])
+def test_an_update_is_a_few_passes_over_all_layers(method, passes, monkeypatch):
+    """On a GPU each is one launch, however many layers there are. (Masks of N:M are one more: n_of_m_on_device.)"""
+    from sparselab.sparsity import kernels, slots
+
+    calls = []
+    for name in ("masked", "add_pruned"):
+        real = getattr(kernels, name)
+
+        def counted(*args, real=real, name=name):
+            calls.append((name, len(args[0])))
+            return real(*args)
+
+        monkeypatch.setattr(kernels, name, counted)
+        if name == "masked":
+            monkeypatch.setattr(slots, name, counted)
+    sparsifier = make(method, sparsity="2:4", shapes=((8, 8),) * 5)
+    optimizer = momentum(sparsifier)
+    sparsifier.start()
+    update(sparsifier, optimizer, 1)
+    calls.clear()
+    update(sparsifier, optimizer, 2)
+    assert len(calls) == passes and all(layers == 5 for _, layers in calls), calls
