@@ -92,3 +92,11 @@ def beyond(where: str, key: str, fraction: float, total: int) -> list[Fault]:
     if fraction <= 1:
         return []
     return [Fault(f"{where}.{key}={fraction:g}", f"after the last step ({total:,})", "at most 1.0")]
+
+
+def misplaced(where: str, begin: float, end: float, total: int) -> list[Fault]:
+    """The faults of a span that lies after the end of the run, or ends before it begins."""
+    late = [*beyond(where, "begin", begin, total), *beyond(where, "end", end, total)]
+    if late or end > begin:
+        return late
+    return [Fault(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]

@@ -8,7 +8,7 @@ from math import exp, log
 
 from pydantic import Field
 
-from sparselab.sparsity.schedule.base import FADED, SCHEDULES, Schedule, beyond, moment
+from sparselab.sparsity.schedule.base import FADED, SCHEDULES, Schedule, misplaced, moment
 from sparselab.spec import options as spec_options
 from sparselab.spec.faults import Fault
 
@@ -56,11 +56,8 @@ class MaskDecay(Schedule):
 
     def faults(self, total: int, where: str = "schedule") -> list[Fault]:
         begin, end = self.options.begin, self.options.end
-        late = [*beyond(where, "begin", begin, total), *beyond(where, "end", end, total)]
-        if late:
-            return late
-        if end <= begin:
-            return [Fault(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]
+        if wrong := misplaced(where, begin, end, total):
+            return wrong
         first, last = self._span(total)
         if first == last:
             problem = f"the decay has no updates, both ends fall on {first:,} of {total:,}"

@@ -7,7 +7,7 @@ from math import cos, pi
 
 from pydantic import Field
 
-from sparselab.sparsity.schedule.base import SCHEDULES, Schedule, beyond, moment
+from sparselab.sparsity.schedule.base import SCHEDULES, Schedule, misplaced, moment
 from sparselab.spec import options as spec_options
 from sparselab.spec.faults import Fault
 
@@ -48,11 +48,8 @@ class Ramp(Schedule):
 
     def faults(self, total: int, where: str = "schedule") -> list[Fault]:
         begin, end, every = self.options.begin, self.options.end, self.options.every
-        late = [*beyond(where, "begin", begin, total), *beyond(where, "end", end, total)]
-        if late:
-            return late
-        if end <= begin:
-            return [Fault(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]
+        if wrong := misplaced(where, begin, end, total):
+            return wrong
         first, last = self._span(total)
         if first == last:
             problem = f"the ramp has no steps, both ends fall on step {first:,} of {total:,}"

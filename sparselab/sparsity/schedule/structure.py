@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparselab.sparsity.schedule.base import SCHEDULES, Schedule, beyond, moment
+from sparselab.sparsity.schedule.base import SCHEDULES, Schedule, misplaced, moment
 from sparselab.spec import options as spec_options
 from sparselab.spec.faults import Fault
 from sparselab.spec.sparsity import Sparsity
@@ -53,11 +53,8 @@ class StructureDecay(Schedule):
 
     def faults(self, total: int, where: str = "schedule") -> list[Fault]:
         begin, end = self.options.begin, self.options.end
-        late = [*beyond(where, "begin", begin, total), *beyond(where, "end", end, total)]
-        if late:
-            return late
-        if end <= begin:
-            return [Fault(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]
+        if wrong := misplaced(where, begin, end, total):
+            return wrong
         steps, stages = moment(end, total) - moment(begin, total), len(self.structures())
         if steps < stages:
             return [Fault(f"{where}.end={end:g}", f"{stages} stages and {steps:,} updates for them", "train longer")]
