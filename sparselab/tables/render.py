@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sparselab.tables.results import folder
+from sparselab.tables.schema import Table
 from sparselab.tables.summary import Line, Summary
 
 if TYPE_CHECKING:
@@ -18,13 +19,16 @@ NONE = "–"
 NOT_RUN = "not run"
 HEADERS = (
     "row", "column", "ours ± sd (n)", "published", "difference", "recovery", "sparsity", "non-zeros", "MACs",
-    "training FLOPs × dense", "verdicts", "records",
+    "training FLOPs × dense",
 )  # fmt: skip
+LAST = ("verdicts", "records")
+NUMBERS = 2
+"""The first of the columns that hold numbers; those of a table's own come after :data:`HEADERS`, :data:`LAST` after them."""
 
 WIDE = 200
 NARROW = 150
-SPARED = (4, 7, 8, 10)
-"""What a terminal of less than NARROW columns does without: difference, non-zeros, MACs and verdicts."""
+SPARED = ("difference", "non-zeros", "MACs", "verdicts")
+"""What a terminal of less than NARROW columns does without."""
 MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "?", "not run": "·"}
 STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not run": "dim"}
 
@@ -62,8 +66,14 @@ def published(line: Line, digits: int) -> str:
     return f"{line.published.value:.{digits}f}{'' if line.published.verified else ' (?)'}"
 
 
-def texts(line: Line, digits: int) -> list[str]:
+def headers(summary: Summary) -> list[str]:
+    """The names of all columns, those of the table's own included."""
+    return [*HEADERS, *(column.label for column in summary.table.beside), *LAST]
+
+
+def texts(line: Line, table: Table) -> list[str]:
     """The line as text, without its verdicts and records."""
+    digits = table.metric.digits
     return [
         line.row,
         line.column,
@@ -75,14 +85,19 @@ def texts(line: Line, digits: int) -> list[str]:
         quantity(line.nonzero),
         quantity(line.macs),
         fixed(line.flops, 3),
+        *(
+            fixed(mean, column.digits) + ("" if sd is None else f" ± {sd:.{column.digits}f}")
+            for column, (mean, sd) in zip(table.beside, line.beside, strict=True)
+        ),
     ]
 
 
 def columns(summary: Summary) -> list[int]:
-    """The columns of :data:`HEADERS` that say something: an engine without a network has no MACs, for one."""
-    rows = [texts(line, summary.table.metric.digits) for line in summary.lines]
-    empty = {n for n in range(3, 10) if all(row[n] == NONE for row in rows)} if summary.done else set()
-    return [number for number in range(len(HEADERS)) if number not in empty]
+    """The columns that say something: an engine without a network has no MACs, for one."""
+    rows, count = [texts(line, summary.table) for line in summary.lines], len(headers(summary))
+    optional = range(NUMBERS + 1, count - len(LAST)) if summary.done else ()
+    empty = {n for n in optional if all(row[n] == NONE for row in rows)}
+    return [number for number in range(count) if number not in empty]
 
 
 def verdicts(line: Line) -> str:
@@ -106,6 +121,10 @@ def notes(summary: Summary) -> list[str]:
         found.append(f"Data: {', '.join(summary.data)}.")
     if summary.mixed:
         found.append(f"Not every record saw the same {', '.join(summary.mixed)}: the public set changed in between.")
+    if table.pool != "table" and table.claims:
+        found.append(
+            f"A claim's spread is pooled over the cells of the same {table.pool.rstrip('s')}, not over the table."
+        )
     if tier.note:
         found.append(tier.note)
     shown = [line.published for line in summary.lines if line.published is not None]
@@ -118,16 +137,16 @@ def notes(summary: Summary) -> list[str]:
 
 def to_markdown(summary: Summary) -> str:
     """``table.md``."""
-    digits = summary.table.metric.digits
     lines = [f"# {escape(title(summary))}", "", f"arXiv {summary.table.source.arxiv}", ""]
     lines += [f"- {escape(note)}" for note in notes(summary)]
     rows, shown = [], columns(summary)
     for line in summary.lines:
         ids = " ".join(f"`{escape(e.id)}`" for e in line.entries) or NONE
-        row = [*map(escape, texts(line, digits)), verdicts(line), ids]
+        row = [*map(escape, texts(line, summary.table)), verdicts(line), ids]
         rows.append([row[number] for number in shown])
-    align = "ll" + "r" * 8 + "ll"
-    lines += ["", *_markdown_table([HEADERS[n] for n in shown], rows, "".join(align[n] for n in shown))]
+    names = headers(summary)
+    align = "ll" + "r" * (len(names) - 4) + "ll"
+    lines += ["", *_markdown_table([escape(names[n]) for n in shown], rows, "".join(align[n] for n in shown))]
     if summary.verdicts:
         claims = [[v.name, escape(v.claim.text), f"**{v}**", escape(v.evidence)] for v in summary.verdicts]
         lines += ["", "## Claims", "", *_markdown_table(("", "the paper says", "verdict", "evidence"), claims, "llll")]
@@ -178,7 +197,7 @@ def to_csv(summary: Summary) -> str:
     writer.writerow(
         ["row", "column", "mean", "sd", "n", "planned", "published", "published_verified", "provenance", "difference",
          "recovery_percent", "sparsity_requested", "sparsity_realised", "params_nonzero", "macs", "flops_train_x_dense",
-         "verdicts", "records"]
+         *(_safe(column.label) for column in summary.table.beside), "verdicts", "records"]
     )  # fmt: skip
     for line in summary.lines:
         item = line.published
@@ -186,6 +205,7 @@ def to_csv(summary: Summary) -> str:
             [_safe(line.row), _safe(line.column), line.mean, line.sd, len(line.values), line.planned,
              item.value if item else None, item.verified if item else None, _safe(item.provenance) if item else None,
              line.difference, line.recovery, line.requested, line.sparsity, line.nonzero, line.macs, line.flops,
+             *(mean for mean, _ in line.beside),
              "; ".join(f"{v.name} {v.verdict}" for v in line.verdicts), " ".join(_safe(e.id) for e in line.entries)]
         )  # fmt: skip
     return out.getvalue()
@@ -207,12 +227,12 @@ def console() -> Console:
 def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
     """Things for rich's console to print, in order. A narrow terminal gets the columns that fit."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as Grid
     from rich.text import Text
 
-    digits = summary.table.metric.digits
-    shown = [number for number in columns(summary) if width >= NARROW or number not in SPARED]
-    grid = Table(
+    names = headers(summary)
+    shown = [number for number in columns(summary) if width >= NARROW or names[number] not in SPARED]
+    grid = Grid(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         title=Text(title(summary), style="bold"),
@@ -220,8 +240,9 @@ def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
         padding=(0, 1),
     )
     for number in shown:
-        justify: Literal["left", "right"] = "right" if 2 <= number <= 9 else "left"
-        grid.add_column(HEADERS[number], justify=justify, overflow="fold", no_wrap=number in (1, 2, 3, 11))
+        justify: Literal["left", "right"] = "right" if NUMBERS <= number < len(names) - len(LAST) else "left"
+        whole = number in (1, 2, 3, len(names) - 1)
+        grid.add_column(names[number], justify=justify, overflow="fold", no_wrap=whole)
     for line in summary.lines:
         ids = (
             line.entries[0].id + (f" +{len(line.entries) - 1}" if len(line.entries) > 1 else "")
@@ -229,11 +250,11 @@ def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
             else NONE
         )
         marks = " ".join(f"{v.name}{MARKS[v.verdict]}" for v in line.verdicts) or NONE
-        cells = [*texts(line, digits), marks, ids]
+        cells = [*texts(line, summary.table), marks, ids]
         grid.add_row(*(Text(cells[number]) for number in shown))
     parts: list[object] = [grid, *(Text(note, style="dim") for note in notes(summary))]
     if summary.verdicts:
-        claims = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+        claims = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
         for header in ("claim", "the paper says", "verdict", "evidence"):
             claims.add_column(header, overflow="fold")
         for v in summary.verdicts:
@@ -267,7 +288,8 @@ def ledger_markdown(summaries: Sequence[Summary]) -> str:
         "",
         "Every number below is rendered from the records beside it; nothing here is written by hand. A claim holds or",
         "fails when the seeds show it at the 5 % level (Holm over the table's claims, spread pooled over its cells,",
-        "3 seeds at least, 5 for a headline claim); otherwise it is inconclusive.",
+        "or over its columns or rows where methods scatter differently; 3 seeds at least, 5 for a headline claim); otherwise",
+        "it is inconclusive.",
         "",
     ]
     links = {(s.table.output, s.tier): folder(Path(), s.table, s.tier).as_posix() for s in summaries}
@@ -284,10 +306,10 @@ def ledger_markdown(summaries: Sequence[Summary]) -> str:
 def ledger_terminal(summaries: Sequence[Summary]) -> object:
     """The ledger for rich's console."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
     for number, header in enumerate(LEDGER_HEADERS):
         grid.add_column(header, justify="right" if number >= 4 else "left", overflow="fold")
     for row in ledger_rows(summaries):

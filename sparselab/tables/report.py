@@ -43,7 +43,6 @@ def html(summaries: Sequence[Summary]) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup((PAGE / "report.css").read_text()),
         data=Markup(_json(records.data([_drawn(summary, records) for summary in shown]))),
-        headers=render.HEADERS,
         ledger_headers=render.LEDGER_HEADERS,
         classes=("holds", "fails", "inconclusive", "idle"),
         ledger=[{"cells": row, "anchor": anchors.get((row[0], row[3]))} for row in render.ledger_rows(summaries)],
@@ -63,7 +62,6 @@ def _json(value: Any) -> str:
 
 def _section(summary: Summary, records: _Records) -> dict[str, Any]:
     """What the template shows of a table."""
-    digits = summary.table.metric.digits
     sections = [
         ("Known differences", summary.table.differences),
         ("Not in the table", [f"{render.places(cells)}: {reason}" for reason, cells in summary.excluded()]),
@@ -74,6 +72,8 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
         "name": summary.table.output,
         "tier": summary.tier,
         "title": render.title(summary),
+        "headers": render.headers(summary),
+        "numbers": len(render.HEADERS) + len(summary.table.beside),
         "arxiv": summary.table.source.arxiv,
         "notes": render.notes(summary),
         "figure": f"{summary.table.metric.label} against {summary.axis[0]}"
@@ -91,7 +91,7 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
         ],
         "lines": [
             {
-                "texts": render.texts(line, digits),
+                "texts": render.texts(line, summary.table),
                 "verdicts": render.verdicts(line),
                 "ids": [{"key": records.index(entry), "text": entry.id[:6]} for entry in line.entries],
             }

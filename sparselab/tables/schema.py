@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from sparselab.spec.configs import CONFIGS
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse
@@ -51,6 +51,27 @@ class Reference(Options):
 
     def of(self, place: tuple[str, str]) -> tuple[str, str]:
         return self.row or place[0], self.column or place[1]
+
+
+class Beside(Options):
+    """A further column: a number of the records, or the mean distance of several to those of another cell.
+
+    With ``to`` it is the mean over ``keys`` of |mean of the cell - mean of the other|, which says how close two cells come.
+    """
+
+    label: str = Field(min_length=1, description='as printed, like "RA %"')
+    keys: list[str] = Field(
+        min_length=1, description="keys of the record's metrics, account.NAME, or times.NAME for seconds"
+    )
+    to: Reference | None = Field(None, description="the cell that the distance is to; without it: no distance")
+    scale: float = Field(1.0, gt=0, description="printed number over the record's, above 0")
+    digits: int = Field(2, ge=0, le=6, description="digits after the point, 0 to 6")
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Beside:
+        if self.to is None and len(self.keys) > 1:
+            raise ValueError("several keys need a cell that their distance is to")
+        return self
 
 
 class Axis(Options):
@@ -124,6 +145,10 @@ class Table(Options):
     reference: Reference | None = Field(None, description="row and column of the dense cell")
     extra: list[Extra] = Field(default_factory=list, description="overrides of some cells only")
     exclude: list[Excluded] = Field(default_factory=list, description="cells that are not there, with the reason")
+    pool: Literal["table", "columns", "rows"] = Field(
+        "table", description='cells that share a spread: all ("table"), or those of the same column or row'
+    )
+    beside: list[Beside] = Field(default_factory=list, description="further columns, beside the metric")
     axis: Literal["sparsity", "nonzero"] | Axis = Field(
         "sparsity", description='the figure\'s x axis: "sparsity", "nonzero", or {metric, label} of the records'
     )
@@ -147,6 +172,10 @@ class Table(Options):
     def dense(self, place: tuple[str, str]) -> tuple[str, str] | None:
         """The place of a cell's dense reference."""
         return self.reference.of(place) if self.reference else None
+
+    def group(self, place: tuple[str, str]) -> str:
+        """The cells that share a spread have the same one."""
+        return {"table": "", "columns": place[1], "rows": place[0]}[self.pool]
 
     def layout(self, tier: str) -> Layout:
         """What of this tier a claim may look at."""
@@ -314,6 +343,9 @@ def _check_names(table: Table, faults: Faults) -> None:
 
     if table.reference:
         known("reference", table.reference.row, table.reference.column)
+    for number, column in enumerate(table.beside, 1):
+        if column.to:
+            known(f"beside.{number}.to", column.to.row, column.to.column)
     for number, item in enumerate(table.exclude, 1):
         all_known(f"exclude.{number}", item.rows, item.columns)
         if item.rows is None and item.columns is None:

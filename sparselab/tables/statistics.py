@@ -2,13 +2,14 @@
 
 Few seeds say little about their own spread, so the variance is pooled over all cells of a table (squared deviations
 from each cell's own mean over the summed degrees of freedom). With 10 cells of 3 seeds a gap of two standard deviations
-is then found in 76 % of the cases, against 49 % by a t test of the two cells alone.
+is then found in 76 % of the cases, against 49 % by a t test of the two cells alone. That supposes that all cells scatter alike;
+where methods do not (one is a thousand times noisier than the others), a table pools over its columns or rows instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Place = tuple[str, str]
@@ -41,7 +42,7 @@ class Estimate:
 
     value: float
     error: float
-    df: int
+    df: float
 
     def p_above(self, threshold: float) -> float:
         """P of a value at least this high if the truth were ``threshold``: small says that the truth is above."""
@@ -61,11 +62,33 @@ class Estimate:
         return float(stdtr(self.df, -distance / self.error))
 
 
-def estimate(contrast: Contrast, samples: Mapping[Place, Sequence[float]], spread: Spread) -> Estimate:
-    """``contrast`` over the means of ``samples``, each cell with the pooled spread."""
+def spreads(samples: Mapping[Place, Sequence[float]], group: Callable[[Place], str]) -> dict[Place, Spread]:
+    """For each cell the spread pooled over the cells of its ``group``."""
+    members: dict[str, list[Sequence[float]]] = {}
+    for place, values in samples.items():
+        members.setdefault(group(place), []).append(values)
+    found = {name: pooled(values) for name, values in members.items()}
+    return {place: found[group(place)] for place in samples}
+
+
+def estimate(contrast: Contrast, samples: Mapping[Place, Sequence[float]], spread: Mapping[Place, Spread]) -> Estimate:
+    """``contrast`` over the means of ``samples``, each cell with the spread of its group.
+
+    Degrees of freedom are those of the group, or of several groups Satterthwaite's (1946), which are as many as if all had
+    the same spread where they do have it and are equally large.
+    """
     value = math.fsum(weight * math.fsum(samples[at]) / len(samples[at]) for at, weight in contrast.items())
-    factor = math.fsum(weight**2 / len(samples[at]) for at, weight in contrast.items())
-    return Estimate(value, math.sqrt(spread.variance * factor) if spread.df else math.nan, spread.df)
+    factors: dict[Spread, float] = {}
+    for at, weight in contrast.items():
+        factors[spread[at]] = factors.get(spread[at], 0.0) + weight**2 / len(samples[at])
+    if not all(group.df for group in factors):
+        return Estimate(value, math.nan, 0)
+    variances = {group: group.variance * factor for group, factor in factors.items()}
+    total = math.fsum(variances.values())
+    if total == 0 or len(factors) == 1:
+        return Estimate(value, math.sqrt(total), min(group.df for group in factors))
+    df = total**2 / math.fsum(variance**2 / group.df for group, variance in variances.items())
+    return Estimate(value, math.sqrt(total), df)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

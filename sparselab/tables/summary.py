@@ -11,7 +11,7 @@ from sparselab.spec.sparsity import Sparsity
 from sparselab.tables.claims import Verdict, judge
 from sparselab.tables.grid import Cell, excluded, expand, merge
 from sparselab.tables.results import Entry
-from sparselab.tables.schema import Published, Table
+from sparselab.tables.schema import Beside, Published, Table
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Line:
     planned: seeds that the tier asks for. entries: finished records that have the metric, by seed. failed: ids of
     failed runs. recovery: per cent of the dense reference. requested: the sparsity asked for. sparsity: realised, a
     fraction of the targeted weights. macs: of one sample. flops: of training, over those of the dense reference (where
-    it has no record: over the same network trained dense). x: where the cell lies in the figure.
+    it has no record: over the same network trained dense). x: where the cell lies in the figure. beside: mean and standard
+    deviation of each further column.
     """
 
     row: str
@@ -45,6 +46,7 @@ class Line:
     x: float | None
     x_by_seed: tuple[float | None, ...]
     verdicts: tuple[Verdict, ...]
+    beside: tuple[tuple[float | None, float | None], ...]
 
     @property
     def place(self) -> tuple[str, str]:
@@ -142,7 +144,7 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
             for place, found in by_place.items()
         }
 
-    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits)
+    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.group)
     own = samples(None)
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}
@@ -155,9 +157,12 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
 
 
 def value(entry: Entry, metric: str, scale: float) -> float | None:
-    """A finished record's metric in printed units; None where it has none or it is not finite."""
+    """A finished record's metric in printed units; None where it has none or it is not finite.
+
+    ``account.NAME`` is a count of the account, ``times.NAME`` are seconds that something took.
+    """
     section, _, name = metric.partition(".")
-    place = ("account", name) if section == "account" else ("metrics", metric)
+    place = (section, name) if section in ("account", "times") else ("metrics", metric)
     number = entry.number(*place) if entry.finished else None
     return None if number is None or not math.isfinite(number) else number * scale
 
@@ -231,7 +236,28 @@ def _line(
         _mean(xs := tuple(abscissa(table, e) for e in used)),
         xs,
         tuple(v for v in verdicts if place in v.cells),
+        tuple(_beside(column, place, by_place) for column in table.beside),
     )
+
+
+def _beside(
+    column: Beside, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
+) -> tuple[float | None, float | None]:
+    """(mean, standard deviation) of a further column; a distance has no deviation."""
+
+    def found(key: str, at: tuple[str, str]) -> list[float]:
+        return [v for e in by_place.get(at, []) if (v := value(e, key, column.scale)) is not None]
+
+    if column.to is None:
+        own = found(column.keys[0], place)
+        return _mean(own), _sd(own)
+    gaps = []
+    for key in column.keys:
+        here, there = _mean(found(key, place)), _mean(found(key, column.to.of(place)))
+        if here is None or there is None:
+            return None, None
+        gaps.append(abs(here - there))
+    return _mean(gaps), None
 
 
 def _over(own: float | None, dense: float | None) -> float | None:

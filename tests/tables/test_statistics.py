@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparselab.tables.statistics import Estimate, Spread, estimate, holm, pooled
+from sparselab.tables.statistics import Estimate, Spread, estimate, holm, pooled, spreads
 
 
 def test_pooled_variance_by_hand():
@@ -17,9 +17,37 @@ def test_pooled_variance_by_hand():
 
 def test_a_contrast_by_hand():
     samples = {("r", "a"): [3.0, 5.0], ("r", "b"): [1.0, 2.0, 3.0]}
-    found = estimate({("r", "a"): 1, ("r", "b"): -2}, samples, Spread(6.0, 3))
+    found = estimate({("r", "a"): 1, ("r", "b"): -2}, samples, dict.fromkeys(samples, Spread(6.0, 3)))
     assert found.value == 4 - 2 * 2
-    assert found.error == pytest.approx(math.sqrt(6 * (1 / 2 + 4 / 3)))
+    assert found.error == pytest.approx(math.sqrt(6 * (1 / 2 + 4 / 3))) and found.df == 3
+
+
+def test_columns_may_have_spreads_of_their_own():
+    """Two columns of one row: Welch's t test (1947); rows of one column: the pooled one. A noisy column harms no other."""
+    samples = {
+        ("r", "a"): [3.0, 5.0, 4.0],
+        ("r", "b"): [1.0, 9.0, 2.0],
+        ("q", "a"): [1.0, 2.0, 3.0],
+        ("q", "b"): [0.0, 50, 7],
+    }
+    spread = spreads(samples, lambda place: place[1])
+    assert spread["r", "a"] == spread["q", "a"] == pooled([samples["r", "a"], samples["q", "a"]])
+    same = estimate({("r", "a"): 1, ("q", "a"): -1}, samples, spread)
+    assert (same.value, same.error, same.df) == (2.0, pytest.approx(math.sqrt(2 / 3)), 4)
+
+    from scipy.stats import ttest_ind
+
+    only = {place: values for place, values in samples.items() if place[0] == "r"}
+    found = estimate({("r", "a"): 1, ("r", "b"): -1}, only, spreads(only, lambda place: place[1]))
+    welch = ttest_ind(only["r", "a"], only["r", "b"], equal_var=False)
+    assert found.value / found.error == pytest.approx(welch.statistic) and found.df == pytest.approx(welch.df)
+    assert found.p_above(0) == pytest.approx(1 - welch.pvalue / 2 if welch.statistic < 0 else welch.pvalue / 2)
+
+
+def test_a_group_of_single_values_says_nothing():
+    samples = {("r", "a"): [1.0, 2.0], ("r", "b"): [0.0]}
+    found = estimate({("r", "a"): 1, ("r", "b"): -1}, samples, spreads(samples, lambda place: place[1]))
+    assert found.df == 0 and found.p_above(0) == found.p_below(0) == 1.0
 
 
 def test_t_quantiles_from_a_book():

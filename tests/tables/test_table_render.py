@@ -22,21 +22,71 @@ def test_a_line_by_hand(table: Table, entries: list[Entry]):
     summary = summarise(table, "cpu", entries)
     line = summary.lines[2]
     assert line.place == ("2:4", "srste")
-    assert render.texts(line, 2) == [
+    assert render.texts(line, table) == [
         "2:4", "srste", "97.00 ± 0.10 (3)", "97.00", "+0.00", "99.0 %", "0.5000", "500", "1 M", "0.667",
     ]  # fmt: skip
     assert render.verdicts(line) == "C1 holds, C2 inconclusive"
     assert line.flops_by_seed == (2 / 3, 2 / 3, 2 / 3)
 
 
+def test_further_columns_show_other_numbers_seconds_and_distances(table: Table, entries: list[Entry]):
+    """By hand: a distance is of means (|98 - 97| and |2 - 3| points, 1 on average), zero of a cell to itself."""
+    import yaml
+
+    from sparselab.tables.schema import Beside
+
+    for entry in entries:
+        entry.record["times"] = {"fit": 2.0 + entry.cell.seed}
+    columns = """
+    - {label: loss, keys: [test.loss], scale: 100, digits: 1}
+    - {label: seconds, keys: [times.fit], digits: 1}
+    - {label: distance, keys: [test.accuracy, test.loss], to: {row: dense, column: dense}, scale: 100}
+    """
+    beside = [Beside(**column) for column in yaml.safe_load(columns)]
+    summary = summarise(table.model_copy(update={"beside": beside}), "cpu", entries)
+    line = summary.lines[2]
+    assert render.texts(line, summary.table)[10:] == ["3.0 ± 0.1", "3.0 ± 1.0", "1.00"]
+    assert render.texts(summary.lines[0], summary.table)[12] == "0.00"
+    assert render.headers(summary)[9:] == [
+        "training FLOPs × dense",
+        "loss",
+        "seconds",
+        "distance",
+        "verdicts",
+        "records",
+    ]
+    head = next(text for text in render.to_markdown(summary).splitlines() if text.startswith("| row"))
+    assert head.endswith("| loss | seconds | distance | verdicts | records |")
+    assert next(csv.reader(io.StringIO(render.to_csv(summary))))[-5:] == [
+        "loss",
+        "seconds",
+        "distance",
+        "verdicts",
+        "records",
+    ]
+    summary = summarise(summary.table, "cpu", entries[3:])  # without the cell that the distance is to
+    assert render.texts(summary.lines[2], summary.table)[12] == "–"
+
+
+def test_a_table_may_pool_its_spread_over_columns(table: Table, entries: list[Entry]):
+    for entry in entries:
+        if entry.cell.place == ("dense", "dense"):
+            entry.record["metrics"]["test.accuracy"] = (0.2, 0.5, 0.9)[entry.cell.seed]
+    everywhere, apart = (
+        summarise(table.model_copy(update={"pool": pool}), "cpu", entries) for pool in ("table", "columns")
+    )
+    assert [str(summary.verdicts[0]) for summary in (everywhere, apart)] == ["inconclusive (3 seeds)", "holds"]
+    assert "pooled over the cells of the same column" in render.to_markdown(apart)
+
+
 def test_an_unverified_number_is_marked_and_never_compared(table: Table, entries: list[Entry]):
     ste = summarise(table, "cpu", entries).lines[1]
-    assert render.texts(ste, 2)[3:5] == ["96.00 (?)", "–"]
+    assert render.texts(ste, table)[3:5] == ["96.00 (?)", "–"]
 
 
 def test_numbers_of_another_setting_are_not_compared(table: Table, entries: list[Entry]):
     paper = summarise(table, "paper", []).lines
-    assert render.texts(paper[2], 2)[2:5] == ["not run", "97.00", "–"]
+    assert render.texts(paper[2], table)[2:5] == ["not run", "97.00", "–"]
     other = table.model_copy(update={"tiers": {"cpu": table.tiers["cpu"].model_copy(update={"comparable": False})}})
     assert summarise(other, "cpu", entries).lines[2].difference is None
 

@@ -32,6 +32,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "sparsity": realised(parts, finished),
         "account": counted(parts, finished),
         "seconds": round(finished.seconds, 3),
+        "times": {"fit": round(finished.fit_seconds, 3)},
         "environment": environment(parts.cell.trainer, parts.cell.trainer.devices) | {"kernels": native.status()},
         "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
                  "content": finished.content, "source": parts.data.source,

@@ -56,6 +56,7 @@ class Finished:
     sparsifier: Sparsifier
     metrics: dict[str, float]
     seconds: float
+    fit_seconds: float  # of the edit and the updates that this process made: neither data, nor set-up, nor scores
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
@@ -142,9 +143,13 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     feed = RunFeed(train_feed, parts.steps, options.accumulate)
     if found is not None:
         feed.start = found.state["callbacks"][loop.state_key]["batches"]
+    fitting = fitted = time.monotonic()
     try:
         flag.check("before an update")
         trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        fitted = time.monotonic()
         task.to(device)
         metrics, state = conclude(parts, loop, history, splits, feeds, flag, agreement)
     except FloatingPointError as error:
@@ -157,6 +162,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         sparsifier,
         metrics,
         time.monotonic() - began,
+        fitted - fitting,
         found.step if found else None,
         folder,
         state,

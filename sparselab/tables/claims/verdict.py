@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparselab.tables.claims.claim import Bound, Claim, Layout
-from sparselab.tables.statistics import Estimate, Place, estimate, holm, pooled
+from sparselab.tables.statistics import Estimate, Place, estimate, holm, spreads
 
 SEEDS = 3
 HEADLINE_SEEDS = 5
@@ -55,14 +55,20 @@ class _Trial:
 
 
 def judge(
-    claims: Sequence[Claim], tier: str, layout: Layout, samples: Callable[[str | None], Samples], digits: int = 2
+    claims: Sequence[Claim],
+    tier: str,
+    layout: Layout,
+    samples: Callable[[str | None], Samples],
+    digits: int = 2,
+    group: Callable[[Place], str] = lambda place: "all",
 ) -> list[Verdict]:
     """A verdict for each claim that is stated for ``tier``, named C1, C2 ... by its place in ``claims``.
 
     ``samples(metric)`` gives, for each (row, column), one value per finished seed; None stands for the table's metric.
+    Cells of the same ``group`` share a spread.
     """
     trials = [
-        _try(f"C{number}", claim, layout, samples(claim.metric), digits)
+        _try(f"C{number}", claim, layout, samples(claim.metric), digits, group)
         for number, claim in enumerate(claims, 1)
         if claim.tiers is None or tier in claim.tiers
     ]
@@ -70,7 +76,9 @@ def judge(
     return [_decide(trial, *p) for trial, p in zip(trials, adjusted, strict=True)]
 
 
-def _try(name: str, claim: Claim, layout: Layout, samples: Samples, digits: int) -> _Trial:
+def _try(
+    name: str, claim: Claim, layout: Layout, samples: Samples, digits: int, group: Callable[[Place], str]
+) -> _Trial:
     bounds, guards = claim.bounds(layout), claim.guards(layout)
     if not bounds:
         return _Trial(name, claim, verdict="not run", stop="the tier has none of its cells")
@@ -85,7 +93,7 @@ def _try(name: str, claim: Claim, layout: Layout, samples: Samples, digits: int)
             verdict="not run",
             stop=f"{missing} of {_plural(len(cells), 'cell')} without a record",
         )
-    spread = pooled(samples.values())
+    spread = spreads(samples, group)
     needed = HEADLINE_SEEDS if claim.headline else SEEDS
     shown = [(bound, estimate(bound.contrast, samples, spread)) for bound in bounds]
     evidence = _describe(shown, digits)
