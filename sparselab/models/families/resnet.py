@@ -84,11 +84,12 @@ class ResNet(Transformable, ImageFamily):
         return s
 
     def make(self, data: DataSpec) -> nn.Module:
-        import timm
         from torch import nn
 
+        from sparselab.models.lean import timm
+
         o = self.options
-        model = timm.create_model(
+        model = timm().create_model(
             f"resnet{o.depth}",
             in_chans=data.shape[0],
             num_classes=data.classes,

@@ -29,19 +29,19 @@ class TimmModel(ImageFamily):
     options: Options
 
     def make(self, data: DataSpec) -> nn.Module:
-        import timm
-        from timm.models import get_pretrained_cfg, is_model
+        from sparselab.models.lean import timm
 
+        library = timm()
         o = self.options
         where = f"model.arch={o.arch}"
-        if not is_model(o.arch):
-            refuse(where, "timm has no such network", did_you_mean(o.arch, timm.list_models()))
+        if not library.is_model(o.arch):
+            refuse(where, "timm has no such network", did_you_mean(o.arch, library.list_models()))
         extras: dict[str, Any] = {"drop_rate": o.dropout, "drop_path_rate": o.drop_path}
-        config = get_pretrained_cfg(o.arch)
+        config = timm("timm.models").get_pretrained_cfg(o.arch)
         if config is not None and config.fixed_input_size:
             extras["img_size"] = data.shape[1:]
         try:
-            return timm.create_model(
+            return library.create_model(
                 o.arch,
                 in_chans=data.shape[0],
                 num_classes=data.classes,

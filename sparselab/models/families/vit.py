@@ -88,10 +88,10 @@ class ViT(ImageFamily):
         return s
 
     def make(self, data: DataSpec) -> nn.Module:
-        from timm.models.vision_transformer import VisionTransformer
+        from sparselab.models.lean import timm
 
         o = self.options
-        return VisionTransformer(
+        return timm("timm.models.vision_transformer").VisionTransformer(
             img_size=(data.shape[1], data.shape[2]),
             patch_size=self._patch(data),
             in_chans=data.shape[0],
