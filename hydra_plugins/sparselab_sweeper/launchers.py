@@ -52,6 +52,7 @@ class PatientLauncher(BaseSubmititLauncher):
         executor = submitit.AutoExecutor(folder=self.params["submitit_folder"], cluster=self._EXECUTOR, **options)
         common = set(OmegaConf.structured(BaseQueueConf).keys())
         settings = {k: v for k, v in self.params.items() if k not in own}
+        settings |= self.more()
         executor.update_parameters(**{k if k in common else f"{self._EXECUTOR}_{k}": v for k, v in settings.items()})
         state = Singleton.get_state()
         rows = [
@@ -59,6 +60,10 @@ class PatientLauncher(BaseSubmititLauncher):
             for i, overrides in enumerate(job_overrides)
         ]
         return executor.map_array(self, *zip(*rows, strict=True))
+
+    def more(self) -> dict[str, Any]:
+        """Settings of submitit's beside those of the config."""
+        return {}
 
     def result(self, job: Any) -> JobReturn | None:
         """What the job returned; None where it ended without a word."""
@@ -93,7 +98,7 @@ class LocalLauncher(PatientLauncher):
 
 
 class SlurmLauncher(PatientLauncher):
-    """``hydra/launcher=submitit_slurm``: the cells as one array of jobs.
+    """``hydra/launcher=submitit_slurm``: the cells as one array of jobs, each of one task.
 
     The queue is asked (squeue), not the accounting, which small clusters do not have.
     """
@@ -110,6 +115,11 @@ class SlurmLauncher(PatientLauncher):
                 refuse("hydra/launcher=submitit_slurm", f"there is no {program} here", fix)
         self.cancelled: set[str] = set()
         return super().launch(job_overrides, initial_job_idx)
+
+    def more(self) -> dict[str, Any]:
+        """Since Slurm 22.05 srun does not inherit the CPUs of a task, and may leave it one."""
+        cpus = self.params.get("cpus_per_task")
+        return {"srun_args": [f"--cpus-per-task={cpus}"]} if cpus else {}
 
     def alive(self, jobs: Sequence[Any]) -> set[str]:
         """All of them where the queue does not answer: a scheduler that is restarted comes back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Run one cell, or with ``-m`` a sweep. Returns the exit code."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and os.environ.get("SLURM_PROCID", "0") != "0":
+        task = os.environ["SLURM_PROCID"]
+        print(f"srun's task {task} has nothing to do: the first starts a process for each device", file=sys.stderr)
+        return 0
     return guarded(lambda: _run(parse(argv)), debug="debug=true" in argv)
 
 

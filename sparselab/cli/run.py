@@ -53,7 +53,7 @@ def run_cell(plan: Plan) -> int:
     from sparselab.store import record as records
 
     config = plan.config
-    main_process = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
+    main_process = int(os.environ.get("LOCAL_RANK") or 0) == 0
     if config["force"] and main_process and records.path_of(plan.folder).exists():
         _forget(Path(plan.folder))  # an interrupted run has no record: it goes on, also when it was forced
     elif main_process and records.valid(plan.folder, plan.id):

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sparselab.spec.faults import refuse
+from sparselab.spec.faults import did_you_mean, refuse, short
 from sparselab.spec.userconfigs import scan
 
 ERRORS = {r"Could not find '([^']+)'": "there is no such config", r"Could not override '([^']+)'": "no such key"}
@@ -80,6 +80,7 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     Hydra calls what its subtree names (launchers, callbacks, logging handlers), so nothing else in it may come from
     outside.
     """
+    _check_launcher(hydra_overrides)
     scan(search_path)
     asked = _hydra([*choices, *hydra_overrides], search_path, with_hydra=True)["hydra"]
     ours = _hydra([], None, with_hydra=True)["hydra"]
@@ -89,7 +90,23 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     for key in ours:
         if key not in ("launcher", "sweep", "runtime", "overrides", "job", "verbose") and asked.get(key) != ours[key]:
             refuse(f"hydra.{key}", "cannot be changed", "hydra/launcher and hydra.launcher.… say how a sweep runs")
+    for key in ("tasks_per_node", "nodes"):
+        if launcher.get(key) not in (None, 1):
+            fix = "for several GPUs: trainer.devices=4 hydra.launcher.gpus_per_node=4"
+            refuse(f"hydra.launcher.{key}={launcher[key]}", "a cell is one task, which starts its own processes", fix)
     return asked
+
+
+def _check_launcher(hydra_overrides: list[str]) -> None:
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # registers what is installed
+    names = [name.removesuffix(".yaml") for name in ConfigStore.instance().list("hydra/launcher")]
+    for text in hydra_overrides:
+        key, _, value = text.partition("=")
+        if key == "hydra/launcher" and value not in names:
+            refuse(short(text), "no such launcher", did_you_mean(value, names))
 
 
 def _hydra(overrides: list[str], search_path: str | None, with_hydra: bool) -> dict[str, Any]:

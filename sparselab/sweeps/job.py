@@ -6,9 +6,8 @@ import gc
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 STOP = "stop"  # a file of this name in a sweep's folder asks its jobs to start nothing more
 LOG = "log.txt"  # what a cell prints, in its folder
-RANKS_WAIT = 600.0  # seconds for which the other ranks of a Slurm job wait for the first one's decision
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,8 @@ def execute(job: Job) -> Outcome:
         plan = plan_again(job)
     except Refused as refused:
         return Outcome(job.id, "failed", str(refused.faults[0]))
-    if rank() and not follows(plan):
-        return Outcome(job.id, "left")
     if state.done(plan.folder, plan.id):
         return Outcome(job.id, "finished")
-    if rank():
-        return attempt(plan, job)
     try:
         held = lease.take(plan.folder, lease.myself(job.folder.name))
     except RunFailed as failed:
@@ -159,27 +153,6 @@ def hand_on(reason: str) -> None:
         signal.raise_signal(number)
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         raise SystemExit(75)
-
-
-def rank(environment: Mapping[str, str] = os.environ) -> int:
-    """Which of the processes that srun started for one job this is; 0 where it did not start several."""
-    return int(environment.get("SLURM_PROCID", 0)) if int(environment.get("SLURM_NTASKS", 1)) > 1 else 0
-
-
-def follows(plan: Plan, pause: float = 0.2) -> bool:
-    """For ranks above 0: whether the first one, which holds the lease for all, has begun the cell."""
-    mine = lease.myself()
-    until = time.monotonic() + RANKS_WAIT
-    while time.monotonic() < until:
-        there = lease.read(plan.folder)
-        if there is not None and there.job == mine.job and there.restart == mine.restart:
-            return True
-        if state.done(plan.folder, plan.id) or (
-            there is not None and there.job != mine.job and lease.held(plan.folder)
-        ):
-            return False
-        time.sleep(pause)
-    return False
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.spec.configs import CONFIGS, launching
-from sparselab.spec.faults import Refused, did_you_mean, refuse
+from sparselab.spec.faults import Refused, refuse
 from sparselab.spec.overrides import for_hydra
 from sparselab.sweeps import cells
 from sparselab.sweeps.job import Outcome, task
@@ -39,7 +39,6 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
     # The launchers' settings are checked against submitit's own; that is wanted, and nothing to warn of.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     own = cells.read(overrides).hydra
-    _check_launcher(own)
     launching([], own, config_dir)
     own = [*own, f"hydra.sweeper.token={new_token()}", f"hydra.sweeper.asked=[{','.join(map(quoted, overrides))}]"]
     if config_dir is not None:
@@ -52,18 +51,6 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
             return GlobalHydra.instance().hydra.multirun("config", task, own)
     except HydraException as error:
         refuse("-m", " ".join(str(error).split())[:90], "see hydra/launcher and hydra.launcher.…")
-
-
-def _check_launcher(own: list[str]) -> None:
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.plugins import Plugins
-
-    Plugins.instance()  # registers what is installed
-    names = [name.removesuffix(".yaml") for name in ConfigStore.instance().list("hydra/launcher")]
-    for text in own:
-        key, _, value = text.partition("=")
-        if key == "hydra/launcher" and value not in names:
-            refuse(text, "no such launcher", did_you_mean(value, names))
 
 
 def plans(overrides: list[str], config_dir: str | None = None) -> list[Plan]:

@@ -27,6 +27,13 @@ LONG = ["method=srste", "sparsity=2:4", "model=mlp", "trainer.max_epochs=null", 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+@pytest.fixture(scope="module", params=[1, 2], ids=["one_process", "two_processes"])
+def long(request: pytest.FixtureRequest) -> list[str]:
+    """The cell that things happen to: trained by one process, and by as many as there would be GPUs."""
+    cpus = f"hydra.launcher.cpus_per_task={request.param}"
+    return [*LONG, f"trainer.devices={request.param}", cpus]
+
+
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands find the cluster."""
@@ -53,7 +60,8 @@ class Sweep:
 
     def __init__(self, environment: dict[str, str], runs: Path, *words: str):
         self.environment, self.runs = environment, runs
-        fixed = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.partition=low"]
+        fixed = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=low"]
+        self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "run.py", "-m", *words, f"runs_dir={runs}", *fixed],
             cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -86,22 +94,34 @@ class Sweep:
         return "\n".join(path.read_text() for path in self.runs.glob("*/log.txt"))
 
     def restarts(self) -> int:
-        return len(re.findall(r"^cell [0-9a-f]{12} · ", self.log(), re.MULTILINE)) - 1
+        """Of the one cell; of several, how often more than once each they were begun."""
+        begun = len(re.findall(r"^cell [0-9a-f]{12} · ", self.log(), re.MULTILINE))
+        return begun - len(list(self.runs.glob("*/log.txt")))
 
     def end(self, seconds: float = 400) -> str:
         output, _ = self.process.communicate(timeout=seconds)
         print(output)
         return output
 
+    def said(self, what: str) -> None:
+        """The line of a drill: what was done, and what was lost by it."""
+        records_of = {
+            path.parent.name: len(list(path.parent.glob("record*.json"))) for path in self.runs.glob("*/record.json")
+        }
+        seconds = time.monotonic() - self.began
+        print(f"S3 (Slurm): {what}: {self.restarts()} restarts, records {records_of}, {seconds:.0f} s")
+        assert set(records_of.values()) <= {1}, "one record a cell"
+
     def hashes(self) -> dict[str, str]:
         return {p.parent.name: records.result_hash(records.read(p.parent)) for p in self.runs.glob("*/record.json")}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def whole(long: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the long cell gives in one go, without Slurm."""
     runs = tmp_path_factory.mktemp("whole")
-    words = [*LONG, "trainer.max_steps=4000", f"runs_dir={runs}"]
+    own = [word for word in long if not word.startswith("hydra")]
+    words = [*own, "trainer.max_steps=4000", f"runs_dir={runs}"]
     subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, check=True, capture_output=True)
     return {p.parent.name: records.result_hash(records.read(p.parent)) for p in runs.glob("*/record.json")}
 
@@ -111,13 +131,16 @@ def test_a_table_as_an_array(slurm: dict[str, str], tmp_path: Path) -> None:
     arrays = sweep.until("jobs are queued", 60, lambda: sweep.jobs("PENDING,RUNNING"))
     assert len({job.partition("_")[0] for job in arrays}) == 1 and all("_" in job for job in arrays)  # type: ignore[union-attr,attr-defined]
     output = sweep.end()
-    assert sweep.process.returncode == 0 and "5 of 5 cells finished" in output
+    assert sweep.process.returncode == 0 and re.search(r": (\d+) of \1 cells finished", output)
     assert not (tmp_path / "runs" / ".sweeps").exists()
+    sweep.said("a table as one array")
 
 
-def test_a_signal_saves_requeues_and_goes_on(slurm: dict[str, str], tmp_path: Path, whole: dict[str, str]) -> None:
+def test_a_signal_saves_requeues_and_goes_on(
+    slurm: dict[str, str], tmp_path: Path, long: list[str], whole: dict[str, str]
+) -> None:
     """What Slurm sends before it takes a node away; by hand, in the middle of training."""
-    sweep = Sweep(slurm, tmp_path / "runs", *LONG, "trainer.max_steps=4000", "logger=wandb")
+    sweep = Sweep(slurm, tmp_path / "runs", *long, "trainer.max_steps=4000", "logger=wandb")
     job = sweep.training()
     sweep.command("scancel", "--signal=USR2", job)
     sweep.until("the job is started again", 200, lambda: sweep.restarts() == 1)
@@ -127,10 +150,13 @@ def test_a_signal_saves_requeues_and_goes_on(slurm: dict[str, str], tmp_path: Pa
     assert sweep.hashes() == whole, "bit-equal to an unbroken run"
     trackers = {path.name.rpartition("-")[2] for path in (tmp_path / "runs").glob("*/wandb/offline-run-*")}
     assert trackers == set(whole), "one tracker run, whose id is the cell's"
+    sweep.said("USR2 in training, requeued, bit-equal, one tracker run")
 
 
-def test_preemption_by_a_higher_partition(slurm: dict[str, str], tmp_path: Path, whole: dict[str, str]) -> None:
-    sweep = Sweep(slurm, tmp_path / "runs", *LONG, "trainer.max_steps=4000")
+def test_preemption_by_a_higher_partition(
+    slurm: dict[str, str], tmp_path: Path, long: list[str], whole: dict[str, str]
+) -> None:
+    sweep = Sweep(slurm, tmp_path / "runs", *long, "trainer.max_steps=4000")
     sweep.training()
     cores = str(os.cpu_count())
     sweep.command("sbatch", "-p", "high", "-n", cores, "--wrap=sleep 5", "--output=/dev/null")
@@ -139,21 +165,24 @@ def test_preemption_by_a_higher_partition(slurm: dict[str, str], tmp_path: Path,
     assert sweep.process.returncode == 0, output
     assert sweep.restarts() >= 1 and "stopped after update" in sweep.log()
     assert sweep.hashes() == whole
+    sweep.said("preempted by a higher partition, bit-equal")
 
 
-def test_a_job_that_is_out_of_time_goes_on_in_the_next(slurm: dict[str, str], tmp_path: Path) -> None:
+def test_a_job_that_is_out_of_time_goes_on_in_the_next(slurm: dict[str, str], tmp_path: Path, long: list[str]) -> None:
     steps = "trainer.max_steps=40000"  # more than the two minutes that the job gets
     limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=40"]
-    sweep = Sweep(slurm, tmp_path / "runs", *LONG, steps, *limits)
+    sweep = Sweep(slurm, tmp_path / "runs", *long, steps, *limits)
     output = sweep.end(800)
     assert sweep.process.returncode == 0, output
-    print(f"S3: {sweep.restarts()} timeouts")
+    sweep.said("ran out of time")
     assert sweep.restarts() >= 1 and "SIGUSR2: stopped after update" in sweep.log()
 
 
-def test_a_node_that_dies_without_a_signal(slurm: dict[str, str], tmp_path: Path, whole: dict[str, str]) -> None:
+def test_a_node_that_dies_without_a_signal(
+    slurm: dict[str, str], tmp_path: Path, long: list[str], whole: dict[str, str]
+) -> None:
     """kill -9 of slurmd, of the step's daemon and of the job: Slurm notices, requeues, and the last checkpoint counts."""
-    sweep = Sweep(slurm, tmp_path / "runs", *LONG, "trainer.max_steps=4000", "trainer.checkpoint_every=50")
+    sweep = Sweep(slurm, tmp_path / "runs", *long, "trainer.max_steps=4000", "trainer.checkpoint_every=50")
     job = sweep.training(100)
     for pid in node_processes(slurm, job):
         os.kill(pid, signal.SIGKILL)
@@ -162,6 +191,7 @@ def test_a_node_that_dies_without_a_signal(slurm: dict[str, str], tmp_path: Path
     output = sweep.end()
     assert sweep.process.returncode == 0, output
     assert sweep.restarts() == 1 and sweep.hashes() == whole
+    sweep.said("slurmd, its step and the job killed with -9, bit-equal")
 
 
 def node_processes(environment: dict[str, str], job: str) -> list[int]:
@@ -181,8 +211,10 @@ def node_processes(environment: dict[str, str], job: str) -> list[int]:
     return sorted(pids)
 
 
-def test_scancel_saves_and_stops_the_sweep(slurm: dict[str, str], tmp_path: Path, whole: dict[str, str]) -> None:
-    words = [*LONG, "trainer.max_steps=4000"]
+def test_scancel_saves_and_stops_the_sweep(
+    slurm: dict[str, str], tmp_path: Path, long: list[str], whole: dict[str, str]
+) -> None:
+    words = [*long, "trainer.max_steps=4000"]
     sweep = Sweep(slurm, tmp_path / "runs", *words)
     job = sweep.training()
     sweep.command("scancel", job)
@@ -192,12 +224,14 @@ def test_scancel_saves_and_stops_the_sweep(slurm: dict[str, str], tmp_path: Path
     again = Sweep(slurm, tmp_path / "runs", *words)
     assert "1 of 1 cells finished" in again.end() and again.process.returncode == 0
     assert again.hashes() == whole
+    again.said("scancel, then the same command again, bit-equal")
 
 
-def test_a_sweep_that_is_stopped_takes_its_jobs_back(slurm: dict[str, str], tmp_path: Path) -> None:
-    sweep = Sweep(slurm, tmp_path / "runs", *LONG, "trainer.max_steps=4000", "seed=range(0,6)")
+def test_a_sweep_that_is_stopped_takes_its_jobs_back(slurm: dict[str, str], tmp_path: Path, long: list[str]) -> None:
+    sweep = Sweep(slurm, tmp_path / "runs", *long, "trainer.max_steps=4000", "seed=range(0,6)")
     sweep.training()
     sweep.process.send_signal(signal.SIGTERM)
     output = sweep.end()
     assert sweep.process.returncode == 75, output
     assert "6 of 6 cells left" in output and not sweep.jobs("PENDING,RUNNING")
+    sweep.said("TERM to the sweep, no job left in the queue")

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from sparselab.engines.signals import StopFlag
+from sparselab.engines.signals import SIGNALS, StopFlag
 from sparselab.engines.train import ranks
 from sparselab.spec.faults import Refused, RunFailed, Stopped
 
@@ -76,6 +78,25 @@ def test_a_request_to_stop_reaches_every_rank(end_of):
         end_of('end("stopped", sys.stdin.readline().strip() + " saved", 75)', flag)
 
 
+def test_a_signal_to_every_process_ends_no_rank_however_young(end_of, monkeypatch):
+    """A scheduler signals all processes of a job, and a rank needs a second until it ignores that."""
+    start = subprocess.Popen
+
+    def signalled(*args, **options):
+        process = start(*args, **options)
+        for number in SIGNALS:
+            process.send_signal(number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+    end_of("""
+import signal
+assert {signal.SIGTERM, signal.SIGUSR2} <= signal.sigpending()
+end("finished", None, 0)
+""")
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_rank_that_dies_before_it_listens(end_of):
     with pytest.raises(RunFailed, match="ended with exit code 1"):
         end_of("raise SystemExit(1)")
@@ -83,11 +104,14 @@ def test_a_rank_that_dies_before_it_listens(end_of):
 
 @pytest.mark.parametrize(
     ("environment", "launched"),
-    [({}, False), ({"LOCAL_RANK": "0"}, True), ({"SLURM_NTASKS": "1"}, False), ({"SLURM_NTASKS": "2"}, True)],
+    [
+        ({}, False),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, False),
+    ],
 )
 def test_launched(monkeypatch, environment, launched):
-    for name in ("LOCAL_RANK", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert ranks.launched() is launched

@@ -137,20 +137,17 @@ def test_a_cell_that_has_become_another_is_not_run(tmp_path: Path) -> None:
     assert outcome.state == "failed" and outcome.reason.startswith(f"cell {ID}: has become another one")
 
 
-def test_other_ranks_follow_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan({}, [], ID, str(tmp_path / ID))
+def test_a_second_task_of_the_same_job_leaves_the_cell_to_the_first(
+    cell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody makes Slurm start several all the same: one holds the lease, one writes the record."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(job, "RANKS_WAIT", 0.5)
-    assert not job.follows(plan, 0.01), "the first rank has not come"
-    held = lease.take(plan.folder)
-    assert isinstance(held, lease.Lease) and job.follows(plan)
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert not job.follows(plan, 0.01), "that is the lease of the incarnation before"
-    held.release()
-    finish(plan)
-    assert not job.follows(plan)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")
 
+    def action(plan: Plan) -> None:
+        monkeypatch.setenv("SLURM_PROCID", "1")
+        assert execute(Job(ID, (), tmp_path / "sweep")).state == "busy"
+        finish(plan)
 
-def test_ranks_are_srun_s() -> None:
-    assert job.rank({"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}) == 3
-    assert job.rank({"SLURM_PROCID": "3"}) == job.rank({}) == 0
+    assert cell(action).state == "finished" and lease.held(tmp_path / ID) is None

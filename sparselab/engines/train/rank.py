@@ -19,6 +19,7 @@ def main() -> int:
     """Take the request from standard input, train, put how it ended on standard output. Returns the exit code."""
     for number in SIGNALS:  # requests to stop come through the supervisor, to all ranks alike
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # they waited since before this process was born
     flag = StopFlag()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_obey, args=(flag,), daemon=True).start()

@@ -2,7 +2,8 @@
 
 The process that the user started trains nothing. It starts one process a device, hands on requests to stop, and turns
 their end into one: the record, or one line and an exit code. A rank that dies takes the others with it after a grace; a
-supervisor that dies takes its ranks with it, because their standard input ends.
+supervisor that dies takes its ranks with it, because their standard input ends. It is the same under a scheduler, whose
+job has one task: srun's ranks would each have to be told, and to find out, all of this.
 
 Lightning's own launcher makes rank 0 the parent of the others and kills it, without a word, when one of them fails.
 """
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sparselab.engines.signals import StopFlag
+from sparselab.engines.signals import SIGNALS, StopFlag
 from sparselab.spec.faults import Fault, Refused, RunFailed, Stopped
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ KINDS = ("refused", "failed", "stopped", "killed", "crashed", "finished")  # how
 
 
 def launched() -> bool:
-    """Whether something already started this process as one of several ranks (:func:`supervise`, or srun)."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    """Whether something already started this process as one of several ranks (torchrun; :func:`supervise` needs not ask).
+
+    Slurm's own variables say nothing of it: an interactive job has them too.
+    """
+    return "LOCAL_RANK" in os.environ
 
 
 def supervise(plan: Plan, flag: StopFlag) -> None:
@@ -58,7 +62,7 @@ class _Rank:
 
     def __init__(self, number: int, plan: Plan, port: int, request: str, stack: contextlib.ExitStack):
         trainer = plan.config["trainer"]
-        threads = trainer["threads"] or max(1, (os.cpu_count() or 1) // trainer["devices"])
+        threads = trainer["threads"] or max(1, len(os.sched_getaffinity(0)) // trainer["devices"])
         environment = {
             "LOCAL_RANK": str(number),
             "NODE_RANK": "0",
@@ -71,15 +75,20 @@ class _Rank:
         self.number = number
         self.answer: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the stack closes it)
         stack.enter_context(self.answer)
-        # A session of its own: what a terminal sends to the whole group reaches the supervisor alone.
-        self.process = subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=self.answer,
-            stderr=_errors(),
-            env=os.environ | environment,
-            start_new_session=True,
-        )
+        # A session of its own: what a terminal sends to the whole group reaches the supervisor alone. A scheduler signals
+        # every process; until the rank ignores that, it inherits that these signals wait.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self.process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=self.answer,
+                stderr=_errors(),
+                env=os.environ | environment,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         stack.callback(self._end)
         self.say(request)
 

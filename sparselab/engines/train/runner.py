@@ -287,10 +287,7 @@ def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
         plugins.append(pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")))
         precision = None
     if options.devices > 1:
-        by_slurm = "LOCAL_RANK" not in os.environ  # srun started the ranks; otherwise our supervisor did
-        plugins.append(
-            environments.SLURMEnvironment(auto_requeue=False) if by_slurm else environments.LightningEnvironment()
-        )
+        plugins.append(environments.LightningEnvironment())  # what our supervisor gives its ranks, also under Slurm
     trainer = pl.Trainer(
         max_steps=parts.steps,
         max_epochs=-1,
