@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -24,7 +25,7 @@ SCRIPT = ROOT / "scripts" / "slurm_one_node.sh"
 HOME = Path("/var/tmp/slurm-one-node-test")
 LONG = ["method=srste", "sparsity=2:4", "model=mlp", "trainer.max_epochs=null", "trainer.threads=1", "trainer.evals=0"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one_process", "two_processes"])
@@ -55,13 +56,28 @@ def slurm() -> Iterator[dict[str, str]]:
         shutil.rmtree(HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays(slurm: dict[str, str]) -> Iterator[None]:
+    """A drill that fails half-way leaves neither its sweeps nor their jobs to the next."""
+    yield
+    for sweep in Sweep.begun:
+        if sweep.process.poll() is None:
+            sweep.process.kill()
+            sweep.process.wait()
+    Sweep.begun.clear()
+    subprocess.run(["scancel", "--user=root"], env=slurm, check=False)
+
+
 class Sweep:
     """A sweep through Slurm, in the background."""
+
+    begun: ClassVar[list[Sweep]] = []
 
     def __init__(self, environment: dict[str, str], runs: Path, *words: str):
         self.environment, self.runs = environment, runs
         fixed = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=low"]
         self.began = time.monotonic()
+        self.begun.append(self)
         self.process = subprocess.Popen(
             [sys.executable, "run.py", "-m", *words, f"runs_dir={runs}", *fixed],
             cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -85,8 +101,8 @@ class Sweep:
 
     def training(self, updates: int = 1) -> str:
         """The id of a job that has trained that many updates or more."""
-        self.until("a job runs", 60, self.jobs)
-        self.until("it trains", 120, lambda: "update 1/" in self.log())
+        self.until("a job runs", 300, self.jobs)
+        self.until("it trains", 300, lambda: "update 1/" in self.log())
         time.sleep(3 + updates / 100)
         return self.jobs()[0]
 
@@ -98,7 +114,7 @@ class Sweep:
         begun = len(re.findall(r"^cell [0-9a-f]{12} · ", self.log(), re.MULTILINE))
         return begun - len(list(self.runs.glob("*/log.txt")))
 
-    def end(self, seconds: float = 400) -> str:
+    def end(self, seconds: float = 800) -> str:
         output, _ = self.process.communicate(timeout=seconds)
         print(output)
         return output
@@ -128,7 +144,7 @@ def whole(long: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 def test_a_table_as_an_array(slurm: dict[str, str], tmp_path: Path) -> None:
     sweep = Sweep(slurm, tmp_path / "runs", "paper=srste", "tier=smoke", "trainer.threads=1")
-    arrays = sweep.until("jobs are queued", 60, lambda: sweep.jobs("PENDING,RUNNING"))
+    arrays = sweep.until("jobs are queued", 300, lambda: sweep.jobs("PENDING,RUNNING"))
     assert len({job.partition("_")[0] for job in arrays}) == 1 and all("_" in job for job in arrays)  # type: ignore[union-attr,attr-defined]
     output = sweep.end()
     assert sweep.process.returncode == 0 and re.search(r": (\d+) of \1 cells finished", output)
@@ -143,7 +159,7 @@ def test_a_signal_saves_requeues_and_goes_on(
     sweep = Sweep(slurm, tmp_path / "runs", *long, "trainer.max_steps=4000", "logger=wandb")
     job = sweep.training()
     sweep.command("scancel", "--signal=USR2", job)
-    sweep.until("the job is started again", 200, lambda: sweep.restarts() == 1)
+    sweep.until("the job is started again", 300, lambda: sweep.restarts() == 1)
     output = sweep.end()
     assert sweep.process.returncode == 0, output
     assert "SIGUSR2: stopped after update" in sweep.log()
@@ -160,7 +176,7 @@ def test_preemption_by_a_higher_partition(
     sweep.training()
     cores = str(os.cpu_count())
     sweep.command("sbatch", "-p", "high", "-n", cores, "--wrap=sleep 5", "--output=/dev/null")
-    sweep.until("the job is preempted", 120, lambda: sweep.jobs("PENDING"))
+    sweep.until("the job is preempted", 300, lambda: sweep.jobs("PENDING"))
     output = sweep.end()
     assert sweep.process.returncode == 0, output
     assert sweep.restarts() >= 1 and "stopped after update" in sweep.log()
