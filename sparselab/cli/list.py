@@ -10,7 +10,7 @@ from sparselab.tables.arguments import Key, parse
 KEYS = {
     "format": Key("terminal", "what to print", ("terminal", "markdown")),
     "write": Key("false", "also write README.md under results_dir", ("true", "false")),
-    "results_dir": Key("results", "the folder with the kept results"),
+    "results_dir": Key("results", "the folder with the kept results", folder="new"),
 }
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+from sparselab.spec.faults import refuse, short
 from sparselab.tables.arguments import Key, parse
 
 KEYS = {
     "out": Key("report.html", "the file to write"),
-    "runs_dir": Key("runs", "the folder with the runs"),
-    "results_dir": Key("results", "the folder with the kept results"),
+    "runs_dir": Key("runs", "the folder with the runs", folder="there"),
+    "results_dir": Key("results", "the folder with the kept results", folder="new"),
 }
 
 
@@ -19,11 +21,16 @@ def run(argv: list[str]) -> int:
     asked = parse("report", KEYS, argv)
     if asked is None:
         return 0
+    out = Path(asked["out"])
+    there = next(path for path in out.absolute().parents if path.exists())
+    if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        problem = "is a folder" if out.is_dir() else "cannot be written there"
+        refuse(f"out={short(asked['out'])}", problem, "name a file, such as out=report.html")
     from sparselab.store import atomic
     from sparselab.tables.report import html
     from sparselab.tables.results import ledger
 
     runs_dir = Path(asked["runs_dir"])
     summaries = ledger(Path(asked["results_dir"]), runs_dir, warn=lambda line: print(line, file=sys.stderr))
-    print(atomic.write_text(asked["out"], html(summaries)))
+    print(atomic.write_text(out, html(summaries)))
     return 0

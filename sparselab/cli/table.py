@@ -12,8 +12,8 @@ KEYS = {
     "tier": Key(None, "the size of the table", ("smoke", "cpu", "gpu", "paper")),
     "format": Key("terminal", "what to print", ("terminal", "markdown", "csv")),
     "write": Key("false", "also write records, table and figure under results_dir", ("true", "false")),
-    "runs_dir": Key("runs", "the folder with the runs"),
-    "results_dir": Key("results", "the folder with the kept results"),
+    "runs_dir": Key("runs", "the folder with the runs", folder="there"),
+    "results_dir": Key("results", "the folder with the kept results", folder="new"),
 }
 
 

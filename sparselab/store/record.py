@@ -29,6 +29,10 @@ _AGAIN = "run the cell again, or remove the file"
 _RESULT = ("id", "status", "metrics", "sparsity", "account", "files")
 
 
+class Newer(Refused):
+    """A record that a newer sparselab wrote: not ours to judge, and never put aside or written over."""
+
+
 def path_of(folder: str | os.PathLike[str]) -> Path:
     """Where the record of the run folder ``folder`` lies."""
     return Path(folder) / NAME
@@ -129,9 +133,14 @@ def _number(text: str) -> float | int:
 
 
 def valid(folder: str | os.PathLike[str], id: str) -> bool:
-    """Whether ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again."""
+    """Whether ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again.
+
+    Raises :class:`Newer`.
+    """
     try:
         return read(folder, id)["status"] == "finished"
+    except Newer:
+        raise
     except Refused:
         return False
 
@@ -158,7 +167,8 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
         record = json.loads(data)
         schema = record["schema"]
         if type(schema) is int and schema > SCHEMA:
-            refuse(where, f"schema {schema} is newer than this sparselab's {SCHEMA}", "update sparselab")
+            problem = f"schema {schema} is newer than this sparselab's {SCHEMA}"
+            raise Newer([Fault(where, problem, "update sparselab, or choose another runs_dir")])
         # Bytes as well as the seal: JSON has many spellings of one value, and only one of them is what was written.
         if atomic.render(sealed(record)) != data:
             raise corrupt

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sparselab.spec.faults import Fault, Faults, Refused, refuse, short
+from sparselab.spec.configs import groups
+from sparselab.spec.faults import Fault, Faults, Refused, nearest, refuse, short
 from sparselab.spec.memo import sharing
 from sparselab.spec.overrides import TABLE, expand
 from sparselab.spec.schema import UNIDENTIFIED
@@ -73,8 +74,11 @@ def read(overrides: list[str]) -> Asked:
     """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or Refused."""
     labels = {TABLE: "", TIER: ""}
     rest = []
+    known = [*groups(), "sparsity", "seed", "targets", *UNIDENTIFIED]
     for text in overrides:
         key, equals, value = text.partition("=")
+        if key not in known and equals and "." not in key and nearest(key, known) == TABLE:
+            refuse(short(text), "no such key", f'did you mean "{TABLE}={value}"?')  # else each default gets a line too
         if key == TABLE and equals and value not in ("null", ""):
             labels[key] = value
         else:

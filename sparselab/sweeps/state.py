@@ -19,11 +19,13 @@ def done(folder: str, id: str) -> bool:
 
 
 def broken(folder: str, id: str) -> str | None:
-    """Why the record that is there cannot be used, or None where there is none or a sound one."""
+    """Why the record that is there cannot be used, or None where there is none or a sound one. Raises Newer."""
     if not records.path_of(folder).exists() or done(folder, id):
         return None
     try:
         records.read(folder, id)
+    except records.Newer:
+        raise
     except Refused as refused:
         return str(refused.faults[0])
     return None

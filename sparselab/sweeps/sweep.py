@@ -20,7 +20,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from sparselab.spec.faults import RunFailed
+from sparselab.spec.faults import Faults, RunFailed
 from sparselab.store import record as records
 from sparselab.sweeps import lease, state
 from sparselab.sweeps.cells import Asked, Planned, Schedule
@@ -91,7 +91,15 @@ class Sweep:
         )
 
     def _prepare(self, cells: list[Planned]) -> None:
-        """Set unusable records aside; forget what is to run again, unless somebody is at it."""
+        """Set unusable records aside; forget what is to run again, unless somebody is at it.
+
+        Raises Refused, with nothing touched, where a newer sparselab wrote a record.
+        """
+        faults = Faults()
+        for cell in cells:
+            with faults.catch():
+                state.broken(cell.folder, cell.id)
+        faults.raise_if_any()
         for cell in cells:
             if cell.force and lease.held(cell.folder) is None:
                 shutil.rmtree(cell.folder, ignore_errors=True)

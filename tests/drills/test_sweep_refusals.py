@@ -13,6 +13,8 @@ from sparselab.cli import main as console
 SMALL = ["model=mlp", "method=dense", "trainer.max_epochs=null", "trainer.max_steps=3"]
 BAD = [
     (["paper=srst", "tier=cpu"], 'paper=srst: no such paper — did you mean "srste"?'),
+    (["papr=srste"], 'papr=srste: no such key — did you mean "paper=srste"?'),
+    (["papers=srste", "tier=cpu"], 'papers=srste: no such key — did you mean "paper=srste"?'),
     (["paper=srste", "tier=cup"], 'tier=cup: paper=srste has no such tier — did you mean "cpu"?'),
     ([*SMALL, "hydra/launcher=jobib"], 'hydra/launcher=jobib: no such launcher — did you mean "joblib"?'),
     ([*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jbs=2"], "hydra.launcher.n_jbs: no such key"),

@@ -169,14 +169,14 @@ def test_a_sweep_that_is_asked_to_stop_says_how_many_cells_are_left(tmp_path: Pa
 
 def test_unusable_records_are_set_aside_named_and_made_again(tmp_path: Path) -> None:
     start(tmp_path, 3, 0.0).communicate()
-    half, newer = (tmp_path / toy_sweep.cell_id(i) / "record.json" for i in (0, 1))
+    half, changed = (tmp_path / toy_sweep.cell_id(i) / "record.json" for i in (0, 1))
     half.write_bytes(half.read_bytes()[:100])
-    newer.write_text(json.dumps({**json.loads(newer.read_text()), "schema": 99}))
+    changed.write_text(json.dumps({**json.loads(changed.read_text()), "metrics": {"test.accuracy": 1}}))
     sweep = start(tmp_path, 3, 0.0)
     output, _ = sweep.communicate()
     assert sweep.returncode == 0
     assert f"{toy_sweep.cell_id(0)}/record.json: corrupt or half-written record: set aside as" in output
-    assert "schema 99 is newer than this sparselab's 1: set aside as" in output
+    assert f"{toy_sweep.cell_id(1)}/record.json: corrupt or half-written record: set aside as" in output
     assert results(tmp_path, 3) == expected(3)
     assert len(list(tmp_path.glob("*/unusable-1.json"))) == 2
 

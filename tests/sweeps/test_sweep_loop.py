@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselab.spec.faults import RunFailed
+from sparselab.spec.faults import Refused, RunFailed
 from sparselab.store import record as records
 from sparselab.sweeps import lease, sweep
 from sparselab.sweeps.cells import Asked, Planned, Schedule
@@ -206,3 +206,21 @@ def test_force_runs_finished_cells_again_but_not_those_that_run(tmp_path: Path) 
 def test_a_failure_without_a_record_has_its_reason_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert make(tmp_path, 1, lambda cells: [Outcome(cells[0].id, "failed", "disk full")]).run() == 1
     assert f"{ident(0)}  cell 0  disk full" in capsys.readouterr().err
+
+
+def test_a_record_of_a_newer_sparselab_is_left_alone(tmp_path: Path) -> None:
+    finish(Planned(ident(0), str(tmp_path / ident(0)), "", (), 1.0))
+    half, newer = (tmp_path / ident(i) / "record.json" for i in (1, 0))
+    newer.write_text(json.dumps({**json.loads(newer.read_text()), "schema": 99}))
+    half.parent.mkdir()
+    half.write_text("{")
+    before = newer.read_bytes()
+    with pytest.raises(Refused) as refused:
+        make(tmp_path, 3, good).run()
+    (fault,) = refused.value.faults
+    assert str(fault).endswith(
+        "schema 99 is newer than this sparselab's 1 — update sparselab, or choose another runs_dir"
+    )
+    assert newer.read_bytes() == before and half.read_text() == "{", "nothing is touched"
+    with pytest.raises(records.Newer):
+        records.valid(newer.parent, ident(0))
