@@ -18,6 +18,7 @@ import torch
 from whole_cell import outcome, overrides, replaced, run, saved, wait_for
 
 from sparselab.engines.train import ranks
+from sparselab.methods.method import METHODS
 from sparselab.store import record, tensors
 
 torch.set_num_threads(1)
@@ -82,6 +83,16 @@ def test_r3_batch_normalisation_sees_the_whole_batch(tmp_path):
     one, two = run(tmp_path / "one", "gmp", *NORMALISED), run(tmp_path / "two", "gmp", *NORMALISED, *TWO)
     assert one.code == two.code == 0, two.err
     assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
+    assert distance(one.cell, two.cell) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_r3_every_method_trains_alike_in_two_processes(tmp_path, method):
+    one, two = run(tmp_path / "one", method, *PLAIN), run(tmp_path / "two", method, *PLAIN, *TWO)
+    assert one.code == two.code == 0, two.err
+    if METHODS[method].patterns != ("dense",):
+        assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
     assert distance(one.cell, two.cell) <= TOLERANCE
 
 

@@ -153,6 +153,15 @@ def test_too_few_seeds_are_inconclusive_whatever_they_say():
     assert verdict(headline, spread({("r1", "a"): 90.0}, seeds=5)).verdict == "holds"
 
 
+def test_a_small_error_is_shown_with_two_figures():
+    samples = {place: [value * 1e-7 for value in values] for place, values in spread({("r1", "a"): -2.0}).items()}
+    found = verdict(claim("order", a=A, b=B, relation=">=", margin=1e-8), samples)
+    assert found.evidence.startswith("r1 a − r1 b = −2.0e−7 ± 8.2e−8 (se), needs ≥ −1.0e−8; ")
+    samples = {place: [value * 1e-3 for value in values] for place, values in spread({("r1", "a"): 2.0}).items()}
+    found = verdict(claim("order", a=A, b=B), samples)
+    assert found.evidence.startswith("r1 a − r1 b = +0.00200 ± 0.00082 (se), needs ≥ 0.00000; ")
+
+
 def test_not_run_while_a_cell_is_missing():
     samples = spread({("r1", "a"): 90.0})
     samples["r1", "b"] = []

@@ -68,7 +68,7 @@ class Point(Options):
         return own if self.minus is None else weighted((1, own), (-1, self.minus.at(row, column)))
 
     def __str__(self) -> str:
-        words = " ".join(word for word in (self.row, self.column) if word)
+        words = " ".join(word for word in (self.row, self.column) if word) or "it"
         return words if self.minus is None else f"({words} − {self.minus})"
 
 

@@ -126,10 +126,21 @@ def _describe(shown: list[tuple[Bound, Estimate]], digits: int) -> str:
         return distance / e.error if e.error and not math.isnan(e.error) else distance
 
     bound, e = min(shown, key=slack)
-    error = "" if math.isnan(e.error) else f" ± {e.error:.{digits}f} (se)"
+    error = "" if math.isnan(e.error) else f" ± {_figure(e.error, e.error, digits)} (se)"
     others = f" (the least certain of {len(shown)})" if len(shown) > 1 else ""
-    numbers = f"{e.value:+.{digits}f}{error}, needs ≥ {bound.at_least:.{digits}f}".replace("-", "−")
-    return f"{bound.says} = {numbers}{others}"
+    value, least = _figure(e.value, e.error, digits, "+"), _figure(bound.at_least, e.error, digits)
+    return f"{bound.says} = {value}{error}, needs ≥ {least}{others}"
+
+
+def _figure(value: float, error: float, digits: int, sign: str = "") -> str:
+    """``value`` with the metric's digits, or with as many as show two figures of an error that they would hide."""
+    if 0 < error < 10.0**-digits:
+        digits = 1 - math.floor(math.log10(error))
+    if digits > 6:
+        text = f"{value:{sign}.1e}".replace("e-0", "e-") if value else "0"
+    else:
+        text = f"{value:{sign}.{digits}f}"
+    return text.replace("-", "−")
 
 
 def _plural(count: int, noun: str) -> str:

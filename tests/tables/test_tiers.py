@@ -1,0 +1,24 @@
+"""Every table, at every size that it has: no cell that cannot run. Takes minutes, for the slow run."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparselab.planning import plan_of
+from sparselab.spec.faults import Refused
+from sparselab.tables.grid import expand
+from sparselab.tables.schema import load_all
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", load_all(), ids=lambda table: table.label)
+def test_no_cell_of_any_tier_is_refused(table, monkeypatch, tmp_path):
+    """Data and weights that are not here are known by their names; only what has no public name may be missing."""
+    monkeypatch.setenv("SPARSELAB_DATA", str(tmp_path))
+    for tier, size in table.tiers.items():
+        for cell in expand(table, tier):
+            if cell.seed == size.seeds[0]:
+                try:
+                    plan_of([*cell.overrides])
+                except Refused as refused:
+                    assert all("no local copy" in str(fault) for fault in refused.faults), f"{tier} {cell}: {refused}"
