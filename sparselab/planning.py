@@ -43,14 +43,15 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     cell = [text for text in overrides if not text.startswith(PASSING)]
     faults = Faults(list(composed.faults))
     first: dict[str, Plan] = {}
+    lost = set(composed.lost)
     with faults.catch():
-        _resolve(composed.config, "", [*map(str, overrides)], search_path, first)
+        _resolve(composed.config, "", [*map(str, overrides)], search_path, first, lost)
     with faults.catch():
         needs = {path: plan.id for path, plan in first.items()}
         engine = engine_of(composed.config)
         if "engine" not in composed.lost:
             faults.found += _unread(engine, cell)
-        plan = engine.plan(part_of(engine, composed.config), cell, composed.lost, needs)
+        plan = engine.plan(part_of(engine, composed.config), cell, frozenset(lost), needs)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.first = list(first.values())
     faults.raise_if_any()
@@ -82,20 +83,32 @@ def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:
 
 
 def _resolve(
-    node: dict[str, Any], where: str, outer: list[str], search_path: str | None, first: dict[str, Plan]
+    node: dict[str, Any],
+    where: str,
+    outer: list[str],
+    search_path: str | None,
+    first: dict[str, Plan],
+    lost: set[str],
 ) -> None:
-    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect the cells' plans."""
+    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect the cells' plans.
+
+    Where such a cell cannot be, the top-level key is among ``lost``: nothing else is to be said about it.
+    """
     faults = Faults()
     for key, value in node.items():
         place = f"{where}{key}"
         if isinstance(value, dict):
             with faults.catch():
-                _resolve(value, f"{place}.", outer, search_path, first)
+                _resolve(value, f"{place}.", outer, search_path, first, lost)
         elif isinstance(value, str) and value.startswith(CELL):
-            with faults.catch():
+            try:
                 plan = _named_cell(place, value, outer, search_path)
-                node[key] = str(Path(plan.folder) / MODEL)
-                first[node[key]] = plan
+            except Refused as refused:
+                faults.found += refused.faults
+                lost.add(place.partition(".")[0])
+                continue
+            node[key] = str(Path(plan.folder) / MODEL)
+            first[node[key]] = plan
     faults.raise_if_any()
 
 

@@ -16,7 +16,7 @@ from sparselab.spec.memo import once
 from sparselab.spec.userconfigs import scan
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
-LONGEST = 2_000  # characters of one override
+LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
 TABLE = "paper"  # the group whose members are tables of cells
 SEVERAL = ("term", "metric")  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +12,9 @@ from sparselab.spec.faults import did_you_mean, refuse
 
 if TYPE_CHECKING:
     from sparselab.tables.schema import Table, Tier
+
+PHASE = re.compile(r"\{(\w+)\}")
+"""A value that stands for the network of a phase."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,51 @@ def expand(table: Table, tier: str) -> list[Cell]:
     """Every cell of the tier, row by row, column by column, seed by seed.
 
     ``{seed}`` in an override is the cell's seed: a network that another cell trains (``cell:… seed={seed}``) is then
-    another one for each.
+    another one for each. A value ``{name}`` is the cell of that phase.
     """
     spec = tier_of(table, tier)
-    cells = []
+    cells: list[Cell] = []
     for row, column in places(table, tier):
         extra = [item for extra in table.extra if extra.meets(row, column, tier) for item in extra.overrides]
-        overrides = (table.base, spec.base, table.rows[row], table.columns[column], extra)
-        for seed in spec.seeds:
-            own = (text.replace("{seed}", str(seed)) for text in merge(*overrides, ["seed={seed}"]))
-            cells.append(Cell(row, column, seed, tuple(own)))
+        merged = merge(table.base, spec.base, table.rows[row], table.columns[column], extra, ["seed={seed}"])
+        cells += [
+            Cell(row, column, seed, tuple(_filled(text, table, tier, seed) for text in merged)) for seed in spec.seeds
+        ]
     return cells
+
+
+def _filled(text: str, table: Table, tier: str, seed: int) -> str:
+    """An override with the seed, and with the cell of a phase, in the place of what stands for them."""
+    key, _, value = text.partition("=")
+    named = PHASE.fullmatch(value)
+    if named is None or named[1] not in table.phases:
+        return text.replace("{seed}", str(seed))
+    name = named[1]
+    extra = [item for extra in table.extra if extra.meets_phase(name, tier) for item in extra.overrides]
+    merged = merge(table.base, tier_of(table, tier).base, table.phases[name], extra, ["seed={seed}"])
+    cell = "cell:" + " ".join(_worded(_filled(item, table, tier, seed)) for item in merged)
+    # As Hydra reads quoted values: backslashes count double before a quote only.
+    return f"{key}='" + re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", cell) + "'"
+
+
+def _worded(text: str) -> str:
+    """A word for shlex, in quotes only where it has to be."""
+    return shlex.quote(text) if re.search(r"[\s'\"\\]", text) else text
+
+
+def rings(table: Table) -> list[str]:
+    """Phases that would start from themselves."""
+    needs = {
+        name: {
+            found[1]
+            for items in (own, *(extra.overrides for extra in table.extra if name in (extra.phases or ())))
+            for item in items
+            if (found := PHASE.fullmatch(item.partition("=")[2]))
+        }
+        for name, own in table.phases.items()
+    }
+
+    def reached(name: str, seen: frozenset[str]) -> set[str]:
+        return {name}.union(*(reached(n, seen | {n}) for n in needs.get(name, set()) - seen))
+
+    return [name for name in needs if any(name in reached(n, frozenset({n})) for n in needs[name])]

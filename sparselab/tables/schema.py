@@ -14,7 +14,7 @@ from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse
 from sparselab.spec.options import Options
 from sparselab.spec.sparsity import Sparsity
 from sparselab.tables.claims import CLAIMS, Claim, Layout
-from sparselab.tables.grid import excluded, expand, places
+from sparselab.tables.grid import PHASE, excluded, expand, places, rings
 from sparselab.tables.validation import validated
 from sparselab.tables.yamlfile import read_yaml
 
@@ -97,8 +97,9 @@ class Excluded(Options):
 
 
 class Extra(Options):
-    """Overrides of some cells only, applied after those of their row and column."""
+    """Overrides of some cells only, applied after those of their row and column; or of some phases."""
 
+    phases: list[str] | None = Field(None, description="names of phases; with it no cell of the table is meant")
     rows: list[str] | None = Field(None, description="names of rows; without it: all")
     columns: list[str] | None = Field(None, description="names of columns; without it: all")
     tiers: list[str] | None = Field(None, description="names of tiers; without it: all")
@@ -106,7 +107,10 @@ class Extra(Options):
 
     def meets(self, row: str, column: str, tier: str) -> bool:
         asked = ((self.rows, row), (self.columns, column), (self.tiers, tier))
-        return all(names is None or name in names for names, name in asked)
+        return self.phases is None and all(names is None or name in names for names, name in asked)
+
+    def meets_phase(self, phase: str, tier: str) -> bool:
+        return self.phases is not None and phase in self.phases and (self.tiers is None or tier in self.tiers)
 
 
 class Published(Options):
@@ -133,7 +137,11 @@ class Tier(Options):
 
 
 class Table(Options):
-    """A table of a paper. ``base`` are overrides of every cell; rows and columns are named lists of overrides."""
+    """A table of a paper. ``base`` are overrides of every cell; rows and columns are named lists of overrides.
+
+    ``phases`` are cells that others start from, as named lists of overrides after the base and the tier's: a value ``{name}``
+    in a row, a column, an extra or another phase is the network of that phase for the cell's own seed.
+    """
 
     paper: str
     name: str
@@ -143,6 +151,9 @@ class Table(Options):
     rows: dict[str, list[str]] = Field(min_length=1, description="a list of overrides for each name")
     columns: dict[str, list[str]] = Field(min_length=1, description="a list of overrides for each name")
     reference: Reference | None = Field(None, description="row and column of the dense cell")
+    phases: dict[str, list[str]] = Field(
+        default_factory=dict, description="a list of overrides for each name: cells that others start from"
+    )
     extra: list[Extra] = Field(default_factory=list, description="overrides of some cells only")
     exclude: list[Excluded] = Field(default_factory=list, description="cells that are not there, with the reason")
     pool: Literal["table", "columns", "rows"] = Field(
@@ -309,6 +320,8 @@ def _check(table: Table) -> None:
     _check_names(table, faults)
     _check_published(table, faults)
     _check_overrides(table, faults)
+    for name in rings(table):
+        faults.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
     if not faults.found:
         for tier in table.tiers:
             _check_cells(table, tier, faults)
@@ -352,6 +365,13 @@ def _check_names(table: Table, faults: Faults) -> None:
             faults.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
     for number, extra in enumerate(table.extra, 1):
         all_known(f"extra.{number}", extra.rows, extra.columns)
+        for name in extra.phases or []:
+            if name not in table.phases:
+                faults.add(
+                    f"extra.{number} phase={name}", "the table has no such phase", did_you_mean(name, table.phases)
+                )
+        if extra.phases is not None and (extra.rows or extra.columns):
+            faults.add(f"extra.{number}", "is of phases and of cells", "write phases, or rows and columns")
         known_tiers(f"extra.{number}", extra.tiers)
     for name, tier in table.tiers.items():
         all_known(f"tiers.{name}", tier.rows, tier.columns)
@@ -389,10 +409,13 @@ def _check_overrides(table: Table, faults: Faults) -> None:
     lists |= {f"rows.{name}": items for name, items in table.rows.items()}
     lists |= {f"columns.{name}": items for name, items in table.columns.items()}
     lists |= {f"tiers.{name}.base": tier.base for name, tier in table.tiers.items()}
+    lists |= {f"phases.{name}": items for name, items in table.phases.items()}
     lists |= {f"extra.{number}": item.overrides for number, item in enumerate(table.extra, 1)}
     for where, items in lists.items():
         for item in items:
             key, _, value = item.partition("=")
+            if (named := PHASE.fullmatch(value)) and named[1] not in ("seed", *table.phases):
+                faults.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
             if not _OVERRIDE.fullmatch(item):
                 faults.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
             elif key in ("seed", "paper", "tier"):

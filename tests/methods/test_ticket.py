@@ -83,3 +83,34 @@ def test_a_source_that_is_not_there_or_does_not_fit_is_refused(tmp_path):
     save_file({"layers.0.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
     with pytest.raises(Refused, match=r"method.source="):
         plan_of(["method=ticket", "sparsity=0.8", *CELL, f"method.source={tmp_path / 'other.safetensors'}"])
+
+
+def test_weights_of_an_early_epoch_are_those_of_a_short_run_at_a_constant_rate(tmp_path, monkeypatch):
+    """One-shot pruning with rewinding (arXiv 2304.04934): early weights under the finished network's mask.
+
+    A longer run whose steps of the learning rate come later passes through the very same weights: here a rate of nearly
+    nothing holds it there.
+    """
+    monkeypatch.chdir(tmp_path)
+    cell = ["method=dense", *CELL, "optim.warmup=0", "optim.lr=0.05", "optim.weight_decay=5e-4"]
+    early = [*cell, "trainer.max_steps=6", "optim.schedule=constant"]
+    held = [*cell, "trainer.max_steps=12", "optim.schedule=step", "optim.milestones=[0.5]", "optim.gamma=1e-12"]
+    weights = []
+    for line in (early, held):
+        plan = plan_of(line)
+        run_cell(plan)
+        weights.append(load_file(f"{plan.folder}/model.safetensors"))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-9)
+
+    named = "'cell:" + " ".join(early) + "'"
+    plan = plan_of(["method=ticket", "sparsity=0.8", f"method.source={named}", f"model.weights={named}", *CELL[:-1],
+                    "trainer.evals=0", "trainer.max_steps=0"])  # fmt: skip
+    assert [first.id for first in plan.first] == [plan_of(early).id]
+    run_cell(plan)
+    rewound = load_file(f"{plan.folder}/model.safetensors")
+    kept = rewound["layers.0.weight"] != 0 if "layers.0.weight" in rewound else None
+    for name, value in rewound.items():
+        there = value != 0
+        assert torch.equal(value[there], weights[0][name][there])
+    assert kept is None or 0 < int(kept.sum()) < kept.numel()
