@@ -79,7 +79,7 @@ def test_phases_that_start_from_phases_are_read_as_they_were_written(table: Tabl
 @pytest.mark.parametrize(
     ("phases", "line"),
     [
-        ({"early": []}, 'base: model.weights={late}: the table has no such phase — one of: early'),
+        ({"early": []}, "base: model.weights={late}: the table has no such phase — one of: early"),
         ({"late": ["method.source={late}"]}, "phases.late: starts from itself — name a phase that does not need it"),
         (
             {"late": ["method.source={early}"], "early": ["model.weights={late}"]},
