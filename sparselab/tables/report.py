@@ -18,6 +18,7 @@ from typing import Any
 
 from sparselab.tables import render
 from sparselab.tables.results import Entry
+from sparselab.tables.styles import styles
 from sparselab.tables.summary import Line, Summary
 
 PAGE = Path(__file__).parent / "page"
@@ -106,6 +107,7 @@ def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
     digits = summary.table.metric.digits
     index = {line.place: number for number, line in enumerate(summary.lines)}
     label, log = summary.axis
+    curves = summary.curves()
     return {
         "name": summary.table.output,
         "tier": summary.tier,
@@ -114,7 +116,10 @@ def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
         "trained": summary.trained,
         "comparable": summary.comparable,
         "lines": [_point(line, digits, records) for line in summary.lines],
-        "curves": [[name, [index[line.place] for line in lines]] for name, lines in summary.curves().items()],
+        "curves": [
+            [name, [index[line.place] for line in lines], [style.colour, style.shape, style.dash]]
+            for (name, lines), style in zip(curves.items(), styles(list(curves)), strict=True)
+        ],
     }
 
 

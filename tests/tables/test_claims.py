@@ -175,6 +175,17 @@ def test_claims_of_other_tiers_are_left_out_and_keep_their_numbers():
     assert [v.name for v in found] == ["C2"]
 
 
+def test_spreads_that_are_too_unequal_to_be_pooled_are_named():
+    """The rule stays, but one method that is a hundred times noisier than the others must not decide in silence."""
+    samples = spread({("r1", "a"): 5.0})
+    assert "unequal" not in verdict(claim("order", a=A, b=B), samples).evidence
+    samples["r5", "b"] = [-100.0, 0.0, 100.0]
+    found = verdict(claim("order", a=A, b=B), samples)
+    assert found.verdict == "inconclusive"
+    note = "; unequal spreads are pooled (sd 100.00 in r5 · b, 1.00 in the middle cell); p(holds)"
+    assert note in found.evidence
+
+
 def test_more_claims_need_more_evidence():
     samples = spread({("r1", "a"): 1.6})
     order = claim("order", a=A, b=B)

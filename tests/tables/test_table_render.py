@@ -4,9 +4,10 @@ import csv
 import io
 
 from sparselab.tables import render
-from sparselab.tables.figure import figure_svg
+from sparselab.tables.figure import _path, figure_svg
 from sparselab.tables.results import Entry
 from sparselab.tables.schema import Axis, Table
+from sparselab.tables.styles import styles
 from sparselab.tables.summary import summarise
 
 
@@ -151,6 +152,25 @@ def test_bytes_do_not_depend_on_the_order_of_the_records(table: Table, entries: 
     assert svg.startswith(b"<?xml")
     assert b"dc:date" not in svg
     assert b"Matplotlib" not in svg
+
+
+def test_sixteen_curves_are_told_apart_by_the_parts_of_their_names():
+    names = [f"MLP {width} · {method}" for width in (16, 32, 64, 128) for method in ("ERK", "uniform", "SNIP", "GraSP")]
+    found = dict(zip(names, styles(names), strict=True))
+    assert len(set(found.values())) == 16
+    assert {style.colour for name, style in found.items() if name.endswith("ERK")} == {0}
+    assert {(style.shape, style.dash) for name, style in found.items() if name.startswith("MLP 64")} == {(2, 2)}
+    plain = styles([f"method {number}" for number in range(20)])
+    assert len(set(plain)) == 20 and {style.dash for style in plain[:8]} == {0}
+    tall = [f"{first}, {second}" for first in "abcdefgh" for second in "xy"]
+    assert {style.colour for style in styles(tall)} == set(range(8)), "the part with more values gets the colours"
+
+
+def test_one_seed_has_no_error_bar_and_a_curve_never_goes_up_and_down(table: Table, entries: list[Entry]):
+    assert _path([(0.5, 1.0), (0.5, 3.0), (0.9, 5.0)]) == ([0.5, 0.9], [2.0, 5.0])
+    assert _path([(0.0, 1.0), (0.0, 2.0), (0.0, 3.0), (1.0, 0.0)]) == ([], [])
+    one, all_seeds = (figure_svg(summarise(table, "cpu", list(kept))) for kept in (entries[::3], entries))
+    assert one.count(b"LineCollection") == 0 < all_seeds.count(b"LineCollection")
 
 
 def test_markdown_and_csv_defuse_hostile_names(table: Table, entries: list[Entry]):

@@ -82,7 +82,7 @@ def test_the_points_of_the_figure(page: str):
         [96.9, 97.0, 97.1],
         97.0,
     )
-    assert table["curves"] == [["ste", [0, 1, 3]], ["srste", [0, 2, 4]]]
+    assert table["curves"] == [["ste", [0, 1, 3], [0, 0, 0]], ["srste", [0, 2, 4], [1, 1, 0]]]
 
 
 def test_text_of_records_and_tables_is_escaped(table: Table, entries: list[Entry]):
@@ -235,7 +235,7 @@ def test_in_a_real_browser(chromium: Chromium, tmp_path: Path, table: Table, ent
 
     # the figure: means that the keyboard reaches, a dot for every seed, hollow published points
     js("document.querySelector('figure').scrollIntoView(); new Promise(done => setTimeout(done, 300))")
-    assert js("document.querySelectorAll('figure svg').length") == 2
+    assert js("document.querySelectorAll('figure .panels svg').length") == 2
     assert js("document.querySelector('svg').querySelectorAll('.mean[tabindex=\"0\"]').length") == 6
     assert js("document.querySelector('svg').querySelectorAll('.seed').length") == 18
     assert js("document.querySelector('svg').querySelectorAll('.bar').length") == 6

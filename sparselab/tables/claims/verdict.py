@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median, stdev
 
 from sparselab.tables.claims.claim import Bound, Claim, Layout
 from sparselab.tables.statistics import Estimate, Place, estimate, holm, spreads
@@ -12,6 +13,7 @@ from sparselab.tables.statistics import Estimate, Place, estimate, holm, spreads
 SEEDS = 3
 HEADLINE_SEEDS = 5
 ALPHA = 0.05
+UNEQUAL = 10  # times the median standard deviation, above which a cell is too noisy to share its spread unmentioned
 
 Samples = Mapping[Place, Sequence[float]]
 
@@ -96,7 +98,7 @@ def _try(
     spread = spreads(samples, group)
     needed = HEADLINE_SEEDS if claim.headline else SEEDS
     shown = [(bound, estimate(bound.contrast, samples, spread)) for bound in bounds]
-    evidence = _describe(shown, digits)
+    evidence = _describe(shown, digits) + _unequal(samples, {group(place) for place in cells}, group, digits)
     if min(counts) < needed:
         stop = f"{evidence}; needs {needed} seeds"
         return _Trial(name, claim, cells, min(counts), verdict="inconclusive", stop=stop)
@@ -141,6 +143,19 @@ def _figure(value: float, error: float, digits: int, sign: str = "") -> str:
     else:
         text = f"{value:{sign}.{digits}f}"
     return text.replace("-", "−")
+
+
+def _unequal(samples: Samples, groups: set[str], group: Callable[[Place], str], digits: int) -> str:
+    """A warning where the cells that share a spread do not scatter alike: one of them then decides for all."""
+    notes = []
+    for name in sorted(groups):
+        sds = {at: stdev(values) for at, values in samples.items() if group(at) == name and len(values) > 1}
+        noisiest = max(sds, key=lambda at: sds[at], default=None)
+        if noisiest is not None and sds[noisiest] > UNEQUAL * (middle := median(sds.values())):
+            where = " · ".join(dict.fromkeys(noisiest))
+            sd, usual = (_figure(value, value, digits) for value in (sds[noisiest], middle))
+            notes.append(f"sd {sd} in {where}, {usual if middle else 0} in the middle cell")
+    return f"; unequal spreads are pooled ({'; '.join(notes)})" if notes else ""
 
 
 def _plural(count: int, noun: str) -> str:

@@ -125,7 +125,11 @@
     (x, y, r) => `M${x} ${y - 1.3 * r}l${1.3 * r} ${1.3 * r}l${-1.3 * r} ${1.3 * r}l${-1.3 * r} ${-1.3 * r}z`,
     (x, y, r) => `M${x} ${y - 1.25 * r}l${1.2 * r} ${2.1 * r}h${-2.4 * r}z`,
     (x, y, r) => `M${x} ${y + 1.25 * r}l${1.2 * r} ${-2.1 * r}h${-2.4 * r}z`,
+    (x, y, r) => `M${x - 1.3 * r} ${y - r / 2}h${0.8 * r}v${-0.8 * r}h${r}v${0.8 * r}h${0.8 * r}v${r}h${-0.8 * r}v${0.8 * r}h${-r}v${-0.8 * r}h${-0.8 * r}z`,
+    (x, y, r) => `M${x - 1.1 * r} ${y - 1.1 * r}h${2.2 * r}l${-2.2 * r} ${2.2 * r}h${2.2 * r}z`,
+    (x, y, r) => `M${x - 1.5 * r} ${y - r / 2}h${3 * r}v${r}h${-3 * r}z`,
   ];
+  const dashes = ["none", "7 2.5", "2 2.5", "8 2.5 2 2.5"];
   const ticks = (low, high) => {
     const raw = (high - low) / 5, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), found = [];
@@ -149,7 +153,7 @@
   };
   const panel = (table, hidden, key, label, log, published) => {
     const value = (v) => (v === null || (log && v <= 0) ? null : log ? Math.log10(v) : v);
-    const curves = table.curves.map(([name, lines], i) => ({ name, i, lines: lines.map((l) => table.lines[l]) })).filter((c) => !hidden.has(c.i));
+    const curves = table.curves.map(([name, lines, style], i) => ({ name, i, style, lines: lines.map((l) => table.lines[l]) })).filter((c) => !hidden.has(c.i));
     const points = [];
     for (const curve of curves) for (const line of curve.lines) {
       if (line.mean !== null && value(line[key]) !== null) points.push({ curve, line, x: value(line[key]), y: line.mean, low: line.mean - (line.sd || 0), high: line.mean + (line.sd || 0) });
@@ -164,9 +168,16 @@
     for (const [v, name] of log ? decades(x0, x1) : ticks(x0, x1)) svg.append(make("line", { class: "grid", x1: X(v), x2: X(v), y1: T, y2: H - B }), make("text", { x: X(v), y: H - B + 17, "text-anchor": "middle" }, name));
     svg.append(make("text", { x: (L + W - R) / 2, y: H - 8, "text-anchor": "middle" }, label), make("text", { transform: `translate(13 ${(T + H - B) / 2}) rotate(-90)`, "text-anchor": "middle" }, table.metric));
     for (const curve of curves) {
-      const mine = points.filter((p) => p.curve === curve).sort((a, b) => a.x - b.x), colour = `var(--s${curve.i % 7})`, shape = shapes[curve.i % shapes.length];
+      const mine = points.filter((p) => p.curve === curve).sort((a, b) => a.x - b.x), colour = `var(--s${curve.style[0]})`, shape = shapes[curve.style[1]];
       const group = make("g", { stroke: colour, fill: colour });
-      if (mine.length > 1) group.append(make("path", { class: "curve", d: "M" + mine.map((p) => `${X(p.x).toFixed(1)} ${Y(p.y).toFixed(1)}`).join("L") }));
+      const places = []; // a curve goes through the mean of two points that share a place, and nowhere where more do
+      for (const p of mine) {
+        if (places.length && p.x - places.at(-1)[0].x <= 0.005 * (mine.at(-1).x - mine[0].x)) places.at(-1).push(p);
+        else places.push([p]);
+      }
+      const mean = (numbers) => numbers.reduce((a, b) => a + b) / numbers.length;
+      const way = places.map((place) => `${X(mean(place.map((p) => p.x))).toFixed(1)} ${Y(mean(place.map((p) => p.y))).toFixed(1)}`);
+      if (way.length > 1 && places.every((place) => place.length < 3)) group.append(make("path", { class: "curve", "stroke-dasharray": dashes[curve.style[2]], d: "M" + way.join("L") }));
       for (const p of hollow.filter((h) => h.curve === curve)) {
         const mark = make("path", { class: "hollow", d: shape(X(p.x), Y(p.y), 5) }, make("title", {}, `published: ${p.line.row} · ${p.line.column}: ${p.line.published.value} (${p.line.published.provenance})`));
         mark.addEventListener("click", () => cell(table, p.line));
@@ -198,9 +209,10 @@
     const paint = () => panels.replaceChildren(
       panel(table, hidden, "x", table.axis.label, table.axis.log, table.axis.sparsity && state.published),
       ...(table.trained ? [panel(table, hidden, "flops", "training FLOPs × dense", false, false)] : []));
-    table.curves.forEach(([name], i) => {
-      const swatch = make("i"), toggle = make("button", { type: "button", "aria-pressed": "true" }, swatch, name);
-      swatch.style.background = `var(--s${i % 7})`;
+    table.curves.forEach(([name, , [colour, shape, dash]], i) => {
+      const line = make("path", { d: "M0 7H26", "stroke-dasharray": dashes[dash], "stroke-width": 1.6 }), mark = make("path", { d: shapes[shape](13, 7, 4) });
+      const swatch = make("svg", { viewBox: "0 0 26 14", class: "swatch", "aria-hidden": "true", stroke: `var(--s${colour})`, fill: `var(--s${colour})` }, line, mark);
+      const toggle = make("button", { type: "button", "aria-pressed": "true" }, swatch, name);
       toggle.addEventListener("click", () => { hidden.has(i) ? hidden.delete(i) : hidden.add(i); toggle.setAttribute("aria-pressed", String(!hidden.has(i))); paint(); });
       legend.append(toggle);
     });
