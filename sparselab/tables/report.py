@@ -27,6 +27,7 @@ LAYER_BUDGET = 1_500_000
 _FIELDS = 80
 _TEXT = 300
 _APART = {"config", "overrides", "seal", "schema", "layers", "id"}
+_FIRST = {"status": 0, "reason": 1, "metrics": 2, "sparsity": 3}  # of a record's parts, in its dialog
 
 
 def html(summaries: Sequence[Summary]) -> str:
@@ -68,13 +69,15 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
         ("Not in the table", [f"{render.places(cells)}: {reason}" for reason, cells in summary.excluded()]),
         ("Provenance of the published numbers", render.provenance(summary)),
     ]
+    names, shown = render.headers(summary), render.columns(summary)
+    told = shown[: -len(render.LAST)]
     return {
         "anchor": _anchor(summary),
         "name": summary.table.output,
         "tier": summary.tier,
         "title": render.title(summary),
-        "headers": render.headers(summary),
-        "numbers": len(render.HEADERS) + len(summary.table.beside),
+        "headers": [names[number] for number in shown],
+        "numbers": len(told),
         "arxiv": summary.table.source.arxiv,
         "notes": render.notes(summary),
         "figure": f"{summary.table.metric.label} against {summary.axis[0]}"
@@ -92,11 +95,12 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
         ],
         "lines": [
             {
-                "texts": render.texts(line, summary.table),
+                "texts": [texts[number] for number in told],
                 "verdicts": render.verdicts(line),
                 "ids": [{"key": records.index(entry), "text": entry.id[:6]} for entry in line.entries],
             }
             for line in summary.lines
+            for texts in [render.texts(line, summary.table)]
         ],
         "sections": [(heading, items) for heading, items in sections if items],
     }
@@ -214,7 +218,7 @@ def _fields(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key in sorted(map(str, tree)):
+    for key in sorted(map(str, tree), key=lambda key: (_FIRST.get(key, len(_FIRST)) if not prefix else 0, key)):
         value = tree.get(key)
         if key in _APART:
             continue

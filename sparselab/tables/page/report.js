@@ -131,7 +131,7 @@
   ];
   const dashes = ["none", "7 2.5", "2 2.5", "8 2.5 2 2.5"];
   const ticks = (low, high) => {
-    const raw = (high - low) / 5, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+    const raw = (high - low) / 6, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), found = [];
     for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) found.push([value, Math.abs(value).toFixed(digits) === (0).toFixed(digits) ? "0" : value.toFixed(digits)]);
     return found;
