@@ -116,14 +116,24 @@ def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
     What :func:`read` finds besides is a record of the right content in other bytes than ours (``1E-05`` for ``1e-05``).
     """
     try:
-        record: dict[str, Any] = json.loads(path_of(folder).read_bytes(), parse_float=_number)
+        record: dict[str, Any] = plainly(path_of(folder).read_bytes())
         if record["id"] != id or record["schema"] > SCHEMA or record["status"] not in STATUSES:
             return None
-        bare = {key: value for key, value in record.items() if key != "seal"}
-        text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return record if hashlib.sha256(text.encode()).hexdigest() == record["seal"] else None
+        return record if unchanged(record) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def plainly(data: bytes | str) -> Any:
+    """JSON with its numbers as a seal has them."""
+    return json.loads(data, parse_float=_number)
+
+
+def unchanged(record: Mapping[str, Any]) -> bool:
+    """Whether the seal of a record that :func:`plainly` has read fits. ValueError where it holds what no record does."""
+    bare = {key: value for key, value in record.items() if key != "seal"}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest() == record.get("seal")
 
 
 def _number(text: str) -> float | int:

@@ -90,21 +90,28 @@ def _cell_id() -> CellId:
     return cell_id_of
 
 
-def read(results_dir: Path, table: Table, tier: str) -> list[Entry]:
-    """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has."""
+def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None] = lambda line: None) -> list[Entry]:
+    """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has.
+
+    A line to ``warn`` says how many those are. Refused for a line that is no record, or one that was changed.
+    """
     path = folder(results_dir, table, tier) / RECORDS
-    kept = {(e.cell.place, e.cell.seed): e for e in _lines(path, path.relative_to(results_dir).as_posix())}
+    where = path.relative_to(results_dir).as_posix()
+    kept = {(e.cell.place, e.cell.seed): e for e in _lines(path, where)}
     found = []
     for cell in expand(table, tier):
         entry = kept.get((cell.place, cell.seed))
         if entry is not None and same_cell(entry.cell.overrides, cell.overrides):
             found.append(Entry(cell, entry.record))
+    if strange := len(kept) - len(found):
+        warn(f"{where}: {strange} of {len(kept)} records are of cells that the table does not have: not shown")
     return found
 
 
 def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **options: Any) -> list[Entry]:
     """What the runs folder holds, and for the other cells what was kept under ``results_dir``."""
-    entries = {entry.cell: entry for entry in read(results_dir, table, tier)}
+    warn = options.get("warn", lambda line: None)
+    entries = {entry.cell: entry for entry in read(results_dir, table, tier, warn)}
     if runs_dir is not None:
         for entry in collect(runs_dir, table, tier, **options):
             if entry.finished or entry.cell not in entries:
@@ -123,8 +130,13 @@ def _identity(overrides: Iterable[str]) -> frozenset[str]:
 
 
 def _lines(path: Path, where: str) -> Iterator[Entry]:
-    if not path.is_file():
+    from sparselab.store import record
+    from sparselab.store.atomic import shown
+
+    if not path.exists():
         return
+    if not path.is_file():
+        refuse(where, "is not a file", "remove it, and write the results again (sparselab table ... write=true)")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -132,12 +144,16 @@ def _lines(path: Path, where: str) -> Iterator[Entry]:
                 cell = Cell(item["row"], item["column"], item["seed"], tuple(item["overrides"]))
                 if not isinstance(item["record"], dict):
                     raise TypeError
+                sound = record.unchanged(record.plainly(line)["record"])
             except (ValueError, TypeError, KeyError):
                 refuse(
                     f"{where}:{number}",
                     "is not a record of a table",
                     "write the results again (sparselab table ... write=true)",
                 )
+            if not sound:
+                problem = f"the record of cell {shown(item['record'].get('id'), 16)} was changed: its seal does not fit"
+                refuse(f"{where}:{number}", problem, "restore the file (git checkout)")
             yield Entry(cell, item["record"])
 
 

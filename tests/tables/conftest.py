@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sparselab.store.record import sealed
 from sparselab.tables.grid import Cell, expand
 from sparselab.tables.results import Entry
 from sparselab.tables.schema import Table, load
@@ -44,11 +45,10 @@ claims:
 
 
 def make_record(cell: Cell, accuracy: float, **metrics: float) -> dict[str, Any]:
-    """A record as a run leaves it, without its seal."""
+    """A record as a run leaves it."""
     dense = "method=dense" in cell.overrides
     share = 1.0 if dense else 0.5
-    return {
-        "schema": 1,
+    return sealed({
         "id": hashlib.sha256(repr(cell).encode()).hexdigest()[:12],
         "status": "finished",
         "config": {"seed": cell.seed},
@@ -68,7 +68,7 @@ def make_record(cell: Cell, accuracy: float, **metrics: float) -> dict[str, Any]
         "seconds": 12.5,
         "environment": {"commit": "0123abc", "torch": "2.15.0", "device": "cpu"},
         "data": {"title": "digits", "fingerprint": "f00d"},
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def runs(tmp_path: Path, entries: list[Entry]) -> Path:
     """A runs folder with the sealed records of all entries."""
     for entry in entries:
         id = name(list(entry.cell.overrides))
-        entry.record["id"] = id
+        entry.record.update(record.sealed({**entry.record, "id": id}))
         record.write(tmp_path / "runs" / id, entry.record)
     return tmp_path / "runs"
 
@@ -89,10 +89,20 @@ def test_a_changed_record_makes_every_rendering_stale(
     results.write(out, table, "cpu", entries, configs)
     path = out / "demo" / "cpu" / "records.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def keep() -> None:
+        texts = (json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":")) for line in lines)
+        path.write_text("".join(f"{text}\n" for text in texts))
+
     lines[0]["record"]["metrics"]["test.accuracy"] = 0.5
-    path.write_text(
-        "".join(json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
-    )
+    keep()
+    by_hand = f"demo/cpu/records.jsonl:1: the record of cell {entries[0].id} was changed: its seal does not fit"
+    assert results.stale(out, configs) == [f"{by_hand} — restore the file (git checkout)"]
+    with pytest.raises(Refused, match=by_hand):
+        results.read(out, table, "cpu")
+
+    lines[0]["record"] = record.sealed(lines[0]["record"])
+    keep()
     assert [line.split(":")[0] for line in results.stale(out, configs)] == [
         "demo/cpu/table.md", "demo/cpu/table.csv", "demo/cpu/figure.svg", "README.md",
     ]  # fmt: skip
@@ -104,7 +114,10 @@ def test_a_changed_table_drops_the_records_of_its_old_cells(
     out = tmp_path / "results"
     results.write(out, table, "cpu", entries, configs)
     changed = table.model_copy(update={"base": ["dataset=mnist"]})
-    assert results.read(out, changed, "cpu") == []
+    warnings: list[str] = []
+    assert results.read(out, changed, "cpu", warnings.append) == []
+    strange = "15 of 15 records are of cells that the table does not have: not shown"
+    assert warnings == [f"demo/cpu/records.jsonl: {strange}"]
     labelled = table.model_copy(update={"base": ["dataset=digits", "trainer.progress=lines"]})
     assert len(results.read(out, labelled, "cpu")) == 15  # what never changes a result is no difference
 
@@ -136,7 +149,13 @@ def test_a_broken_line_is_refused(tmp_path: Path, configs: Path, table: Table, e
     out = tmp_path / "results"
     results.write(out, table, "cpu", entries, configs)
     path = out / "demo" / "cpu" / "records.jsonl"
-    path.write_text(path.read_text() + '{"row": 1\n')
+    whole = path.read_text()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Refused, match=r"demo/cpu/records.jsonl: is not a file"):
+        results.read(out, table, "cpu")
+    path.rmdir()
+    path.write_text(whole + '{"row": 1\n')
     with pytest.raises(Refused, match=r"demo/cpu/records.jsonl:16: is not a record of a table"):
         results.read(out, table, "cpu")
     assert results.stale(out, configs)[0].startswith("demo/cpu/records.jsonl:16: is not a record of a table")
