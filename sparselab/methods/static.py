@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from sparselab.methods.method import METHODS, Method
+from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +22,17 @@ class Random(Method):
     The draw depends on ``seed`` alone (and the tensor's name), never on how the weights were initialised.
     """
 
+    class Options(Options):
+        rescale: bool = Field(False, description="divide initial weights by the root of their layer's density")
+
+    options: Options
     schedules = ("constant", "one_shot")
 
     def score(self, slot: Slot, moment: Moment) -> Tensor:
         return moment.random(slot)
+
+    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+        mask = super().remask(slot, kept, moment)
+        if self.options.rescale and moment.step == 0:  # what is left has the variance that the dense layer had
+            slot.dense.mul_((mask.numel() / max(1, kept)) ** 0.5)
+        return mask

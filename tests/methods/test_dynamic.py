@@ -156,6 +156,17 @@ def test_a_random_mask_never_changes_and_is_no_function_of_the_weights(sparsity)
     assert torch.equal(reborn.slots[0].mask, first)
 
 
+def test_initial_weights_may_be_rescaled_by_the_density_of_their_layer():
+    """A quarter of the weights stays, each twice as large; the mask is the same."""
+    plain, scaled = (
+        hand_slots("random", normal(8, 16), 0.75, options={"rescale": rescale}) for rescale in (False, True)
+    )
+    for sparsifier in (plain, scaled):
+        sparsifier.start()
+    assert torch.equal(scaled.slots[0].mask, plain.slots[0].mask)
+    assert torch.equal(scaled.slots[0].param.data, 2 * plain.slots[0].param.data)
+
+
 def test_no_exchange_without_a_share():
     sparsifier = hand_slots("rigl", normal(2, 4), 0.5, total=9, **EVERY | {"fraction": 0.1})
     sparsifier.start()
