@@ -114,6 +114,10 @@ class Sweep:
         begun = len(re.findall(r"^cell [0-9a-f]{12} · ", self.log(), re.MULTILINE))
         return begun - len(list(self.runs.glob("*/log.txt")))
 
+    def stops(self) -> list[int]:
+        """The updates at which the cell was stopped on request."""
+        return [int(n.replace(",", "")) for n in re.findall(r"stopped after update ([\d,]+)", self.log())]
+
     def end(self, seconds: float = 800) -> str:
         output, _ = self.process.communicate(timeout=seconds)
         print(output)
@@ -185,13 +189,17 @@ def test_preemption_by_a_higher_partition(
 
 
 def test_a_job_that_is_out_of_time_goes_on_in_the_next(slurm: dict[str, str], tmp_path: Path, long: list[str]) -> None:
-    steps = "trainer.max_steps=40000"  # more than the two minutes that the job gets
+    """However fast the machine: once it goes on in its next job it has shown enough, and is asked to stop."""
     limits = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=40"]
-    sweep = Sweep(slurm, tmp_path / "runs", *long, steps, *limits)
-    output = sweep.end(800)
-    assert sweep.process.returncode == 0, output
-    sweep.said("ran out of time")
-    assert sweep.restarts() >= 1 and "SIGUSR2: stopped after update" in sweep.log()
+    sweep = Sweep(slurm, tmp_path / "runs", *long, "trainer.max_steps=1000000", *limits)
+    sweep.until("the job runs out of time and is started again", 600, lambda: sweep.restarts() == 1)
+    (first,) = sweep.stops()
+    sweep.until("it trains again", 300, lambda: "update " in sweep.log().rpartition("cell ")[2].partition("\n")[2])
+    sweep.process.send_signal(signal.SIGTERM)
+    output = sweep.end()
+    assert sweep.process.returncode == 75, output
+    assert "SIGUSR2: stopped after update" in sweep.log() and sweep.stops()[-1] > first
+    sweep.said(f"ran out of time at updates {sweep.stops()}, each time saved and gone on from there")
 
 
 def test_a_node_that_dies_without_a_signal(
