@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -150,7 +151,10 @@ def hand_on(reason: str) -> None:
     number = getattr(signal, reason.partition(":")[0], None)
     handler = signal.getsignal(number) if isinstance(number, signal.Signals) else None
     if callable(handler) and handler is not signal.default_int_handler:
-        signal.raise_signal(number)
+        with suppress(
+            subprocess.SubprocessError
+        ):  # Slurm ends scontrol too, with the job that it has just queued again
+            signal.raise_signal(number)
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         raise SystemExit(75)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +99,8 @@ def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
         return None
     try:
         value: Any = returned.return_value
+    except subprocess.SubprocessError:  # a signal before the cell began; submitit's scontrol did not outlive the job
+        return None
     except Exception as error:
         return Outcome(cell.id, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
     return Outcome(**value)

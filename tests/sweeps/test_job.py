@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
 from sparselab.cli import run as cli_run
 from sparselab.engines.engine import Plan
 from sparselab.spec.faults import Refused, RunFailed, Stopped, refuse
 from sparselab.store import record as records
-from sparselab.sweeps import job, lease
+from sparselab.sweeps import job, lease, start
+from sparselab.sweeps.cells import Planned
 from sparselab.sweeps.job import Job, execute
 
 ID = "0123456789ab"
@@ -125,6 +128,29 @@ def test_a_slurm_job_that_is_cancelled_leaves_without_a_result(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert left.value.code == 75 and lease.held(tmp_path / ID) is None
+
+
+def test_a_requeue_that_ends_scontrol_before_it_can_say_so_is_no_failure(
+    cell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm ends every process of a job that it queues again, the scontrol that asked for it among them."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+
+    def submitits(number: int, frame: Any) -> None:
+        raise subprocess.CalledProcessError(-signal.SIGTERM, ["scontrol", "requeue", "7"])
+
+    before = signal.signal(signal.SIGUSR2, submitits)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cell(fail_with(Stopped("SIGUSR2: stopped after update 5")))
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert left.value.code == 75 and not (tmp_path / ID / "record.json").exists()
+
+    returned = JobReturn()
+    returned.status = JobStatus.FAILED
+    returned.return_value = subprocess.CalledProcessError(-signal.SIGTERM, ["scontrol"])
+    assert start._outcome(Planned(ID, str(tmp_path), "", (), 1.0), returned) is None
 
 
 @pytest.mark.parametrize("error", [Stopped("another rank: stopped"), KeyboardInterrupt()])
