@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.engines.engine import COMMON, ENGINES, Engine, Plan
-from sparselab.spec.compose import compose
+from sparselab.spec.compose import compose, defaults
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse, short
 from sparselab.spec.memo import once
 from sparselab.spec.options import validate
@@ -49,8 +49,11 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     with faults.catch():
         needs = {path: plan.id for path, plan in first.items()}
         engine = engine_of(composed.config)
-        if "engine" not in composed.lost:
+        foreign = _foreign(engine, overrides)
+        if "engine" not in composed.lost and not foreign & lost:
             faults.found += _unread(engine, cell)
+        if foreign & (lost | {_head(text) for text in cell}):
+            faults.raise_if_any()  # what an engine misses that nobody wanted is of no interest
         plan = engine.plan(part_of(engine, composed.config), cell, frozenset(lost), needs)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.first = list(first.values())
@@ -64,6 +67,20 @@ def part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
     if "trainer" not in engine.reads:
         own["trainer"] = {key: value for key, value in own["trainer"].items() if key in HostOptions.model_fields}
     return own
+
+
+def _head(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]
+
+
+def _foreign(engine: Engine, overrides: list[str]) -> set[str]:
+    """The keys that only other engines read, where nobody chose this one: what sets one of them wanted another engine.
+
+    A member chooses its engine itself, so one with a wrong name has chosen none.
+    """
+    if engine.name != str(defaults()["engine"]["name"]) or any(_head(text) == "engine" for text in overrides):
+        return set()
+    return {key for name in ENGINES for key in ENGINES[name].reads} - set(engine.reads)
 
 
 def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:

@@ -44,7 +44,7 @@ def top_level(
         usable.pop(path[0], None)
         if path[0] in usual:
             usable[path[0]] = usual[path[0]]
-    faults = [fault for _, fault in found]
+    faults = [fault for path, fault in found if path[0] not in lost]  # of those, what is wrong has been said
     if problems(schema, usable):
         raise Refused(faults)
     return validate(schema, usable, ""), faults, lost | {path[0] for path, _ in found}

@@ -98,6 +98,9 @@ def _check_values(values: list[tuple[str, Any, str]], out: Checked, faults: Faul
             out.lost.add((hit or key).split(".")[0])
         elif head in lost and head in known:
             continue  # its group is not known, so neither are its keys
+        elif head in known and "." in key and out.tree.get(head) is None:
+            faults.add(short(key), f"no {head} is chosen", f"add {head}=NAME, as in {head}={known[head][0]}")
+            out.lost.add(head)
         elif key not in keys:
             hit, fix = suggest(key, keys, known)
             faults.add(short(key or text), "no such key", fix)

@@ -56,7 +56,7 @@ class Finished:
     sparsifier: Sparsifier
     metrics: dict[str, float]
     seconds: float
-    fit_seconds: float  # of the edit and the updates that this process made: neither data, nor set-up, nor scores
+    fit_seconds: float  # of the edit and the updates alone, in this process: of the processor, on a GPU of the wall
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
@@ -143,13 +143,14 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     feed = RunFeed(train_feed, parts.steps, options.accumulate)
     if found is not None:
         feed.start = found.state["callbacks"][loop.state_key]["batches"]
-    fitting = fitted = time.monotonic()
+    clock = time.process_time if device.type == "cpu" else time.monotonic  # other jobs on the same cores do not count
+    fitting = fitted = clock()
     try:
         flag.check("before an update")
         trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        fitted = time.monotonic()
+        fitted = clock()
         task.to(device)
         metrics, state = conclude(parts, loop, history, splits, feeds, flag, agreement)
     except FloatingPointError as error:
