@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and a grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 SHAPES = "osD^vPX*"
-SAME = 0.005  # of a curve's width: points that are nearer lie at one place
+SAME = 0.005  # of a curve's width or place: points that are nearer lie at one
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
@@ -89,7 +89,7 @@ def _path(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
 
     Nowhere where more of them do: what was pruned without training has points at any sparsity and no training FLOPs.
     """
-    near = SAME * (points[-1][0] - points[0][0])
+    near = SAME * max(points[-1][0] - points[0][0], abs(points[-1][0]))
     places: list[list[tuple[float, float]]] = []
     for point in points:
         if places and point[0] - places[-1][0][0] <= near:

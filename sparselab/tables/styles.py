@@ -22,11 +22,12 @@ def styles(names: Sequence[str]) -> list[Style]:
     """A style for each curve, no two alike as long as there are enough.
 
     Up to eight differ in colour and, once more, in shape. More of them are readable only by their two parts ("MLP 16 · ERK"):
-    the colour then says one part, shape and dash the other. Without such names the dash tells the rounds of colours apart.
+    the colour then says one part, shape and dash the other. Without such names a second round of colours has other shapes, too.
     """
     parts = _parts(names) if len(names) > COLOURS else None
     if parts is None:
-        return [Style(n % COLOURS, n % SHAPES, n // COLOURS % DASHES) for n in range(len(names))]
+        rounds = ((n, n // COLOURS) for n in range(len(names)))
+        return [Style(n % COLOURS, (n + turn) % SHAPES, turn % DASHES) for n, turn in rounds]
     firsts, seconds = (list(dict.fromkeys(part)) for part in zip(*parts, strict=True))
     swap = len(firsts) > len(seconds)
     colours, shapes = (firsts, seconds) if swap else (seconds, firsts)

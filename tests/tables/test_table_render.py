@@ -162,6 +162,7 @@ def test_sixteen_curves_are_told_apart_by_the_parts_of_their_names():
     assert {(style.shape, style.dash) for name, style in found.items() if name.startswith("MLP 64")} == {(2, 2)}
     plain = styles([f"method {number}" for number in range(20)])
     assert len(set(plain)) == 20 and {style.dash for style in plain[:8]} == {0}
+    assert len({(style.colour, style.shape) for style in plain}) == 20, "single points have no dash"
     tall = [f"{first}, {second}" for first in "abcdefgh" for second in "xy"]
     assert {style.colour for style in styles(tall)} == set(range(8)), "the part with more values gets the colours"
 

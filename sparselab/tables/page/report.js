@@ -172,7 +172,7 @@
       const group = make("g", { stroke: colour, fill: colour });
       const places = []; // a curve goes through the mean of two points that share a place, and nowhere where more do
       for (const p of mine) {
-        if (places.length && p.x - places.at(-1)[0].x <= 0.005 * (mine.at(-1).x - mine[0].x)) places.at(-1).push(p);
+        if (places.length && p.x - places.at(-1)[0].x <= 0.005 * Math.max(mine.at(-1).x - mine[0].x, Math.abs(mine.at(-1).x))) places.at(-1).push(p);
         else places.push([p]);
       }
       const mean = (numbers) => numbers.reduce((a, b) => a + b) / numbers.length;
