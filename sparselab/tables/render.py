@@ -289,7 +289,8 @@ def ledger_markdown(summaries: Sequence[Summary]) -> str:
         "Every number below is rendered from the records beside it; nothing here is written by hand. A claim holds or",
         "fails when the seeds show it at the 5 % level (Holm over the table's claims, spread pooled over its cells,",
         "or over its columns or rows where methods scatter differently; 3 seeds at least, 5 for a headline claim); otherwise",
-        "it is inconclusive.",
+        "it is inconclusive. An error *seed by seed* pairs runs that share a seed; it stands beside the other and decides",
+        "nothing.",
         "",
     ]
     links = {(s.table.output, s.tier): folder(Path(), s.table, s.tier).as_posix() for s in summaries}

@@ -91,6 +91,18 @@ def estimate(contrast: Contrast, samples: Mapping[Place, Sequence[float]], sprea
     return Estimate(value, math.sqrt(total), df)
 
 
+def error_by_seed(contrast: Contrast, samples: Mapping[Place, Sequence[float]], seeds: int) -> float | None:
+    """The standard error of ``contrast`` worked out for each seed by itself: what cells share by seed drops out.
+
+    None where there is nothing to pair: a single cell, a cell without all its ``seeds`` values, or fewer than three.
+    """
+    if seeds < 3 or len(contrast) < 2 or any(len(samples[at]) != seeds for at in contrast):
+        return None
+    each = [math.fsum(weight * samples[at][seed] for at, weight in contrast.items()) for seed in range(seeds)]
+    mean = math.fsum(each) / seeds
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in each) / (seeds - 1) / seeds)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for their number (Holm 1979), in the order given."""
     adjusted = [1.0] * len(p_values)

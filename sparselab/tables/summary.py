@@ -144,7 +144,8 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
             for place, found in by_place.items()
         }
 
-    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.group)
+    seeds = len(table.tiers[tier].seeds)
+    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.group, seeds)
     own = samples(None)
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparselab.tables.statistics import Estimate, Spread, estimate, holm, pooled, spreads
+from sparselab.tables.statistics import Estimate, Spread, error_by_seed, estimate, holm, pooled, spreads
 
 
 def test_pooled_variance_by_hand():
@@ -20,6 +20,16 @@ def test_a_contrast_by_hand():
     found = estimate({("r", "a"): 1, ("r", "b"): -2}, samples, dict.fromkeys(samples, Spread(6.0, 3)))
     assert found.value == 4 - 2 * 2
     assert found.error == pytest.approx(math.sqrt(6 * (1 / 2 + 4 / 3))) and found.df == 3
+
+
+def test_what_seeds_share_drops_out_of_a_paired_error():
+    """Seeds are 10, 20 and 30 points apart in both cells, and differ by 1, 2 and 3: a sample sd of 1."""
+    samples = {("r", "a"): [11.0, 22.0, 33.0], ("r", "b"): [10.0, 20.0, 30.0]}
+    difference = {("r", "a"): 1.0, ("r", "b"): -1.0}
+    assert error_by_seed(difference, samples, 3) == pytest.approx(1 / math.sqrt(3))
+    assert error_by_seed({("r", "a"): 1.0}, samples, 3) is None
+    assert error_by_seed(difference, samples, 4) is None
+    assert error_by_seed(difference, samples | {("r", "b"): [10.0, 20.0]}, 3) is None
 
 
 def test_columns_may_have_spreads_of_their_own():

@@ -129,7 +129,10 @@ def test_markdown_by_hand(table: Table, entries: list[Entry]):
     )
     assert "- Data: digits.\n" in text
     assert "| 2:4 | ste | 95.00 ± 0.10 (3) | 96.00 (?) | – |" in text
-    assert "| C1 | srste beats ste | **holds** | mean of 2 × (srste − ste) = +2.00 ± 0.06 (se), needs ≥ 0.00;" in text
+    assert (
+        "| C1 | srste beats ste | **holds** | mean of 2 × (srste − ste) = +2.00 ± 0.06 (se; 0.00 seed by seed), needs"
+        in text
+    )
     assert "## Not in the table\n\n- ste (dense); srste (dense): no mask\n- dense (2:4, 1:4): one dense cell\n" in text
     assert "- ste (2:4): memory (not checked)\n" in text
     assert all(f"`{entry.id}`" in text for entry in entries)

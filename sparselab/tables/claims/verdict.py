@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median, stdev
 
 from sparselab.tables.claims.claim import Bound, Claim, Layout
-from sparselab.tables.statistics import Estimate, Place, estimate, holm, spreads
+from sparselab.tables.statistics import Estimate, Place, error_by_seed, estimate, holm, spreads
 
 SEEDS = 3
 HEADLINE_SEEDS = 5
@@ -63,14 +63,16 @@ def judge(
     samples: Callable[[str | None], Samples],
     digits: int = 2,
     group: Callable[[Place], str] = lambda place: "all",
+    seeds: int = 0,
 ) -> list[Verdict]:
     """A verdict for each claim that is stated for ``tier``, named C1, C2 ... by its place in ``claims``.
 
     ``samples(metric)`` gives, for each (row, column), one value per finished seed; None stands for the table's metric.
-    Cells of the same ``group`` share a spread.
+    Cells of the same ``group`` share a spread. seeds: of a complete cell, whose values stand in their order; what cells have
+    in common by seed (initial weights, the order of data) then shows in the evidence, and decides nothing.
     """
     trials = [
-        _try(f"C{number}", claim, layout, samples(claim.metric), digits, group)
+        _try(f"C{number}", claim, layout, samples(claim.metric), digits, group, seeds)
         for number, claim in enumerate(claims, 1)
         if claim.tiers is None or tier in claim.tiers
     ]
@@ -79,7 +81,7 @@ def judge(
 
 
 def _try(
-    name: str, claim: Claim, layout: Layout, samples: Samples, digits: int, group: Callable[[Place], str]
+    name: str, claim: Claim, layout: Layout, samples: Samples, digits: int, group: Callable[[Place], str], seeds: int
 ) -> _Trial:
     bounds, guards = claim.bounds(layout), claim.guards(layout)
     if not bounds:
@@ -98,7 +100,9 @@ def _try(
     spread = spreads(samples, group)
     needed = HEADLINE_SEEDS if claim.headline else SEEDS
     shown = [(bound, estimate(bound.contrast, samples, spread)) for bound in bounds]
-    evidence = _describe(shown, digits) + _unequal(samples, {group(place) for place in cells}, group, digits)
+    evidence = _describe(shown, digits, samples, seeds) + _unequal(
+        samples, {group(place) for place in cells}, group, digits
+    )
     if min(counts) < needed:
         stop = f"{evidence}; needs {needed} seeds"
         return _Trial(name, claim, cells, min(counts), verdict="inconclusive", stop=stop)
@@ -119,7 +123,7 @@ def _decide(trial: _Trial, p_holds: float, p_fails: float) -> Verdict:
     return Verdict(trial.name, trial.claim, verdict, trial.seeds, evidence, p_holds, p_fails, trial.cells)
 
 
-def _describe(shown: list[tuple[Bound, Estimate]], digits: int) -> str:
+def _describe(shown: list[tuple[Bound, Estimate]], digits: int, samples: Samples, seeds: int) -> str:
     """The bound that is the least certain, with its numbers."""
 
     def slack(item: tuple[Bound, Estimate]) -> float:
@@ -128,7 +132,10 @@ def _describe(shown: list[tuple[Bound, Estimate]], digits: int) -> str:
         return distance / e.error if e.error and not math.isnan(e.error) else distance
 
     bound, e = min(shown, key=slack)
-    error = "" if math.isnan(e.error) else f" ± {_figure(e.error, e.error, digits)} (se)"
+    error = "" if math.isnan(e.error) else f" ± {_figure(e.error, e.error, digits)} (se"
+    if error:
+        paired = error_by_seed(bound.contrast, samples, seeds)
+        error += ")" if paired is None else f"; {_figure(paired, paired, digits)} seed by seed)"
     others = f" (the least certain of {len(shown)})" if len(shown) > 1 else ""
     value, least = _figure(e.value, e.error, digits, "+"), _figure(bound.at_least, e.error, digits)
     return f"{bound.says} = {value}{error}, needs ≥ {least}{others}"
