@@ -13,6 +13,7 @@ from sparselab.engines.intervene.count import macs_per_token
 from sparselab.engines.intervene.windows import batches, draw
 from sparselab.models.families.llama import sketch_llama
 from sparselab.planning import plan_of
+from sparselab.spec.configs import CONFIGS
 from sparselab.spec.faults import Refused
 from sparselab.store import record as records
 
@@ -215,3 +216,52 @@ def test_multiplications_a_token_are_the_papers(name):
     outline = sketch_llama(dict(zip(KEYS, sizes, strict=True)), 1).outline(name)
     for sparsity, value in zip((0, 0.25, 0.4, 0.5, 0.65), printed, strict=True):
         assert value is None or macs_per_token(outline, sparsity) / 1e9 == pytest.approx(value, abs=6e-4)
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2"])
+def test_any_causal_network_of_a_folder_goes_the_same_way(kind, tmp_path):
+    """Untied and with biases (Qwen2) or a window (Mistral): rotated without a change of the output, gated, and tiled."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:  # gains and biases that do something
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+        elif "q_proj" in name or "k_proj" in name:
+            parameter.data.mul_(20)  # sharp attention
+    model.save_pretrained(tmp_path / "network")
+    words = [*TEXT, "model=hf", f"model.path={tmp_path / 'network'}", f"runs_dir={tmp_path}", "trainer.threads=1"]
+    found = []
+    for rule in (
+        ["activation=wina"],
+        [
+            "activation=wina",
+            "sparsity=0.5",
+            "attention=blasst",
+            "attention.threshold=0.9",
+            "attention.order=reverse",
+            *TILES,
+        ],
+    ):
+        plan = plan_of([*words, *rule])
+        assert application.main([*words, *rule]) == 0
+        found.append(records.read(plan.folder, plan.id)["metrics"])
+    assert found[0]["test.perplexity"] == pytest.approx(found[0]["test.dense_perplexity"], rel=1e-4)
+    assert found[1]["activation.gated_sparsity"] == pytest.approx(0.5) and 0 < found[1]["attention.sparsity"] < 1
+    assert found[1]["test.dense_perplexity"] == pytest.approx(found[0]["test.dense_perplexity"])
+
+
+def test_two_papers_start_from_the_same_network():
+    """The language model of wina and blasst is trained once: their records name the same phase, seed by seed."""
+    found = {}
+    for paper in ("wina", "blasst"):
+        kept = CONFIGS.parent / "results" / paper / "cpu" / "records.jsonl"
+        entries = [json.loads(line) for line in kept.read_text().splitlines()]
+        found[paper] = {(entry["seed"], entry["record"]["config"]["model"]["weights"]) for entry in entries}
+    assert found["wina"] == found["blasst"] and len(found["wina"]) == 3
+    assert all(weights.startswith("cell:") for _, weights in found["wina"])

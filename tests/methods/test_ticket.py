@@ -114,3 +114,14 @@ def test_weights_of_an_early_epoch_are_those_of_a_short_run_at_a_constant_rate(t
         there = value != 0
         assert torch.equal(value[there], weights[0][name][there])
     assert kept is None or 0 < int(kept.sum()) < kept.numel()
+
+
+def test_all_layers_are_ranked_together():
+    """Pruning once, globally, by |w| (arXiv 2304.04934): [1, 2] and [3, 4] at one half leave nothing of the first."""
+    weights = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -4.0]])]
+    sparsifier = hand_slots("ticket", weights, sparsity=0.5)
+    sparsifier.method.scored_allocation = True
+    sparsifier.allocate = lambda level, scores: Global(None).allocate_scored(scores, 0.5)
+    sparsifier.method.prepare(sparsifier.slots, None)
+    sparsifier.start()
+    assert [slot.param.tolist() for slot in sparsifier.slots] == [[[0.0, 0.0]], [[3.0, -4.0]]]
