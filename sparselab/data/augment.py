@@ -81,7 +81,7 @@ class Draw:
 
 
 def crop_and_flip(images: Tensor, rows: Tensor, draw: Draw, augment: Augment) -> Tensor:
-    """Images ``rows`` of ``images`` (n, c, h, w), cropped and mirrored in one gather; same dtype, (b, c, h, w).
+    """Images ``rows`` of ``images`` (n, c, h, w), cropped and mirrored; same dtype, (b, c, h, w).
 
     The padded image is never made: indices outside are reflected, or clamped and set to zero.
     """
@@ -103,8 +103,11 @@ def crop_and_flip(images: Tensor, rows: Tensor, draw: Draw, augment: Augment) ->
     elif augment.crop:
         y = (height - 1) - ((height - 1) - y.abs()).abs()
         x = (width - 1) - ((width - 1) - x.abs()).abs()
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    taken = images[rows[:, None, None, None], channel, y[:, None, :, None], x[:, None, None, :]]
+    # Whole rows of pixels are taken first, then pixels of each: several times as fast as one index of four tensors.
+    planes = rows[:, None] * channels + torch.arange(channels, device=device)
+    lines = planes[:, :, None] * height + y[:, None, :]
+    taken = images.reshape(-1, width).index_select(0, lines.flatten()).view(*lines.shape, width)
+    taken = taken.gather(3, x[:, None, None, :].expand(*lines.shape, width))
     return taken if outside is None else taken.masked_fill_(outside, 0)
 
 
