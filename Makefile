@@ -39,7 +39,7 @@ drills: setup ## What is killed, when, and what is lost: all drills of sweeps an
 test-slow: setup ## The tests that take minutes, and the nightly drills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-bench: setup ## What sparsity costs over dense, as ratios: prints a page (10 minutes; BENCH=write=true keeps it)
+bench: setup ## What sparsity costs over dense, as ratios: prints a page (5 minutes; BENCH=write=true keeps it)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sparselab.bench $(BENCH)
 
 clean: ## Remove what was built (keeps runs/)
