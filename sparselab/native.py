@@ -19,6 +19,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from sparselab.spec.cachefolder import cache_folder
+
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 OPENMP = "-fopenmp"  # torch on Linux has loaded the same libgomp: one pool of threads for both
 
@@ -44,7 +46,7 @@ def load(source: Path, flags: tuple[str, ...] = (), others: tuple[Path, ...] = (
         asked = os.environ.get("SPARSELAB_NATIVE", "1") == "0"
         raise Unavailable("SPARSELAB_NATIVE=0" if asked else "no C compiler")
     flags = (*FLAGS, *flags)
-    folder = Path(os.environ.get("SPARSELAB_CACHE") or Path("~/.cache/sparselab").expanduser()) / "native"
+    folder = cache_folder() / "native"
     sources = (source, *others)
     path = folder / f"{_key(sources, tool, flags)}.so"
     kept = _open(path)

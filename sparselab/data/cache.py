@@ -1,7 +1,7 @@
 """Arrays that cost seconds to decode, kept as ``.npy`` and read back memory-mapped. [no torch]
 
-The folder is ``SPARSELAB_CACHE`` or ``~/.cache/sparselab``. It only ever saves time: a damaged file is made again, and
-a folder that cannot be written is no error.
+They lie in :func:`~sparselab.spec.cachefolder.cache_folder`: a damaged file is made again, and a folder that cannot be
+written is no error.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sparselab.spec.cachefolder import cache_folder
+
 _count = itertools.count()
-
-
-def folder() -> Path:
-    return Path(os.environ.get("SPARSELAB_CACHE") or Path("~/.cache/sparselab").expanduser())
 
 
 def array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -27,7 +25,7 @@ def array(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
 
     The mapping is copy-on-write, so the caller may write to the array without touching the file.
     """
-    path = folder() / f"{key}.npy"
+    path = cache_folder() / f"{key}.npy"
     kept = _read(path)
     if kept is not None:
         return kept

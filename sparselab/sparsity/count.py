@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 
 
+@lru_cache(maxsize=1024)  # some rules ask at every update, and exact arithmetic takes microseconds
 def nearest_count(fraction: float, total: int) -> int:
     """``fraction * total`` rounded to the nearest integer, halves up.
 

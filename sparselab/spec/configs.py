@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sparselab.spec import trees
 from sparselab.spec.faults import did_you_mean, refuse, short
 from sparselab.spec.userconfigs import scan
 
@@ -69,9 +70,12 @@ def tree_of(choices: list[str], search_path: str | None = None) -> dict[str, Any
     return copied(_tree_of(tuple(choices), search_path))
 
 
-@lru_cache(maxsize=256)  # composing costs 60 ms, and the cells of a table share most of their choices
+@lru_cache(maxsize=1024)  # the cells of a table share most of their choices
 def _tree_of(choices: tuple[str, ...], search_path: str | None) -> dict[str, Any]:
-    return _hydra(list(choices), search_path, with_hydra=False)
+    def composed() -> dict[str, Any]:
+        return _hydra(list(choices), search_path, with_hydra=False)
+
+    return composed() if search_path else trees.kept(choices, CONFIGS, composed)
 
 
 def launching(choices: list[str], hydra_overrides: list[str], search_path: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sparselab.spec.memo import sharing
 from sparselab.spec.schema import UNIDENTIFIED
 from sparselab.tables.grid import Cell, expand, merge
 from sparselab.tables.schema import CONFIGS, Table, load_all
+from sparselab.tables.shelf import Shelf
 
 RECORDS = "records.jsonl"
 LEDGER = "README.md"
@@ -57,12 +59,14 @@ def collect(
     tier: str,
     cell_id: CellId | None = None,
     warn: Callable[[str], None] = lambda line: None,
+    shelf: Shelf | None = None,
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
     ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.planning.cell_id_of`. A corrupt
     record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
-    cell that cannot be planned here (its data set is missing, say).
+    cell that cannot be planned here (its data set is missing, say). Cells of which the ``shelf`` holds none are not
+    looked for.
     """
     from sparselab.store import record
 
@@ -73,6 +77,8 @@ def collect(
     complaints: dict[str, None] = {}
     with sharing():
         for cell in expand(table, tier):
+            if shelf is not None and not shelf.may_hold(cell):
+                continue
             try:
                 run = runs_dir / name(list(cell.overrides))
                 if record.path_of(run).exists():
@@ -217,11 +223,16 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
     """A summary for every table and tier, in the order of their names; those without a record included."""
     from sparselab.tables.summary import summarise
 
-    return [
-        summarise(table, tier, [_light(entry) for entry in gather(results_dir, runs_dir, table, tier, **options)])
-        for table in load_all(configs)
-        for tier in table.tiers
-    ]
+    if runs_dir is not None:
+        options["shelf"] = Shelf(runs_dir)
+    if "warn" in options:
+        options["warn"] = lru_cache(maxsize=None)(options["warn"])  # what several tables complain of is said once
+    with sharing():
+        return [
+            summarise(table, tier, [_light(entry) for entry in gather(results_dir, runs_dir, table, tier, **options)])
+            for table in load_all(configs)
+            for tier in table.tiers
+        ]
 
 
 def _light(entry: Entry) -> Entry:

@@ -19,6 +19,7 @@ from sparselab.data.dataset import DATASETS
 from sparselab.data.sets.arrays import Cifar10, Cifar100, Digits, Mnist
 from sparselab.data.sets.imagenet import Imagenet
 from sparselab.data.sets.text import PARTS, Stdlib, TinyShakespeare, Wikitext2
+from sparselab.spec.cachefolder import cache_folder
 from sparselab.spec.faults import WIDTH, Refused
 from sparselab.spec.options import validate
 
@@ -347,7 +348,7 @@ def test_a_cached_array_is_a_private_copy():
     second = cache.array("key", lambda: np.zeros(1))
     second[0] = 99
     assert first.tolist() == cache.array("key", lambda: np.zeros(1)).tolist() == [0, 1, 2, 3]
-    assert not list(cache.folder().glob("*.tmp"))
+    assert not list(cache_folder().glob("*.tmp"))
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

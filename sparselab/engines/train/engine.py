@@ -140,4 +140,6 @@ def dense_steps(parts: Parts) -> list[int]:
     due = parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []
     if not parts.method.learns:
         return due
-    return [*due, *(s for s in range(1, parts.steps + 1) if parts.method.turn(s, parts.steps).learned)]
+    turn, total = parts.method.turn, parts.steps
+    key = "learned", type(parts.method), canonical(parts.method.options.model_dump()), total
+    return [*due, *once(key, lambda: [step for step in range(1, total + 1) if turn(step, total).learned])]
