@@ -22,7 +22,7 @@ class SquareHead(Taught):
     the feature loss of section 3, with its code's eps).
 
     It is added to the task's loss. The embedding's output takes no part. Means run over tokens and features of a
-    micro-batch together, in float32.
+    micro-batch together (of a process's share of it, where there are several), in float32.
     """
 
     needs_states = True

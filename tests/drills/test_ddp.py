@@ -96,6 +96,35 @@ def test_r3_every_method_trains_alike_in_two_processes(tmp_path, method):
     assert distance(one.cell, two.cell) <= TOLERANCE
 
 
+def test_r3_two_processes_learn_from_a_teacher_as_one_does(tmp_path):
+    """Each looks at the teacher with its own share of the batch; the mean over examples is the whole batch's."""
+    taught = run(tmp_path, "dense", *PLAIN, "seed=1")
+    assert taught.code == 0, taught.err
+    term = ("term=[distill]", f"term.distill.teacher={taught.cell}", "term.distill.weight=0.9")
+    one, two = run(tmp_path / "one", "srste", *PLAIN, *term), run(tmp_path / "two", "srste", *PLAIN, *term, *TWO)
+    assert one.code == two.code == 0, two.err
+    assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
+    assert distance(one.cell, two.cell) <= TOLERANCE
+    alone = run(tmp_path / "alone", "srste", *PLAIN)
+    assert distance(one.cell, alone.cell) > 100 * TOLERANCE  # the teacher is heard
+
+
+@pytest.mark.slow
+def test_r3_hidden_states_are_compared_in_every_process(tmp_path):
+    """SquareHead divides by the teacher's size over what a process sees of a batch; beside a large eps that is a constant."""
+    vit = (*PLAIN, "model=vit_s", "model.width=32", "model.depth=2", "model.heads=2", "model.dropout=0")
+    sgd = (*vit, "optim=sgd", "optim.lr=0.05")  # the gradient of a key's bias is nothing but rounding: NORMALISED
+    taught = run(tmp_path, "dense", *sgd, "seed=1")
+    assert taught.code == 0, taught.err
+    size = ("term=[squarehead]", "term.squarehead.eps=1e6", "term.squarehead.weight=1e5")
+    term = (*size, f"term.squarehead.teacher={taught.cell}")
+    one, two = run(tmp_path / "one", "srste", *sgd, *term), run(tmp_path / "two", "srste", *sgd, *term, *TWO)
+    assert one.code == two.code == 0, two.err
+    assert distance(one.cell, two.cell) <= TOLERANCE
+    alone = run(tmp_path / "alone", "srste", *sgd)
+    assert distance(one.cell, alone.cell) > 100 * TOLERANCE
+
+
 @pytest.mark.slow
 def test_r3_control_statistics_of_each_process_are_not_one_s(tmp_path, monkeypatch):
     one = run(tmp_path / "one", "gmp", *NORMALISED)
