@@ -39,6 +39,8 @@ class Optim:
     name: ClassVar[str] = ""
     blends: ClassVar[bool] = False
     """Whether its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
+    keeps_zeros: ClassVar[bool] = False
+    """Whether a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero."""
 
     def __init__(self, options: OptimOptions):
         self.options = options
@@ -60,6 +62,7 @@ class Optim:
         # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see
         # scaled gradients, and hooks of updates that did not happen. With this the loss scaler does both, for all.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer.keeps_zeros = self.keeps_zeros  # type: ignore[attr-defined]
         return optimizer
 
     def factor(self, step: int, total: int, schedule: str | None = None) -> float:
@@ -87,6 +90,8 @@ OPTIMS: Registry[Optim] = Registry("optim", "sparselab.optim")
 class SGD(Optim):
     """Stochastic gradient descent with (Nesterov) momentum."""
 
+    keeps_zeros = True
+
     class Options(OptimOptions):
         momentum: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
         nesterov: bool = Field(False, description="true or false")
@@ -109,6 +114,8 @@ class SGD(Optim):
 @OPTIMS.register("adamw")
 class AdamW(Optim):
     """Adam with decoupled weight decay."""
+
+    keeps_zeros = True
 
     class Options(OptimOptions):
         beta1: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")

@@ -137,6 +137,14 @@ class Sparsifier:
         self.early: list[Tensor] = []  # all parameters, in the optimiser's order, as rewinding brings them back
         # Mask and effective weights of the usual rule are made while a weight is looked at once.
         self.one_pass = not method.overrides("score", "remask", "effective")
+        # Gradients of pruned weights are zero and so is what the optimiser remembers of them: one that leaves zeros alone
+        # under such gradients leaves nothing to write between two masks.
+        self.stays = (
+            method.clears_state
+            and not (method.keeps_master or method.learns or schedule.soft)
+            and not method.overrides("effective", "pullback", "pullbacks", "after_step")
+        )
+        self.written = False  # the parameters are the sparse model of the masks in force, but for updates since
         self.broken: Tensor | None = None  # on a device: layers whose scores were not finite since the last look
         self.track = False  # count mask entries that change; costs a pass over the masks
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
@@ -204,7 +212,7 @@ class Sparsifier:
             self.on_mask_change()
         elif self.method.every_step and self.carried_out and turn.learned:
             self._remask(step, optimizer)
-        else:
+        elif not (self.stays and self.written and getattr(optimizer, "keeps_zeros", False)):
             self._write_effective()
         for slot in self.slots:
             slot.dense_grad = None
@@ -306,7 +314,9 @@ class Sparsifier:
                 slot.kept = count(mask)
         if changes:
             self._note(step)
-        if not self.one_pass:
+        if self.one_pass:
+            self.written = True
+        else:
             self._write_effective()
         return None
 
@@ -363,6 +373,7 @@ class Sparsifier:
         else:
             dense, outs = [slot.dense for slot in self.slots], [slot.param.data for slot in self.slots]
             masked(dense, [slot.mask for slot in self.slots], outs)
+        self.written = True
 
     def divergence(self) -> dict[str, float]:
         """Sparse architecture divergence (arXiv 2102.04010), summed over the run and over its second half.
@@ -421,6 +432,7 @@ class Sparsifier:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
+        self.written = False
         self.carried_out = state["carried_out"]
         self.ledger = [(step, dict(kept)) for step, kept in state["ledger"]]
         self.changed = state["changed"].to(self.changed.device)

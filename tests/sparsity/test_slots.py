@@ -382,3 +382,76 @@ def test_an_update_is_a_few_passes_over_all_layers(method, passes, monkeypatch):
     calls.clear()
     update(sparsifier, optimizer, 2)
     assert len(calls) == passes and all(layers == 5 for _, layers in calls), calls
+
+
+RECIPES = [
+    ("adamw", {}),
+    ("adamw", {"weight_decay": 0.1}),
+    ("sgd", {"momentum": 0.9, "nesterov": True}),
+    ("sgd", {"maximise": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), RECIPES)
+@pytest.mark.parametrize(
+    ("method", "times"), [("random", {}), ("set", {"every": 2, "stop": 1.0}), ("rigl", {"every": 2, "stop": 1.0})]
+)
+def test_what_an_optimiser_leaves_alone_is_not_written(
+    method, times, name, options, monkeypatch
+):
+    """Between two masks nobody has to put zeros back, with any recipe that says so; the run is the same to the bit."""
+    from sparselab.optim.optim import OPTIMS
+    from sparselab.sparsity import kernels, slots
+
+    assert OPTIMS[name].keeps_zeros
+    schedule = "periodic" if times else "constant"
+
+    def weights(trusting):
+        sparsifier = make(method, schedule=schedule, **times)
+        sparsifier.start()
+        network = nn.Module()
+        for i, slot in enumerate(sparsifier.slots):
+            network.register_parameter(f"p{i}", slot.param)
+        optimizer = OPTIMS[name](OPTIMS[name].Options(lr=0.1, **options)).build(network)
+        optimizer.keeps_zeros = trusting
+        writes = 0
+
+        def counting(dense, masks, outs):
+            nonlocal writes
+            writes += any(
+                out is slot.param.data or out.data_ptr() == slot.param.data_ptr()
+                for slot in sparsifier.slots
+                for out in outs
+            )
+            kernels.masked(dense, masks, outs)
+
+        monkeypatch.setattr(slots, "masked", counting)
+        seen = []
+        for step in range(1, TOTAL + 1):
+            update(sparsifier, optimizer, step)
+            for slot in sparsifier.slots:
+                pruned = slot.param.data[~slot.mask]
+                assert pruned.numel() and not pruned.any()
+                seen.append(slot.param.data.clone())
+        return seen, writes
+
+    (mine, few), (theirs, many) = weights(True), weights(False)
+    assert all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in zip(mine, theirs, strict=True))
+    assert few == 0 if method == "random" else few < many
+
+
+@pytest.mark.parametrize("method", ["ste", "srste", "bip", "cast"])
+def test_where_weights_have_a_master_or_a_decay_they_are_written_after_every_update(method):
+    assert not make(method).stays
+
+
+def test_after_a_checkpoint_everything_is_written_once():
+    sparsifier = make("random")
+    sparsifier.start()
+    sparsifier.load_state_dict(copy.deepcopy(sparsifier.state_dict()))
+    optimizer = momentum(sparsifier)
+    optimizer.keeps_zeros = True
+    with torch.no_grad():
+        sparsifier.slots[0].param.fill_(1.0)  # whatever was loaded
+    update(sparsifier, optimizer, 1)
+    assert not sparsifier.slots[0].param.data[~sparsifier.slots[0].mask].any()
