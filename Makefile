@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint drills bench clean
+.PHONY: help setup run test test-slow test-gpu lint drills bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ drills: setup ## What is killed, when, and what is lost: all drills of sweeps an
 
 test-slow: setup ## The tests that take minutes, and the nightly drills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-gpu: setup ## The tests that need a CUDA device
+	$(BIN)/python -m pytest -rs -m gpu
 
 bench: setup ## What sparsity costs over dense, as ratios: prints a page (5 minutes; BENCH=write=true keeps it)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sparselab.bench $(BENCH)

@@ -396,9 +396,7 @@ RECIPES = [
 @pytest.mark.parametrize(
     ("method", "times"), [("random", {}), ("set", {"every": 2, "stop": 1.0}), ("rigl", {"every": 2, "stop": 1.0})]
 )
-def test_what_an_optimiser_leaves_alone_is_not_written(
-    method, times, name, options, monkeypatch
-):
+def test_what_an_optimiser_leaves_alone_is_not_written(method, times, name, options, monkeypatch):
     """Between two masks nobody has to put zeros back, with any recipe that says so; the run is the same to the bit."""
     from sparselab.optim.optim import OPTIMS
     from sparselab.sparsity import kernels, slots
