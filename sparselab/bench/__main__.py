@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sparselab.bench import report
 
-SECTIONS = ("masks", "updates", "precision", "feeding", "starts", "inference")
+SECTIONS = ("masks", "updates", "precision", "feeding", "starts", "inference", "sharing")
 ROOT = Path(__file__).parents[2]
 
 

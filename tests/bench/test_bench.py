@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparselab.bench import __main__ as command
-from sparselab.bench import report
+from sparselab.bench import report, sharing
 from sparselab.bench.timing import Row, quartiles, row, turns
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,20 @@ def test_ratios_are_taken_round_by_round():
     calls = []
     made = turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, "cpu", warm_up=1)
     assert calls == ["a", "b"] * 4 and [len(seconds) for seconds in made.values()] == [3, 3]
+
+
+def test_seeds_in_one_batch_have_the_gradients_of_each():
+    cells = [
+        ["model=mlp", "model.hidden=[16]", "trainer.batch_size=8", *sharing.RULE, f"seed={seed}"] for seed in (0, 1)
+    ]
+    together = sharing.Together(cells, "cpu")
+    stacked = together.step(together.parameters, together.buffers, together.inputs, together.targets)
+    for at, cell in enumerate(together.cells):
+        torch.nn.functional.cross_entropy(cell.network(cell.inputs), cell.targets).backward()
+        for name, param in cell.network.named_parameters():
+            torch.testing.assert_close(stacked[name][at], param.grad, rtol=1e-4, atol=1e-6)
+    together()
+    assert all(param.isfinite().all() for param in together.parameters.values())
 
 
 @pytest.mark.parametrize("word", ["twice", "speed=1", "only=mask"])
