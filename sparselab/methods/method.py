@@ -37,6 +37,9 @@ class Method:
     ``rewinds``           with each new mask the parameters return to what they were at this fraction of the way to the
                           first mask, and the optimiser forgets; None: they go on.
     ``ranks_layers``      decides how many weights each layer keeps, so the distribution has to rank scores over all layers.
+    ``by_chance``         keeps each weight by a draw of its own, so that a layer's count is what was asked for on average
+                          only, and patterns of several weights are not made; says what to write where counts have to be
+                          exact. None: they are.
     ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
     ``blends``            has a say in the optimiser's first moment (``blend``); needs an optimiser that asks for it.
     ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
@@ -60,6 +63,7 @@ class Method:
     rewinds: float | None = None
     blends: ClassVar[bool] = False
     ranks_layers: bool = False
+    by_chance: str | None = None
     scored_allocation: bool = False
 
     @classmethod
@@ -86,7 +90,7 @@ class Method:
         return slot.dense.abs()
 
     def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
-        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves)."""
+        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves; see ``by_chance``)."""
         return slot.pattern.mask(self.score(slot, moment), kept / slot.mask.numel())
 
     def effective(self, slot: Slot, out: Tensor) -> None:

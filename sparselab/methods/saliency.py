@@ -24,7 +24,9 @@ class SaliencyOptions(Options):
     batches: int = Field(1, ge=1, description="training batches to measure on, at least 1")
     per_class: int | None = Field(None, ge=1, description="examples of each class in place of batches; null: batches")
     reinitialise: Literal["none", "xavier"] = Field("none", description="none or xavier: weights to measure at")
-    positions: Literal["scores", "random"] = Field("scores", description="scores or random")
+    positions: Literal["scores", "random", "bernoulli"] = Field(
+        "scores", description="scores, random, or bernoulli: each weight by itself"
+    )
 
 
 class Saliency(Method):
@@ -32,12 +34,17 @@ class Saliency(Method):
 
     ``reinitialise=xavier`` measures at freshly drawn weights instead of the network's own. ``positions=random`` takes
     from the scores only how many weights each layer keeps (``distribution=global``), and draws which: the "SNIP ratio"
-    and "GraSP ratio" of arXiv 2202.02643. The loss is the task's, without extra terms.
+    and "GraSP ratio" of arXiv 2202.02643. ``positions=bernoulli`` takes only the layers' densities and keeps each weight
+    by itself, as the released code of that paper does. The loss is the task's, without extra terms.
     """
 
     Options = SaliencyOptions
     options: SaliencyOptions
     schedules = ("constant",)
+
+    @property
+    def by_chance(self) -> str | None:  # type: ignore[override]
+        return "method.positions=random" if self.options.positions == "bernoulli" else None
 
     def faults(self, data: DataSpec) -> list[Fault]:
         if self.options.per_class is None or data.task == "image":
@@ -67,6 +74,8 @@ class Saliency(Method):
 
     def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
         score = self.scores.pop(slot.name)  # used up: no second copy of the network stays in memory
+        if self.by_chance:
+            return moment.bernoulli(slot, kept)
         if self.options.positions == "random":
             score = moment.random(slot)
         return slot.pattern.mask(score, kept / slot.mask.numel())

@@ -1,10 +1,14 @@
-"""The one place where a fraction becomes a number of things."""
+"""The one place where a fraction becomes a number of things, and where a number that chance decides is judged."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
-from math import floor
+from math import floor, log, sqrt
+
+FALSE_ALARM = 1e-12
+"""How often :func:`chance_miss` calls a sound draw unsound."""
 
 
 @lru_cache(maxsize=1024)  # some rules ask at every update, and exact arithmetic takes microseconds
@@ -26,3 +30,16 @@ def keep_count(units: int, density: float) -> int:
     if not 0 <= density <= 1:
         raise ValueError(f"density {density} is not in [0, 1]")
     return 0 if density == 0 else min(units, max(1, nearest_count(density, units)))
+
+
+def chance_miss(groups: Iterable[tuple[int, int]]) -> float:
+    """How far the number of things kept may lie from its mean where each is kept by a draw of its own.
+
+    groups: (number kept on average, number of things) of each group that shares a probability.
+
+    Bernstein's inequality for sums of independent variables in [0, 1], |S - ES| >= t with probability at most
+    2 exp(-t^2 / (2 (v + t / 3))), solved for the t of ``FALSE_ALARM``. 0 where nothing is left to chance.
+    """
+    variance = sum(kept * (1 - kept / total) for kept, total in groups)
+    third = log(2 / FALSE_ALARM) / 3
+    return third + sqrt(third**2 + 6 * third * variance) if variance else 0.0

@@ -111,8 +111,18 @@ class Moment:
 
     def random(self, slot: Slot) -> Tensor:
         """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same."""
+        return self._numbers(slot).to(slot.param.device)
+
+    def bernoulli(self, slot: Slot, kept: int) -> Tensor:
+        """A mask of the slot's shape in which each weight is kept by a draw of its own, so that ``kept`` are on average.
+
+        Of the same numbers as :meth:`random`: it holds the largest of them, however many chance makes it.
+        """
+        return (self._numbers(slot) >= 1 - kept / slot.mask.numel()).to(slot.param.device)
+
+    def _numbers(self, slot: Slot) -> Tensor:
         generator = torch.Generator().manual_seed(address(self.seed, "mask", slot.name, self.step))
-        return torch.rand(slot.param.shape, generator=generator).to(slot.param.device)
+        return torch.rand(slot.param.shape, generator=generator)
 
 
 class Sparsifier:

@@ -93,7 +93,7 @@ class Cell(Common):
 # Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
 OFF: dict[str, Any] = {
     "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
-    "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False,
+    "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact",
 }  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.

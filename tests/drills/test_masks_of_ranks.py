@@ -1,4 +1,4 @@
-"""Drill R3 for masks that are learned or measured: two processes hold the masks that one would."""
+"""Drill R3 for masks that are learned, measured or drawn: two processes hold the masks that one would."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["bip", "grasp", "snip"])
-def test_r3_masks_that_are_learned_or_measured_do_not_depend_on_the_processes(method, tmp_path):
-    one, two = run(tmp_path / "one", method, *NORMALISED), run(tmp_path / "two", method, *NORMALISED, *TWO)
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("bip", ()),
+        ("grasp", ()),
+        ("snip", ()),
+        ("snip", ("method.positions=bernoulli",)),
+        ("random", ("method.draw=bernoulli",)),
+    ],
+)
+def test_r3_masks_that_are_learned_measured_or_drawn_do_not_depend_on_the_processes(method, more, tmp_path):
+    one = run(tmp_path / "one", method, *NORMALISED, *more)
+    two = run(tmp_path / "two", method, *NORMALISED, *TWO, *more)
     assert one.code == two.code == 0, two.err
     assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
     assert distance(one.cell, two.cell) <= TOLERANCE

@@ -116,6 +116,19 @@ def test_r1_whatever_is_trained(tmp_path, unbroken, variant):
     assert differences(tmp_path, "rigl", unbroken("rigl", *more), *more) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("random", "method.draw=bernoulli"),
+        pytest.param("snip", "method.positions=bernoulli", marks=pytest.mark.slow),
+    ],
+)
+def test_r1_a_mask_that_was_drawn_stays(tmp_path, unbroken, method, option):
+    for point in ("inside an accumulation window", "after the first update"):
+        dies(tmp_path, point, method, option)
+    assert differences(tmp_path, method, unbroken(method, option), option) == []
+
+
 @pytest.mark.parametrize("method", ["srste", "rigl"])
 def test_r2_three_resumes_in_a_row(tmp_path, unbroken, method):
     for point in ("inside an accumulation window", "after the first update", "last step of an epoch"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sparselab.planning import engine_of, part_of
 from sparselab.spec.compose import compose
 from sparselab.spec.schema import OFF
@@ -12,8 +14,9 @@ def plan(config):
     return engine.plan(part_of(engine, config), [])
 
 
-def test_an_option_that_is_off_leaves_the_id_as_it_was():
-    config = compose(["model=mlp", "method=dense"]).config
+@pytest.mark.parametrize("method", ["dense", "random sparsity=0.5", "set sparsity=0.5"])
+def test_an_option_that_is_off_leaves_the_id_as_it_was(method):
+    config = compose(["model=mlp", *f"method={method}".split()]).config
     now = plan(config).id
     for dotted in OFF:
         *path, leaf = dotted.split(".")
@@ -22,6 +25,12 @@ def test_an_option_that_is_off_leaves_the_id_as_it_was():
             node = node[key]
         node.pop(leaf, None)
     assert plan(config).id == now
+
+
+def test_how_masks_are_drawn_is_part_of_the_id():
+    exact, drawn = (compose(["model=mlp", "method=random", "sparsity=0.5", *more]).config
+                    for more in ([], ["method.draw=bernoulli"]))  # fmt: skip
+    assert plan(exact).id != plan(drawn).id
 
 
 def test_iso_is_the_sparsity_that_it_stands_for():

@@ -9,8 +9,9 @@ import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -77,6 +78,16 @@ def first_rows(method: str) -> list[Row]:
     for row in rows(method):
         found.setdefault(row.kind, row)
     return list(found.values())
+
+
+def rows_by_chance() -> Iterator[tuple[Row, dict[str, str]]]:
+    """Each combination that makes masks of independent draws, with the one option that asks for them."""
+    for method in METHODS:
+        cls = METHODS[method]
+        for name, field_ in cls.Options.model_fields.items():
+            for value in get_args(field_.annotation) if get_origin(field_.annotation) is Literal else ():
+                if cls(cls.Options(**{name: value})).by_chance:
+                    yield from ((row, {name: value}) for row in rows(method) if row.kind == "unstructured")
 
 
 def config_of(row: Row, folder: Path, *overrides: str, **groups: dict[str, Any]) -> dict[str, Any]:
@@ -191,17 +202,27 @@ def check(loop: Watched) -> None:
         assert slot.pattern.sparsity == (structure or parts.sparsity) or not level
         assert slot.leak == (parts.schedule.leak(taken, parts.steps) if level else 0)
         assert int(slot.mask.sum()) == slot.kept
-        if want is not None:
+        if want is not None and sparsifier.method.by_chance:
+            assert abs(slot.kept - want[slot.layer.name]) <= chance(slot.mask.numel(), want[slot.layer.name])
+        elif want is not None:
             assert (
                 slot.kept == slot.pattern.kept(slot.mask.shape, want[slot.layer.name] / slot.mask.numel()) or level == 0
             )
-            assert level or slot.kept == slot.mask.numel()
+        assert level or slot.kept == slot.mask.numel()
+    total, kept = sum(slot.mask.numel() for slot in sparsifier.slots), sum(slot.kept for slot in sparsifier.slots)
+    density = 1 - level * (1 - parts.sparsity.density)
+    if sparsifier.method.by_chance:
+        assert abs(kept - density * total) <= 0.5 + chance(total, density * total)
+        return
     if want is None:
-        total = sum(slot.mask.numel() for slot in sparsifier.slots)
-        density = 1 - level * (1 - parts.sparsity.density)
-        assert abs(sum(slot.kept for slot in sparsifier.slots) - density * total) <= 0.5
+        assert abs(kept - density * total) <= 0.5
     if level and parts.sparsity.kind in ("unstructured", "nm") and taken == parts.steps:
-        assert sum(slot.kept for slot in sparsifier.slots) == sum(parts.kept.values())
+        assert kept == sum(parts.kept.values())
+
+
+def chance(size: int, mean: float) -> float:
+    """Five standard deviations of the number of ``size`` weights that independent draws keep."""
+    return 5 * sqrt(mean * (1 - mean / size))
 
 
 def expected_counts(parts: Parts, level: float) -> dict[str, int] | None:

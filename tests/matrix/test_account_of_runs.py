@@ -11,6 +11,7 @@ from matrix_cells import SPARSITIES, Row, config_of
 
 from sparselab.cli.run import run_cell
 from sparselab.planning import engine_of
+from sparselab.store import tensors
 
 BATCH, UPDATES = 8, 12
 A, B, HEAD = 64 * 16, 16 * 8, 8 * 10  # weights, and multiply-accumulates of one image: layers.0, layers.1, head (dense)
@@ -113,6 +114,29 @@ def test_masked_training_is_charged_for_what_it_keeps(method, schedule, tmp_path
     sparse = A // 4 + B // 4 + HEAD
     dense = UPDATES // 2 if method == "magnitude" else 0
     assert body["account"]["flops_train"] == flops(*[(DENSE, DENSE)] * dense, *[(sparse, sparse)] * (UPDATES - dense))
+
+
+@pytest.mark.parametrize(
+    ("row", "option"),
+    [
+        ("random unstructured constant", {"draw": "bernoulli"}),
+        ("random unstructured one_shot", {"draw": "bernoulli"}),
+        ("snip unstructured constant", {"positions": "bernoulli"}),
+    ],
+)
+def test_independent_draws_are_charged_for_what_they_kept(row, option, tmp_path):
+    body = record(tmp_path, row, "distribution=uniform", method=option)
+    masks = tensors.load_masks(tmp_path / body["id"] / "masks.safetensors")
+    a, b = (int(masks[f"layers.{i}.weight"].sum()) for i in (0, 1))
+    sparse = a + b + HEAD
+    assert (a, b) != (A // 4, B // 4)
+    account, sparsity = body["account"], body["sparsity"]
+    assert account["macs"] == sparse and account["params_nonzero"] == sparse + BIASES
+    dense = UPDATES // 2 if "one_shot" in row else 0
+    assert account["flops_train"] == flops(*[(DENSE, DENSE)] * dense, *[(sparse, sparse)] * (UPDATES - dense))
+    assert sparsity["requested"] == "0.75" and sparsity["pattern_holds"]
+    assert sparsity["realised"] == 1 - (a + b) / (A + B) and sparsity["kept"] == a + b
+    assert [layer["density"] for layer in sparsity["layers"]] == [a / A, b / B]
 
 
 def test_what_check_foresees_is_what_the_run_costs(tmp_path):

@@ -10,7 +10,18 @@ import functools
 
 import pytest
 import torch
-from matrix_cells import UPDATES, Row, Watch, check, config_of, configured_methods, first_rows, fit, rows
+from matrix_cells import (
+    UPDATES,
+    Row,
+    Watch,
+    check,
+    config_of,
+    configured_methods,
+    first_rows,
+    fit,
+    rows,
+    rows_by_chance,
+)  # fmt: skip
 
 from sparselab.methods.method import METHODS, Method
 from sparselab.methods.straight_through import STE
@@ -96,6 +107,19 @@ def test_traits(method, trait, run, text, teacher, monkeypatch):
 @pytest.mark.parametrize("row", [r for m in METHODS for r in first_rows(m)[1:]], ids=str)
 def test_other_patterns(row, run, text, teacher, monkeypatch):
     fit_trait(row, "sgd_fp16_skipped_accumulate_clip_ema", run, text, teacher, monkeypatch)
+
+
+@pytest.mark.parametrize("trait", ["sgd", "sgd_fp16_skipped_accumulate_clip_ema"])
+@pytest.mark.parametrize(("row", "options"), list(rows_by_chance()), ids=str)
+def test_counts_by_chance(row, options, trait, run, text, teacher, monkeypatch):
+    """Masks of independent draws, with momentum and weight decay: drawn once, and never another."""
+    drawn = functools.partial(run, method=options)
+    finished, watch = fit_trait(row, trait, drawn, text, teacher, monkeypatch)
+    last = finished.sparsifier.masks()
+    made = watch.masks[finished.sparsifier.made * (len(watch.masks) // UPDATES) :]  # masks are seen by micro-batch
+    assert made and all(torch.equal(mask, seen[name]) for seen in made for name, mask in last.items())
+    exact, _ = fit_trait(row, trait, run, text, teacher, monkeypatch)
+    assert finished.sparsifier.ledger[-1][1] != exact.sparsifier.ledger[-1][1], "the counts are not left to chance"
 
 
 @pytest.mark.slow

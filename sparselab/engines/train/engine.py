@@ -56,6 +56,10 @@ class Train(Engine):
             plan.notes.append(
                 "the layers of this model are known once it is built; they are checked then, before training"
             )
+        if parts.method.by_chance:
+            plan.notes.append(
+                "each weight is kept by a draw of its own: the numbers of weights, MACs and FLOPs are means"
+            )
         plan.notes += precision_notes(parts.cell.trainer, parts.outline)
         return plan
 

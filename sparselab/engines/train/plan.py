@@ -265,6 +265,9 @@ def _combination(
     if kind not in distribution.patterns:
         problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
         faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
+    if method.by_chance and kind != "unstructured":
+        problem = f"with these options method={method.name} keeps each weight by itself, not by {FORMS[kind]}"
+        faults.add(short(f"sparsity={spell(cell.sparsity)}"), problem, f"write {method.by_chance}")
     if method.ranks_layers and not distribution.needs_scores:
         able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
         problem = f"with these options method={method.name} decides how many weights each layer keeps"

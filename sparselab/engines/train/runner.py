@@ -31,6 +31,7 @@ from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
 from sparselab.sparsity import native
+from sparselab.sparsity.count import chance_miss
 from sparselab.sparsity.pattern import Pattern
 from sparselab.sparsity.probe import Probe
 from sparselab.sparsity.slots import Slot, Sparsifier
@@ -328,23 +329,35 @@ def snapshot(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module) -> None:
-    """The finished network is what was asked for: every group, every count, every zero. A miss fails the cell."""
+    """The finished network is what was asked for: every group, every count, every zero. A miss fails the cell.
+
+    Where each weight is kept by itself (``by_chance``) the request is a mean, and a total further from it than chance
+    explains is a miss; each layer's count has to be the one that was drawn.
+    """
     total = kept = 0
     for slot in sparsifier.slots:
         if slot.pattern.sparsity != parts.sparsity or not slot.pattern.holds(slot.mask):
             raise RunFailed(f"{slot.name}: the finished mask breaks {parts.sparsity} — please report this")
         if bool((slot.param[~slot.mask] != 0).any()):
             raise RunFailed(f"{slot.name}: pruned weights of the finished network are not zero — please report this")
-        total, kept = total + slot.mask.numel(), kept + int(slot.mask.sum())
+        count = int(slot.mask.sum())
+        if count != slot.kept:
+            raise RunFailed(
+                f"{slot.name}: {count:,} weights are kept, {slot.kept:,} when the mask was made — please report this"
+            )
+        total, kept = total + slot.mask.numel(), kept + count
     want = sum(parts.kept[slot.layer.name] for slot in sparsifier.slots)
-    coarse = parts.sparsity.kind in ("block", "channel")
-    if sparsifier.slots and kept != want and not (coarse and abs(kept - want) <= _coarseness(parts, sparsifier)):
+    if sparsifier.slots and abs(kept - want) > _leeway(parts, sparsifier):
         raise RunFailed(f"sparsity: {kept:,} of {total:,} weights are kept, {want:,} were asked for — see schedule")
 
 
-def _coarseness(parts: Parts, sparsifier: Sparsifier) -> int:
-    """Weights by which whole blocks or channels may miss the request: one unit of each layer."""
-    return sum(slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)
+def _leeway(parts: Parts, sparsifier: Sparsifier) -> float:
+    """Weights by which the total may miss the request: one block or channel of each layer, what chance explains, or none."""
+    if parts.method.by_chance:
+        return chance_miss((parts.kept[slot.layer.name], slot.mask.numel()) for slot in sparsifier.slots)
+    if parts.sparsity.kind in ("block", "channel"):
+        return sum(slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)
+    return 0
 
 
 def _quiet() -> None:
