@@ -141,7 +141,7 @@ class Progress:
             return
         now = time.monotonic()
         if self.started is None:
-            self.started, self.first = now, step - 1
+            self.started, self.first = now, step  # the first update of a process also compiles and allocates
             if self.style == "bar":
                 self._open()
         if self.bar is not None:
@@ -150,12 +150,9 @@ class Progress:
                 self.bar.stop()
         elif now - self.shown >= 15 or step == self.total:
             self.shown = now
-            left = (now - self.started) / max(step - self.first, 1) * (self.total - step)
-            print(
-                f"  update {step:,}/{self.total:,} · {self._note(loop)} · {left:,.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            done = step - self.first
+            left = f" · {(now - self.started) / done * (self.total - step):,.0f} s left" if done else ""
+            print(f"  update {step:,}/{self.total:,} · {self._note(loop)}{left}", file=sys.stderr, flush=True)
 
     def _open(self) -> None:
         from rich import progress
