@@ -15,9 +15,12 @@ from sparselab.spec.outline import Outline
 from sparselab.spec.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from sparselab.models.tap import Tap
+    from sparselab.models.weights import Entry
 
 MODELS: Registry[Family] = Registry("model", "sparselab.models.families")
 
@@ -82,7 +85,7 @@ class Family:
                 entries = read_header(self.options.weights)
                 outline = None if found.found else self.draw(data)
                 if outline is not None:
-                    found.found += compare_outline(entries, outline, place(self.options.weights))
+                    found.found += self.compare(entries, outline, place(self.options.weights))
         return found.found
 
     def outline(self, data: DataSpec) -> Outline | None:
@@ -102,6 +105,10 @@ class Family:
         if self.options.weights is not None:
             self.load(model, self.options.weights)
         return model
+
+    def compare(self, found: Mapping[str, Entry], outline: Outline, where: str) -> list[Fault]:
+        """How a weights file that :meth:`load` is to read differs from the network, as far as its header tells."""
+        return compare_outline(found, outline, where)
 
     def load(self, model: nn.Module, path: str) -> None:
         """Copy the tensors of a safetensors file into ``model``; Refused, and nothing copied, unless all fit."""
@@ -161,7 +168,7 @@ class TextFamily(Family):
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         return model(input_ids=batch, use_cache=False).logits
 
-    def library_config(self, model: nn.Module) -> dict[str, Any]:
+    def library_config(self, model: nn.Module) -> dict[str, Any] | None:
         """For ``from_pretrained`` of the run's folder, without what differs between machines (folders, versions)."""
         config: dict[str, Any] = model.config.to_diff_dict()  # type: ignore[operator, union-attr]
         config = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from sparselab.models.weights import ANOTHER, Entry, compare, place, read_header
+from sparselab.models.weights import ANOTHER, Entry, Part, compare, divide, place, read_header
 from sparselab.spec.faults import Fault, Refused, refuse
 
 SPELLING = {
@@ -25,11 +27,17 @@ SPELLING = {
 }
 
 
-def load_weights(model: nn.Module, path: str | Path, key: str = "model.weights") -> None:
+def load_weights(
+    model: nn.Module,
+    path: str | Path,
+    key: str = "model.weights",
+    part_of: Callable[[str], Part | None] | None = None,
+) -> None:
     """Copy every tensor of the file at ``path`` into ``model``'s state (parameters and persistent buffers).
 
     Names, shapes and dtypes must agree exactly; of a tied tensor one name is enough, and where the file has several
-    they must be equal. Raises :class:`Refused`, before any copy, for any difference and for values that are not finite.
+    they must be equal. ``part_of`` says of which larger tensor of the file one that it lacks is a part. Raises
+    :class:`Refused`, before any copy, for any difference and for values that are not finite.
     """
     found = read_header(path, key)
     where = place(path, key)
@@ -41,12 +49,14 @@ def load_weights(model: nn.Module, path: str | Path, key: str = "model.weights")
         for name in names:
             if present and name not in found:
                 del expected[name]
+    shapes = {name: entry.shape for name, entry in expected.items()}
+    found, parts = divide(found, shapes, part_of) if part_of else (found, {})
     faults = compare(found, expected, where)
     if faults:
         raise Refused(faults)
     try:
         with safe_open(str(Path(path).expanduser()), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in expected}
+            tensors = {name: _read(file, name, parts.get(name), shapes[name]) for name in expected}
     except (SafetensorError, OSError):
         refuse(where, "cannot be read to its end", ANOTHER)
     faults = [
@@ -63,6 +73,16 @@ def load_weights(model: nn.Module, path: str | Path, key: str = "model.weights")
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
+
+
+def _read(file: Any, name: str, part: Part | None, shape: tuple[int, ...]) -> torch.Tensor:
+    """The tensor, or its part of a larger one (compared before: there is an axis)."""
+    if part is None:
+        return file.get_tensor(name)
+    whole = file.get_tensor(part.whole)
+    axis = part.axis(tuple(whole.shape), shape)
+    assert axis is not None
+    return whole.chunk(part.count, axis)[part.index]
 
 
 def _ties(state: dict[str, torch.Tensor]) -> list[list[str]]:

@@ -22,6 +22,8 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from sparselab.models.kinds import kind_of
+
     first = next(model.parameters())
     if data.task == "image":
         sample = torch.zeros(1, *data.shape, device=first.device, dtype=first.dtype)
@@ -43,7 +45,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
         if open_calls:
             open_calls[-1][1] += total
         macs = (total - inner) // 2
-        kind = _kind(module)
+        kind = kind_of(module)
         if kind is None:
             if macs:
                 path = paths[module] or name
@@ -68,20 +70,3 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
         for module in training:
             module.training = True
     return sketch.outline(name)
-
-
-def _kind(module: nn.Module) -> str | None:
-    """The outline's word for a module, None where it is no layer.
-
-    transformers' Conv1D is known by its name, so that tracing an image network does not import transformers.
-    """
-    from torch import nn
-
-    if isinstance(module, nn.Linear):
-        return "linear"
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return "conv"
-    known = {f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__}
-    return "conv1d" if "transformers.pytorch_utils.Conv1D" in known else None

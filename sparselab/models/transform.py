@@ -1,4 +1,4 @@
-"""A transform: another network in the place of a family's own, made to cost the same once it is sparse."""
+"""A transform: another network in the place of a family's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field
 
 from sparselab.models.family import Family
+from sparselab.models.weights import Entry, Part, divide
 from sparselab.spec import options as spec_options
 from sparselab.spec.faults import Fault, did_you_mean, refuse
 from sparselab.spec.options import validate
@@ -17,6 +18,8 @@ from sparselab.spec.outline import Layer, Outline
 from sparselab.spec.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from sparselab.spec.dataspec import DataSpec
@@ -27,32 +30,43 @@ KEPT = frozenset({"stem", "head", "embedding", "depthwise"})
 
 
 class Transform:
-    """Changes a network for a nominal ``sparsity`` s. Options are those of the registered class.
+    """Changes a network. Options are those of the registered class.
 
     The outline and the network of a transformed family come from here; the family says only how it is widened
     (:meth:`Transformable.widened`) and which normalisation follows a layer (:meth:`Transformable.norm_after`).
+
+    closed_form: it works on the outline, so the family has to have one without building the network.
+    plain_names: tensors have the names that the network's library knows.
     """
 
     class Options(spec_options.Options):
-        sparsity: float = Field(ge=0, lt=1, description="the sparsity that the network is made for, in [0, 1)")
+        pass
 
     name: ClassVar[str]
+    closed_form: ClassVar[bool] = False
+    plain_names: ClassVar[bool] = False
     options: Options
 
     def __init__(self, options: Options):
         self.options = options
 
-    @property
-    def density(self) -> Fraction:
-        """1 - s, exactly: s is taken as the decimal that Python prints for it, so that 1 - 0.9 is a tenth."""
-        return 1 - Fraction(repr(self.options.sparsity))
+    def faults(self, family: Transformable, data: DataSpec) -> list[Fault]:
+        """Why this network of ``family`` cannot be transformed, the plain one."""
+        if self.closed_form and family.draw(data) is None:
+            problem = f"needs the layers beforehand, and model={family.name} tells them once it is built"
+            return [Fault(f"{WHERE}.name={self.name}", problem, "choose another model")]
+        return self.misfits(family, data)
 
     def misfits(self, family: Transformable, data: DataSpec) -> list[Fault]:
-        """Why this network of ``family`` cannot be transformed."""
+        """The member's own reasons."""
         return []
 
-    def outline(self, family: Transformable, data: DataSpec) -> Outline:
-        """The transformed network. ``family`` is the plain one."""
+    def part_of(self, tensor: str) -> Part | None:
+        """Where ``tensor`` lies in a file of the plain network, if it is there as part of a larger one."""
+        return None
+
+    def outline(self, family: Transformable, data: DataSpec) -> Outline | None:
+        """The transformed network; None where only building it can tell. ``family`` is the plain one."""
         raise NotImplementedError
 
     def network(self, family: Transformable, data: DataSpec) -> nn.Module:
@@ -68,7 +82,7 @@ class Transformable(Family):
 
     class Options(Family.Options):
         transform: dict[str, Any] | None = Field(
-            None, description="null, or a mapping such as {name: sparse_wide, sparsity: 0.75}"
+            None, description="null, or a mapping such as {name: split_qkv} or {name: sparse_wide, sparsity: 0.75}"
         )
 
     options: Options
@@ -91,7 +105,24 @@ class Transformable(Family):
 
     def faults(self, data: DataSpec) -> list[Fault]:
         found = super().faults(data)
-        return found or (self.transform.misfits(self.plain(), data) if self.transform else [])
+        return found or (self.transform.faults(self.plain(), data) if self.transform else [])
+
+    def compare(self, found: Mapping[str, Entry], outline: Outline, where: str) -> list[Fault]:
+        if self.transform is not None:
+            expected = {layer.tensor: layer.shape for layer in outline.layers}
+            found, _ = divide(found, expected, self.transform.part_of)
+        return super().compare(found, outline, where)
+
+    def load(self, model: nn.Module, path: str) -> None:
+        """A file of the plain network will do too, where the transform only divides its tensors."""
+        from sparselab.models.load import load_weights
+
+        load_weights(model, path, part_of=self.transform.part_of if self.transform else None)
+
+    def library_config(self, model: nn.Module) -> dict[str, Any] | None:
+        """Nothing where the library would not know the tensors: it would put random ones in their place."""
+        known = self.transform is None or self.transform.plain_names
+        return super().library_config(model) if known else None
 
     def draw(self, data: DataSpec) -> Outline | None:
         return super().draw(data) if self.transform is None else self.transform.outline(self.plain(), data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -32,6 +32,21 @@ class Entry:
 
     def __str__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor as a file may hold it, inside a larger one: number ``index`` of ``count`` equal runs of ``whole``."""
+
+    whole: str
+    index: int
+    count: int
+
+    def axis(self, whole: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
+        """The axis along which tensors of ``shape`` make up one of shape ``whole``; None where they do not."""
+        axes = [i for i, (a, b) in enumerate(zip(whole, shape, strict=False)) if a != b]
+        fits = len(whole) == len(shape) and len(axes) == 1 and whole[axes[0]] == self.count * shape[axes[0]]
+        return axes[0] if fits else None
 
 
 def place(path: str | Path, key: str = "model.weights") -> str:
@@ -131,6 +146,23 @@ def compare(found: Mapping[str, Entry], expected: Mapping[str, Entry], where: st
         difference = f"{found[name].dtype}, not {expected[name].dtype}"
         faults.append(Fault(where, f"dtype of {_first(dtypes)} is {difference}", "convert the file"))
     return faults
+
+
+def divide(
+    found: Mapping[str, Entry], expected: Mapping[str, tuple[int, ...]], part_of: Callable[[str], Part | None]
+) -> tuple[dict[str, Entry], dict[str, Part]]:
+    """(what a file holds, with parts in the place of the tensors that they are parts of; those parts, by name).
+
+    expected: shapes by name. Only tensors that are expected and not in the file by that name are looked for in others.
+    """
+    parts = {name: part for name in expected if name not in found and (part := part_of(name)) and part.whole in found}
+    wholes = {part.whole for part in parts.values()}
+    divided = {name: entry for name, entry in found.items() if name not in wholes}
+    for name, part in parts.items():
+        whole = found[part.whole]
+        fits = part.axis(whole.shape, expected[name]) is not None
+        divided[name] = Entry(whole.dtype, expected[name] if fits else whole.shape)
+    return divided, parts
 
 
 def compare_outline(found: Mapping[str, Entry], outline: Outline, where: str) -> list[Fault]:

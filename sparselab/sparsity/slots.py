@@ -137,7 +137,10 @@ class Sparsifier:
         self.allocate = allocate
         self.total = total
         self.seed = seed
-        self.updates = sorted(set(schedule.updates(total))) if slots else []
+        # How each slot gets to its own pattern; most have the same one.
+        ways = {pattern: schedule.towards(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
+        self.ways = [ways[slot.pattern.sparsity] for slot in slots]
+        self.updates = sorted({update for way in ways.values() for update in way.updates(total)})
         self.carried_out = 0  # how many of ``updates`` have been made
         self.made = 0  # when the masks in force were made
         # Kept weights per layer from a step on, noted where a mask is due and at the end. (Where layers are ranked
@@ -353,10 +356,10 @@ class Sparsifier:
 
     def _shape(self, step: int) -> None:
         """The structure of masks made now, and what they leave of pruned weights."""
-        structure, leak = self.schedule.structure(step, self.total), self.schedule.leak(step, self.total)
-        for slot in self.slots:
+        leak = self.schedule.leak(step, self.total)
+        for slot, way in zip(self.slots, self.ways, strict=True):
             slot.leak = leak
-            if structure is not None:
+            if (structure := way.structure(step, self.total)) is not None:
                 slot.pattern = replace(slot.pattern, sparsity=structure)
 
     def _allocate(self, level: float, moment: Moment) -> dict[str, int]:

@@ -49,6 +49,10 @@ class TargetOptions(Options):
     include: list[str] = Field(min_length=1, description='at least one glob or @role, such as ["*"]')
     exclude: list[str] = Field(description='globs or @roles, such as ["@head"], or []')
     axis: Literal["in", "out", "kernel"] = Field(description="in, out or kernel")
+    patterns: dict[str, Any] = Field(
+        default_factory=dict,
+        description='globs or @roles with a sparsity of their own, such as {"@q": "1:8"}, or {}',
+    )
 
 
 class Common(Options):
@@ -93,7 +97,7 @@ class Cell(Common):
 # Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
 OFF: dict[str, Any] = {
     "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
-    "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact",
+    "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact", "targets.patterns": {},
 }  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.

@@ -266,7 +266,9 @@ def _over(own: float | None, dense: float | None) -> float | None:
 
 
 def requested(overrides: Sequence[str]) -> float | None:
-    """The fraction of weights removed that the overrides ask for; 0 where they ask for none."""
+    """The fraction of weights removed that the overrides ask for, 0 where they ask for none; None where it is not one."""
+    if any(item.startswith("targets.patterns=") for item in overrides):
+        return None
     asked = next((item.partition("=")[2] for item in overrides if item.startswith("sparsity=")), None)
     try:
         if asked in (None, "null"):

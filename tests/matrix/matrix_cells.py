@@ -192,32 +192,35 @@ def check(loop: Watched) -> None:
     watch, sparsifier, parts = loop.watch, loop.sparsifier, loop.parts
     watch.checks += 1
     taken = watch.taken[-1] if watch.taken else 0
-    level = parts.schedule.level(taken, parts.steps)
-    want = expected_counts(parts, level)
-    structure = parts.schedule.structure(taken, parts.steps)
     assert not sparsifier.swapped
     for slot in sparsifier.slots:
+        pattern = parts.pattern_of(slot.layer.name)
+        way = parts.schedule.towards(pattern)
+        level, structure = way.level(taken, parts.steps), way.structure(taken, parts.steps)
+        want = expected_counts(parts, level)
         assert loop.task.network.get_parameter(slot.name) is slot.param
         check_slot(slot, sparsifier.method, level)
-        assert slot.pattern.sparsity == (structure or parts.sparsity) or not level
+        assert slot.pattern.sparsity == (structure or pattern) or not level
         assert slot.leak == (parts.schedule.leak(taken, parts.steps) if level else 0)
         assert int(slot.mask.sum()) == slot.kept
-        if want is not None and sparsifier.method.by_chance:
-            assert abs(slot.kept - want[slot.layer.name]) <= chance(slot.mask.numel(), want[slot.layer.name])
-        elif want is not None:
-            assert (
-                slot.kept == slot.pattern.kept(slot.mask.shape, want[slot.layer.name] / slot.mask.numel()) or level == 0
-            )
+        mean = want.get(slot.layer.name)
+        if mean is not None and sparsifier.method.by_chance:
+            assert abs(slot.kept - mean) <= chance(slot.mask.numel(), mean)
+        elif mean is not None:
+            assert slot.kept == slot.pattern.kept(slot.mask.shape, mean / slot.mask.numel()) or level == 0
         assert level or slot.kept == slot.mask.numel()
-    total, kept = sum(slot.mask.numel() for slot in sparsifier.slots), sum(slot.kept for slot in sparsifier.slots)
+    level = parts.schedule.level(taken, parts.steps)
+    shared = [slot for slot in sparsifier.slots if slot.layer.name not in parts.exceptions]
+    total, kept = sum(slot.mask.numel() for slot in shared), sum(slot.kept for slot in shared)
     density = 1 - level * (1 - parts.sparsity.density)
     if sparsifier.method.by_chance:
         assert abs(kept - density * total) <= 0.5 + chance(total, density * total)
         return
-    if want is None:
+    if parts.distribution.needs_scores:
         assert abs(kept - density * total) <= 0.5
-    if level and parts.sparsity.kind in ("unstructured", "nm") and taken == parts.steps:
-        assert kept == sum(parts.kept.values())
+    fine = {parts.pattern_of(slot.layer.name).kind for slot in sparsifier.slots} <= {"unstructured", "nm"}
+    if level and fine and taken == parts.steps:
+        assert sum(slot.kept for slot in sparsifier.slots) == sum(parts.kept.values())
 
 
 def chance(size: int, mean: float) -> float:
@@ -225,11 +228,11 @@ def chance(size: int, mean: float) -> float:
     return 5 * sqrt(mean * (1 - mean / size))
 
 
-def expected_counts(parts: Parts, level: float) -> dict[str, int] | None:
-    """Weights kept per layer at ``level``; None where a ranking of scores decides."""
-    if parts.distribution.needs_scores:
-        return None
-    return {x.name: x.numel - round(level * (x.numel - parts.kept[x.name])) for x in parts.layers}
+def expected_counts(parts: Parts, level: float) -> dict[str, int]:
+    """Weights kept at ``level`` by the layers of which a ranking of scores does not decide."""
+    ranks = parts.distribution.needs_scores
+    layers = [x for x in parts.layers if not ranks or x.name in parts.exceptions]
+    return {x.name: x.numel - round(level * (x.numel - parts.kept[x.name])) for x in layers}
 
 
 def check_slot(slot: Slot, method: Any, level: float = 1.0) -> None:

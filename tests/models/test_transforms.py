@@ -198,6 +198,9 @@ CASES = [
     ("gpt", {"width": 16, "depth": 1}, WORDS, {"name": "sparse_wide", "sparsity": 0.75}),
     ("gpt", {"width": 16, "depth": 1, "tie": False}, WORDS, {"name": "sparse_factorized", "sparsity": 0.5, "uv": "linear"}),
     ("gpt", {"width": 16, "depth": 1}, WORDS, {"name": "sparse_doped", "sparsity": 0.5}),
+    ("vit", {"width": 12, "depth": 1, "heads": 3, "patch": 1}, TINY, {"name": "sparse_wide", "sparsity": 0.75}),
+    ("vit", {"width": 12, "depth": 1, "heads": 3, "patch": 1}, TINY,
+     {"name": "sparse_factorized", "sparsity": 0.5, "uv": "linear"}),
 ]  # fmt: skip
 
 
@@ -287,6 +290,9 @@ def test_decay_of_the_folded_product():
          "use another member, or a model that has them"),
         ("resnet", {}, TINY, {"name": "sparse_parallel", "sparsity": 0.6},
          "model.transform.sparsity=0.6: makes 2.5 branches, and their number is whole — write 0.5, 0.75, 0.8 or 0.9"),
+        ("timm", {"arch": "vit_tiny_patch16_224"}, LARGE, {"name": "sparse_wide", "sparsity": 0.5},
+         "model.transform.name=sparse_wide: needs the layers beforehand, and model=timm tells them once it is built — "
+         "choose another model"),
         ("gpt", {}, WORDS, {"name": "sparse_factorized", "sparsity": 0.5},
          "model.transform.uv=bn_relu: transformer.h.0.attn.c_attn works on many tokens, which batch normalisation cannot "
          "tell apart — write uv: linear"),
@@ -302,7 +308,7 @@ def test_misfits(name, options, data, change, line):
     ("change", "line"),
     [
         ({"sparsity": 0.5}, "model.transform: has no name — one of: sparse_doped, sparse_factorized, sparse_parallel, "
-                            "sparse_wide"),
+                            "sparse_wide, split_qkv"),
         ({"name": "sparse_wyde", "sparsity": 0.5}, 'transform=sparse_wyde: no such transform — did you mean "sparse_wide"?'),
         ({"name": "sparse_wide"}, "model.transform.sparsity: is required and has no value — write model.transform.sparsity=…"),
         ({"name": "sparse_wide", "sparsity": 0.5, "uv": "linear"}, "model.transform.uv: no such key — one of: sparsity"),

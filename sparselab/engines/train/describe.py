@@ -13,7 +13,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     parts, account = plan.parts, plan.account
     data = parts.data
     out = [
-        ("method", f"{parts.method.name} · sparsity {parts.sparsity} · schedule {parts.schedule.name}"
+        ("method", f"{parts.method.name} · sparsity {parts.asked} · schedule {parts.schedule.name}"
                    f" · distribution {parts.distribution.name}"),
         ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
                  f" ({data.source})"),

@@ -94,7 +94,7 @@ class Train(Engine):
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
     groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "term", "edit")
-    deciding = canonical([config.get(key) for key in groups])
+    deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 
 
@@ -111,9 +111,13 @@ def foresee(parts: Parts) -> dict[str, Any]:
         return {}
     batch = parts.cell.trainer.batch_size
     ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
-    for step in parts.schedule.updates(parts.steps) if parts.layers else []:
-        level = parts.schedule.costing(step, parts.steps)
-        kept = {x.name: x.numel - round(level * (x.numel - parts.kept[x.name])) for x in parts.layers}
+    patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
+    ways = {pattern: parts.schedule.towards(pattern) for pattern in set(patterns.values())}
+    for step in sorted({step for way in ways.values() for step in way.updates(parts.steps)}):
+        levels = {pattern: way.costing(step, parts.steps) for pattern, way in ways.items()}
+        kept = {
+            x.name: x.numel - round(levels[patterns[x.name]] * (x.numel - parts.kept[x.name])) for x in parts.layers
+        }
         if ledger and ledger[-1][0] == step:
             ledger.pop()
         ledger.append((step, kept))

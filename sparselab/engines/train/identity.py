@@ -19,6 +19,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     """
     identity = identified(config)
     identity["sparsity"] = str(parts.sparsity)
+    if parts.own:  # a list: the order of selectors counts
+        identity["targets"]["patterns"] = [[selector, str(pattern)] for selector, pattern in parts.own.items()]
     # Both limits are spent once the number of updates is known: ten epochs and as many updates are the same cell.
     for key in ("max_epochs", "max_steps"):
         identity["trainer"].pop(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,17 @@ from sparselab.metrics.metric import METRICS
 from sparselab.models.family import MODELS
 from sparselab.models.weights import compare_outline, place, read_header
 from sparselab.optim.optim import OPTIMS
+from sparselab.sparsity.count import keep_count
 from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.fit import misfit
+from sparselab.sparsity.isoflop import WHERE as ISO
 from sparselab.sparsity.isoflop import matched
+from sparselab.sparsity.layout import n_of_m
+from sparselab.sparsity.requests import WHERE as OWN
+from sparselab.sparsity.requests import exceptions, own_patterns, spelled
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.targets import select
-from sparselab.spec.faults import Fault, Faults, Refused, short, spell
+from sparselab.spec.faults import Fault, Faults, Refused, refuse, short, spell
 from sparselab.spec.memo import once
 from sparselab.spec.schema import Cell
 from sparselab.spec.sparsity import Sparsity
@@ -29,7 +34,7 @@ from sparselab.store.ids import canonical
 from sparselab.terms.term import TERMS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sparselab.data.dataset import Dataset
     from sparselab.edits.edit import Edit
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from sparselab.methods.method import Method
     from sparselab.metrics.metric import Metric
     from sparselab.models.family import Family
+    from sparselab.models.weights import Entry
     from sparselab.optim.optim import Optim
     from sparselab.sparsity.distribution import Distribution
     from sparselab.sparsity.schedule import Schedule
@@ -53,7 +59,10 @@ EXAMPLES = {"dense": "dense", "unstructured": "0.9", "nm": "2:4", "block": "bloc
 
 @dataclass
 class Parts:
-    """The plug-ins of a training cell, built from their validated options."""
+    """The plug-ins of a training cell, built from their validated options.
+
+    sparsity: of all layers but those that selectors give one of their own (``own``), which are ``exceptions`` by name.
+    """
 
     cell: Cell
     sparsity: Sparsity
@@ -68,12 +77,23 @@ class Parts:
     terms: list[Term] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
+    own: dict[str, Sparsity] = field(default_factory=dict)
     outline: Outline | None = None
     layers: list[Layer] = field(default_factory=list)
+    exceptions: dict[str, Sparsity] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     batches_per_epoch: int = 0
     needs: dict[str, str] = field(default_factory=dict)  # weights file to the id of the cell that makes it
+
+    @property
+    def asked(self) -> str:
+        """The sparsity as asked for, with those of the exceptions."""
+        return spelled(self.sparsity, self.own)
+
+    def pattern_of(self, layer: str) -> Sparsity:
+        """What the sparse layer of that name is to have in the end."""
+        return self.exceptions.get(layer, self.sparsity)
 
 
 def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Mapping[str, str] = NOTHING) -> Parts:
@@ -113,6 +133,12 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     with faults.catch():
         if "sparsity" not in lost and ("method" in made or cell.sparsity is not None):
             made["sparsity"] = _sparsity(cell, made.get("method"))
+    own: dict[str, Sparsity] = {}
+    with faults.catch():
+        if "targets" not in lost:
+            own = own_patterns(cell.targets.patterns)
+            if own and "sparsity" in made and made["sparsity"].kind == "iso":
+                refuse(ISO, "is one sparsity for all layers", f"write sparsity=0.9, or leave {OWN} out")
     with faults.catch():
         if "dataset" in made and "data_dir" not in lost:
             made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
@@ -146,6 +172,7 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
         made["schedule"].sparsity = made["sparsity"]
     if {"method", "sparsity", "schedule", "distribution"} <= made.keys():
         _combination(cell, made["method"], made["sparsity"], made["schedule"], made["distribution"], steps, faults)
+        _own_combinations(cell, own, made["sparsity"], made["method"], made["schedule"], steps, faults)
     for metric in metrics if "data" in made else ():
         faults.found += metric.faults(made["data"])
     if edit is not None and "data" in made:
@@ -156,21 +183,23 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     if "method" in made:
         _files("method", made["method"].files(), outline, faults, needs)
     for term in terms:
-        _files(f"term.{term.name}", term.files(), outline, faults, needs)
+        compare = made["model"].compare if "model" in made else compare_outline
+        _files(f"term.{term.name}", term.files(), outline, faults, needs, compare)
         if "model" in made:
             faults.found += _demands(term, made["model"])
     layers: list[Layer] = []
-    if outline is not None and "sparsity" in made and "targets" not in lost:
+    apart: dict[str, Sparsity] = {}
+    if outline is not None and "sparsity" in made and "targets" not in lost and len(own) == len(cell.targets.patterns):
         with faults.catch():
-            layers = choose_layers(cell.targets, made["sparsity"], outline, made.get("schedule"))
+            layers, apart = choose_layers(cell.targets, made["sparsity"], own, outline, made.get("schedule"))
     if faults.found or lost or len(made) < PARTS:
         raise Refused(faults.found)
 
     parts = Parts(
         cell=cell, sparsity=made["sparsity"], method=made["method"], schedule=made["schedule"],
         distribution=made["distribution"], dataset=made["dataset"], data=made["data"], family=made["model"],
-        optim=made["optim"], logger=made["logger"], terms=terms, metrics=metrics, edit=edit, outline=outline, layers=layers,
-        steps=steps, batches_per_epoch=per_epoch, needs=dict(needs),
+        optim=made["optim"], logger=made["logger"], terms=terms, metrics=metrics, edit=edit, own=own, outline=outline,
+        layers=layers, exceptions=apart, steps=steps, batches_per_epoch=per_epoch, needs=dict(needs),
     )  # fmt: skip
     if layers:
         parts.kept = final_counts(parts)
@@ -253,9 +282,8 @@ def _combination(
             fix = f"write method={' or method='.join(name for name in METHODS if METHODS[name].admits(type(schedule)))}"
         faults.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
         return
-    if kind == "nm" and method.axes is not None and cell.targets.axis not in method.axes:
-        where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(method.axes)}"
-        faults.add(where, f"method={method.name} is not defined for it", fix)
+    if kind == "nm":
+        _axis(cell, method, faults)
     if kind not in schedule.patterns:
         problem = f"is not defined for {FORMS[kind]}{', which has no in-between' if kind == 'nm' else ''}"
         examples = [EXAMPLES[pattern] for pattern in schedule.patterns if pattern in method.patterns]
@@ -266,8 +294,7 @@ def _combination(
         problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
         faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
     if method.by_chance and kind != "unstructured":
-        problem = f"with these options method={method.name} keeps each weight by itself, not by {FORMS[kind]}"
-        faults.add(short(f"sparsity={spell(cell.sparsity)}"), problem, f"write {method.by_chance}")
+        _chance(short(f"sparsity={spell(cell.sparsity)}"), kind, method, faults)
     if method.ranks_layers and not distribution.needs_scores:
         able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
@@ -276,13 +303,60 @@ def _combination(
         faults.found += schedule.faults(steps)
 
 
+def _own_combinations(
+    cell: Cell,
+    own: Mapping[str, Sparsity],
+    sparsity: Sparsity,
+    method: Method,
+    schedule: Schedule,
+    steps: int,
+    faults: Faults,
+) -> None:
+    """The same for patterns of some layers, in which the distribution has no part."""
+    if own and sparsity.kind == "dense":
+        faults.add(OWN, "the others have no sparsity", "write theirs, as in sparsity=0.9, or leave it out")
+        return
+    for selector, pattern in own.items():
+        where = f"{OWN}.{selector}={pattern}"
+        for plugin, kinds in (
+            (f"method={method.name}", method.patterns),
+            (f"schedule={schedule.name}", schedule.patterns),
+        ):
+            if pattern.kind not in kinds:
+                fix = f"write one such as {next(EXAMPLES[kind] for kind in kinds if kind != 'dense')}"
+                faults.add(where, f"{plugin} is not defined for {FORMS[pattern.kind]}", fix)
+        if pattern.kind == "nm" and sparsity.kind != "nm":
+            _axis(cell, method, faults)
+        if method.by_chance and pattern.kind != "unstructured":
+            _chance(where, pattern.kind, method, faults)
+        if steps and pattern.kind in schedule.patterns:
+            found = schedule.towards(pattern).faults(steps)
+            faults.found += [fault for fault in found if fault not in faults.found]
+
+
+def _chance(where: str, kind: str, method: Method, faults: Faults) -> None:
+    problem = f"with these options method={method.name} keeps each weight by itself, not by {FORMS[kind]}"
+    faults.add(where, problem, f"write {method.by_chance}")
+
+
+def _axis(cell: Cell, method: Method, faults: Faults) -> None:
+    if method.axes is not None and cell.targets.axis not in method.axes:
+        where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(method.axes)}"
+        faults.add(where, f"method={method.name} is not defined for it", fix)
+
+
 def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | None]:
     faults = family.faults(data)
     return faults, None if faults else family.outline(data)
 
 
 def _files(
-    where: str, files: dict[str, str], outline: Outline | None, faults: Faults, needs: Mapping[str, str]
+    where: str,
+    files: dict[str, str],
+    outline: Outline | None,
+    faults: Faults,
+    needs: Mapping[str, str],
+    compare: Callable[[Mapping[str, Entry], Outline, str], list[Fault]] = compare_outline,
 ) -> None:
     """Weights files of the network that a plug-in reads: are they there, and do they fit?"""
     for option, path in files.items():
@@ -292,7 +366,7 @@ def _files(
         with faults.catch():
             entries = read_header(path, key)
             if outline is not None:
-                faults.found += compare_outline(entries, outline, place(path, key))
+                faults.found += compare(entries, outline, place(path, key))
 
 
 def _demands(term: Term, family: Family) -> list[Fault]:
@@ -308,23 +382,35 @@ def _demands(term: Term, family: Family) -> list[Fault]:
 
 
 def choose_layers(
-    targets: TargetOptions, sparsity: Sparsity, outline: Outline, schedule: Schedule | None = None
-) -> list[Layer]:
-    """The layers that ``targets`` selects; none for a dense cell.
+    targets: TargetOptions,
+    sparsity: Sparsity,
+    own: Mapping[str, Sparsity],
+    outline: Outline,
+    schedule: Schedule | None = None,
+) -> tuple[list[Layer], dict[str, Sparsity]]:
+    """The layers that ``targets`` selects, none for a dense cell; and those with a pattern of their own, by name.
 
-    Refused where ``sparsity``, or a structure that ``schedule`` has on the way to it, does not fit them.
+    Refused where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
     """
     if sparsity.kind == "dense":
-        return []
+        return [], {}
     layers = select(outline, targets.include, targets.exclude)
-    found = [fault for layer in layers if (fault := misfit(layer, sparsity, targets.axis))]
+    apart = exceptions(layers, sparsity, own)
+    found = []
+    for layer in layers:
+        fault = misfit(layer, apart.get(layer.name, sparsity), targets.axis)
+        found += (
+            [replace(fault, where=f"{OWN}: {apart[layer.name]}") if layer.name in apart else fault] if fault else []
+        )
     if schedule is not None and not found:
-        found = [fault for layer in layers if (fault := _misfit_on_the_way(layer, schedule, targets.axis))]
+        ways = {pattern: schedule.towards(pattern) for pattern in {sparsity, *apart.values()}}
+        tried = (_misfit_on_the_way(x, ways[apart.get(x.name, sparsity)], targets.axis) for x in layers)
+        found = [fault for fault in tried if fault]
     if len(found) > SHOWN:
         found[SHOWN:] = [Fault("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")]
     if found:
         raise Refused(found)
-    return layers
+    return layers, apart
 
 
 def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Fault | None:
@@ -339,17 +425,30 @@ def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Fault | N
 def place_masks(parts: Parts, outline: Outline) -> None:
     """Choose the layers and their counts once an outline is there that could not be foreseen."""
     parts.outline = outline
-    parts.layers = choose_layers(parts.cell.targets, parts.sparsity, outline, parts.schedule)
+    chosen = choose_layers(parts.cell.targets, parts.sparsity, parts.own, outline, parts.schedule)
+    parts.layers, parts.exceptions = chosen
     if parts.layers:
         parts.kept = final_counts(parts)
 
 
 def final_counts(parts: Parts) -> dict[str, int]:
-    """Weights kept per layer at the end; for a ranked distribution its uniform stand-in (the total is the same)."""
-    sparsity = parts.sparsity
-    if sparsity.kind == "nm":
-        return {layer.name: layer.numel // sparsity.m * sparsity.n for layer in parts.layers}
+    """Weights kept per layer at the end; for a ranked distribution its uniform stand-in (the total is the same).
+
+    Exceptions keep what their pattern says; the distribution deals with the other layers alone.
+    """
+    fixed = {layer.name: _own_count(layer, parts.exceptions[layer.name]) for layer in parts.layers
+             if layer.name in parts.exceptions}  # fmt: skip
+    others = [layer for layer in parts.layers if layer.name not in fixed]
+    if parts.sparsity.kind == "nm":
+        return {**fixed, **{layer.name: _own_count(layer, parts.sparsity) for layer in others}}
     distribution = parts.distribution
     if distribution.needs_scores:
         distribution = DISTRIBUTIONS["uniform"](DISTRIBUTIONS["uniform"].Options())
-    return distribution.allocate(parts.layers, sparsity.density)
+    return {**fixed, **distribution.allocate(others, parts.sparsity.density)}
+
+
+def _own_count(layer: Layer, sparsity: Sparsity) -> int:
+    if sparsity.kind == "nm":
+        n, m = n_of_m(sparsity)
+        return layer.numel // m * n
+    return keep_count(layer.numel, sparsity.density)

@@ -56,16 +56,16 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
                 "shape": list(weight.shape),
                 "kind": slot.layer.kind,
                 "axis": parts.cell.targets.axis,
-                "pattern": str(parts.sparsity),
+                "pattern": str(slot.pattern.sparsity),
                 "density": int(slot.mask.sum()) / weight.numel(),
                 "nonzero": int(torch.count_nonzero(weight)),
-                "holds": bool(slot.pattern.holds(weight != 0)) if parts.sparsity.kind == "nm" else True,
+                "holds": bool(slot.pattern.holds(weight != 0)) if slot.pattern.sparsity.kind == "nm" else True,
             }
         )
     total = sum(slot.mask.numel() for slot in finished.sparsifier.slots)
     kept = sum(int(slot.mask.sum()) for slot in finished.sparsifier.slots)
     return {
-        "requested": str(parts.sparsity),
+        "requested": parts.asked,
         "realised": 1 - kept / total if total else 0.0,
         "weights": total,
         "kept": kept,

@@ -244,15 +244,17 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         if id(param) in seen:
             continue
         seen.add(id(param))
-        pattern = Pattern.of(parts.sparsity, layer.kind, parts.cell.targets.axis)
+        pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis)
         slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}
 
     def allocate(level: float, scores: dict[str, torch.Tensor] | None) -> dict[str, int]:
+        kept = {name: size - round(level * (size - parts.kept[name])) for name, size in sizes.items()}
         if scores is not None:
-            return distribution.allocate_scored(scores, 1 - level * (1 - density))
-        return {name: size - round(level * (size - parts.kept[name])) for name, size in sizes.items()}
+            ranked = {name: score for name, score in scores.items() if name not in parts.exceptions}
+            kept |= distribution.allocate_scored(ranked, 1 - level * (1 - density))
+        return kept
 
     parts.method.scored_allocation = distribution.needs_scores
     return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed)
@@ -336,8 +338,9 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
     """
     total = kept = 0
     for slot in sparsifier.slots:
-        if slot.pattern.sparsity != parts.sparsity or not slot.pattern.holds(slot.mask):
-            raise RunFailed(f"{slot.name}: the finished mask breaks {parts.sparsity} — please report this")
+        asked = parts.pattern_of(slot.layer.name)
+        if slot.pattern.sparsity != asked or not slot.pattern.holds(slot.mask):
+            raise RunFailed(f"{slot.name}: the finished mask breaks {asked} — please report this")
         if bool((slot.param[~slot.mask] != 0).any()):
             raise RunFailed(f"{slot.name}: pruned weights of the finished network are not zero — please report this")
         count = int(slot.mask.sum())
@@ -352,12 +355,12 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
 
 
 def _leeway(parts: Parts, sparsifier: Sparsifier) -> float:
-    """Weights by which the total may miss the request: one block or channel of each layer, what chance explains, or none."""
+    """Weights by which the total may miss the request: one unit of each layer that has blocks or channels, or what
+    chance explains; else none."""
     if parts.method.by_chance:
         return chance_miss((parts.kept[slot.layer.name], slot.mask.numel()) for slot in sparsifier.slots)
-    if parts.sparsity.kind in ("block", "channel"):
-        return sum(slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)
-    return 0
+    units = (slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)
+    return sum(unit for unit in units if unit > 1)
 
 
 def _quiet() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.models.family import MODELS, ImageFamily
+from sparselab.models.transform import Transformable
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import did_you_mean, refuse
 
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @MODELS.register("timm")
-class TimmModel(ImageFamily):
+class TimmModel(Transformable, ImageFamily):
     """``timm.create_model(arch)`` with random weights; nothing is downloaded.
 
     Networks of a fixed input size are made for the data's size. There is no closed form: the outline is traced.
     """
 
-    class Options(ImageFamily.Options):
+    class Options(Transformable.Options):
         arch: str = Field(pattern=r"^[a-zA-Z0-9_.]+$", description="a name of timm.list_models(), such as resnet26")
         dropout: float = Field(0.0, ge=0, lt=1, description="timm's drop_rate")
         drop_path: float = Field(0.0, ge=0, lt=1, description="timm's drop_path_rate")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
 from sparselab.models.family import MODELS, ImageFamily, misfit
 from sparselab.models.sketch import Sketch
+from sparselab.models.transform import Transformable, wider
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Fault
 
@@ -30,13 +32,13 @@ def patch_for(height: int, width: int) -> int | None:
 
 
 @MODELS.register("vit")
-class ViT(ImageFamily):
+class ViT(Transformable, ImageFamily):
     """ViT with a class token and learned positions (arXiv 2010.11929), the widths of DeiT (arXiv 2012.12877)."""
 
     trunk = ("blocks",)
     final_norm = "norm"
 
-    class Options(ImageFamily.Options):
+    class Options(Transformable.Options):
         width: int = Field(384, ge=1, description="channels of a token")
         depth: int = Field(12, ge=1, le=1000, description="number of blocks")
         heads: int = Field(6, ge=1, description="attention heads; must divide width")
@@ -46,6 +48,10 @@ class ViT(ImageFamily):
         drop_path: float = Field(0.0, ge=0, lt=1, description="probability that the last block is skipped in training")
 
     options: Options
+
+    def widened(self, factor: Fraction) -> Self:
+        width = wider(self.options.width, factor, self.options.heads)
+        return type(self)(self.options.model_copy(update={"width": width}))
 
     def _patch(self, data: DataSpec) -> int:
         """Pixels of a patch's side, 0 where none fits."""

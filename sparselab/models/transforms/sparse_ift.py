@@ -25,13 +25,30 @@ if TYPE_CHECKING:
     from sparselab.spec.dataspec import DataSpec
 
 
+class IsoFlop(Transform):
+    """Base: made for a nominal ``sparsity`` s, at which it costs what the plain network does."""
+
+    class Options(Transform.Options):
+        sparsity: float = Field(ge=0, lt=1, description="the sparsity that the network is made for, in [0, 1)")
+
+    options: Options
+    closed_form = True
+
+    @property
+    def density(self) -> Fraction:
+        """1 - s, exactly: s is taken as the decimal that Python prints for it, so that 1 - 0.9 is a tenth."""
+        return 1 - Fraction(repr(self.options.sparsity))
+
+
 @TRANSFORMS.register("sparse_wide")
-class SparseWide(Transform):
+class SparseWide(IsoFlop):
     """Hidden widths times sqrt(1/d): inner layers grow in both directions, to n_in * n_out / d weights.
 
     The image's channels and the classes do not grow, and the first and the last layer stay dense and widen in one
     direction: the FLOPs of the whole are only matched by another sparsity than s. ``sparsity=iso`` finds it.
     """
+
+    plain_names = True
 
     def outline(self, family: Transformable, data: DataSpec) -> Outline:
         drawn = _drawn(family.widened(1 / self.density), data)
@@ -54,7 +71,7 @@ class Pieces:
     fixed_macs: dict[str, int] = field(default_factory=dict)
 
 
-class _LayerByLayer(Transform):
+class _LayerByLayer(IsoFlop):
     """Replaces every layer but the stem, the head, embeddings and depthwise ones; shortcuts are replaced too."""
 
     def pieces(self, layer: Layer) -> Pieces | None:
@@ -106,7 +123,7 @@ class SparseParallel(_LayerByLayer):
     with the first branch: normalisation would cancel it anywhere else.
     """
 
-    class Options(Transform.Options):
+    class Options(IsoFlop.Options):
         branch_relu: bool = Field(False, description="true: a ReLU inside each branch, before the sum; or false")
 
     options: Options
@@ -151,7 +168,7 @@ class SparseFactorized(_LayerByLayer):
     (the released configuration); ``linear`` nothing. ``sparse: u`` keeps V dense: ceil(n_in n_out / (d n_in + n_out)).
     """
 
-    class Options(Transform.Options):
+    class Options(IsoFlop.Options):
         uv: Literal["bn_relu", "linear"] = Field("bn_relu", description="what lies between: bn_relu or linear")
         sparse: Literal["both", "u"] = Field("both", description="which factors are sparse: both or u")
 
@@ -195,7 +212,7 @@ class SparseDoped(_LayerByLayer):
     only), and its networks then cost less than the dense one.
     """
 
-    class Options(Transform.Options):
+    class Options(IsoFlop.Options):
         dense_factors: bool = Field(True, description="false: the factors may be sparse too, as in the released code")
 
     options: Options

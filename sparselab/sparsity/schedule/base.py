@@ -40,6 +40,10 @@ class Schedule(ABC):
         self.options: Any = options  # an instance of the class's own Options
         self.sparsity = sparsity
 
+    def towards(self, sparsity: Sparsity) -> Schedule:
+        """The same schedule, on its way to another sparsity."""
+        return type(self)(self.options, sparsity)
+
     @abstractmethod
     def updates(self, total: int) -> list[int]:
         """The times, ascending, at which a new mask is made."""
