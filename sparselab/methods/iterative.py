@@ -17,7 +17,7 @@ class IMP(Method):
     the learning rate started again (Renda et al. 2020, arXiv 2003.02389). ``optim.cycles`` is ``schedule.rounds + 1``.
     """
 
-    patterns = ("unstructured", "block", "channel")
+    patterns = ("unstructured", "block", "channel", "in_channel")
     schedules = ("rounds",)
 
     class Options(Options):

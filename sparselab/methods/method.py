@@ -50,7 +50,7 @@ class Method:
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    patterns: ClassVar[tuple[str, ...]] = ("unstructured", "nm", "block", "channel")
+    patterns: ClassVar[tuple[str, ...]] = ("unstructured", "nm", "block", "channel", "in_channel")
     schedules: ClassVar[tuple[str, ...] | None] = None
     keeps_master: bool = False
     every_step: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from sparselab.spec.outline import Layer, Outline
@@ -49,22 +49,22 @@ class Sketch:
     _layers: dict[str, Layer] = field(default_factory=dict)
     _calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def call(self, name: str, kind: str, shape: Sequence[int], macs: int, depthwise: bool = False) -> None:
+    def call(self, name: str, kind: str, shape: Sequence[int], macs: int, groups: int = 1) -> None:
         """The network uses ``<name>.weight``. A weight used again (tied, shared) adds to its multiply-accumulates.
 
-        Does not touch ``params``.
+        groups: of a convolution; with one input channel in each it is depthwise. Does not touch ``params``.
         """
         self._calls.append((name, macs))
         seen = self._layers.get(name)
         if seen is not None:
-            self._layers[name] = Layer(name, seen.kind, seen.shape, seen.macs + macs, seen.roles)
+            self._layers[name] = replace(seen, macs=seen.macs + macs)
             return
         roles = word_roles(name)
         if kind == "embedding":
             roles = {"embedding"}
-        if depthwise:
+        if groups > 1 and shape[1] == 1:
             roles.add("depthwise")
-        self._layers[name] = Layer(name, kind, tuple(shape), macs, frozenset(roles))
+        self._layers[name] = Layer(name, kind, tuple(shape), macs, frozenset(roles), groups)
 
     def linear(self, name: str, outputs: int, inputs: int, positions: int = 1, bias: bool = True) -> None:
         """A linear layer applied at ``positions`` places of a sample (tokens)."""
@@ -123,8 +123,7 @@ class Sketch:
         if weighted and self._calls[0][0] == weighted[0] and self._layers[weighted[0]].kind == "conv":
             positions.setdefault(weighted[0], set()).add("stem")
         layers = (
-            Layer(layer.name, layer.kind, layer.shape, layer.macs, layer.roles | positions.get(layer.name, set()))
-            for layer in self._layers.values()
+            replace(layer, roles=layer.roles | positions.get(layer.name, set())) for layer in self._layers.values()
         )
         return Outline(name, tuple(layers), self.params, dict(self.fixed_macs))
 

@@ -53,8 +53,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
             return
         weight = module.get_parameter("weight")
         path = owner[id(weight)].removesuffix(".weight")
-        groups = getattr(module, "groups", 1)
-        sketch.call(path, kind, tuple(weight.shape), macs, 1 < groups == getattr(module, "in_channels", None))
+        sketch.call(path, kind, tuple(weight.shape), macs, getattr(module, "groups", 1))
 
     training = [module for module in model.modules() if module.training]
     handles = []

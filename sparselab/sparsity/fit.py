@@ -9,6 +9,7 @@ from sparselab.spec.outline import Layer
 from sparselab.spec.sparsity import Sparsity
 
 EXCLUDE = "exclude it (targets.exclude) or use another pattern"
+UNITS = {"block": "block", "channel": "channel", "in_channel": "input channel"}
 
 
 def misfit(layer: Layer, sparsity: Sparsity, axis: str = "in") -> Fault | None:
@@ -34,11 +35,13 @@ def _off_axis(layer: Layer, sparsity: Sparsity, axis: str) -> str | None:
 
 
 def _off_grid(layer: Layer, sparsity: Sparsity) -> str | None:
+    if sparsity.kind == "in_channel" and layer.groups > 1:
+        return f"{layer.name} is a convolution in {layer.groups} groups, each with input channels of its own"
     (outputs, inputs), (rows, columns) = matrix(layer.kind, layer.shape), tile(sparsity, layer.kind, layer.shape)
     if outputs % rows or inputs % columns:
         return f"{layer.name} is {outputs} outputs x {inputs} inputs, not a whole number of {rows}x{columns} blocks"
     units = layer.numel // (rows * columns)
-    if sparsity.kind in ("block", "channel") and nearest_count(sparsity.density, units) == 0:
+    if sparsity.kind in UNITS and nearest_count(sparsity.density, units) == 0:
         plural = "" if units == 1 else "s"
-        return f"{layer.name} has {units} {sparsity.kind}{plural} and would keep none"
+        return f"{layer.name} has {units} {UNITS[sparsity.kind]}{plural} and would keep none"
     return None

@@ -50,4 +50,6 @@ def tile(sparsity: Sparsity, kind: str, shape: tuple[int, ...]) -> tuple[int, in
         return sparsity.block
     if sparsity.kind == "channel":
         return 1, matrix(kind, shape)[1]
+    if sparsity.kind == "in_channel":
+        return matrix(kind, shape)[0], prod(shape[2:])
     return 1, 1

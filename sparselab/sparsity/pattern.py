@@ -1,4 +1,4 @@
-"""From scores to masks: unstructured, N:M, blocks and channels, always with an exact count."""
+"""From scores to masks: unstructured, N:M, blocks, channels and input channels, always with an exact count."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Pattern:
     axis:     along which N:M groups run: ``in`` · ``out`` · ``kernel`` (convolutions: the flattened filter).
 
     Blocks and channels lie on the weight as a matrix (outputs, inputs): RxC spans R outputs and C inputs. The inputs of
-    a convolution are its filter as stored, flattened (in, *kernel); a channel is one output with its whole filter.
+    a convolution are its filter as stored, flattened (in, *kernel); a channel is one output with its whole filter, an input
+    channel what all outputs read of one input.
     """
 
     sparsity: Sparsity
@@ -114,8 +115,8 @@ class Pattern:
         """Whether a mask (bool) or a weight (anything else; its non-zeros count) has this pattern.
 
         N:M:   every group keeps exactly N of a mask, at most N of a weight (a kept weight may be zero).
-        Block, channel: each is kept or dropped whole. A weight for which ``density`` is given need only fit into that
-        many blocks or channels, again because a kept weight may be zero.
+        Block, channel, input channel: each is kept or dropped whole. A weight for which ``density`` is given need only
+        fit into that many of them, again because a kept weight may be zero.
         density: the number kept must also be that of ``keep_count`` (a mask) or not exceed it (a weight). Without it,
         unstructured masks of any density hold.
         """

@@ -17,6 +17,7 @@ class Layer:
     macs:   multiply-accumulates of this weight in the forward pass of ONE sample (an image; a sequence), dense.
     roles:  what it is in the network: ``stem``, ``head``, ``embedding``, ``downsample``, ``depthwise``, ``qkv``, ``q``,
             ``k``, ``v``, ``proj``, ``ff``. A selector ``@role`` picks them.
+    groups: of a convolution; each reads input channels of its own.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Layer:
     shape: tuple[int, ...]
     macs: int
     roles: frozenset[str] = frozenset()
+    groups: int = 1
 
     @property
     def tensor(self) -> str:

@@ -9,15 +9,15 @@ from typing import Any
 
 from sparselab.spec.faults import Fault, Refused, refuse, short, spell
 
-FORMS = 'write 0.9, "2:4", block:4x1:0.8, channel:0.5 or dense'
+FORMS = 'write 0.9, "2:4", block:4x1:0.8, channel:0.5, in_channel:0.5 or dense'
 
 
 @dataclass(frozen=True)
 class Sparsity:
     """A requested sparsity. ``density`` is the fraction of weights KEPT; N:M always means N kept of M.
 
-    kind: ``dense`` | ``unstructured`` | ``nm`` | ``block`` | ``channel``; or ``iso``, which a plan replaces by the
-    unstructured sparsity at which a transformed network costs what the plain one does.
+    kind: ``dense`` | ``unstructured`` | ``nm`` | ``block`` | ``channel`` (outputs: filters) | ``in_channel`` (inputs); or
+    ``iso``, which a plan replaces by the unstructured sparsity at which a transformed network costs what the plain one does.
     """
 
     kind: str
@@ -39,11 +39,13 @@ class Sparsity:
             "nm": f"{self.n}:{self.m}",
             "block": f"block:{self.block[0]}x{self.block[1]}:{gone}" if self.block else "",
             "channel": f"channel:{gone}",
+            "in_channel": f"in_channel:{gone}",
         }[self.kind]
 
     @classmethod
     def parse(cls, value: Any, where: str = "sparsity") -> Sparsity:
-        """Parse ``0.9``, ``2:4``, ``block:4x1:0.8``, ``channel:0.5``, ``iso`` or ``dense``; anything else is Refused."""
+        """Parse ``0.9``, ``2:4``, ``block:4x1:0.8``, ``channel:0.5``, ``in_channel:0.5``, ``iso`` or ``dense``; anything
+        else is Refused."""
         if isinstance(value, cls):
             return value
         at = short(f"{where}={spell(value)}")
@@ -58,8 +60,8 @@ class Sparsity:
             return cls._number(float(text) if re.search(r"[.e]", text, re.IGNORECASE) else int(text), at)
         if match := re.fullmatch(r"(-?\d+):(-?\d+)", text):
             return cls._n_of_m(int(match[1]), int(match[2]), at)
-        if match := re.fullmatch(r"channel:(.+)", text):
-            return cls("channel", cls._fraction(match[1], at))
+        if match := re.fullmatch(r"(channel|in_channel):(.+)", text):
+            return cls(match[1], cls._fraction(match[2], at))
         if match := re.fullmatch(r"block:(\d+)x(\d+):(.+)", text):
             rows, columns = int(match[1]), int(match[2])
             if rows < 1 or columns < 1:

@@ -111,6 +111,7 @@ ONES = {
     "nm": Sparsity("nm", 1.0, n=4, m=4),
     "block": Sparsity("block", 1.0, block=(4, 2)),
     "channel": Sparsity("channel", 1.0),
+    "in_channel": Sparsity("in_channel", 1.0),
 }
 
 

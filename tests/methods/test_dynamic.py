@@ -140,7 +140,7 @@ def test_an_exchange_is_drawn_anew_each_time():
     assert torch.equal(draws[0], Moment(1, 9, 0.1, 0).random(slot))
 
 
-@pytest.mark.parametrize("sparsity", [0.5, "2:4", "block:2x2:0.5", "channel:0.5"])
+@pytest.mark.parametrize("sparsity", [0.5, "2:4", "block:2x2:0.5", "channel:0.5", "in_channel:0.5"])
 def test_a_random_mask_never_changes_and_is_no_function_of_the_weights(sparsity):
     sparsifier = hand_slots("random", normal(8, 16), sparsity, total=60)
     sparsifier.start()

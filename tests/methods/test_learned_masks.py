@@ -114,6 +114,22 @@ def test_filters_go_whole_by_their_norm_and_equally_many_of_each_layer():
     assert all(torch.equal(slot.mask.any(1), slot.mask.all(1)) for slot in both.slots)
 
 
+def test_input_channels_go_whole_by_their_norm_and_equally_many_of_each_layer():
+    """Norm over the kernel, then over the outputs, of |scores|: what all outputs read of one input, as one vector."""
+    weights = torch.tensor([[3.0, 2.0, 2.5, 0.1], [0.0, 2.0, 1.0, 0.1]])  # norms 3, 2.83, 2.69, 0.14; sums 3, 4, 3.5
+    slot = hand_started(weights, "in_channel:0.75")
+    assert slot.mask.tolist() == [[True, False, False, False]] * 2
+    filters = torch.randn(6, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    slot = hand_started(filters, "in_channel:0.5")
+    norms = filters.norm(dim=(2, 3)).norm(dim=0)
+    kept = slot.mask.any(3).any(2).any(0)
+    assert set(kept.nonzero().flatten().tolist()) == set(norms.topk(4).indices.tolist())
+    assert torch.equal(slot.mask, kept[None, :, None, None].expand_as(slot.mask))
+    both = hand_slots("bip", [torch.randn(3, 8), 50 * torch.randn(8, 16)], "in_channel:0.5")
+    both.start()
+    assert [int(slot.mask.any(0).sum()) for slot in both.slots] == [4, 8]
+
+
 def test_scores_have_storage_of_their_own_and_levels_do_not_touch_each_other():
     """Fails where scores share the weights' storage, as in the released code's initialisation."""
     generator = torch.Generator().manual_seed(0)

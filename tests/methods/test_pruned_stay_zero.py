@@ -26,7 +26,13 @@ OPTIMISERS = {
     "rmsprop": functools.partial(torch.optim.RMSprop, lr=0.01, momentum=0.9, centered=True),
     "adagrad": functools.partial(torch.optim.Adagrad, lr=0.1, initial_accumulator_value=0.1),
 }
-KINDS = {"unstructured": 0.75, "nm": "1:4", "block": "block:2x2:0.75", "channel": "channel:0.75"}
+KINDS = {
+    "unstructured": 0.75,
+    "nm": "1:4",
+    "block": "block:2x2:0.75",
+    "channel": "channel:0.75",
+    "in_channel": "in_channel:0.75",
+}
 TIMES = {"at": 0.3, "every": 3, "begin": 0.0, "end": 0.7, "stop": 0.9, "k_max": 2}
 
 

@@ -101,7 +101,9 @@ def test_pruned_weights_come_back_when_they_outgrow_others():
     assert torch.allclose(sparsifier.slots[0].master, tensor([[1.0, 0.4, 1.1, 0.1]]))
 
 
-@given(st.integers(0, 2**32), st.sampled_from(["2:4", "1:4", "1:2", 0.5, "channel:0.5"]), st.floats(0, 1))
+@given(
+    st.integers(0, 2**32), st.sampled_from(["2:4", "1:4", "1:2", 0.5, "channel:0.5", "in_channel:0.5"]), st.floats(0, 1)
+)
 @settings(max_examples=30, deadline=None)
 def test_the_term_is_that_of_pruned_weights_only(seed, sparsity, lam):
     generator = torch.Generator().manual_seed(seed)

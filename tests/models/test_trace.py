@@ -40,6 +40,7 @@ def test_odd_network() -> None:
         ("shared", "linear", (36, 36), 2 * 36 * 36 * 4, set()),
         ("classifier", "linear", (3, 16), 48, {"head"}),
     ]
+    assert [layer.groups for layer in outline.layers] == [1, 4, 1, 1]
     assert outline.fixed_macs == {"odd": 4 * 36 * 4}
     assert outline.params == (72 + 4) + (36 + 4) + (36 * 36 + 36) + 8 + 30 + 51
 

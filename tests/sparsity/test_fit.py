@@ -47,6 +47,14 @@ def layer(kind: str, shape: tuple[int, ...], *roles: str) -> Layer:
         ),
         ("channel:0.9", "in", layer("linear", (4, 8)), "blocks.0.fc has 4 channels and would keep none"),
         ("channel:0.9", "in", layer("conv1d", (8, 1)), "blocks.0.fc has 1 channel and would keep none"),
+        ("in_channel:0.9", "in", layer("linear", (8, 4)), "blocks.0.fc has 4 input channels and would keep none"),
+        ("in_channel:0.9", "in", layer("conv", (16, 3, 3, 3)), "blocks.0.fc has 3 input channels and would keep none"),
+        (
+            "in_channel:0.5",
+            "in",
+            Layer("blocks.0.fc", "conv", (8, 2, 3, 3), 0, groups=4),
+            "blocks.0.fc is a convolution in 4 groups, each with input channels of its own",
+        ),
         ("block:4x4:0.9", "in", layer("linear", (8, 8)), "blocks.0.fc has 4 blocks and would keep none"),
     ],
 )
@@ -61,7 +69,7 @@ def test_one_dimension_is_refused():
     assert str(fault) == "sparsity=0.5: norm is 1-D and sparsity needs at least 2-D — exclude it (targets.exclude)"
 
 
-@pytest.mark.parametrize("sparsity", [0.5, "2:4", "block:2x2:0.5", "channel:0.5", "dense"])
+@pytest.mark.parametrize("sparsity", [0.5, "2:4", "block:2x2:0.5", "channel:0.5", "in_channel:0.5", "dense"])
 @pytest.mark.parametrize("axis", ["in", "out", "kernel"])
 @pytest.mark.parametrize(
     "kind, shape", [("linear", (6, 4)), ("conv1d", (4, 6)), ("conv", (4, 2, 2, 2)), ("conv", (3, 4, 3))]

@@ -17,7 +17,7 @@ from sparselab.spec.sparsity import Sparsity
 
 torch.set_num_threads(1)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32)
-SPARSITIES = (0.5, 0.9, "1:2", "2:4", "3:4", "1:8", "block:2x2:0.5", "block:4x1:0.75", "channel:0.5")
+SPARSITIES = (0.5, 0.9, "1:2", "2:4", "3:4", "1:8", "block:2x2:0.5", "block:4x1:0.75", "channel:0.5", "in_channel:0.5")
 WEIGHTS = (
     ("linear", (8, 16), "in"),
     ("linear", (8, 16), "out"),
@@ -111,6 +111,30 @@ def test_channels_are_outputs():
     assert torch.equal(pattern("channel:0.5").mask(score), bools([[1, 1], [1, 1], [0, 0], [0, 0]]))
     assert torch.equal(pattern("channel:0.75", "conv1d").mask(score.t())[0], bools([0, 1, 0, 0]))
     assert pattern("channel:0.5", "conv").mask(torch.rand(4, 3, 3, 3)).flatten(1).sum(1).unique().tolist() == [0, 27]
+
+
+def test_input_channels_are_columns():
+    score = torch.tensor([[1.0, 3, 0, 1], [1, 0, 1, 1]])  # sums 2, 3, 1, 2
+    assert torch.equal(pattern("in_channel:0.5").mask(score), bools([[1, 1, 0, 0], [1, 1, 0, 0]]))
+    assert torch.equal(pattern("in_channel:0.5", "conv1d").mask(score.t()), bools([[1, 1], [1, 1], [0, 0], [0, 0]]))
+    filters = score.view(2, 2, 1, 2)  # two inputs with kernels of two: sums 5, 3
+    assert torch.equal(pattern("in_channel:0.5", "conv").mask(filters), bools([[[[1, 1]], [[0, 0]]]] * 2))
+    mask = pattern("in_channel:0.5", "conv").mask(torch.rand(6, 4, 3, 3))
+    assert mask.transpose(0, 1).flatten(1).sum(1).sort()[0].tolist() == [0, 0, 54, 54]
+
+
+@given(
+    st.integers(0, 2**31), st.sampled_from(["linear", "conv1d", "conv"]), st.floats(0.05, 0.95), st.integers(1, 9),
+    st.integers(1, 9),
+)  # fmt: skip
+def test_input_channels_are_the_channels_of_the_transposed_weight(seed, kind, gone, outputs, inputs):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (outputs, inputs, 2, 3) if kind == "conv" else (outputs, inputs)
+    score = torch.randint(0, 9, shape, generator=generator)  # whole numbers: sums are exact in any order, and tie
+    across, down = (pattern(f"{name}:{gone}", kind).mask for name in ("in_channel", "channel"))
+    assert torch.equal(across(score), down(score.transpose(0, 1).contiguous()).transpose(0, 1))
+    kept = pattern(f"in_channel:{gone}", kind)
+    assert kept.holds(across(score), 1 - gone) and int(across(score).sum()) == kept.kept(shape)
 
 
 def test_dense_keeps_everything():
@@ -252,6 +276,11 @@ def test_units_and_kept():
     assert pattern("2:4").units((8, 8)) == 64 and pattern("2:4").kept((8, 8)) == 32
     assert pattern("block:4x1:0.75").units((8, 8)) == 16 and pattern("block:4x1:0.75").kept((8, 8)) == 16
     assert pattern("channel:0.5", "conv1d").units((4, 6)) == 6 and pattern("channel:0.5", "conv").kept((6, 2, 3)) == 18
+    assert pattern("in_channel:0.5", "conv1d").units((4, 6)) == 4
+    assert (
+        pattern("in_channel:0.5", "conv").units((6, 2, 3)) == 2
+        and pattern("in_channel:0.5", "conv").kept((6, 2, 3)) == 18
+    )
     assert pattern("dense").kept((2, 2)) == 4
 
 
@@ -278,6 +307,8 @@ def test_blocks_and_channels_are_whole():
     assert not p.holds(torch.tensor([[1.0, 0, 0, 2]]), 0.5)
     assert p.holds(bools([[1, 1, 1, 1]])) and not p.holds(bools([[1, 1, 1, 1]]), 0.5)
     assert pattern("channel:0.5").holds(bools([[1, 1], [0, 0]])) and not pattern("channel:0.5").holds(bools([[1, 0]]))
+    p = pattern("in_channel:0.5")
+    assert p.holds(bools([[1, 0], [1, 0]])) and not p.holds(bools([[1, 0], [0, 0]])) and p.holds(bools([[1, 0]]))
 
 
 def test_unstructured_and_dense_hold():

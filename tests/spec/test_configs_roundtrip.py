@@ -39,7 +39,8 @@ REGISTRIES = {
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
     "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
-SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5"}
+SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5",
+              "in_channel": "in_channel:0.5"}  # fmt: skip
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
 # Groups that only some engine reads, with what every member needs beside it.

@@ -226,7 +226,8 @@ def test_a_name_is_registered_once():
     ("value", "kind", "density"),
     [
         (0.9, "unstructured", 0.1), ("0.9", "unstructured", 0.1), ("2:4", "nm", 0.5), ("1:16", "nm", 0.0625),
-        ("block:4x1:0.8", "block", 0.2), ("channel:0.5", "channel", 0.5), ("dense", "dense", 1.0), (0, "dense", 1.0),
+        ("block:4x1:0.8", "block", 0.2), ("channel:0.5", "channel", 0.5), ("in_channel:0.9", "in_channel", 0.1),
+        ("dense", "dense", 1.0), (0, "dense", 1.0),
         ("DENSE", "dense", 1.0), (".5", "unstructured", 0.5), ("9e-1", "unstructured", 0.1),
     ],
 )  # fmt: skip

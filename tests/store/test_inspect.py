@@ -125,6 +125,8 @@ def test_contradictions_exit_with_one(run, capsys):
         (torch.tensor([[1.0, 1], [1, 1], [0, 0], [0, 1]]), "block:2x2:0.5", {}, 2, False),
         (torch.tensor([[1.0, 1], [0, 0]]), "channel:0.5", {}, 2, True),
         (torch.tensor([[1.0, 1], [0, 1]]), "channel:0.5", {"kind": "linear"}, 2, False),
+        (torch.tensor([[1.0, 0], [1, 0]]), "in_channel:0.5", {"kind": "linear"}, 2, True),
+        (torch.tensor([[1.0, 0], [0, 1]]), "in_channel:0.5", {}, 2, False),
     ],
 )
 def test_every_pattern(tmp_path, weight, pattern, extra, groups, holds):

@@ -8,7 +8,7 @@ from sparselab.tables.figure import _path, figure_svg
 from sparselab.tables.results import Entry
 from sparselab.tables.schema import Axis, Table
 from sparselab.tables.styles import styles
-from sparselab.tables.summary import summarise
+from sparselab.tables.summary import requested, summarise
 
 
 def test_numbers_as_printed():
@@ -17,6 +17,13 @@ def test_numbers_as_printed():
     assert render.quantity(None) == "–"
     assert render.fixed(-0.304, 2, sign=True) == "−0.30"
     assert render.fixed(-0.001, 2, sign=True) == "+0.00"
+
+
+def test_the_sparsity_that_is_asked_for():
+    assert requested(["method=dense"]) == requested(["sparsity=null"]) == 0
+    assert requested(["sparsity=1:4"]) == requested(["sparsity=in_channel:0.75"]) == 0.75
+    assert requested(["sparsity=iso"]) is None
+    assert requested(["sparsity=1:4", "targets.patterns={@q: 1:8}"]) is None  # not one number
 
 
 def test_a_line_by_hand(table: Table, entries: list[Entry]):

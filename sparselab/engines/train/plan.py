@@ -53,8 +53,10 @@ if TYPE_CHECKING:
 
 PARTS = 9  # what gather must have made before parts can be checked against each other
 SHOWN = 3  # faults of one kind that are printed; the rest is counted
-FORMS = {"dense": "dense", "unstructured": "a fraction", "nm": "N:M", "block": "block", "channel": "channel"}
-EXAMPLES = {"dense": "dense", "unstructured": "0.9", "nm": "2:4", "block": "block:4x1:0.8", "channel": "channel:0.5"}
+FORMS = {"dense": "dense", "unstructured": "a fraction", "nm": "N:M", "block": "block", "channel": "channel",
+         "in_channel": "in_channel"}  # fmt: skip
+EXAMPLES = {"dense": "dense", "unstructured": "0.9", "nm": "2:4", "block": "block:4x1:0.8", "channel": "channel:0.5",
+            "in_channel": "in_channel:0.5"}  # fmt: skip
 
 
 @dataclass

@@ -26,7 +26,7 @@ class Distribution(ABC):
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[tuple[str, ...]] = ("dense", "unstructured", "block", "channel")
+    patterns: ClassVar[tuple[str, ...]] = ("dense", "unstructured", "block", "channel", "in_channel")
     needs_scores: ClassVar[bool] = False
 
     class Options(spec_options.Options):

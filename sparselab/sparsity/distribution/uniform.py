@@ -13,7 +13,7 @@ from sparselab.spec.outline import Layer
 class Uniform(Distribution):
     """Every layer keeps the requested density. The only distribution that N:M, whose density is fixed, can have."""
 
-    patterns = ("dense", "unstructured", "nm", "block", "channel")
+    patterns = ("dense", "unstructured", "nm", "block", "channel", "in_channel")
 
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
         return {layer.name: density for layer in layers}

@@ -15,7 +15,7 @@ FADED = 1e-3
 """The share of its value below which a pruned weight counts as gone when costs are counted."""
 
 DENSE = Sparsity("dense", 1.0)
-ALL_PATTERNS = ("dense", "unstructured", "nm", "block", "channel")
+ALL_PATTERNS = ("dense", "unstructured", "nm", "block", "channel", "in_channel")
 
 
 class Schedule(ABC):

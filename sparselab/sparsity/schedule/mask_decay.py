@@ -23,7 +23,7 @@ class MaskDecay(Schedule):
     of dense epochs and ``1 - end`` that of fine-tuning with a hard mask.
     """
 
-    patterns = ("unstructured", "nm", "block", "channel")
+    patterns = ("unstructured", "nm", "block", "channel", "in_channel")
     soft = True
 
     class Options(spec_options.Options):

@@ -19,7 +19,7 @@ class Ramp(Schedule):
     still dense: n intervals have n + 1 updates.
     """
 
-    patterns = ("dense", "unstructured", "block", "channel")
+    patterns = ("dense", "unstructured", "block", "channel", "in_channel")
 
     class Options(spec_options.Options):
         begin: float = Field(0.0, ge=0, description="fraction of the run at which the sparsity begins to grow")

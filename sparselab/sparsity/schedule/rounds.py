@@ -17,7 +17,7 @@ class Rounds(Schedule):
     q^r (and in proportion where it is another one). A density k needs the smallest r with q^r <= k.
     """
 
-    patterns = ("dense", "unstructured", "block", "channel")
+    patterns = ("dense", "unstructured", "block", "channel", "in_channel")
 
     class Options(spec_options.Options):
         rounds: int = Field(8, ge=1, description="how often is pruned, at least 1")
