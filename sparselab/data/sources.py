@@ -122,9 +122,37 @@ class Windows:
     def _batch(self, job: Job) -> Batch:
         starts = torch.from_numpy(job.rows[job.mine]).to(self.tokens.device, non_blocking=True)
         at = starts[:, None] + self.offsets
-        last = len(self.tokens) - 1
-        window = self.tokens[at.clamp(max=last)].long()
-        return window[:, :-1], window[:, 1:].masked_fill(at[:, 1:] > last, IGNORE)
+        window = self.tokens[at.clamp(max=len(self.tokens) - 1)].long()
+        return window[:, :-1], window[:, 1:].masked_fill(at[:, 1:] > self.last(starts)[:, None], IGNORE)
+
+    def last(self, starts: Tensor) -> Tensor:
+        """(b,) the last token that each window at ``starts`` (b,) predicts."""
+        return torch.full_like(starts, len(self.tokens) - 1)
+
+
+class Streams(Windows):
+    """A text in ``streams`` parts that are read side by side, each in order: row i of a batch goes on where row i of
+    the batch before ended. A batch must have ``streams`` rows. This is what truncated backpropagation through time reads.
+
+    Parts are of one length. In training what fills no whole window of each is left out, and no epoch has another order.
+    Evaluation makes each of the ``len - 1`` predictions once.
+    """
+
+    def __init__(self, tokens: Tensor, block: int, streams: int, train: bool, device: str = "cpu"):
+        super().__init__(tokens, block, device)
+        predictions = max(len(tokens) - 1, 0)
+        self.streams = streams
+        self.length = predictions // streams if train else -(-predictions // streams)
+        self.windows = self.length // block if train else -(-self.length // block)
+
+    def __len__(self) -> int:
+        return self.windows * self.streams
+
+    def rows(self, rng: np.random.Generator | None) -> np.ndarray:
+        return (np.arange(self.windows)[:, None] * self.block + np.arange(self.streams) * self.length).ravel()
+
+    def last(self, starts: Tensor) -> Tensor:
+        return ((starts // self.length + 1) * self.length).clamp(max=len(self.tokens) - 1)
 
 
 class Shelf(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparselab.data.augment import Augment
 from sparselab.data.feed import Feed
-from sparselab.data.sources import Images, Pictures, Windows
+from sparselab.data.sources import Images, Pictures, Streams, Windows
 
 PARTS = ("train", "val", "test")
 
@@ -115,6 +115,7 @@ class TextSplits:
     """Tokens in memory: each split is 1-D, uint8 where the vocabulary allows, else int32.
 
     vocab: size of the vocabulary. bytes_per_split: bytes of the text behind each split, for bits per byte.
+    streams: whether windows are read in order, as many streams as a batch has rows, and not drawn at random.
     """
 
     train: Tensor
@@ -124,6 +125,7 @@ class TextSplits:
     block: int
     bytes_per_split: Mapping[str, int]
     digests: Mapping[str, str] = field(default_factory=dict)
+    streams: bool = False
 
     @cached_property
     def content(self) -> str:
@@ -146,9 +148,14 @@ class TextSplits:
         device: str = "cpu",
         workers: int = 0,
     ) -> Feed:
-        """As :meth:`Splits.feed`, in windows of ``block`` tokens; ``workers`` are not needed."""
+        """As :meth:`Splits.feed`, in windows of ``block`` tokens, or in ``batch_size`` streams of them; ``workers`` are
+        not needed."""
         train = part == "train" if train is None else train
-        return Feed(Windows(getattr(self, part), self.block, device), batch_size, seed, train, rank, world)
+        tokens = getattr(self, part)
+        source = Windows(tokens, self.block, device)
+        if self.streams:
+            source = Streams(tokens, self.block, batch_size, train, device)
+        return Feed(source, batch_size, seed, train, rank, world)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class DataSpec:
     source:      ``bundled``, ``local`` or ``hub``.
     path:        where a local copy lies; never part of a cell's id.
     forgets:     whether a part of the training data is to be forgotten.
+    streams:     whether windows of a text are read in order, as parallel streams, and not drawn at random.
     title:       the name a table must print (``cifar10-jpeg`` for the re-compressed copy, say).
     """
 
@@ -33,3 +34,4 @@ class DataSpec:
     path: str = ""
     title: str = ""
     forgets: bool = False
+    streams: bool = False

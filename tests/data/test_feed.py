@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from PIL import Image
 from sparselab.data.augment import Augment
 from sparselab.data.feed import Feed
 from sparselab.data.sets.imagenet import FolderShelf
-from sparselab.data.sources import IGNORE, Images, Pictures, Windows
+from sparselab.data.sources import IGNORE, Images, Pictures, Streams, Windows
 from sparselab.spec.faults import Refused, RunFailed
 
 torch.set_num_threads(1)
@@ -255,3 +257,57 @@ def test_pictures_of_evaluation_are_the_middle(tmp_path):
     source.labels = np.arange(1)
     ((x, _),) = Feed(source, 1, seed=0, train=False)
     assert torch.equal(x, torch.ones(1, 3, 8, 8))
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_streams_by_hand():
+    """Twelve tokens in two streams of windows of two: 11 predictions, 5 a stream in training, 6 and 5 in evaluation."""
+    tokens = torch.arange(12, dtype=torch.uint8)
+    train = taken(Feed(Streams(tokens, 2, 2, train=True), 2, seed=0, train=True))
+    assert [[row.tolist() for row in x] for x, _ in train] == [[[0, 1], [5, 6]], [[2, 3], [7, 8]]]
+    assert [[row.tolist() for row in y] for _, y in train] == [[[1, 2], [6, 7]], [[3, 4], [8, 9]]]
+    scored = taken(Feed(Streams(tokens, 2, 2, train=False), 2, seed=0, train=False))
+    assert [[row.tolist() for row in y] for _, y in scored] == [
+        [[1, 2], [7, 8]],
+        [[3, 4], [9, 10]],
+        [[5, 6], [11, IGNORE]],
+    ]
+
+
+@given(st.integers(2, 60), st.integers(1, 7), st.integers(1, 6))
+def test_streams_predict_every_token_once_and_go_on_where_they_were(length, block, count):
+    tokens = torch.arange(length, dtype=torch.uint8)
+    scored = taken(Feed(Streams(tokens, block, count, train=False), count, seed=0, train=False))
+    targets = torch.cat([y.flatten() for _, y in scored])
+    assert sorted(targets[targets != IGNORE].tolist()) == list(range(1, length))
+    for train in (True, False):
+        source = Streams(tokens, block, count, train)
+        if not len(source):
+            assert train and (length - 1) // block < count
+            continue
+        batches = taken(Feed(source, count, seed=0, train=train))
+        assert all(x.shape == y.shape == (count, block) for x, y in batches)
+        for (_, before), (x, _) in pairwise(batches):
+            there = before[:, -1] != IGNORE
+            assert torch.equal(before[:, -1][there], x[:, 0][there])
+        assert not train or not torch.cat([y for _, y in batches]).eq(IGNORE).any()
+
+
+def test_streams_resume_at_every_batch_and_are_shared_by_ranks_and_micro_batches():
+    def feed(rank: int = 0, world: int = 1) -> Feed:
+        return Feed(Streams(torch.arange(99, dtype=torch.uint8), 5, 4, train=True), 4, 0, True, rank, world)
+
+    whole = taken(feed())
+    for at in range(len(whole)):
+        later = feed()
+        later.position(1, at)
+        assert same(taken(later), whole[at:])
+    ranks = [feed(rank, 2) for rank in range(2)]
+    for one in ranks:
+        one.cuts = 2
+    halves = [[[part.chunk(2) for part in batch] for batch in taken(one)] for one in ranks]
+    for number, (x, _) in enumerate(whole):
+        micro = [torch.cat([halves[rank][number][0][m] for rank in range(2)]) for m in range(2)]
+        assert torch.equal(torch.cat(micro), x)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from sparselab.data import cache, files, hub
+from sparselab.data import files, hub
 from sparselab.data.dataset import DATASETS, Dataset
+from sparselab.data.tokens import BYTES, WORDS, Tokenizer, tokenizer_of
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import refuse
 from sparselab.spec.options import Options
@@ -23,8 +22,6 @@ from sparselab.spec.options import Options
 if TYPE_CHECKING:
     from sparselab.data.splits import TextSplits
 
-BYTES = "bytes"
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 PARTS = ("train", "val", "test")
 
 
@@ -33,7 +30,13 @@ class TextOptions(Options):
 
     block: int = Field(default=256, ge=2, description="tokens in a window, at least 2")
     tokenizer: str = Field(
-        default=BYTES, min_length=1, description="bytes, a tokenizer's folder, or its name on the hub"
+        default=BYTES,
+        min_length=1,
+        description="bytes, characters or words of the train split, a tokenizer's folder, or its name on the hub",
+    )
+    windows: Literal["drawn", "streams"] = Field(
+        default="drawn",
+        description="drawn at random, or streams: as many as a batch has windows, each read in order (truncated BPTT)",
     )
 
 
@@ -66,27 +69,43 @@ class TextSet(Dataset):
         raise NotImplementedError
 
     def places(self) -> tuple[str, ...]:
-        return ("tokenizer",) if Tokenizer(self.options.tokenizer).folder else ()
+        return ("tokenizer",) if tokenizer_of(self.options.tokenizer).folder else ()
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer asked for; a folder may be named as it lies below the folder of local copies."""
         name = self.options.tokenizer
         near = self.local(name) if "/" in name and not Path(name).expanduser().is_dir() else None
-        return Tokenizer(str(near or name))
+        return tokenizer_of(str(near or name))
+
+    def announced(self) -> int:
+        """Size of the vocabulary of a text on the hub under a tokenizer that learns from it; 0: only reading tells."""
+        return 0
+
+    def _foreseen(self, origin: Origin, tokenizer: Tokenizer) -> tuple[int, dict[str, int]]:
+        """(size of the vocabulary, tokens per split), as far as they are known without the hub."""
+        if not tokenizer.learns:
+            return tokenizer.vocabulary(), tokenizer.counts(origin.sizes)
+        if origin.kind == "hub":
+            return self.announced(), {}
+        texts = self.texts(origin)
+        tokenizer.learn(texts["train"])
+        return tokenizer.vocabulary(), {part: len(tokenizer.encode(texts[part])) for part in PARTS}
 
     def spec(self) -> DataSpec:
         origin = self.origin()
         tokenizer = self.tokenizer()
-        # with another tokenizer than bytes only reading the text tells how many tokens there are
-        counts = origin.sizes if tokenizer.name == BYTES else {}
+        classes, counts = self._foreseen(origin, tokenizer)
         self._check_lengths(counts)
-        block = self.options.block
-        windows = {part: -(-max(counts.get(part, 0) - 1, 0) // block) for part in PARTS}
+        block, streams = self.options.block, self.options.windows == "streams"
+        predictions = {part: max(counts.get(part, 0) - 1, 0) for part in PARTS}
+        windows = {part: -(-predictions[part] // block) for part in PARTS}
+        if streams:
+            windows["train"] = predictions["train"] // block  # in order: only whole windows
         return DataSpec(
             name=self.name,
             task="text",
             shape=(block,),
-            classes=tokenizer.vocabulary(),
+            classes=classes,
             train=windows["train"],
             val=windows["val"],
             test=windows["test"],
@@ -94,6 +113,7 @@ class TextSet(Dataset):
             source=origin.kind,
             path=str(origin.folder or ""),
             title=origin.title or self.name,
+            streams=streams,
         )
 
     def load(self) -> TextSplits:
@@ -104,15 +124,25 @@ class TextSet(Dataset):
         origin = self.origin()
         texts = self.texts(origin)
         tokenizer = self.tokenizer()
+        tokenizer.learn(texts["train"])
+        self._check_announced(origin, tokenizer)
         tokens = {part: tokenizer.encode(texts[part]) for part in PARTS}
         self._check_lengths({part: len(ids) for part, ids in tokens.items()})
         return TextSplits(
             **{part: torch.from_numpy(ids) for part, ids in tokens.items()},
-            vocab=tokenizer.vocabulary() or tokenizer.loaded_vocabulary(),
+            vocab=tokenizer.loaded_vocabulary(),
             block=self.options.block,
+            streams=self.options.windows == "streams",
             bytes_per_split={part: len(text) for part, text in texts.items()},
             digests={part: hashlib.sha256(text).hexdigest()[:16] for part, text in texts.items()},
         )
+
+    def _check_announced(self, origin: Origin, tokenizer: Tokenizer) -> None:
+        """A network is made for the vocabulary that the plan announced."""
+        announced = self.announced() if tokenizer.learns and origin.kind == "hub" else 0
+        if announced and tokenizer.vocabulary() != announced:
+            problem = f"the hub's text has {tokenizer.vocabulary():,} words, not the {announced:,} of the published one"
+            refuse(self.where, problem, "put a local copy in data_dir")
 
     def _check_lengths(self, counts: dict[str, int]) -> None:
         """Training needs a whole window and its last target; evaluation pads, but predicts at least one token."""
@@ -122,79 +152,6 @@ class TextSet(Dataset):
                 refuse(where, f"the train split has only {count} tokens", f"write at most {max(count - 1, 2)}")
             if count < 2:
                 refuse(self.where, f"the {part} split has only {count} tokens", "use a longer text")
-
-
-class Tokenizer:
-    """``bytes`` (256 tokens, nothing to load) or a tokenizer of transformers."""
-
-    def __init__(self, name: str):
-        self.name = name
-        folder = Path(name).expanduser()
-        self.folder = folder if name != BYTES and folder.is_dir() else None
-        self.where = f"dataset.tokenizer={files.short(name)}"
-        if name == BYTES or self.folder is not None:
-            self._check_folder()
-        elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-            refuse(self.where, "no such folder", "write bytes, a tokenizer's folder, or its name on the hub")
-        elif (switch := hub.offline()) and not hub.cached(name, "models"):
-            refuse(
-                self.where, f"no such folder, and {switch} keeps the hub off", "write bytes, or a tokenizer's folder"
-            )
-
-    def vocabulary(self) -> int:
-        """Its size, from its files and without importing transformers; 0 where they do not say."""
-        if self.name == BYTES:
-            return 256
-        if self.folder is None or not (path := self.folder / "tokenizer.json").is_file():
-            return 0
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            known = content["model"]["vocab"]
-            largest = max(known.values()) if isinstance(known, dict) else len(known) - 1
-            return max([largest, *(token["id"] for token in content.get("added_tokens") or [])]) + 1
-        except (OSError, ValueError, KeyError, TypeError):
-            refuse(self.where, "its tokenizer.json is damaged", "copy the tokenizer again")
-
-    def loaded_vocabulary(self) -> int:
-        return len(self._loaded())
-
-    def mark(self, fingerprint: str) -> str:
-        """The fingerprint of a text under this tokenizer: another one makes other tokens of the same bytes."""
-        if self.name == BYTES:
-            return fingerprint
-        own = files.content_hash(self._files(self.folder)) if self.folder else self.name
-        return hashlib.sha256(f"{fingerprint}\0{own}".encode()).hexdigest()
-
-    @staticmethod
-    def _files(folder: Path) -> list[Path]:
-        """What a tokenizer is made from; a model's weights and configs may lie in the same folder."""
-        return sorted({path for name in TOKENIZER_FILES for path in folder.glob(name) if path.is_file()})
-
-    def encode(self, text: bytes) -> np.ndarray:
-        """Token numbers, 1-D: uint8 for bytes, else int32. No special token is added."""
-        if self.name == BYTES:
-            return np.frombuffer(bytearray(text), np.uint8)
-        key = f"tokens-{hashlib.sha256(self.mark('').encode() + hashlib.sha256(text).digest()).hexdigest()[:32]}"
-        return cache.array(key, lambda: self._encode(text)) if self.folder else self._encode(text)
-
-    def _encode(self, text: bytes) -> np.ndarray:
-        tokenizer = self._loaded()
-        ids = tokenizer(text.decode("utf-8", errors="replace"), add_special_tokens=False, verbose=False)["input_ids"]
-        return np.array(ids, np.int32)
-
-    def _loaded(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(self.folder or self.name)
-        except Exception as error:  # the library's failures share no base class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:60]
-            refuse(self.where, f"cannot be loaded ({reason})", "write bytes, or a tokenizer's folder")
-
-    def _check_folder(self) -> None:
-        names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-        if self.folder is not None and not any((self.folder / name).is_file() for name in names):
-            refuse(self.where, "the folder holds no tokenizer.json", "name a tokenizer's folder")
 
 
 class StdlibOptions(TextOptions):
@@ -336,19 +293,31 @@ class Wikitext2(TextSet):
     """WikiText-2 (Merity et al. 2016). Local: ``text/wikitext2/{train,valid,test}.txt``; else the hub's raw version.
 
     With ``train_from: valid`` the first nine tenths of the validation split are train and the rest is val. Lines of
-    the hub's version are joined by an empty line, as in the evaluation of the pruning literature since GPTQ.
+    the hub's raw version are joined by an empty line, as in the evaluation of the pruning literature since GPTQ. For
+    ``tokenizer: words`` the hub's tokenised version is taken, line by line: its rare words are ``<unk>``.
     """
 
     Options = WikitextOptions
     options: WikitextOptions
     repo = "Salesforce/wikitext"
     layout = "text/wikitext2/{train,valid,test}.txt"
+    words = (
+        33_278  # with <unk> and <eos>: the embedding's rows in IntelLabs/distiller docs-src/docs/tutorial-lang_model.md
+    )
+
+    @property
+    def by_words(self) -> bool:
+        return self.options.tokenizer == WORDS
+
+    def announced(self) -> int:
+        return self.words if self.by_words and self.options.train_from == "train" else 0
 
     def origin(self) -> Origin:
         folder = self.local("text/wikitext2", "wikitext2")
         if folder is None:
             hub.check(self.repo, self.where, self.layout)
-            return Origin("hub", files.listing_hash([(self.repo, 0)]), {}, title="wikitext2-raw")
+            title = self.name if self.by_words else f"{self.name}-raw"
+            return Origin("hub", files.listing_hash([(self.repo, 0)]), {}, title=title)
         paths = [folder / f"{name}.txt" for name in self._names()]
         if self.options.train_from == "train" and not paths[0].exists():
             problem = f"{files.short(folder)} has no train.txt"
@@ -368,8 +337,11 @@ class Wikitext2(TextSet):
         return {part: whole[name][cut] for part, (name, cut) in self._parts(len(whole["valid"])).items()}
 
     def _from_hub(self, split: str) -> bytes:
-        rows = hub.load(self.repo, split, self.where, self.layout, config="wikitext-2-raw-v1")
-        return "\n\n".join(rows["text"]).encode()
+        config = "wikitext-2-v1" if self.by_words else "wikitext-2-raw-v1"
+        rows = hub.load(self.repo, split, self.where, self.layout, config=config)["text"]
+        if self.by_words:  # a row is a line of the original file; those with nothing in them come without their end
+            return "".join(row if row.endswith("\n") else f"{row}\n" for row in rows).encode()
+        return "\n\n".join(rows).encode()
 
     def _names(self) -> tuple[str, ...]:
         return ("train", "valid", "test") if self.options.train_from == "train" else ("valid", "test")
