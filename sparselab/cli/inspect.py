@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ def examine(path: Path) -> Findings:
     masks = tensors.load_masks(beside) if beside.exists() and beside != file else {}
     findings = Findings(file, record=record)
     _check_files(file.parent, record)
-    requests = _requests(record)
+    requests = _requests(record, header.tensors)
     for name, tensor in _tensors(file, header):
         there = tensor.bool()
         findings.parameters += tensor.numel()
@@ -156,13 +156,14 @@ def _check_files(folder: Path, record: Mapping[str, Any] | None) -> None:
             refuse(shown(path), "damaged: its hash is not the one in the record", "run the cell again")
 
 
-def _requests(record: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
-    """What the record says of each tensor, by the tensor's name."""
+def _requests(record: Mapping[str, Any] | None, there: Container[str]) -> dict[str, Mapping[str, Any]]:
+    """What the record says of each tensor, by the tensor's name: it may name tensors that are ``there``, or layers."""
     requests: dict[str, Mapping[str, Any]] = {}
     for layer in _part(_part(record, "sparsity", dict), "layers", list):
         if not isinstance(layer, dict) or not all(isinstance(layer.get(key), str) for key in ("name", "pattern")):
             refuse(records.NAME, "a layer has no name or no pattern", "run the cell again")
-        requests[f"{layer['name'].removesuffix('.weight')}.weight"] = layer
+        name = layer["name"]
+        requests[name if name in there else f"{name.removesuffix('.weight')}.weight"] = layer
     return requests
 
 

@@ -38,9 +38,9 @@ class Form(ABC):
 
 def misfits(network: nn.Module, names: Sequence[str], form: Form) -> list[Fault]:
     """A fault for each of these layers that cannot be put into ``form``."""
-    found = []
+    found, modules = [], dict(network.named_modules())
     for name in names:
-        layer = network.get_submodule(name)
+        layer = modules.get(name)  # gate matrices are no modules
         problem: Problem | None = ("is no linear layer", "leave it out")
         if isinstance(layer, nn.Linear):
             problem = form.misfit(layer.weight)

@@ -38,6 +38,8 @@ class Family:
     """Names of the modules whose children are the network's blocks, in forward order; none: it has no known blocks."""
     final_norm: ClassVar[str | None] = None
     """Name of the norm after the last block, where there is one."""
+    decoder: ClassVar[bool] = False
+    """Whether the network is a decoder of transformers: rules on activations and on attention need one."""
 
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
@@ -120,6 +122,16 @@ class Family:
         """One forward pass. Images: (n, c, h, w) float -> (n, classes). Text: (n, t) int64 -> (n, t, vocabulary)."""
         return model(batch)
 
+    carries: bool = False
+    """Whether a window of text goes on from the state that the one before it left. Then data come in streams."""
+
+    def carried(self, model: nn.Module, batch: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As :meth:`logits` of text, going on from ``state`` (None: from nothing); also the state that it leaves.
+
+        A state is tensors with the batch as second axis, in lists and tuples. Only of families that carry one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} carries no state")
+
     @property
     def has_blocks(self) -> bool:
         """Whether :meth:`blocks` can name them; known without building the network."""
@@ -161,9 +173,10 @@ class ImageFamily(Family):
 
 
 class TextFamily(Family):
-    """Families that predict the next token; the networks are transformers' own."""
+    """Families that predict the next token with a network of transformers' own."""
 
     task = "text"
+    decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         return model(input_ids=batch, use_cache=False).logits
@@ -173,6 +186,14 @@ class TextFamily(Family):
         config: dict[str, Any] = model.config.to_diff_dict()  # type: ignore[operator, union-attr]
         config = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
         return {**config, "architectures": [type(model).__name__]}
+
+
+def vocabulary_misfits(data: DataSpec) -> list[Fault]:
+    """A fault where a network cannot be made because only loading tells how many tokens there are."""
+    if data.classes:
+        return []
+    problem = "the size of its vocabulary is known only once it is loaded"
+    return [Fault(f"dataset={data.name}", problem, "use a local copy (data_dir), or dataset.tokenizer=bytes")]
 
 
 def misfit(key: str, value: Any, problem: str, fix: str) -> Fault:

@@ -110,6 +110,43 @@ class MLP(nn.Module):
         return self.head(x)
 
 
+States = list[tuple[Tensor, Tensor]]
+"""Of each recurrent layer the hidden and the cell state, both (1, n, width)."""
+
+
+class LSTMLanguageModel(nn.Module):
+    """(n, t) token numbers -> ((n, t, vocabulary) logits, states): embedding, ``depth`` LSTMs, softmax layer.
+
+    Dropout is on what goes from layer to layer, never on what goes from token to token (Zaremba et al. 2014,
+    arXiv 1409.2329). Layers are modules of their own with dropout between them: the dropout inside a module of several
+    layers keeps a generator on the GPU that no seed of a batch reaches. Names are those of salesforce/awd-lstm-lm,
+    initial weights those of pytorch/examples word_language_model. With ``tie`` the softmax layer's weight is the embedding.
+    """
+
+    def __init__(self, vocabulary: int, embedding: int, width: int, depth: int, dropout: float, tie: bool):
+        super().__init__()
+        self.encoder = nn.Embedding(vocabulary, embedding)
+        self.rnns = nn.ModuleList(nn.LSTM(width if i else embedding, width, batch_first=True) for i in range(depth))
+        self.decoder = nn.Linear(width, vocabulary)
+        self.dropout = nn.Dropout(dropout)
+        if tie:
+            self.decoder.weight = self.encoder.weight
+        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
+        if not tie:
+            nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+
+    def forward(self, tokens: Tensor, states: States | None = None) -> tuple[Tensor, States]:
+        """``states``: what the layers go on from; None: nothing, zeros. What they came to is returned."""
+        x = self.dropout(self.encoder(tokens))
+        after: States = []
+        for i, rnn in enumerate(self.rnns):
+            x, state = rnn(x, None if states is None else states[i])
+            x = self.dropout(x)
+            after.append(state)
+        return self.decoder(x), after
+
+
 def _stage(block: type[nn.Module], blocks: int, inputs: int, outputs: int, stride: int, *extra: float) -> nn.Sequential:
     """``blocks`` blocks, of which the first changes the width and the resolution."""
     first = block(inputs, outputs, stride, *extra)

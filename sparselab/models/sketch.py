@@ -60,8 +60,8 @@ class Sketch:
             self._layers[name] = replace(seen, macs=seen.macs + macs)
             return
         roles = word_roles(name)
-        if kind == "embedding":
-            roles = {"embedding"}
+        if kind in ("embedding", "gates"):
+            roles = {kind}
         if groups > 1 and shape[1] == 1:
             roles.add("depthwise")
         self._layers[name] = Layer(name, kind, tuple(shape), macs, frozenset(roles), groups)
@@ -99,6 +99,14 @@ class Sketch:
         """A table of vectors: looked up, so it multiplies nothing."""
         self.params += rows * width
         self.call(name, "embedding", (rows, width), 0)
+
+    def lstm(self, name: str, hidden: int, inputs: int, positions: int) -> None:
+        """torch's nn.LSTM of one layer with biases, over ``positions`` tokens: at each, all gates multiply what comes in
+        and the hidden state before it. The four gates' rows follow each other in both matrices."""
+        self.params += 2 * 4 * hidden  # a bias for either matrix
+        for matrix, columns in (("weight_ih_l0", inputs), ("weight_hh_l0", hidden)):
+            self.params += 4 * hidden * columns
+            self.call(f"{name}.{matrix}", "gates", (4 * hidden, columns), 4 * hidden * columns * positions)
 
     def norm(self, width: int, parameters: int = 2) -> None:
         """A normalisation over ``width`` channels with ``parameters`` vectors (2: scale and shift; 1: scale)."""

@@ -20,6 +20,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
     that computes them. A layer that the pass does not reach is counted in ``params`` only.
     """
     import torch
+    from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
     from sparselab.models.kinds import kind_of
@@ -45,6 +46,13 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
         if open_calls:
             open_calls[-1][1] += total
         macs = (total - inner) // 2
+        if isinstance(module, nn.RNNBase):
+            # torch's counter does not see into fused recurrent kernels: every matrix works once at every position
+            positions = args[0].shape[:-1].numel()
+            for key, matrix in module.named_parameters(paths[module]):
+                if matrix.ndim == 2:
+                    sketch.call(key, "gates", tuple(matrix.shape), matrix.numel() * positions)
+            return
         kind = kind_of(module)
         if kind is None:
             if macs:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 if TYPE_CHECKING:
     from sparselab.sparsity.slots import Slot
@@ -39,7 +39,7 @@ class Calibration:
     ):
         self.network, self.forward, self.batches = network, forward, batches
         owner = {id(module): i for i, block in enumerate(blocks) for module in block.modules()}
-        self.modules = {slot.name: network.get_submodule(slot.layer.name) for slot in slots}
+        self.modules = {slot.name: network.get_submodule(slot.layer.module) for slot in slots}
         # Layers outside any block are looked at one by one.
         self.groups = {name: owner.get(id(module), name) for name, module in self.modules.items()}
         self.slots = {slot.name: slot for slot in slots}
@@ -50,7 +50,8 @@ class Calibration:
 
     @torch.no_grad()
     def moments(self, slot: Slot) -> Tensor:
-        """Mean of x x^T over all positions, float32 (inputs, inputs); of a convolution x is a patch (in, *kernel).
+        """Mean of x x^T over all positions, float32 (inputs, inputs); of a convolution x is a patch (in, *kernel), of a
+        recurrent matrix the hidden state before a token.
 
         An embedding reads numbers of tokens, which say nothing about its columns: the identity.
         """
@@ -68,7 +69,7 @@ class Calibration:
     def _gather(self, group: int | str) -> None:
         members = [name for name, own in self.groups.items() if own == group]
         self.at, self.sums, self.counts = group, {}, dict.fromkeys(members, 0)
-        hooks = [self.modules[name].register_forward_pre_hook(partial(self._read, name)) for name in members]
+        hooks = [self._watch(name) for name in members]
         training = self.network.training
         self.network.eval()
         try:
@@ -82,8 +83,14 @@ class Calibration:
             for hook in hooks:
                 hook.remove()
 
-    def _read(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = rows_of(module, inputs[0]).float()
+    def _watch(self, name: str) -> RemovableHandle:
+        module = self.modules[name]
+        if name.endswith("weight_hh_l0"):  # of a recurrent module: it reads what the module itself puts out
+            return module.register_forward_hook(lambda m, inputs, out: self._take(name, hidden_before(inputs, out[0])))
+        return module.register_forward_pre_hook(lambda m, inputs: self._take(name, rows_of(m, inputs[0])))
+
+    def _take(self, name: str, rows: Tensor) -> None:
+        x = rows.float()
         total = x.T @ x
         self.sums[name] = self.sums[name].add_(total) if name in self.sums else total
         self.counts[name] += len(x)
@@ -98,3 +105,13 @@ def rows_of(module: nn.Module, x: Tensor) -> Tensor:
         patches = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
         return patches.transpose(1, 2).flatten(0, 1)
     return x.flatten(0, -2)
+
+
+def hidden_before(inputs: tuple[Any, ...], hidden: Tensor) -> Tensor:
+    """The vectors that a recurrent matrix is multiplied with: the hidden state before each token, (positions, width).
+
+    inputs: of the module, its starting state second where it has one, else zeros. hidden: (n, t, width), after each token.
+    """
+    state = inputs[1] if len(inputs) > 1 else None
+    first = torch.zeros_like(hidden[:, :1]) if state is None else state[0].transpose(0, 1)
+    return torch.cat([first, hidden[:, :-1]], 1).flatten(0, 1)

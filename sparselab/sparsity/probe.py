@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import chain, islice, repeat
 
 import torch
@@ -97,8 +98,7 @@ class Probe:
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index, batch in enumerate(batches):
             torch.manual_seed(address(self.seed, "probe", index))  # dropout
-            # The fused attention kernels have no second derivative.
-            with torch.enable_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            with torch.enable_grad(), _differentiable_twice(network):
                 loss = self.loss(network, batch, temperature) * (len(batch[0]) / total)
                 parts = torch.autograd.grad(loss, parameters, create_graph=along is not None)
                 if along is not None:
@@ -107,6 +107,15 @@ class Probe:
             for have, more in zip(sums, parts, strict=True):
                 have += more
         return sums
+
+
+@contextmanager
+def _differentiable_twice(network: nn.Module) -> Iterator[None]:
+    """The fused kernels of attention and, on a GPU, of recurrent layers have no second derivative."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
+    plain = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), plain:
+        yield
 
 
 def _rank_in_class(labels: Tensor, classes: int) -> Tensor:

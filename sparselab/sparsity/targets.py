@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 from sparselab.spec.faults import Faults, did_you_mean, nearest, refuse
 from sparselab.spec.outline import Layer, Outline
 
-ROLES = frozenset(
-    {"stem", "head", "embedding", "downsample", "depthwise", "qkv", "q", "k", "v", "proj", "ff"}  # spec/outline.py
-)
+# As in spec/outline.py.
+ROLES = frozenset({"stem", "head", "embedding", "downsample", "depthwise", "gates", "qkv", "q", "k", "v", "proj", "ff"})
 
 
 def select(outline: Outline, include: Sequence[str], exclude: Sequence[str] = ()) -> list[Layer]:

@@ -10,13 +10,13 @@ from math import prod
 class Layer:
     """One weight that a sparsity pattern may be put on.
 
-    name:   module path; the tensor is ``<name>.weight``.
+    name:   module path; the tensor is ``<name>.weight``. Of ``gates`` the tensor's own path: a recurrent module has several.
     kind:   ``linear`` (out, in) · ``conv`` (out, in / groups, *kernel) · ``conv1d`` (in, out), transformers' GPT-2
-            layer · ``embedding`` (rows, width).
+            layer · ``embedding`` (rows, width) · ``gates`` (gates x hidden, in), a matrix of a recurrent module.
     shape:  the weight's shape as stored.
     macs:   multiply-accumulates of this weight in the forward pass of ONE sample (an image; a sequence), dense.
-    roles:  what it is in the network: ``stem``, ``head``, ``embedding``, ``downsample``, ``depthwise``, ``qkv``, ``q``,
-            ``k``, ``v``, ``proj``, ``ff``. A selector ``@role`` picks them.
+    roles:  what it is in the network: ``stem``, ``head``, ``embedding``, ``downsample``, ``depthwise``, ``gates``,
+            ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``. A selector ``@role`` picks them.
     groups: of a convolution; each reads input channels of its own.
     """
 
@@ -29,7 +29,12 @@ class Layer:
 
     @property
     def tensor(self) -> str:
-        return f"{self.name}.weight"
+        return self.name if self.kind == "gates" else f"{self.name}.weight"
+
+    @property
+    def module(self) -> str:
+        """Path of the module that the tensor is a parameter of."""
+        return self.tensor.rpartition(".")[0]
 
     @property
     def numel(self) -> int:

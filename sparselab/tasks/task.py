@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+
+from sparselab.tasks.carry import Carry
 
 if TYPE_CHECKING:
     from sparselab.models.family import Family
@@ -40,11 +42,39 @@ class Task(pl.LightningModule):
         self.teachers: dict[str, Teacher] = {}  # by the file of their weights
         self.tap: Tap | None = None
         self.states: States | None = None  # of the batch under way, where a term watches them
+        self.carry: Carry | None = None  # between windows of a text, where the family carries a state
 
     # -- training ----------------------------------------------------------------------------------------------------
 
     def logits(self, inputs: Tensor) -> Tensor:
-        return self.family.logits(self.network, inputs)
+        """Of the next inputs: a family that carries a state goes on from those before."""
+        if self.carry is None:
+            return self.family.logits(self.network, inputs)
+        logits, state = self.family.carried(self.network, inputs, self.carry.take(inputs.device))
+        self.carry.put(state)
+        return logits
+
+    def begin(self, index: int) -> None:
+        """Micro-batch number ``index`` of the run, from 0, is about to be trained on."""
+        if self.carry:
+            self.carry.begin(index)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Inside, a text is scored from its beginning, and training's state is put aside."""
+        kept, self.carry = self.carry, self.carry and Carry()
+        try:
+            yield
+        finally:
+            self.carry = kept
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.carry:
+            checkpoint["carried"] = self.carry.whole()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.carry:
+            self.carry.restore(checkpoint["carried"])
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of a batch: a scalar."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparselab.data import hub
-from sparselab.data.sets.text import PARTS, TinyShakespeare, Wikitext2
+from sparselab.data.sets.text import PARTS, PennTreebank, TinyShakespeare, Wikitext2
 from sparselab.data.tokens import CHARACTERS, END, UNKNOWN, WORDS, Closed, tokenizer_of
 from sparselab.spec.faults import Refused
 
@@ -99,15 +99,44 @@ def test_on_the_hub_words_are_the_tokenised_version_s(monkeypatch):
     monkeypatch.setattr(hub, "load", load)
     monkeypatch.setattr(hub, "check", lambda *arguments: None)
     monkeypatch.delenv("SPARSELAB_DATA", raising=False)
-    monkeypatch.setattr(Wikitext2, "words", 5)
+    monkeypatch.setattr(Wikitext2, "vocabularies", {WORDS: 5})
     made = Wikitext2(Wikitext2.Options(tokenizer=WORDS, block=2))
     spec, splits = made.spec(), made.load()
     assert set(asked) == {"wikitext-2-v1"} and (spec.classes, spec.title, spec.train) == (5, "wikitext2", 0)
     assert splits.train.tolist() == [0, 1, 2, 1, 0, 0, 3, 4, 0]
-    monkeypatch.setattr(Wikitext2, "words", 33_278)
+    monkeypatch.setattr(Wikitext2, "vocabularies", {WORDS: 33_278})
     assert made.spec().classes == 33_278
-    with pytest.raises(Refused, match="has 5 words, not the 33,278 of the published one"):
+    with pytest.raises(Refused, match="has 5 tokens, not the 33,278 of the published one"):
         made.load()
+
+
+def test_the_penn_treebank(tmp_path, monkeypatch):
+    folder = tmp_path / "text" / "ptb"
+    folder.mkdir(parents=True)
+    lines = {"train": " a b <unk> \n b N \n", "valid": " a c \n", "test": " N a \n"}
+    for name, text in lines.items():
+        (folder / f"ptb.{name}.txt").write_text(text)
+    here = PennTreebank(PennTreebank.Options(tokenizer=WORDS, block=2), str(tmp_path))
+    spec, splits = here.spec(), here.load()
+    assert (spec.classes, spec.train, spec.source) == (5, 3, "local")
+    assert splits.train.tolist() == [0, 1, 2, 3, 1, 4, 3] and splits.val.tolist() == [0, 2, 3]
+
+    rows = {split: {"sentence": [line.strip() for line in lines[name].splitlines()]}
+            for split, name in (("train", "train"), ("validation", "valid"), ("test", "test"))}  # fmt: skip
+    monkeypatch.setattr(hub, "load", lambda repo, split, *arguments, **more: rows[split])
+    monkeypatch.setattr(hub, "check", lambda *arguments: None)
+    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+    there = PennTreebank(PennTreebank.Options(tokenizer=WORDS, block=2))
+    assert there.spec().classes == 10_000
+    monkeypatch.setattr(PennTreebank, "vocabularies", {WORDS: 5})
+    assert there.load().content == splits.content
+
+
+def test_what_is_announced_of_shakespeare_is_what_a_local_copy_has():
+    here = TinyShakespeare(TinyShakespeare.Options(tokenizer=CHARACTERS))
+    if here.local(here.layout) is None:
+        pytest.skip("the text is not here")
+    assert here.spec().classes == here.announced() == here.load().vocab == 66
 
 
 def test_bytes_stay_bytes_and_names_are_names():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparselab.deploy.compressed import block_of
-from sparselab.deploy.form import FORMS, convert
+from sparselab.deploy.form import FORMS, convert, misfits
 from sparselab.sparsity.pattern import Pattern
 from sparselab.spec.faults import Refused
 from sparselab.spec.sparsity import Sparsity
@@ -76,3 +76,10 @@ def test_nothing_changes_where_one_layer_is_refused():
     with pytest.raises(Refused) as refused:
         convert(network, ["0", "1"], FORMS["csr"]())
     assert str(refused.value) == "1: is no linear layer — leave it out" and type(network[0]) is nn.Linear
+
+
+def test_gate_matrices_stay_as_they_are():
+    """A recurrent module holds several; none of them is a module that could be put in the place of another."""
+    network = nn.Sequential(nn.LSTM(4, 4))
+    (fault,) = misfits(network, ["0.weight_hh_l0"], FORMS["csr"]())
+    assert str(fault) == "0.weight_hh_l0: is no linear layer — leave it out"

@@ -29,6 +29,10 @@ PLAIN = ("model.dropout=0", "trainer.precision='32'", "trainer.checkpoint_every=
 # Not with AdamW or RigL: the gradient of a bias before a batch normalisation is nothing but rounding, and one steps by
 # its sign, the other grows by it where an input is constant.
 NORMALISED = (*PLAIN, "model.batch_norm=true", "optim=sgd", "optim.lr=0.1")
+RECURRENT = (
+    *PLAIN, "model=lstm", "model.width=16", "model.depth=2", "model.carry=true", "dataset=stdlib",
+    "dataset.max_bytes=4000", "dataset.windows=streams", "dataset.block=64", "trainer.batch_size=8",
+)  # fmt: skip
 TWO = ("trainer.devices=2",)
 LONG = (*TWO, "trainer.max_steps=160", "trainer.checkpoint_every=4")
 
@@ -133,6 +137,33 @@ def test_r3_control_statistics_of_each_process_are_not_one_s(tmp_path, monkeypat
     )
     two = run(tmp_path / "two", "gmp", *NORMALISED, *TWO)
     assert one.code == two.code == 0 and distance(one.cell, two.cell) > 100 * TOLERANCE
+
+
+def test_r3_processes_carry_the_states_of_their_own_streams(tmp_path):
+    one = run(tmp_path / "one", "gmp", *RECURRENT)
+    two = run(tmp_path / "two", "gmp", *RECURRENT, *TWO)
+    assert one.code == two.code == 0, two.err
+    assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
+    assert distance(one.cell, two.cell) <= TOLERANCE
+    here, there = record.read(one.cell)["metrics"], record.read(two.cell)["metrics"]
+    assert there == pytest.approx(here, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_r3_one_process_takes_over_the_states_of_two(tmp_path):
+    long = ("trainer.max_steps=160", "trainer.checkpoint_every=2")
+    settings = replaced(overrides("gmp"), (*RECURRENT, *long, *TWO))
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *settings, f"runs_dir={tmp_path / 'stopped'}"], stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: saved(tmp_path / "stopped") >= 10)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 75
+    taken_over = run(tmp_path / "stopped", "gmp", *RECURRENT, *long)
+    whole = run(tmp_path / "whole", "gmp", *RECURRENT, *long)
+    assert "devices 2 then, 1 now" in taken_over.err and whole.code == 0
+    assert distance(whole.cell, taken_over.cell) <= 10 * TOLERANCE
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ from whole_cell import (
 from sparselab.data.sets.arrays import Digits
 from sparselab.engines.train.loop import Loop
 from sparselab.store.checkpoints import Checkpoints
+from sparselab.tasks.carry import Carry
 
 torch.set_num_threads(1)
 
@@ -103,6 +104,10 @@ VARIANTS = {
     "text": (
         "model=gpt_tiny", "model.width=16", "model.depth=1", "model.heads=2", "targets.exclude=[@embedding]",
         "dataset=stdlib", "dataset.max_bytes=60000", "dataset.block=16", "trainer.batch_size=8",
+    ),
+    "a state carried from window to window": (
+        "model=lstm", "model.width=16", "model.depth=2", "model.carry=true", "dataset=stdlib", "dataset.max_bytes=4000",
+        "dataset.windows=streams", "dataset.block=64", "trainer.batch_size=8",
     ),
     "no clipping, one micro-batch": ("trainer.clip=null", "trainer.accumulate=1", "trainer.ema=null"),
 }  # fmt: skip
@@ -201,6 +206,13 @@ def test_r1_control_without_addressed_seeds_it_fails(tmp_path, monkeypatch, unbr
     reference = outcome(next((tmp_path / "whole").iterdir())), last_state(next((tmp_path / "whole").iterdir()))
     dies(tmp_path / "broken", "at a mask change", "srste")
     assert differences(tmp_path / "broken", "srste", reference) != []
+
+
+def test_r1_control_a_state_that_is_not_restored_is_missed(tmp_path, monkeypatch, unbroken):
+    more = VARIANTS["a state carried from window to window"]
+    dies(tmp_path, "after the first update", "rigl", *more)
+    monkeypatch.setattr(Carry, "restore", lambda carry, states: None)
+    assert differences(tmp_path, "rigl", unbroken("rigl", *more), *more) != []
 
 
 def test_r1_control_checkpoints_and_masks_do_change(tmp_path, monkeypatch):

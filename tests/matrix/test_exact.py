@@ -39,6 +39,20 @@ def test_micro_batches_equal_one_batch(row, run):
         same(whole, run(row, "optim=sgd", **SGD, trainer={"accumulate": k}), tolerance)
 
 
+@pytest.mark.parametrize("carry", [False, True])
+def test_micro_batches_of_a_recurrent_network_equal_one_batch(carry, run, text, monkeypatch):
+    """Each micro-batch goes on from the state of its own streams, over the end of an epoch too."""
+    monkeypatch.setenv("SPARSELAB_DATA", str(text))
+    words = ("model=lstm", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]", "optim=sgd")
+    model = {"width": 8, "depth": 2, "dropout": 0.0, "carry": carry}
+    data = {"block": 48, "windows": "streams" if carry else "drawn"}
+    row = Row("gmp", "unstructured", "cubic")
+    finished = {k: run(row, *words, **SGD, model=model, dataset=data, trainer={"accumulate": k}) for k in (1, 2, 8)}
+    for k in (2, 8):
+        same(finished[1], finished[k], 1e-6)
+    assert len(finished[1].task.carry.states if carry else [0]) == 1
+
+
 @pytest.mark.parametrize(("row", "optim"), [(r, "adamw") for r in ROWS] + later((r, "sgd") for r in ROWS), ids=str)
 def test_the_loss_scale_does_not_matter(row, optim, run, monkeypatch):
     """In single precision, where a power of two changes no digit, so that only the scaling itself is seen."""
@@ -164,6 +178,8 @@ TRAITS = {
     "sgd": {"overrides": ("optim=sgd",), **SGD},
     "tied": {"overrides": ("model=gpt_tiny", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]"),
              "model": {"width": 8, "depth": 1, "heads": 2}, "dataset": {"block": 8}},
+    "recurrent": {"overrides": ("model=lstm", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]"),
+                  "model": {"width": 8, "depth": 1, "dropout": 0.0}, "dataset": {"block": 8}},
     "compile": {"trainer": {"compile": True}},
     "distill": {"overrides": ("term=[distill]",)},
 }  # fmt: skip
@@ -173,7 +189,7 @@ def settings(trait, text, teacher, monkeypatch):
     """Overrides, watch and groups of a trait."""
     groups = dict(TRAITS[trait])
     overrides, watch = groups.pop("overrides", ()), groups.pop("watch", Watch())
-    if trait == "tied":
+    if "dataset" in groups:
         monkeypatch.setenv("SPARSELAB_DATA", str(text))
     if trait == "compile":
         torch._dynamo.reset()

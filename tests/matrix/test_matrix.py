@@ -42,24 +42,21 @@ TRAITS = {
         "trainer": {"precision": "16", "accumulate": 2, "clip": 0.5, "ema": 0.7},
         "watch": Watch(frozenset({9, 23})),
     },
-    "tied": {"tied": True},
+    "tied": {"text": "gpt_tiny", "model": {"width": 8, "depth": 1, "heads": 2}, "dataset": {"block": 8}},
     "compile": {"trainer": {"compile": True}},
     "distill": {"distill": True},
     "batch_norm_dropout": {"model": {"batch_norm": True, "dropout": 0.5}},
-}
+    "recurrent": {"text": "lstm", "model": {"width": 8, "depth": 2, "dropout": 0.2, "carry": True},
+                  "dataset": {"block": 8, "windows": "streams"}, "trainer": {"accumulate": 2}},
+}  # fmt: skip
 
 
 def fit_trait(row, trait, run, text, teacher, monkeypatch):
     settings = dict(TRAITS[trait])
     overrides, watch = settings.pop("overrides", ()), settings.pop("watch", Watch())
     watch = Watch(watch.skip, after=under_average)
-    if settings.pop("tied", False):
-        overrides += ("model=gpt_tiny", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]")
-        settings |= {
-            "model": {"width": 8, "depth": 1, "heads": 2},
-            "dataset": {"block": 8},
-            "trainer": {},
-        }
+    if model := settings.pop("text", None):
+        overrides += (f"model={model}", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]")
         monkeypatch.setenv("SPARSELAB_DATA", str(text))
     if settings.pop("distill", False):
         overrides += ("term=[distill]", f"term.distill.teacher='{teacher}'")
@@ -99,6 +96,11 @@ def test_traits(method, trait, run, text, teacher, monkeypatch):
         names = [slot.name for slot in finished.sparsifier.slots]
         assert names.count("transformer.wte.weight") == (METHODS[method].patterns != ("dense",))
         assert torch.equal(finished.state["lm_head.weight"], finished.state["transformer.wte.weight"])
+    if trait == "recurrent":
+        names = [slot.name for slot in finished.sparsifier.slots]
+        gates = [f"rnns.{i}.weight_{kind}_l0" for i in range(2) for kind in ("ih", "hh")]
+        assert names == ["encoder.weight", *gates] * (METHODS[method].patterns != ("dense",))
+        assert torch.equal(finished.state["decoder.weight"], finished.state["encoder.weight"])
     if finished.sparsifier.slots and finished.sparsifier.method.every_step:
         assert any(not torch.equal(a, b) for m, n in zip(watch.masks, watch.masks[1:], strict=False)
                    for a, b in zip(m.values(), n.values(), strict=True)), "the masks never moved"  # fmt: skip

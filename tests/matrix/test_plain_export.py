@@ -53,8 +53,19 @@ def plain_transformers(folder):
         logits = network.eval()(input_ids=load_file(f"{folder}/probe.safetensors")["inputs"]).logits
     return dict(network.named_parameters()), logits
 
+def plain_lstm(folder):
+    weights = load_file(f"{folder}/model.safetensors")
+    x = weights["encoder.weight"][load_file(f"{folder}/probe.safetensors")["inputs"]]
+    with torch.no_grad():
+        for i in range(2):
+            rnn = torch.nn.LSTM(8, 8, batch_first=True)
+            own = {name.removeprefix(f"rnns.{i}."): w for name, w in weights.items() if name.startswith(f"rnns.{i}.")}
+            rnn.load_state_dict(own)
+            x = rnn.eval()(x)[0]
+        return weights, torch.nn.functional.linear(x, weights["encoder.weight"], weights["decoder.bias"])
+
 found = {}
-for reader, folder in zip((plain_torch, plain_timm, plain_transformers), sys.argv[1:]):
+for reader, folder in zip((plain_torch, plain_timm, plain_transformers, plain_lstm), sys.argv[1:]):
     parameters, logits = reader(folder)
     masks = load_file(f"{folder}/masks.safetensors")
     found[reader.__name__] = {
@@ -77,6 +88,11 @@ CELLS = {
         Row("rigl", "unstructured", "periodic"),
         ("model=gpt_tiny", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]"),
         {"model": {"width": 8, "depth": 1, "heads": 2}, "dataset": {"block": 8}, "trainer": {"ema": 0.5}},
+    ),
+    "plain_lstm": (
+        Row("gmp", "unstructured", "cubic"),
+        ("model=lstm", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]"),
+        {"model": {"width": 8}, "dataset": {"block": 8}},
     ),
 }
 

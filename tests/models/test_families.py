@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ SMALL = {
     "timm": {"arch": "resnet10t"},
     "gpt": {"width": 16, "depth": 1},
     "llama": {"width": 16, "depth": 1, "ff": 24},
+    "lstm": {"width": 16, "depth": 2},
 }
 
 
@@ -152,6 +154,27 @@ def test_timm_fits_the_input_size() -> None:
             {"context": 8},
             TEXT,
             "model.context=8: is shorter than words's window of 12 tokens — write model.context=12 or null",
+        ),
+        (
+            "lstm",
+            {"embedding": 100},
+            TEXT,
+            "model.embedding=100: differs from width 650, and a tied softmax layer multiplies hidden units by it — "
+            "write model.embedding=null or model.tie=false",
+        ),
+        (
+            "lstm",
+            {"carry": True},
+            TEXT,
+            "model.carry=true: goes on from window to window, and windows of words are drawn at random — "
+            "write dataset.windows=streams or model.carry=false",
+        ),
+        (
+            "lstm",
+            {},
+            replace(TEXT, classes=0),
+            "dataset=words: the size of its vocabulary is known only once it is loaded — "
+            "use a local copy (data_dir), or dataset.tokenizer=bytes",
         ),
         ("llama", {"kv_heads": 3}, TEXT, "model.kv_heads=3: does not divide heads 4 — choose a divisor of heads"),
         (

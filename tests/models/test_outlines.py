@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparselab.models.family import MODELS, Family
 from sparselab.models.trace import trace
@@ -47,6 +48,9 @@ CASES = [
     ("gpt", {"width": 32, "depth": 1, "tie": False, "ff": 40, "context": 64}, text(16, 100)),
     ("llama", {"width": 32, "depth": 2, "ff": 48}, text(16, 100)),
     ("llama", {"width": 48, "depth": 1, "heads": 6, "kv_heads": 2, "ff": 40, "tie": True}, text(9, 50)),
+    ("lstm", {"width": 8, "depth": 2}, text(7, 11)),
+    ("lstm", {"width": 6, "depth": 1, "embedding": 4, "tie": False}, text(7, 11)),
+    ("lstm", {"width": 5, "depth": 3, "tie": False}, text(3, 11)),
 ]
 
 
@@ -91,6 +95,48 @@ def test_hand_counted_tied_gpt() -> None:
     ]
     assert outline["transformer.wte"].roles == {"embedding", "head"}
     assert outline.fixed_macs == {"transformer.h.0.attn": 36}
+
+
+def test_hand_counted_lstms() -> None:
+    """Width 2, vocabulary 5, 3 tokens: each matrix works at each token, the embedding is looked up, the tied softmax not."""
+    tied = family("lstm", width=2, depth=2).outline(text(3, 5))
+    gates = [(f"rnns.{i}.weight_{kind}_l0", "gates", (8, 2), 48) for i in range(2) for kind in ("ih", "hh")]
+    assert [(layer.tensor, layer.kind, layer.shape, layer.macs) for layer in tied.layers] == [
+        ("encoder.weight", "embedding", (5, 2), 30),
+        *gates,
+    ]
+    assert [set(layer.roles) for layer in tied.layers] == [{"embedding", "head"}, *[{"gates"}] * 4]
+    assert tied.params == 5 * 2 + 2 * (16 + 16 + 8 + 8) + 5 and tied.macs == 30 + 4 * 48
+    free = family("lstm", width=2, depth=1, embedding=3, tie=False).outline(text(3, 5))
+    assert [(layer.tensor, layer.shape, layer.macs) for layer in free.layers] == [
+        ("encoder.weight", (5, 3), 0),
+        ("rnns.0.weight_ih_l0", (8, 3), 72),
+        ("rnns.0.weight_hh_l0", (8, 2), 48),
+        ("decoder.weight", (5, 2), 30),
+    ]
+    assert free.params == 15 + (24 + 16 + 8 + 8) + (10 + 5)
+
+
+def test_recurrent_macs_are_those_of_torch_without_fused_kernels() -> None:
+    for options in ({"width": 8}, {"width": 6, "depth": 1, "embedding": 4, "tie": False}):
+        member, data = family("lstm", **options), text(7, 11)
+        model = member.build(data).eval()
+        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 7, dtype=torch.int64))
+        assert counter.get_total_flops() == 2 * member.outline(data).macs
+
+
+def test_lstms_have_the_weights_that_distiller_counts() -> None:
+    """IntelLabs/distiller docs-src/docs/tutorial-lang_model.md: tied and untied, without biases, 33,278 words."""
+    words = text(35, 33_278)
+    for width, untied, tied in (
+        (200, 13_951_200, 7_295_600),
+        (650, 50_021_400, 28_390_700),
+        (1500, 135_834_000, 85_917_000),
+    ):
+        for tie, count in ((False, untied), (True, tied)):
+            outline = family("lstm", width=width, tie=tie).outline(words)
+            assert sum(layer.numel for layer in outline.layers) == count
 
 
 def test_known_sizes() -> None:

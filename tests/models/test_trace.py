@@ -74,3 +74,24 @@ def test_meta_device() -> None:
     with torch.device("meta"):
         model = Odd()
     assert trace(model, IMAGE) == trace(Odd(), IMAGE)
+
+
+def test_a_recurrent_module_has_a_layer_for_each_matrix() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, num_layers=2, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x[:, 0])[0][:, -1])
+
+    outline = trace(Two(), DataSpec("series", "image", (1, 5, 3), 2, 8, 8, 8, "0" * 64, "local"), "two")
+    assert [(layer.tensor, layer.module, layer.shape, layer.macs) for layer in outline.layers] == [
+        ("rnn.weight_ih_l0", "rnn", (16, 3), 5 * 48),
+        ("rnn.weight_hh_l0", "rnn", (16, 4), 5 * 64),
+        ("rnn.weight_ih_l1", "rnn", (16, 4), 5 * 64),
+        ("rnn.weight_hh_l1", "rnn", (16, 4), 5 * 64),
+        ("head.weight", "head", (2, 4), 8),
+    ]
+    assert outline.fixed_macs == {}

@@ -54,6 +54,7 @@ OF_ENGINES = {
 NEEDS = {
     "model=timm": ["model.arch=resnet26"],
     "model=hf": ["model.path=owner/model"],
+    "model=lstm": ["model.width=64"],  # the medium size, 650, is no multiple of 4
     "distribution=per_layer": ["distribution.layers={layers.0: 0.5}", "model=mlp", "targets.exclude=[]"],
     "distribution=erk_plus": ["targets.exclude=[]"],
     "distribution=uniform_plus": ["targets.exclude=[]"],

@@ -96,6 +96,17 @@ def test_plain_file_and_masks(run, capsys):
     assert inspect(str(run / "model.safetensors"), layers=False) == 0
 
 
+def test_a_tensor_that_is_not_called_weight_is_found(tmp_path):
+    """A recurrent module has several matrices, and each of them is a layer."""
+    name = "rnns.0.weight_hh_l0"
+    files = export(tmp_path, {name: TWO_FOUR}, {name: TWO_FOUR != 0})
+    _write(tmp_path, files, name=name, kind="gates", axis="in")
+    findings = examine(tmp_path)
+    assert not findings.broken
+    (row,) = findings.rows
+    assert row.name == name and not row.broken and row.along["in"] == "2:4"
+
+
 def test_contradictions_exit_with_one(run, capsys):
     revived = TWO_FOUR.clone()
     revived[0, 2] = 1

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from sparselab.data import files, hub
 from sparselab.data.dataset import DATASETS, Dataset
-from sparselab.data.tokens import BYTES, WORDS, Tokenizer, tokenizer_of
+from sparselab.data.tokens import BYTES, CHARACTERS, WORDS, Tokenizer, tokenizer_of
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import refuse
 from sparselab.spec.options import Options
@@ -59,6 +59,8 @@ class TextSet(Dataset):
 
     Options: ClassVar[type[TextOptions]] = TextOptions
     options: TextOptions
+    vocabularies: ClassVar[dict[str, int]] = {}
+    """Sizes of the vocabularies that tokenizers learn from the published text, ``<unk>`` and ``<eos>`` included."""
 
     def origin(self) -> Origin:
         """Where the text lies, checked; Refused where it does not."""
@@ -79,7 +81,7 @@ class TextSet(Dataset):
 
     def announced(self) -> int:
         """Size of the vocabulary of a text on the hub under a tokenizer that learns from it; 0: only reading tells."""
-        return 0
+        return self.vocabularies.get(self.options.tokenizer, 0)
 
     def _foreseen(self, origin: Origin, tokenizer: Tokenizer) -> tuple[int, dict[str, int]]:
         """(size of the vocabulary, tokens per split), as far as they are known without the hub."""
@@ -141,7 +143,9 @@ class TextSet(Dataset):
         """A network is made for the vocabulary that the plan announced."""
         announced = self.announced() if tokenizer.learns and origin.kind == "hub" else 0
         if announced and tokenizer.vocabulary() != announced:
-            problem = f"the hub's text has {tokenizer.vocabulary():,} words, not the {announced:,} of the published one"
+            problem = (
+                f"the hub's text has {tokenizer.vocabulary():,} tokens, not the {announced:,} of the published one"
+            )
             refuse(self.where, problem, "put a local copy in data_dir")
 
     def _check_lengths(self, counts: dict[str, int]) -> None:
@@ -223,6 +227,7 @@ class TinyShakespeare(TextSet):
     repo = "karpathy/tiny_shakespeare"
     revision = "refs/convert/parquet"  # the hub's own conversion: datasets runs no loading scripts any more
     layout = "text/tinyshakespeare.txt"
+    vocabularies: ClassVar[dict[str, int]] = {CHARACTERS: 66}
 
     def origin(self) -> Origin:
         path = self.local(self.layout, "tinyshakespeare.txt")
@@ -301,16 +306,15 @@ class Wikitext2(TextSet):
     options: WikitextOptions
     repo = "Salesforce/wikitext"
     layout = "text/wikitext2/{train,valid,test}.txt"
-    words = (
-        33_278  # with <unk> and <eos>: the embedding's rows in IntelLabs/distiller docs-src/docs/tutorial-lang_model.md
-    )
+    # The embedding's rows in IntelLabs/distiller docs-src/docs/tutorial-lang_model.md.
+    vocabularies: ClassVar[dict[str, int]] = {WORDS: 33_278}
 
     @property
     def by_words(self) -> bool:
         return self.options.tokenizer == WORDS
 
     def announced(self) -> int:
-        return self.words if self.by_words and self.options.train_from == "train" else 0
+        return super().announced() if self.options.train_from == "train" else 0
 
     def origin(self) -> Origin:
         folder = self.local("text/wikitext2", "wikitext2")
@@ -353,3 +357,37 @@ class Wikitext2(TextSet):
             return {"train": ("train", everything), "val": ("valid", everything), "test": ("test", everything)}
         first = valid * 9 // 10
         return {"train": ("valid", slice(first)), "val": ("valid", slice(first, None)), "test": ("test", everything)}
+
+
+@DATASETS.register("ptb")
+class PennTreebank(TextSet):
+    """The Penn Treebank as language models read it: 10,000 words, the others ``<unk>`` (Mikolov et al. 2010).
+
+    Local: ``text/ptb/ptb.{train,valid,test}.txt``; else the hub's, a sentence a line.
+    """
+
+    repo = "ptb-text-only/ptb_text_only"
+    revision = "refs/convert/parquet"  # the hub's own conversion: datasets runs no loading scripts any more
+    layout = "text/ptb/ptb.{train,valid,test}.txt"
+    names: ClassVar[dict[str, str]] = {"train": "train", "val": "valid", "test": "test"}
+    vocabularies: ClassVar[dict[str, int]] = {WORDS: 10_000}
+
+    def origin(self) -> Origin:
+        folder = self.local("text/ptb", "ptb")
+        if folder is None:
+            hub.check(self.repo, self.where, self.layout)
+            return Origin("hub", files.listing_hash([(self.repo, 0)]), {})
+        paths = {part: folder / f"ptb.{name}.txt" for part, name in self.names.items()}
+        for path in paths.values():
+            files.check_file(path, self.where)
+        sizes = {part: path.stat().st_size for part, path in paths.items()}
+        return Origin("local", files.content_hash(paths.values()), sizes, folder)
+
+    def texts(self, origin: Origin) -> dict[str, bytes]:
+        if origin.folder is not None:
+            return {part: (origin.folder / f"ptb.{name}.txt").read_bytes() for part, name in self.names.items()}
+        return {part: self._from_hub("validation" if part == "val" else part) for part in self.names}
+
+    def _from_hub(self, split: str) -> bytes:
+        rows = hub.load(self.repo, split, self.where, self.layout, revision=self.revision)["sentence"]
+        return "".join(f"{row}\n" for row in rows).encode()

@@ -105,17 +105,25 @@ class Intervene(Direct):
                 made["family"] = build(MODELS, model, "model")
                 checked = without_pending(model, needs)
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
-                made["outline"] = self._outline(family, made["data"], faults)
+                rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
+                made["outline"] = self._outline(family, made["data"], rules, faults)
         if faults.found or lost or "outline" not in made:
             return None
         return self._job(Parts(cell=cell, **made), needs)
 
-    def _outline(self, family: Family, data: DataSpec, faults: Faults) -> Outline | None:
+    def _outline(self, family: Family, data: DataSpec, rules: list[str], faults: Faults) -> Outline | None:
+        where = f"model={family.name}"
         if family.task != "text":
             fix = "choose a model of text, such as model=llama_tiny or model=hf"
-            faults.found.append(Fault(f"model={family.name}", "engine=intervene reads language models", fix))
+            faults.found.append(Fault(where, "engine=intervene reads language models", fix))
             return None
         found = family.faults(data)
+        if rules and not family.decoder:
+            problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
+            found.append(Fault(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
+        if data.streams:
+            problem = "engine=intervene reads each window by itself"
+            found.append(Fault("dataset.windows=streams", problem, "write dataset.windows=drawn"))
         faults.found += found
         return None if found else family.outline(data)
 

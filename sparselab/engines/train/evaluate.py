@@ -29,7 +29,7 @@ def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dic
     task.network.eval()
     total = None
     device = next(task.network.parameters()).device
-    with precision.forward_context():
+    with task.scoring(), precision.forward_context():
         for batch in feed:
             sums = task.sums(tuple(part.to(device, non_blocking=True) for part in batch))
             total = sums if total is None else total + sums

@@ -87,6 +87,7 @@ class Loop(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))
+        task.begin(self.batches)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
         self.sparsifier.pull_back(trainer.global_step + 1, optimizer)

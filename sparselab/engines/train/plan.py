@@ -377,6 +377,9 @@ def _demands(term: Term, family: Family) -> list[Fault]:
     if term.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Fault(f"term.{term.name}", problem, "choose another model, or term=[distill]"))
+    if term.taught_by is not None and family.carries:
+        problem = "its teacher reads each window from nothing, and the model goes on from the one before"
+        found.append(Fault(f"term.{term.name}", problem, "write model.carry=false"))
     if term.needs_trained_start and not family.starts_trained:
         problem = "training starts from random weights, which teach nothing"
         found.append(Fault(f"term.{term.name}.teacher=start", problem, "set model.weights, or name a teacher"))

@@ -41,6 +41,7 @@ from sparselab.spec.faults import RunFailed, Stopped
 from sparselab.store.atomic import sweep
 from sparselab.store.checkpoints import Checkpoints
 from sparselab.tasks import TASKS
+from sparselab.tasks.carry import Carry
 
 if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
@@ -119,6 +120,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         for part in ("train", "val", "test", *getattr(splits, "others", ()))
     }  # fmt: skip
     train_feed, val_feed = feeds.pop("train"), feeds.pop("val")
+    if parts.family.carries:
+        task.carry = Carry(options.accumulate, len(train_feed) * options.accumulate)
     if parts.method.reads_inputs:
         sparsifier.inputs = calibration(parts, network, sparsifier, splits, device).moments
     precision = trainer.precision_plugin

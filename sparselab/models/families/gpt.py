@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
-from sparselab.models.family import MODELS, TextFamily, misfit
+from sparselab.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
 from sparselab.models.sketch import Sketch
 from sparselab.models.transform import Transformable, wider
 from sparselab.spec.dataspec import DataSpec
@@ -70,7 +70,8 @@ class GPT(Transformable, TextFamily):
         return type(self)(o.model_copy(update={"width": width, "ff": ff}))
 
     def misfits(self, data: DataSpec) -> list[Fault]:
-        return head_misfits(self.options.width, self.options.heads) + context_misfits(self.options.context, data)
+        o = self.options
+        return vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
 
     def config(self, data: DataSpec) -> dict[str, Any]:
         """The network's transformers config, as a dict."""

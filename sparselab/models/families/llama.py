@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.models.families.gpt import context_misfits, head_misfits
-from sparselab.models.family import MODELS, TextFamily, misfit
+from sparselab.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
 from sparselab.models.sketch import Sketch
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Fault
@@ -71,7 +71,7 @@ class Llama(TextFamily):
 
     def misfits(self, data: DataSpec) -> list[Fault]:
         o = self.options
-        faults = head_misfits(o.width, o.heads) + context_misfits(o.context, data)
+        faults = vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
         if o.width % o.heads == 0 and (o.width // o.heads) % 2:
             problem = f"leaves {o.width // o.heads} channels a head, and rotary positions turn pairs"
             faults.append(misfit("heads", o.heads, problem, "choose heads so that width / heads is even"))
