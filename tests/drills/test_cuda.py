@@ -37,6 +37,33 @@ def test_every_method_trains_on_the_device(tmp_path, method, compiled):
     assert made["environment"]["device"] == torch.cuda.get_device_name()
 
 
+RECURRENT = (
+    "model=lstm", "model.width=16", "model.depth=2", "model.carry=true", "dataset=stdlib", "dataset.max_bytes=4000",
+    "dataset.windows=streams", "dataset.block=64", "trainer.batch_size=8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["gmp", "srste", "rigl", "wanda", "grasp"])
+def test_recurrent_networks_train_on_the_device(tmp_path, method):
+    """GraSP differentiates twice, which cuDNN's recurrent kernels cannot."""
+    done = run(tmp_path, method, *HERE, *RECURRENT)
+    assert done.code == 0, done.err
+    assert record.read(done.cell)["sparsity"]["pattern_holds"]
+
+
+@pytest.mark.parametrize("asked", [["method=gmp", "sparsity=0.9"], ["method=srste", "sparsity=2:4"]])
+def test_recurrent_weights_stay_in_the_buffer_that_cudnn_reads(asked):
+    """It wants a module's weights in one piece; those of a method with a master leave it during the step and come back."""
+    text = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=16", "targets.exclude=[]"]
+    one = Update([*asked, "model=lstm", "model.width=16", *text], "cuda")
+    for _ in range(3):
+        one()
+    if one.due:
+        one.change()
+    for rnn in one.network.rnns:
+        assert len({weight.untyped_storage().data_ptr() for weight in rnn.parameters()}) == 1
+
+
 def test_random_masks_are_those_of_a_cpu(tmp_path):
     there, here = run(tmp_path / "gpu", "random", *HERE), run(tmp_path / "cpu", "random")
     assert there.code == here.code == 0, there.err
