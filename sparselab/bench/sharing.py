@@ -100,8 +100,9 @@ class Processes:
         ]
         for worker in self.workers:
             worker.start()
-        for pipe in self.ours:
-            pipe.recv()  # it is ready
+        for ours, theirs in pipes:
+            theirs.close()  # else the end of a worker would not be the end of the pipe
+            ours.recv()  # it is ready
 
     def __call__(self) -> None:
         for pipe in self.ours:

@@ -40,7 +40,9 @@ class Optim:
     blends: ClassVar[bool] = False
     """Whether its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
     keeps_zeros: ClassVar[bool] = False
-    """Whether a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero."""
+    """Whether a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero.
+
+    Not inherited."""
 
     def __init__(self, options: OptimOptions):
         self.options = options
@@ -62,7 +64,8 @@ class Optim:
         # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see
         # scaled gradients, and hooks of updates that did not happen. With this the loss scaler does both, for all.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        optimizer.keeps_zeros = self.keeps_zeros  # type: ignore[attr-defined]
+        # Said by the class itself: one that inherits may step in another way.
+        optimizer.keeps_zeros = vars(type(self)).get("keeps_zeros", False)  # type: ignore[attr-defined]
         return optimizer
 
     def factor(self, step: int, total: int, schedule: str | None = None) -> float:

@@ -411,7 +411,8 @@ class Sparsifier:
         """Where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
         if not self.slots:
             return {}
-        slot, found = self.slots[0], {}
+        ours = (slot for slot, way in zip(self.slots, self.ways, strict=True) if way.sparsity == self.schedule.sparsity)
+        slot, found = next(ours, self.slots[0]), {}
         if self.schedule.soft:
             found["leak"] = slot.leak
         if len(self.schedule.structures()) > 1:

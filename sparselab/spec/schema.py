@@ -51,7 +51,7 @@ class TargetOptions(Options):
     axis: Literal["in", "out", "kernel"] = Field(description="in, out or kernel")
     patterns: dict[str, Any] = Field(
         default_factory=dict,
-        description='globs or @roles with a sparsity of their own, such as {"@q": "1:8"}, or {}',
+        description="globs or @roles with a sparsity of their own, such as {@q: 1:8}, or {}",
     )
 
 

@@ -20,28 +20,47 @@ from typing import Any
 
 from sparselab.spec.cachefolder import cache_folder
 
+MISHAPS = (OSError, RuntimeError, TypeError, ValueError)  # no home, no right to read or write, what JSON cannot hold
 DAYS = 30  # after which trees of other files are dropped
 
 
 def kept(choices: tuple[str, ...], configs: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The tree of ``choices``: from the cache where a whole copy lies there, else from ``make()``."""
-    path = cache_folder() / "trees" / fingerprint(configs) / f"{_hash(json.dumps(choices))[:32]}.json"
-    tree = _read(path, choices)
-    if tree is None:
-        tree = make()
-        with contextlib.suppress(OSError):
-            _write(path, choices, tree)
+    """The tree of ``choices``: from the cache where a whole copy lies there, else from ``make()``.
+
+    Nothing that happens to the cache is an error: then the tree is made, and not kept.
+    """
+    with contextlib.suppress(*MISHAPS):
+        if (tree := _read(_path(choices, configs), choices)) is not None:
+            return tree
+    tree = make()
+    with contextlib.suppress(*MISHAPS):
+        if fingerprint(configs) == _at_start(configs):  # else it may be of files that were edited meanwhile
+            _write(_path(choices, configs), choices, tree)
     return tree
 
 
-@lru_cache(maxsize=4)  # once a process: whoever edits a file starts the command again
+def _path(choices: tuple[str, ...], configs: Path) -> Path:
+    return cache_folder() / "trees" / _at_start(configs) / f"{_hash(json.dumps(choices))[:32]}.json"
+
+
 def fingerprint(configs: Path) -> str:
-    """A name for the text of every file under ``configs`` and for what reads them."""
+    """A name for the text of every file under ``configs`` and for what reads them. OSError where one cannot be read."""
     seen = hashlib.sha256(f"{version('hydra-core')} {version('omegaconf')}".encode())
-    for path in sorted(configs.rglob("*.yaml")):
-        data = path.read_bytes()
-        seen.update(f"\n{path.relative_to(configs).as_posix()} {len(data)}\n".encode() + data)
+    for folder, folders, names in os.walk(configs):
+        folders.sort()
+        if any(Path(folder, name).is_symlink() for name in folders):
+            raise OSError("a linked folder, whose files are not looked at")
+        for name in sorted(names):
+            if name.endswith(".yaml"):
+                data = Path(folder, name).read_bytes()
+                seen.update(f"\n{Path(folder, name).relative_to(configs).as_posix()} {len(data)}\n".encode() + data)
     return seen.hexdigest()[:32]
+
+
+@lru_cache(maxsize=4)
+def _at_start(configs: Path) -> str:
+    """A process goes by the files that it met: whoever edits one starts the command again."""
+    return fingerprint(configs)
 
 
 def _read(path: Path, choices: tuple[str, ...]) -> dict[str, Any] | None:

@@ -33,16 +33,18 @@ class Shelf:
     def _put(self, folder: Path) -> None:
         from sparselab.store import record
 
-        if not record.path_of(folder).exists():
+        try:
+            if not record.path_of(folder).exists():
+                return
+        except OSError:  # a folder that is not ours to look into
+            self.unknown = True
             return
         found = record.glance(folder, folder.name)
         if found is None or not isinstance(seed := found["config"].get("seed"), int):
             self.unknown = True
             return
-        names = {
-            key: group["name"] for key, group in found["config"].items() if isinstance(group, dict) and "name" in group
-        }
-        self.kinds.setdefault(frozenset(names.items()), set()).add(seed)
+        groups = {key: group for key, group in found["config"].items() if isinstance(group, dict) and "name" in group}
+        self.kinds.setdefault(frozenset((key, group["name"]) for key, group in groups.items()), set()).add(seed)
 
     def may_hold(self, cell: Cell) -> bool:
         """Whether one of the records may be the cell's."""

@@ -13,6 +13,7 @@ from torch import nn
 from sparselab.models.family import MODELS
 from sparselab.models.qkv import IN_THIRDS, SeparateQKV, split
 from sparselab.models.trace import trace
+from sparselab.models.transforms.split_qkv import SplitQKV
 from sparselab.sparsity.account import account
 from sparselab.sparsity.targets import select
 from sparselab.spec.dataspec import DataSpec
@@ -222,6 +223,13 @@ def test_weights_of_the_plain_network_are_read_and_so_are_its_own(name, options,
     again = family(name, **options, weights=str(tmp_path / "own.safetensors"))
     assert again.faults(data) == []
     assert all(torch.equal(a, b) for a, b in zip(again.build(data).parameters(), apart.parameters(), strict=True))
+
+
+def test_only_tensors_of_the_three_are_parts_of_another():
+    part_of = SplitQKV(SplitQKV.Options()).part_of
+    part = part_of("blocks.0.attn.qkv.k.weight")
+    assert (part.whole, part.index, part.count) == ("blocks.0.attn.qkv.weight", 1, 3)
+    assert [part_of(name) for name in ("cls_token", "norm.weight", "q.weight", "")] == [None] * 4
 
 
 def test_weights_that_do_not_fit_are_refused_by_their_header(tmp_path: Path):

@@ -126,3 +126,13 @@ def test_adamw_is_torch_s():
     optimizer = make("adamw", beta1=0.8, beta2=0.95, eps=1e-6).build(torch.nn.Linear(2, 2))
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["betas"] == (0.8, 0.95) and optimizer.defaults["eps"] == 1e-6
+
+
+def test_who_inherits_an_optimiser_says_for_itself_that_zeros_stay():
+    class Noisy(OPTIMS["sgd"]):
+        pass
+
+    network = torch.nn.Linear(2, 2)
+    assert make("sgd").build(network).keeps_zeros and make("adamw").build(network).keeps_zeros
+    assert not Noisy(Noisy.Options(lr=0.1)).build(network).keeps_zeros
+    assert not make("adams").build(network).keeps_zeros

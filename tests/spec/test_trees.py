@@ -60,6 +60,39 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch
     assert trees.kept(CHOICES, CONFIGS, lambda: {"a": 1}) == {"a": 1}
 
 
+def test_files_that_were_edited_meanwhile_leave_nothing(tmp_path: Path, cache: Path):
+    """A process goes by the files that it met; what it composed of others is not kept under their name."""
+    (tmp_path / "a.yaml").write_text("x: 1")
+    trees.kept((), tmp_path, lambda: {"x": 1})
+    (tmp_path / "a.yaml").write_text("x: 2")
+    trees.kept(("b",), tmp_path, lambda: {"x": 2})
+    assert len(list(cache.rglob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("odd", ["dangling", "folder", "linked"])
+def test_where_files_cannot_all_be_read_nothing_is_kept(tmp_path: Path, cache: Path, odd: str):
+    configs = tmp_path / "configs"
+    (configs / "method").mkdir(parents=True)
+    if odd == "dangling":
+        (configs / "method" / ".#a.yaml").symlink_to("me@host:1")
+    elif odd == "folder":
+        (configs / "method" / "a.yaml").symlink_to(tmp_path)
+    else:
+        (configs / "model").symlink_to(configs / "method")
+    assert trees.kept((), configs, lambda: {"x": 1}) == {"x": 1}
+    assert not list(cache.rglob("*.json"))
+
+
+def test_without_a_home_and_with_values_that_are_not_json_it_is_made(monkeypatch: pytest.MonkeyPatch):
+    def homeless(self: Path) -> Path:
+        raise RuntimeError("no home")
+
+    assert trees.kept(("bytes",), CONFIGS, lambda: {"x": b"hello"}) == {"x": b"hello"}
+    monkeypatch.delenv("SPARSELAB_CACHE")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert trees.kept((), CONFIGS, lambda: {"x": 1}) == {"x": 1}
+
+
 def test_what_json_would_change_is_not_kept(cache: Path):
     trees.kept(CHOICES, CONFIGS, lambda: {"a": {1: 2}})
     assert not list(cache.rglob("*.json")) and not list(cache.rglob("*.tmp"))

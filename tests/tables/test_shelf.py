@@ -56,6 +56,16 @@ def test_a_record_that_cannot_be_read_may_be_any_cells(tmp_path: Path):
     assert Shelf(tmp_path).may_hold(cell("method=gmp", "seed=5"))
 
 
+def test_a_folder_that_is_not_ours_may_hold_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "lost+found").mkdir()
+
+    def shut(self: Path, **options: Any) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", shut)
+    assert Shelf(tmp_path).may_hold(cell("method=gmp"))
+
+
 def test_names_in_files_are_those_that_are_composed():
     """What :func:`plugin` reads off a member's file is the name that Hydra gives the group with that member chosen."""
     found = {(group, member): plugin(group, member) for group, members in groups().items() for member in members}

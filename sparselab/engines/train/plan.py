@@ -318,6 +318,10 @@ def _own_combinations(
     if own and sparsity.kind == "dense":
         faults.add(OWN, "the others have no sparsity", "write theirs, as in sparsity=0.9, or leave it out")
         return
+    if own and method.ranks_layers:
+        problem = f"with these options method={method.name} decides how many weights each layer keeps"
+        faults.add(OWN, problem, "leave it out")
+        return
     for selector, pattern in own.items():
         where = f"{OWN}.{selector}={pattern}"
         for plugin, kinds in (

@@ -35,8 +35,9 @@ class SplitQKV(Transform):
         return [Fault(f"{WHERE}.name={self.name}", problem, "leave it out")]
 
     def part_of(self, tensor: str) -> Part | None:
-        *path, name, kind = tensor.split(".")
-        return Part(".".join([*path, kind]), NAMES.index(name), len(NAMES)) if path and name in NAMES else None
+        path, _, kind = tensor.rpartition(".")
+        layer, _, name = path.rpartition(".")
+        return Part(f"{layer}.{kind}", NAMES.index(name), len(NAMES)) if layer and name in NAMES else None
 
     def outline(self, family: Transformable, data: DataSpec) -> Outline | None:
         plain = family.draw(data)
