@@ -110,7 +110,7 @@ def test_dropout_is_between_layers_and_not_between_tokens() -> None:
     assert torch.allclose(after[kept], 2 * hidden[kept]) and 0.2 < float(kept.float().mean()) < 0.8
 
 
-@pytest.mark.parametrize("asked", [0.75, "2:4", "channel:0.5"])
+@pytest.mark.parametrize("asked", [0.75, "2:4", "channel:0.5", "in_channel:0.5"])
 def test_each_matrix_gets_its_own_exact_mask_and_the_network_computes_with_it(asked) -> None:
     """Weights are written in place, and the module multiplies by what was written: no copy of it is flattened away."""
     model, sparsity = network(tie=False, width=8, embedding=4), Sparsity.parse(asked)
