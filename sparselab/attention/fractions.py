@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -19,9 +20,9 @@ class Share(Rule):
     """Keeps ``ceil(v (1 - s))`` of a query tile's v visible tiles, the first and the last always: those of the largest
     :meth:`preference`."""
 
+    @abstractmethod
     def preference(self, tiles: Tiles) -> Tensor:
         """Broadcastable to (n, heads, query tiles, key tiles), below infinity."""
-        raise NotImplementedError
 
     def keep(self, tiles: Tiles, phase: str) -> Tensor:
         valid = tiles.valid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -24,7 +25,7 @@ class RuleOptions(Options):
     block_k: int = Field(default=128, ge=1, description="keys in a tile, at least 1")
 
 
-class Rule:
+class Rule(ABC):
     """Override ``keep``, and what a rule needs to know before.
 
     ``calibrated``: it is fitted on data to the sparsity that was asked for. ``own_limit``: the option that was given
@@ -41,9 +42,9 @@ class Rule:
         self.options = options
         self.sparsity = sparsity
 
+    @abstractmethod
     def keep(self, tiles: Tiles, phase: str) -> Tensor:
         """(n, heads, query tiles, key tiles) bool. Every row that sees a key must be left with one."""
-        raise NotImplementedError
 
 
 ATTENTIONS: Registry[Rule] = Registry("attention", "sparselab.attention")

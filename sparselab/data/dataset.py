@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,35 +17,11 @@ if TYPE_CHECKING:
     from sparselab.spec.dataspec import DataSpec
 
 
-class Dataset:
-    """A dataset: what it is (:meth:`spec`, cheap) and its three disjoint splits (:meth:`load`).
+class LocalCopies:
+    """The folder of local copies: ``data_dir``, or without it the environment's ``SPARSELAB_DATA``."""
 
-    ``data_dir`` is the folder of local copies; without it the environment's ``SPARSELAB_DATA``. A local copy wins,
-    otherwise the public set is loaded from the hub.
-    """
-
-    name: ClassVar[str]
-    Options: ClassVar[type[AnyOptions]] = AnyOptions
-
-    def __init__(self, options: AnyOptions, data_dir: str | None = None):
-        self.options = options
+    def __init__(self, data_dir: str | None = None):
         self.data_dir = data_dir
-
-    @property
-    def where(self) -> str:
-        return f"dataset={self.name}"
-
-    def spec(self) -> DataSpec:
-        """The facts that a plan needs, in well under a second; Refused where files are missing, empty or damaged."""
-        raise NotImplementedError
-
-    def load(self) -> Splits:
-        """The splits in memory; Refused where the content is not what :meth:`spec` announced."""
-        raise NotImplementedError
-
-    def places(self) -> tuple[str, ...]:
-        """Options that say where something lies. What lies there is in the fingerprint, so they are no part of an id."""
-        return ()
 
     def given_folder(self) -> Path | None:
         """``data_dir`` where it was written; Refused where it is no folder or holds nothing."""
@@ -65,6 +42,36 @@ class Dataset:
         folder = self.folder()
         found = [folder / name for name in names if (folder / name).exists()] if folder else []
         return found[0] if found else None
+
+
+class Dataset(LocalCopies, ABC):
+    """A dataset: what it is (:meth:`spec`, cheap) and its three disjoint splits (:meth:`load`).
+
+    A local copy wins, otherwise the public set is loaded from the hub.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[AnyOptions]] = AnyOptions
+
+    def __init__(self, options: AnyOptions, data_dir: str | None = None):
+        super().__init__(data_dir)
+        self.options = options
+
+    @property
+    def where(self) -> str:
+        return f"dataset={self.name}"
+
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """The facts that a plan needs, in well under a second; Refused where files are missing, empty or damaged."""
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """The splits in memory; Refused where the content is not what :meth:`spec` announced."""
+
+    def places(self) -> tuple[str, ...]:
+        """Options that say where something lies. What lies there is in the fingerprint, so they are no part of an id."""
+        return ()
 
 
 DATASETS: Registry[Dataset] = Registry("dataset", "sparselab.data.sets")

@@ -50,9 +50,9 @@ class Sachs(Problem):
         return f"sachs, {len(COLUMNS)} proteins, {self.options.samples:,} samples, {self.options.transform}"
 
     def _path(self) -> Path:
-        from sparselab.data.dataset import Dataset
+        from sparselab.data.dataset import LocalCopies
 
-        path = Dataset(AnyOptions(), self.data_dir).local(DATA)
+        path = LocalCopies(self.data_dir).local(DATA)
         if path is None:
             refuse("problem=sachs", "no local copy", f"put {DATA} in data_dir, or set SPARSELAB_DATA")
         return path

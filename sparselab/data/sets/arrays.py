@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import io
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -51,17 +52,17 @@ class ArraySet(Dataset):
     sizes: ClassVar[dict[str, int]]  # images of "train" (validation included) and "test"
     balanced: ClassVar[bool] = False  # whether all classes are equally large
 
+    @abstractmethod
     def source(self) -> Source:
         """Where the bytes lie, checked; Refused where they do not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrays(self, source: Source) -> tuple[Pair, Pair]:
         """Train (validation included) and test."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of pixel / 255 per channel; ``pixels`` are those of the training split."""
-        raise NotImplementedError
 
     @property
     def size(self) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sysconfig
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +63,13 @@ class TextSet(Dataset):
     vocabularies: ClassVar[dict[str, int]] = {}
     """Sizes of the vocabularies that tokenizers learn from the published text, ``<unk>`` and ``<eos>`` included."""
 
+    @abstractmethod
     def origin(self) -> Origin:
         """Where the text lies, checked; Refused where it does not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def texts(self, origin: Origin) -> dict[str, bytes]:
         """The text of each split."""
-        raise NotImplementedError
 
     def places(self) -> tuple[str, ...]:
         return ("tokenizer",) if tokenizer_of(self.options.tokenizer).folder else ()
