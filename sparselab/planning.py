@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparselab.engines.engine import COMMON, ENGINES, Engine, Plan
+from sparselab.engines.engine import COMMON, ENGINES, Engine, Identity, Plan
 from sparselab.spec.compose import compose, defaults
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse, short
 from sparselab.spec.memo import once
 from sparselab.spec.options import validate
 from sparselab.spec.schema import UNIDENTIFIED, HostOptions
-from sparselab.store.ids import cell_id
+from sparselab.store.ids import cell_id, cell_ids
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
 PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
 SEED = re.compile(r"seed=(0|[1-9]\d{0,17})")
 CELL = "cell:"  # how a value that names another cell begins
+Named = Callable[[list[str]], tuple[str, Plan | None]]  # overrides of a cell to its id, and its plan if that is wanted
 MODEL = "model.safetensors"  # the network of a finished cell, in its folder
 # What a cell that another one needs takes over from it: how things run, never what is computed.
 INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debug"}
@@ -34,31 +37,117 @@ def engine_of(config: dict[str, Any]) -> Engine:
     return cls(validate(cls.Options, values, "engine"))
 
 
+@dataclass
+class Read:
+    """Overrides as far as they can be read without planning.
+
+    needs: path of a weights file to the id of the cell that makes it. first: the plans of these cells, by path.
+    """
+
+    config: dict[str, Any]
+    lost: set[str]
+    faults: Faults
+    needs: dict[str, str] = field(default_factory=dict)
+    first: dict[str, Plan] = field(default_factory=dict)
+
+
 def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen.
 
     A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
     """
-    composed = compose(overrides, search_path)
-    cell = [text for text in overrides if not text.startswith(PASSING)]
-    faults = Faults(list(composed.faults))
-    first: dict[str, Plan] = {}
-    lost = set(composed.lost)
-    with faults.catch():
-        _resolve(composed.config, "", [*map(str, overrides)], search_path, first, lost)
-    with faults.catch():
-        needs = {path: plan.id for path, plan in first.items()}
-        engine = engine_of(composed.config)
-        foreign = _foreign(engine, overrides)
-        if "engine" not in composed.lost and not foreign & lost:
-            faults.found += _unread(engine, cell)
-        if foreign & (lost | {_head(text) for text in cell}):
-            faults.raise_if_any()  # what an engine misses that nobody wanted is of no interest
-        plan = engine.plan(part_of(engine, composed.config), cell, frozenset(lost), needs)
+
+    def planned(own: list[str]) -> tuple[str, Plan]:
+        plan = once((CELL, *own, search_path), lambda: plan_of(own, search_path))
+        return plan.id, plan
+
+    found, cell = _read(overrides, search_path, planned), _without_passing(overrides)
+    with found.faults.catch():
+        engine = _engine(found, cell)
+        plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.lost), found.needs)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
-        plan.first = list(first.values())
-    faults.raise_if_any()
+        plan.first = list(found.first.values())
+    found.faults.raise_if_any()
     return plan
+
+
+def identity_of(overrides: list[str], needed: dict[str, list[str]] | None = None) -> Identity:
+    """What the id of the cell that ``overrides`` describe is a hash of, at a fraction of the cost of its plan.
+
+    Refused where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
+    The cells that it starts from are put into ``needed``: id -> overrides.
+    """
+
+    def named(own: list[str]) -> tuple[str, None]:
+        id = cell_id_of(own)
+        if needed is not None:
+            needed[id] = own
+        return id, None
+
+    found = _read(overrides, None, named)
+    with found.faults.catch():
+        engine = _engine(found, _without_passing(overrides))
+        found.faults.raise_if_any()
+        return engine.identity(part_of(engine, found.config), found.needs)
+    raise Refused(found.faults.found)
+
+
+def cell_id_of(overrides: list[str]) -> str:
+    """The id of the cell that ``overrides`` describe. Of cells that differ in the seed alone one is read in a pass.
+
+    So it is of cells whose cells to start from have their seed: then the ids of these make the difference too.
+    """
+    seeds = [text for text in overrides if SEED.fullmatch(text)]
+    if len(seeds) != 1:
+        return cell_id(*identity_of(overrides))
+    rest = [text for text in overrides if text not in seeds]
+    number = int(seeds[0].removeprefix("seed="))
+    general = tuple(_with_seed(text, number, "any") if CELL in text else text for text in rest)
+    family = once(("any seed", *general), lambda: _Family(rest, number))
+    return family.id(number)
+
+
+def _with_seed(text: str, seed: int, other: int | str) -> str:
+    """A text that names cells, with those of ``seed`` of the seed ``other``."""
+    return re.sub(rf"\bseed={seed}\b(?!\.)", f"seed={other}", text)
+
+
+class _Family:
+    """Cells that differ in their seed, and in that of the cells that they start from: one is read for all."""
+
+    def __init__(self, overrides: list[str], seed: int) -> None:
+        self.seed = seed
+        self.needed: dict[str, list[str]] = {}
+        identity = identity_of(overrides, self.needed)
+        self._id = cell_ids(*identity, "seed", tuple(self.needed))
+
+    def id(self, seed: int) -> str:
+        return self._id(
+            seed, [cell_id_of([_with_seed(text, self.seed, seed) for text in own]) for own in self.needed.values()]
+        )
+
+
+def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
+    composed = compose(overrides, search_path)
+    found = Read(composed.config, set(composed.lost), Faults(list(composed.faults)))
+    with found.faults.catch():
+        _resolve(composed.config, "", overrides, named, found)
+    return found
+
+
+def _without_passing(overrides: list[str]) -> list[str]:
+    return [text for text in overrides if not text.startswith(PASSING)]
+
+
+def _engine(found: Read, cell: list[str]) -> Engine:
+    """The engine of what was read, once what it does not read is among the faults."""
+    engine, faults = engine_of(found.config), found.faults
+    foreign = _foreign(engine, cell)
+    if "engine" not in found.lost and not foreign & found.lost:
+        faults.found += _unread(engine, cell)
+    if foreign & (found.lost | {_head(text) for text in cell}):
+        faults.raise_if_any()  # what an engine misses that nobody wanted is of no interest
+    return engine
 
 
 def part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +167,8 @@ def _foreign(engine: Engine, overrides: list[str]) -> set[str]:
 
     A member chooses its engine itself, so one with a wrong name has chosen none.
     """
-    if engine.name != str(defaults()["engine"]["name"]) or any(_head(text) == "engine" for text in overrides):
+    usual = once("usual engine", lambda: str(defaults()["engine"]["name"]))
+    if engine.name != usual or any(_head(text) == "engine" for text in overrides):
         return set()
     return {key for name in ENGINES for key in ENGINES[name].reads} - set(engine.reads)
 
@@ -99,63 +189,43 @@ def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:
     return found
 
 
-def _resolve(
-    node: dict[str, Any],
-    where: str,
-    outer: list[str],
-    search_path: str | None,
-    first: dict[str, Plan],
-    lost: set[str],
-) -> None:
-    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect the cells' plans.
+def _resolve(node: dict[str, Any], where: str, outer: list[str], named: Named, found: Read) -> None:
+    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect what is known of them.
 
     Where such a cell cannot be, the top-level key is among ``lost``: nothing else is to be said about it.
     """
-    faults = Faults()
     for key, value in node.items():
         place = f"{where}{key}"
         if isinstance(value, dict):
-            with faults.catch():
-                _resolve(value, f"{place}.", outer, search_path, first, lost)
+            _resolve(value, f"{place}.", outer, named, found)
         elif isinstance(value, str) and value.startswith(CELL):
             try:
-                plan = _named_cell(place, value, outer, search_path)
+                id, plan = _named_cell(place, value, outer, named)
             except Refused as refused:
-                faults.found += refused.faults
-                lost.add(place.partition(".")[0])
+                found.faults.found += refused.faults
+                found.lost.add(place.partition(".")[0])
                 continue
-            node[key] = str(Path(plan.folder) / MODEL)
-            first[node[key]] = plan
-    faults.raise_if_any()
+            path = node[key] = str(Path(str(found.config["runs_dir"])) / id / MODEL)
+            found.needs[path] = id
+            if plan is not None:
+                found.first[path] = plan
 
 
-def _named_cell(where: str, value: str, outer: list[str], search_path: str | None) -> Plan:
-    """The plan of ``cell:<overrides>``. It runs where and how the outer cell runs, but is only what it says itself."""
+def _named_cell(where: str, value: str, outer: list[str], named: Named) -> tuple[str, Plan | None]:
+    """(id, plan) of ``cell:<overrides>``. It runs where and how the outer cell runs, but is only what it says itself."""
     try:
-        own = shlex.split(value.removeprefix(CELL))
+        own = once(("words", value), lambda: shlex.split(value.removeprefix(CELL)))
     except ValueError:
         own = []
     if not own:
         refuse(short(f"{where}={value}"), "names no cell", f"write {where}='{CELL}method=dense model=mlp'")
     how = [text for text in outer if text.partition("=")[0] in INHERITED]
     try:
-        return once((CELL, *how, *own, search_path), lambda: plan_of([*how, *own], search_path))
+        return named([*how, *own])
     except Refused as refused:
         raise Refused(
             [Fault(f"{where}: {fault.where}", fault.problem, fault.fix) for fault in refused.faults]
         ) from None
 
 
-def cell_id_of(overrides: list[str]) -> str:
-    """The id of the cell that ``overrides`` describe. Of cells that differ in the seed alone one is planned in a pass."""
-    rest = [text for text in overrides if not SEED.fullmatch(text)]
-    if len(rest) == len(overrides) - 1:
-        plan = once(("any seed", *rest), lambda: plan_of(rest))
-        if plan.identity is not None:
-            (text,) = set(overrides) - set(rest)
-            config, extra = plan.identity
-            return cell_id({**config, "seed": int(text.removeprefix("seed="))}, extra)
-    return plan_of(overrides).id
-
-
-__all__ = ["Refused", "cell_id_of", "engine_of", "plan_of"]
+__all__ = ["Refused", "cell_id_of", "engine_of", "identity_of", "plan_of"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sparselab.spec.faults import refuse, short
+from sparselab.spec.memo import uncollected
 from sparselab.tables.arguments import Key, parse
 
 KEYS = {
@@ -31,6 +32,8 @@ def run(argv: list[str]) -> int:
     from sparselab.tables.results import ledger
 
     runs_dir = Path(asked["runs_dir"])
-    summaries = ledger(Path(asked["results_dir"]), runs_dir, warn=lambda line: print(line, file=sys.stderr))
-    print(atomic.write_text(out, html(summaries)))
+    with uncollected():
+        summaries = ledger(Path(asked["results_dir"]), runs_dir, warn=lambda line: print(line, file=sys.stderr))
+        page = html(summaries)
+    print(atomic.write_text(out, page))
     return 0

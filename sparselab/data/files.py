@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from sparselab.spec.faults import refuse
+from sparselab.spec.memo import once
 
-_CHUNK = 1 << 20
 _PARQUET = b"PAR1"
 
 
@@ -46,12 +47,14 @@ def content_hash(paths: Iterable[Path]) -> str:
     """SHA-256 over names and bytes, in the order given."""
     total = hashlib.sha256()
     for path in paths:
-        one = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(_CHUNK):
-                one.update(block)
-        total.update(f"{path.name}\0{one.hexdigest()}\n".encode())
+        one = once(("bytes of", path), partial(_file_hash, path))
+        total.update(f"{path.name}\0{one}\n".encode())
     return total.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def listing_hash(entries: Sequence[tuple[str, int]]) -> str:

@@ -68,6 +68,10 @@ class Tokenizer:
         """Token numbers, 1-D: uint8 where the vocabulary allows, else int32. No special token is added."""
         return np.frombuffer(bytearray(text), np.uint8)
 
+    def count(self, text: bytes) -> int:
+        """``len(encode(text))``."""
+        return len(self.encode(text))
+
     def counts(self, sizes: dict[str, int]) -> dict[str, int]:
         """Tokens per split, from bytes per split; empty where only reading the text tells."""
         return sizes
@@ -102,6 +106,9 @@ class Closed(Tokenizer):
         small = len(self.numbers) <= 256
         numbers = (self.numbers.get(unit, unknown) for unit in self._units(text))
         return np.fromiter(numbers, np.uint8 if small else np.int32)
+
+    def count(self, text: bytes) -> int:
+        return len(self._units(text))
 
     def counts(self, sizes: dict[str, int]) -> dict[str, int]:
         return {}

@@ -115,13 +115,15 @@ class Direct(Engine):
         if lost:
             raise Refused([])  # the caller has the faults of what is lost
         assert job is not None, f"{type(self).__name__}.gather found no fault and made nothing"
-        id = self._identify(config, job)
+        identity = self._identify(config, job)
+        id = cell_id(*identity)
         return Plan(
             config=config, overrides=overrides, id=id, folder=str(Path(cell.runs_dir) / id), size=job.size, work=job.work,
             account=job.account, facts=job.facts, notes=job.notes, parts=job.parts, needs=dict(needs),
+            identity=identity,
         )  # fmt: skip
 
-    def _identify(self, config: dict[str, Any], job: Job) -> str:
+    def _identify(self, config: dict[str, Any], job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
         identity = identified(config)
         for dotted in job.spent:
             *path, leaf = dotted.split(".")
@@ -129,7 +131,7 @@ class Direct(Engine):
             for key in path:
                 node = node[key]
             node.pop(leaf)
-        return cell_id(identity, {"engine": self.version, **job.extra})
+        return identity, {"engine": self.version, **job.extra}
 
     def run(self, plan: Plan) -> dict[str, Any]:
         stop = StopFlag()

@@ -11,6 +11,8 @@ from sparselab.spec.options import Options
 from sparselab.spec.registry import Registry
 from sparselab.spec.schema import Common
 
+Identity = tuple[dict[str, Any], dict[str, Any]]
+
 
 @dataclass
 class Plan:
@@ -27,8 +29,7 @@ class Plan:
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     notes:     lines for a person: what could not be checked yet, and why.
     needs:     weights files that other cells make, with the ids of these cells. first: their plans; they run first.
-    identity:  what the id is a hash of (:func:`sparselab.store.ids.cell_id`), from engines whose plans depend on the seed
-               in nothing else.
+    identity:  what the id is a hash of (:func:`sparselab.store.ids.cell_id`): a config, and what it does not say.
     """
 
     config: dict[str, Any]
@@ -45,7 +46,7 @@ class Plan:
     parts: Any = None
     needs: dict[str, str] = field(default_factory=dict)
     first: list[Plan] = field(default_factory=list)
-    identity: tuple[dict[str, Any], dict[str, Any]] | None = None
+    identity: Identity = field(default_factory=lambda: ({}, {}))
 
     def recorded_config(self) -> dict[str, Any]:
         """The config without folders; a file that another cell makes is ``cell:<id>``."""
@@ -92,6 +93,13 @@ class Engine:
         needs: path of a weights file to the id of the cell that makes it. The file need not be there yet.
         """
         raise NotImplementedError
+
+    def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
+        """What the id of a cell is a hash of; of the checks only those without which it is not known. Raises Refused.
+
+        It depends on the seed in nothing but the config's ``seed``: cells that differ in it alone are told apart by it.
+        """
+        return self.plan(config, [], needs=needs).identity
 
     def run(self, plan: Plan) -> dict[str, Any]:
         """Execute and return the finished record (already written)."""

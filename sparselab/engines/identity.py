@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparselab.spec.configs import copied
+from sparselab.spec.containers import copied
+from sparselab.spec.faults import refuse, short
 from sparselab.spec.memo import once
 from sparselab.spec.schema import OFF, UNIDENTIFIED
 
@@ -37,5 +38,8 @@ def content(path: str, needs: Mapping[str, str]) -> str:
 
 
 def _digest(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        refuse(short(path), f"cannot be read ({error.strerror})", "mend the path")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sparselab.spec.compose import defaults
 from sparselab.spec.faults import Fault, Refused, did_you_mean, short
-from sparselab.spec.options import problems, validate
+from sparselab.spec.options import attempt, validate
 from sparselab.spec.registry import Registry
 from sparselab.spec.schema import Common
 
@@ -36,18 +36,19 @@ def top_level(
     A faulty value is replaced by the default, so that the rest can be checked nevertheless. Refused where there is no
     default: the group has to be chosen.
     """
-    found = problems(schema, config)
-    if not found:
-        return validate(schema, config, ""), [], lost
+    made, found = attempt(schema, config)
+    if made is not None:
+        return made, [], lost
     usable, usual = copy.deepcopy(config), defaults()
     for path, _ in found:
         usable.pop(path[0], None)
         if path[0] in usual:
             usable[path[0]] = usual[path[0]]
     faults = [fault for path, fault in found if path[0] not in lost]  # of those, what is wrong has been said
-    if problems(schema, usable):
+    made, _ = attempt(schema, usable)
+    if made is None:
         raise Refused(faults)
-    return validate(schema, usable, ""), faults, lost | {path[0] for path, _ in found}
+    return made, faults, lost | {path[0] for path, _ in found}
 
 
 def unwritable(runs_dir: str) -> list[Fault]:

@@ -22,27 +22,28 @@ class Options(BaseModel):
 
 def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
     """``values`` as an instance of ``schema``; every fault of it at once as :class:`Refused`."""
-    found = problems(schema, values, where)
-    if found:
+    made, found = attempt(schema, values, where)
+    if made is None:
         raise Refused([fault for _, fault in found])
-    return schema.model_validate(_set(values))
+    return made
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value != UNSET}
 
 
-def problems(schema: type[Options], values: dict[str, Any], where: str = "") -> list[tuple[tuple[str, ...], Fault]]:
-    """(path of the key, fault) of everything in ``values`` that ``schema`` does not allow; one per key."""
+def attempt(
+    schema: type[Some], values: dict[str, Any], where: str = ""
+) -> tuple[Some | None, list[tuple[tuple[str, ...], Fault]]]:
+    """(the instance or None, (path of the key, fault) of everything that ``schema`` does not allow; one per key)."""
     try:
-        schema.model_validate(_set(values))
+        return schema.model_validate(_set(values)), []
     except ValidationError as error:
         found: dict[str, tuple[tuple[str, ...], Fault]] = {}
         for item in error.errors():
             path, fault = _fault(schema, item, where)
             found.setdefault(".".join(path), (path, fault))  # each arm of a union reports the same key
-        return list(found.values())
-    return []
+        return None, list(found.values())
 
 
 def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...], Fault]:

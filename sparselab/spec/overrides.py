@@ -13,6 +13,7 @@ from typing import Any
 from sparselab.spec.configs import flatten, known_groups, optional, tree_of
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, nearest, refuse, short, spell
 from sparselab.spec.memo import once
+from sparselab.spec.plain import read, repeated
 from sparselab.spec.userconfigs import scan
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
@@ -81,13 +82,16 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
         out.faults = [*faults.found, *refused.faults]
         out.tree, out.choices, out.lost = tree_of([]), [], {*known}
         return out
-    _check_values(values, out, faults, known)
+    keys = once(("keys", *out.choices, search_path), lambda: dict(flatten(out.tree)))
+    _check_values(values, out, keys, faults, known)
     out.faults = faults.found
     return out
 
 
-def _check_values(values: list[tuple[str, Any, str]], out: Checked, faults: Faults, known: Groups) -> None:
-    keys = dict(flatten(out.tree))
+def _check_values(
+    values: list[tuple[str, Any, str]], out: Checked, keys: dict[str, Any], faults: Faults, known: Groups
+) -> None:
+    """Sort ``values`` into those that set a key of the tree (``keys``: all of them, with dots) and faults."""
     lost = frozenset(out.lost)
     for key, item, text in values:
         head = key.split(".")[0]
@@ -131,9 +135,6 @@ def _read(text: str) -> tuple[str, Any]:
 
 
 def _parse(text: str) -> tuple[str, Any]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     key, equals, value = text.partition("=")
     at = short(text)
     if not text.strip():
@@ -150,6 +151,13 @@ def _parse(text: str) -> tuple[str, Any]:
         if not KEY.fullmatch(key):
             refuse(at, "is not key=value", "no spaces around the equals sign: sparsity=2:4")
         refuse(at, "has no value", f"write {short(key, 30)}=…")
+    if (name := repeated(text)) is not None:
+        refuse(at, f"names {name} twice", "keep one of the two")
+    if (plain := read(text)) is not None:
+        return plain.key_or_group, plain
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         item = OverridesParser.create().parse_override(text)
         if not item.is_sweep_override():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparselab.spec.faults import did_you_mean, refuse
+from sparselab.spec.memo import once
 
 if TYPE_CHECKING:
     from sparselab.tables.schema import Table, Tier
@@ -80,6 +81,13 @@ def expand(table: Table, tier: str) -> list[Cell]:
     another one for each. A value ``{name}`` is the cell of that phase.
     """
     spec = tier_of(table, tier)
+    _, cells = once(
+        ("cells", id(table), tier), lambda: (table, _expanded(table, tier, spec))
+    )  # holds what it is named by
+    return list(cells)
+
+
+def _expanded(table: Table, tier: str, spec: Tier) -> list[Cell]:
     cells: list[Cell] = []
     for row, column in places(table, tier):
         extra = [item for extra in table.extra if extra.meets(row, column, tier) for item in extra.overrides]
@@ -92,6 +100,8 @@ def expand(table: Table, tier: str) -> list[Cell]:
 
 def _filled(text: str, table: Table, tier: str, seed: int) -> str:
     """An override with the seed, and with the cell of a phase, in the place of what stands for them."""
+    if "{" not in text:
+        return text
     key, _, value = text.partition("=")
     named = PHASE.fullmatch(value)
     if named is None or named[1] not in table.phases:

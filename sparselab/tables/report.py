@@ -218,17 +218,20 @@ def _fields(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key in sorted(map(str, tree), key=lambda key: (_FIRST.get(key, len(_FIRST)) if not prefix else 0, key)):
+    order = sorted(map(str, tree))
+    for key in order if prefix else sorted(order, key=lambda key: _FIRST.get(key, len(_FIRST))):
         value = tree.get(key)
         if key in _APART:
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
 def _text(value: Any) -> str:
+    if type(value) is int:  # what most of it is; json.dumps takes ten times as long
+        return str(value)
     text = f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
 

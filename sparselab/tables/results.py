@@ -18,7 +18,7 @@ from sparselab.spec.memo import sharing
 from sparselab.spec.schema import UNIDENTIFIED
 from sparselab.tables.grid import Cell, expand, merge
 from sparselab.tables.schema import CONFIGS, Table, load_all
-from sparselab.tables.shelf import Shelf
+from sparselab.tables.shelf import Shelf, light
 
 RECORDS = "records.jsonl"
 LEDGER = "README.md"
@@ -81,8 +81,11 @@ def collect(
                 continue
             try:
                 run = runs_dir / name(list(cell.overrides))
-                if record.path_of(run).exists():
-                    found.append(Entry(cell, record.glance(run, run.name) or record.read(run, run.name)))
+                one = record.glance(run, run.name)
+                if one is None and record.path_of(run).exists():
+                    one = record.read(run, run.name)
+                if one is not None:
+                    found.append(Entry(cell, one))
             except Refused as refused:
                 complaints |= dict.fromkeys(map(str, refused.faults))
     for line in complaints:
@@ -150,7 +153,7 @@ def _lines(path: Path, where: str) -> Iterator[Entry]:
                 cell = Cell(item["row"], item["column"], item["seed"], tuple(item["overrides"]))
                 if not isinstance(item["record"], dict):
                     raise TypeError
-                sound = record.unchanged(record.plainly(line)["record"])
+                sound = record.unchanged(item["record"]) or record.unchanged(record.plainly(line)["record"])
             except (ValueError, TypeError, KeyError):
                 refuse(
                     f"{where}:{number}",
@@ -229,18 +232,11 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
         options["warn"] = lru_cache(maxsize=None)(options["warn"])  # what several tables complain of is said once
     with sharing():
         return [
-            summarise(table, tier, [_light(entry) for entry in gather(results_dir, runs_dir, table, tier, **options)])
+            summarise(table, tier, [Entry(entry.cell, light(entry.record)) for entry in entries])
             for table in load_all(configs)
             for tier in table.tiers
+            for entries in [gather(results_dir, runs_dir, table, tier, **options)]
         ]
-
-
-def _light(entry: Entry) -> Entry:
-    """The entry without the parts that no rendering reads: ten thousand of them have to fit into memory."""
-    record = {key: value for key, value in entry.record.items() if key != "config"}
-    if isinstance(account := record.get("account"), dict):
-        record["account"] = {key: value for key, value in account.items() if key != "layers"}
-    return Entry(entry.cell, record)
 
 
 def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sparselab.spec.schema import UNIDENTIFIED
 from sparselab.tables.grid import Cell
@@ -14,45 +15,71 @@ from sparselab.tables.schema import CONFIGS
 SEED = re.compile(r"seed=(\d+)")
 CHOICE = re.compile(r"([a-z_]+)=([\w/-]+)", re.ASCII)
 
+# Of a record as it is written, a key to a line. Its JSON is read, and its seal looked at, once it is asked for.
+CONFIG, CONFIG_END, RECORD_END = '\n "config": {\n', "\n }", "\n}\n"
+TOLD = re.compile(r'\n  "(\w+)": \{|\n   "name": "(\w+)"|\n  "seed": (\d+)')
+
 Names = frozenset[tuple[str, str]]
 
 
 class Shelf:
     """The records of a runs folder by seed and by the plug-ins that they ran with.
 
-    Planning names a cell's folder exactly and takes milliseconds; a report asks for the cells of all tables, of which
+    Planning names a cell's folder exactly and takes a millisecond; a report asks for the cells of all tables, of which
     a folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records.
     """
 
     def __init__(self, runs_dir: Path) -> None:
         self.kinds: dict[Names, set[int]] = {}  # plug-ins by group -> seeds
+        self._answers: dict[tuple[Names, int | None], bool] = {}
         self.unknown = False  # a record that cannot be read may be any cell's
-        for folder in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
+        for folder in runs_dir.iterdir() if runs_dir.is_dir() else ():
             self._put(folder)
 
     def _put(self, folder: Path) -> None:
         from sparselab.store import record
 
         try:
-            if not record.path_of(folder).exists():
-                return
-        except OSError:  # a folder that is not ours to look into
+            text = record.path_of(folder).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (OSError, ValueError):  # not ours to look into, or no text
             self.unknown = True
             return
-        found = record.glance(folder, folder.name)
-        if found is None or not isinstance(seed := found["config"].get("seed"), int):
+        begin = text.find(CONFIG)
+        seed, group, names = None, "", []
+        for found in TOLD.finditer(text, begin, text.find(CONFIG_END, begin)) if begin >= 0 else ():
+            if found[1]:
+                group = found[1]
+            elif found[2]:
+                names.append((group, found[2]))
+            else:
+                seed = int(found[3])
+        if seed is None or not text.endswith(RECORD_END):  # another's, or half a record
             self.unknown = True
             return
-        groups = {key: group for key, group in found["config"].items() if isinstance(group, dict) and "name" in group}
-        self.kinds.setdefault(frozenset((key, group["name"]) for key, group in groups.items()), set()).add(seed)
+        self.kinds.setdefault(frozenset(names), set()).add(seed)
 
     def may_hold(self, cell: Cell) -> bool:
         """Whether one of the records may be the cell's."""
-        names, seed = facts(cell.overrides)
-        return self.unknown or any(
-            (seed is None or seed in seeds) and names <= kind  # a group that is not there is one its engine refuses
-            for kind, seeds in self.kinds.items()
-        )
+        if self.unknown:
+            return True
+        asked = facts(cell.overrides)
+        if asked not in self._answers:  # cells of a table ask for few
+            names, seed = asked
+            self._answers[asked] = any(
+                (seed is None or seed in seeds) and names <= kind  # a group that is not there is one its engine refuses
+                for kind, seeds in self.kinds.items()
+            )
+        return self._answers[asked]
+
+
+def light(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without the parts that no rendering reads: ten thousand of them have to fit into memory."""
+    rest = {key: value for key, value in record.items() if key != "config"}
+    if isinstance(account := rest.get("account"), dict):
+        rest["account"] = {key: value for key, value in account.items() if key != "layers"}
+    return rest
 
 
 def facts(overrides: Iterable[str]) -> tuple[Names, int | None]:
@@ -77,4 +104,4 @@ def plugin(group: str, member: str, configs: Path = CONFIGS) -> str | None:
     return found[1] if found else None
 
 
-__all__ = ["Shelf", "facts", "plugin"]
+__all__ = ["Shelf", "facts", "light", "plugin"]

@@ -18,7 +18,7 @@ import torch
 
 from sparselab.engines.train import runner
 from sparselab.engines.train.loop import Loop
-from sparselab.engines.train.plan import Parts
+from sparselab.engines.train.parts import Parts
 from sparselab.engines.train.runner import Finished, execute
 from sparselab.methods.method import METHODS
 from sparselab.planning import engine_of, part_of

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sparselab.spec.compose import compose, defaults
 from sparselab.spec.faults import WIDTH, Fault, Faults, Refused, did_you_mean, nearest, refuse, short, spell
-from sparselab.spec.options import Options, problems, validate
+from sparselab.spec.options import Options, attempt, validate
 from sparselab.spec.overrides import check, expand, for_hydra
 from sparselab.spec.registry import Registry
 from sparselab.spec.sparsity import Sparsity
@@ -154,7 +154,7 @@ def test_options_without_keys_say_so():
     class Nothing(Options):
         pass
 
-    assert str(problems(Nothing, {"x": 1}, "method")[0][1]) == (
+    assert str(attempt(Nothing, {"x": 1}, "method")[1][0][1]) == (
         "method.x: no such key: there are no options here — leave it out"
     )
 

@@ -1,23 +1,37 @@
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
 from sparselab import planning
-from sparselab.planning import cell_id_of, plan_of
+from sparselab.planning import cell_id_of, identity_of, plan_of
 from sparselab.spec.faults import Refused
 from sparselab.spec.memo import sharing
+from sparselab.store.ids import cell_id, cell_ids
+from sparselab.tables.grid import expand
+from sparselab.tables.schema import load_all
 
 CELL = ["method=gmp", "sparsity=0.9", "model=mlp", "trainer.max_epochs=null", "trainer.max_steps=100"]
 
+ENGINES = {
+    "train": CELL,
+    "estimate": ["engine=estimate", "problem=sem", "estimator=colide"],
+    "interact": ["engine=interact", "problem=random_bandit", "solver=lasso"],
+    "intervene": ["engine=intervene", "model=llama_tiny", "dataset=stdlib", "activation=wina", "sparsity=0.5"],
+    "measure": ["engine=measure", "kernel=csr", "workload=mobilenet_v1", "sparsity=0.9"],
+}
+
 
 def test_ids_of_many_seeds_are_those_of_their_plans(monkeypatch):
-    planned = []
-    monkeypatch.setattr(planning, "plan_of", lambda overrides: planned.append(overrides) or plan_of(overrides))
+    read = []
+    monkeypatch.setattr(planning, "identity_of", lambda *args: read.append(args) or identity_of(*args))
     for rest in (CELL, [*CELL, "optim.lr=0.01"]):
         with sharing():
             ids = [cell_id_of([*rest, f"seed={seed}"]) for seed in (0, 1, 7, 10**17)]
         assert ids == [plan_of([f"seed={seed}", *rest]).id for seed in (0, 1, 7, 10**17)]
-    assert len(planned) == 2
+    assert len(read) == 2
     assert cell_id_of(CELL) == cell_id_of([*CELL, "seed=0"])
 
 
@@ -31,9 +45,67 @@ def test_of_two_seeds_the_later_counts():
     assert cell_id_of([*CELL, "seed=1", "seed=2"]) == plan_of([*CELL, "seed=2"]).id
 
 
-def test_no_plan_of_such_an_engine_holds_its_seed_elsewhere():
+@pytest.mark.parametrize("cell", ENGINES.values(), ids=ENGINES)
+def test_no_plan_holds_its_seed_elsewhere(cell):
     """What lets ids be made without plans: the identities of two seeds differ in the config's seed and in nothing else."""
-    one, two = (plan_of([*CELL, f"seed={seed}"]).identity for seed in (3, 4))
-    assert one is not None and two is not None
+    one, two = (plan_of([*cell, f"seed={seed}"]).identity for seed in (3, 4))
     assert one[0].pop("seed") == 3 and two[0].pop("seed") == 4
     assert one == two
+
+
+def test_the_ids_of_tables_are_those_of_their_plans():
+    """At their smallest tier, every table; what cannot be planned here has no id, or one that nothing bears."""
+    with sharing():
+        for table in load_all():
+            for cell in expand(table, min(table.tiers, key=("smoke", "cpu", "gpu", "paper").index)):
+                try:
+                    id = plan_of(list(cell.overrides)).id
+                except Refused:
+                    continue
+                assert cell_id_of(list(cell.overrides)) == id, (table.label, cell)
+
+
+def test_an_id_needs_no_account_and_no_checks(monkeypatch):
+    """What makes it cheap; and a cell that fails a check still has no plan."""
+    monkeypatch.setattr(
+        "sparselab.engines.train.engine.foresee", lambda parts: pytest.fail("the account was worked out")
+    )
+    monkeypatch.setattr("sparselab.engines.train.plan.choose_layers", lambda *_: pytest.fail("layers were chosen"))
+    assert len(cell_id_of(CELL)) == 12
+    monkeypatch.undo()
+    with pytest.raises(Refused):
+        plan_of([*CELL, "targets.include=[nothing]"])
+
+
+def test_a_network_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(Refused, match="cannot be read"):
+        cell_id_of([*CELL, f"model.weights={tmp_path}/none.safetensors"])
+
+
+def phased(seed: int, first: int | str, *more: str) -> list[str]:
+    """A cell that starts from the network of another one, of the seed ``first``, which starts from a third."""
+    third = f"method=dense model=mlp seed={first}"
+    second = shlex.quote(f"model.weights='cell:{third}'")
+    quoted = re.sub(r"(\\*)'", lambda run: run[1] * 2 + "\\'", f"cell:method=dense model=mlp {second} seed={first}")
+    return [*CELL, f"model.weights='{quoted}'", *more, f"seed={seed}"]
+
+
+def test_cells_that_start_from_cells_of_their_seed_are_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(planning, "identity_of", lambda *args: read.append(args) or identity_of(*args))
+    with sharing():
+        own = [cell_id_of(phased(seed, seed)) for seed in range(5)]
+        assert len(read) == 3  # each of the three
+        fixed = [cell_id_of(phased(seed, 0)) for seed in range(5)]
+    assert own == [plan_of(phased(seed, seed)).id for seed in range(5)]
+    assert fixed == [plan_of(phased(seed, 0)).id for seed in range(5)]
+    assert own[0] == fixed[0] and len({*own, *fixed}) == 9
+
+
+def test_ids_of_many_numbers_are_those_of_each():
+    first, second = "0123456789ab", "ba9876543210"
+    identity, extra = {"seed": 3, "a": [1, "x"]}, {"files": [f"cell:{first}", "3"], "more": f"cell:{second}"}
+    ids = cell_ids(identity, extra, "seed", [first, second])
+    assert ids(3, [first, second]) == cell_id(identity, extra)
+    new = {"files": [f"cell:{second}", "3"], "more": f"cell:{first}"}
+    assert ids(10**17, [second, first]) == cell_id({**identity, "seed": 10**17}, new)

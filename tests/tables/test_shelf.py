@@ -12,7 +12,7 @@ from sparselab.store import record
 from sparselab.tables import results
 from sparselab.tables.grid import Cell, expand
 from sparselab.tables.results import Entry
-from sparselab.tables.schema import Table
+from sparselab.tables.schema import Table, load_all
 from sparselab.tables.shelf import Shelf, plugin
 
 ID = "0123456789ab"
@@ -52,17 +52,19 @@ def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path):
 def test_a_record_that_cannot_be_read_may_be_any_cells(tmp_path: Path):
     shelf(tmp_path, seed=1)
     path = tmp_path / ID / "record.json"
-    path.write_bytes(path.read_bytes()[:-9])
-    assert Shelf(tmp_path).may_hold(cell("method=gmp", "seed=5"))
+    whole = path.read_bytes()
+    for broken in (whole[:-9], whole[:40], b"", b"\xff", whole.replace(b'"seed"', b'"soot"'), b"\0" * len(whole)):
+        path.write_bytes(broken)
+        assert Shelf(tmp_path).may_hold(cell("method=gmp", "seed=5")), broken
 
 
 def test_a_folder_that_is_not_ours_may_hold_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "lost+found").mkdir()
 
-    def shut(self: Path, **options: Any) -> bool:
+    def shut(self: Path, **options: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "exists", shut)
+    monkeypatch.setattr(Path, "read_text", shut)
     assert Shelf(tmp_path).may_hold(cell("method=gmp"))
 
 
@@ -95,3 +97,18 @@ def test_the_ledger_plans_only_what_may_be_there(
     assert sum(summary.done for summary in found) == 1
     assert all("method=srste" in overrides and "seed=1" in overrides for overrides in asked)
     assert 0 < len(asked) < len(expand(table, "cpu"))
+
+
+def test_every_kept_record_is_read_as_its_json_says(tmp_path: Path):
+    """What the shelf finds in the text of a record is what parsing the record gives."""
+    told = set()
+    for table in load_all():
+        for tier in table.tiers:
+            for entry in results.read(Path("results"), table, tier)[:3]:
+                config = entry.record["config"]
+                names = frozenset((k, v["name"]) for k, v in config.items() if isinstance(v, dict) and "name" in v)
+                record.write(tmp_path / "runs" / entry.id, {k: v for k, v in entry.record.items() if k != "seal"})
+                told.add((names, config["seed"]))
+    found = Shelf(tmp_path / "runs")
+    assert not found.unknown
+    assert {(names, seed) for names, seeds in found.kinds.items() for seed in seeds} == told

@@ -18,6 +18,7 @@ from sparselab.data.dataset import DATASETS, Dataset
 from sparselab.data.tokens import BYTES, CHARACTERS, WORDS, Tokenizer, tokenizer_of
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import refuse
+from sparselab.spec.memo import once
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class TextSet(Dataset):
             return self.announced(), {}
         texts = self.texts(origin)
         tokenizer.learn(texts["train"])
-        return tokenizer.vocabulary(), {part: len(tokenizer.encode(texts[part])) for part in PARTS}
+        return tokenizer.vocabulary(), {part: tokenizer.count(texts[part]) for part in PARTS}
 
     def spec(self) -> DataSpec:
         origin = self.origin()
@@ -179,7 +180,7 @@ class Stdlib(TextSet):
 
     def origin(self) -> Origin:
         self.given_folder()
-        entries = list(self._entries())
+        entries = once(("stdlib", self._root()), lambda: list(self._entries()))  # walks a thousand folders
         if not entries:
             refuse(self.where, "this Python came without its source", "use dataset=tinyshakespeare")
         sizes = dict.fromkeys(PARTS, 0)

@@ -12,7 +12,7 @@ from sparselab.spec.address import address
 if TYPE_CHECKING:
     import torch
 
-    from sparselab.engines.train.plan import Parts
+    from sparselab.engines.train.parts import Parts
     from sparselab.sparsity.slots import Sparsifier
 
 

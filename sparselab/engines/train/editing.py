@@ -11,7 +11,7 @@ import torch
 from sparselab.edits.edit import Batches, Editing
 
 if TYPE_CHECKING:
-    from sparselab.engines.train.plan import Parts
+    from sparselab.engines.train.parts import Parts
     from sparselab.sparsity.slots import Sparsifier
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparselab.engines.engine import ENGINES, NOTHING, Engine, Plan
+from sparselab.engines.engine import ENGINES, NOTHING, Engine, Identity, Plan
 from sparselab.engines.signals import StopFlag
 from sparselab.engines.train import ranks
 from sparselab.engines.train.describe import facts, summary
 from sparselab.engines.train.identity import identify
 from sparselab.engines.train.pace import precision_notes
-from sparselab.engines.train.plan import Parts, gather
+from sparselab.engines.train.parts import Parts
+from sparselab.engines.train.plan import gather, identified_parts
 from sparselab.spec.memo import once
 from sparselab.store.ids import canonical, cell_id
 
@@ -62,6 +63,9 @@ class Train(Engine):
             )
         plan.notes += precision_notes(parts.cell.trainer, parts.outline)
         return plan
+
+    def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
+        return identify(config, identified_parts(config, needs))
 
     def run(self, plan: Plan) -> dict[str, Any]:
         from sparselab.store import record as records

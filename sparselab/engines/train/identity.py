@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sparselab.engines.identity import content, identified
 
 if TYPE_CHECKING:
-    from sparselab.engines.train.plan import Parts
+    from sparselab.engines.train.parts import Parts
 
 ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what a cell gives
 

@@ -16,7 +16,7 @@ from sparselab.store import record as records
 
 if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
-    from sparselab.engines.train.plan import Parts
+    from sparselab.engines.train.parts import Parts
 
 
 def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:

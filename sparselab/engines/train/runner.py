@@ -20,10 +20,11 @@ from sparselab.engines.train.editing import make_edit
 from sparselab.engines.train.ema import EMA
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.feed import Interruptible, RunFeed
+from sparselab.engines.train.layers import place_masks
 from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.measure import measure
-from sparselab.engines.train.plan import Parts, place_masks
+from sparselab.engines.train.parts import Parts
 from sparselab.engines.train.spread import Spread
 from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
