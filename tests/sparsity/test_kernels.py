@@ -159,6 +159,37 @@ def test_products_with_masks_are_torchs(size, factor, seed):
     assert torch.equal(bits(grad), bits(plain))
 
 
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("total", [7, 16_384, 3 * 16_384 + 13])
+@pytest.mark.parametrize("shift", [0, 1, 8])
+def test_products_past_the_caches_are_torchs_wherever_they_lie(total, shift, threads):
+    """Of places on the grid of a vector and off it, of whole pieces of work and of parts of one."""
+    weight, out = numbers((total + shift,), 0, 1)[shift:], torch.full((total + 8,), 7.0)
+    mask = numbers((total + shift,), 0, 2)[shift:] > 0
+    torch.set_num_threads(threads)
+    try:
+        kernels.masked([weight], [mask], [out[shift : total + shift]])
+        assert torch.equal(bits(out[shift : total + shift]), bits(torch.mul(weight, mask)))
+        assert (out[:shift] == 7).all() and (out[total + shift :] == 7).all()
+        kernels.masked([weight], [mask], [weight])
+        assert torch.equal(bits(weight), bits(out[shift : total + shift]))
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("m", [2, 4, 8, 16])
+@pytest.mark.parametrize("shift", [0, 1, 8])
+def test_masks_with_products_are_the_same_wherever_they_lie(m, shift):
+    score, out = numbers((960 + shift,), 5, 3)[shift:], torch.empty(960 + shift)[shift:]
+    mask = kernels.largest_in_rows(score, 960 // m, 1, m // 2, m, magnitude=True, out=out)
+    with Plain():
+        plain = Pattern.of(Sparsity.parse(f"{m // 2}:{m}")).mask(score.clone().view(1, 960), magnitude=True)
+    assert torch.equal(mask, plain.view(960))
+    assert torch.equal(bits(out), bits(torch.mul(score, mask)))
+
+
 def test_other_precisions_and_layouts_take_the_plain_path():
     for score in (torch.randn(8, 16).double(), torch.randn(8, 16).bfloat16(), torch.randn(16, 8).t()):
         assert kernels.serving(score) is None

@@ -42,13 +42,47 @@ static inline int any(ints flags) {
     return found != 0;
 }
 
+/* Eight of a mask as 0.0 and 1.0. */
+INLINE floats flags(const uint8_t *mask) {
+    ints wide;
+#ifdef __AVX2__
+    typedef char sixteen __attribute__((vector_size(16)));
+    typedef int64_t two __attribute__((vector_size(16)));
+    int64_t eight;
+    memcpy(&eight, mask, sizeof eight);
+    wide = __builtin_ia32_pmovzxbd256((sixteen)(two){eight, 0});
+#else
+    for (int l = 0; l < LANES; l++) wide[l] = mask[l];
+#endif
+    return __builtin_convertvector(wide, floats);
+}
+
+/* Eight values to their place. `stream`: past the caches, which saves reading what is about to be overwritten; for
+   places that are not read soon and are written one after the other (lines of 64 bytes are put together on the way). */
+INLINE void put(float *out, floats value, int stream) {
+#ifdef __AVX__
+    if (stream && !((uintptr_t)out & (sizeof value - 1))) {
+        __builtin_ia32_movntps256(out, value);
+        return;
+    }
+#endif
+    memcpy(out, &value, sizeof value);
+}
+
+/* After streaming, before another thread looks. */
+INLINE void settled(void) {
+#ifdef __SSE__
+    __builtin_ia32_sfence();
+#endif
+}
+
 /* Eight decisions (-1 is kept, else 0) for eight values that lie side by side. */
-INLINE void store(const float *x, uint8_t *mask, float *out, ints kept) {
+INLINE void store(const float *x, uint8_t *mask, float *out, ints kept, int stream) {
     const bytes narrow = __builtin_convertvector(kept & 1, bytes);
     memcpy(mask, &narrow, sizeof narrow);
     if (!out) return;
     const floats one = {1, 1, 1, 1, 1, 1, 1, 1}, product = load(x) * (floats)(kept & (ints)one);
-    memcpy(out, &product, sizeof product);
+    put(out, product, stream);
 }
 
 /* N of M = 2, 4 or 8 side by side: eight values are compared with themselves, turned within their groups.
@@ -67,7 +101,7 @@ INLINE int turned(
         ints beaten = {0};
         bad |= NOT_FINITE(bits);
         for (int r = 1; r < m; r++) beaten -= __builtin_shuffle(key, partner[r]) > key - lower[r];
-        store(x + at, mask + at, out ? out + at : 0, beaten < n);
+        store(x + at, mask + at, out ? out + at : 0, beaten < n, out != x);
     }
     return any(bad);
 }
@@ -156,7 +190,7 @@ INLINE void pass(ints *key, int distance, int bit, int side) {
 }
 
 /* As choose, of m = 16. */
-static void choose_of_16(ints *key, int stride, int n) {
+INLINE void choose_of_16(ints *key, int stride, int n) {
     ints sorted[16];
 #pragma GCC unroll 16
     for (int j = 0; j < 16; j++) sorted[j] = key[j * stride];
@@ -167,13 +201,18 @@ static void choose_of_16(ints *key, int stride, int n) {
     reach(key, stride, 16, n, sorted[16 - n]);
 }
 
+static void some_of_16(ints *key, int stride, int n) { choose_of_16(key, stride, n); }
+
+/* Of a number that the compiler knows, what the least does not depend on is left out. */
+static void quarter_of_16(ints *key, int stride) { choose_of_16(key, stride, 4); }
+
 /* The n largest of the m keys of every lane, lowest index first among equals: -1 in place of their keys, else 0.
    A group's keys are `stride` vectors apart. */
 static void choose(ints *key, int stride, const Network *net) {
     const int m = net->m, n = net->n;
     if (m == 4) return choose_by_pairs(key, stride, 4, n); /* unrolled */
     if (m == 8) return choose_by_pairs(key, stride, 8, n);
-    if (m == 16) return choose_of_16(key, stride, n);
+    if (m == 16) return n == 4 ? quarter_of_16(key, stride) : some_of_16(key, stride, n);
     if (m <= PAIRS_UP_TO) return choose_by_pairs(key, stride, m, n);
     ints sorted[LARGEST_GROUP];
     for (int j = 0; j < m; j++) sorted[j] = key[j * stride];
@@ -226,7 +265,7 @@ INLINE int side_by_side(
 #pragma GCC unroll 8
         for (int l = 0; l < LANES; l++) {
             const int at = l * width + j;
-            store(x + at, mask + at, out ? out + at : 0, (((ints){0} + row[l]) & bit) != 0);
+            store(x + at, mask + at, out ? out + at : 0, (((ints){0} + row[l]) & bit) != 0, 0);
         }
     }
     return any(bad);
@@ -243,7 +282,7 @@ static inline int abreast(
         key[j] = KEY(bits, flip, keep);
     }
     choose(key, 1, net);
-    for (int j = 0; j < m; j++) store(x + j * stride, mask + j * stride, out ? out + j * stride : 0, key[j]);
+    for (int j = 0; j < m; j++) store(x + j * stride, mask + j * stride, out ? out + j * stride : 0, key[j], 0);
     return any(bad);
 }
 
@@ -312,15 +351,27 @@ int groups(const float *x, uint8_t *mask, float *out, int64_t rows, int64_t afte
     Network net;
     plan(&net, m, n);
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad)
-    for (int64_t begin = 0; begin < rows; begin += share)
+    for (int64_t begin = 0; begin < rows; begin += share) {
         bad |= some_rows(x, mask, out, begin, begin + share < rows ? begin + share : rows, after, &net, magnitude);
+        settled();
+    }
     return bad;
 }
 
 /* out = x * mask; out may be x. */
 void masked(const float *x, const uint8_t *mask, float *out, int64_t total, int threads) {
+    if (out == x) {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < total; i++) out[i] = x[i] * (float)mask[i];
+        for (int64_t i = 0; i < total; i++) out[i] = x[i] * (float)mask[i];
+        return;
+    }
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t begin = 0; begin < total; begin += CHUNK) {
+        const int64_t end = begin + CHUNK < total ? begin + CHUNK : total, whole = begin + (end - begin) / LANES * LANES;
+        for (int64_t i = begin; i < whole; i += LANES) put(out + i, load(x + i) * flags(mask + i), 1);
+        for (int64_t i = whole; i < end; i++) out[i] = x[i] * (float)mask[i];
+        settled();
+    }
 }
 
 /* grad += (value * x) * (1 - mask) */
