@@ -153,3 +153,15 @@ def test_what_check_foresees_is_what_the_run_costs(tmp_path):
         assert run_cell(plan) == 0
         account = json.loads(Path(plan.folder, "record.json").read_text())["account"]
         assert {key: account[key] for key in plan.account} == plan.account
+
+
+@pytest.mark.parametrize("sparsity", ["channel:0.3", "in_channel:0.35", "block:4x2:0.37"])
+@pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
+def test_what_check_foresees_of_whole_tiles_is_what_the_run_costs(sparsity, schedule, tmp_path):
+    """Shares that no number of channels or blocks has exactly, at the end and on the way."""
+    config = config_of(Row("gmp", sparsity.partition(":")[0], schedule), tmp_path)
+    config["sparsity"] = sparsity
+    plan = engine_of(config).plan(config, [])
+    assert run_cell(plan) == 0
+    account = json.loads(Path(plan.folder, "record.json").read_text())["account"]
+    assert {key: account[key] for key in plan.account} == plan.account

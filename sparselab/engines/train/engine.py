@@ -11,6 +11,7 @@ from sparselab.engines.signals import StopFlag
 from sparselab.engines.train import ranks
 from sparselab.engines.train.describe import facts, summary
 from sparselab.engines.train.identity import identify
+from sparselab.engines.train.layers import in_whole_tiles
 from sparselab.engines.train.pace import precision_notes
 from sparselab.engines.train.parts import Parts
 from sparselab.engines.train.plan import gather, identified_parts
@@ -119,13 +120,16 @@ def foresee(parts: Parts) -> dict[str, Any]:
     ways = {pattern: parts.schedule.towards(pattern) for pattern in set(patterns.values())}
     for step in sorted({step for way in ways.values() for step in way.updates(parts.steps)}):
         levels = {pattern: way.costing(step, parts.steps) for pattern, way in ways.items()}
-        kept = {
-            x.name: x.numel - round(levels[patterns[x.name]] * (x.numel - parts.kept[x.name])) for x in parts.layers
-        }
+        kept = {}
+        for layer in parts.layers:
+            pattern = patterns[layer.name]
+            asked = layer.numel - round(levels[pattern] * (layer.numel - parts.kept[layer.name]))
+            kept[layer.name] = in_whole_tiles(layer, pattern, asked)
         if ledger and ledger[-1][0] == step:
             ledger.pop()
         ledger.append((step, kept))
-    numbers = account(parts.outline, parts.kept).record()
+    final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
+    numbers = account(parts.outline, final).record()
     return {
         **{key: value for key, value in numbers.items() if key != "layers"},
         **plain_cost(parts.outline),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from sparselab.sparsity.count import keep_count
 from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.fit import misfit
-from sparselab.sparsity.layout import n_of_m
+from sparselab.sparsity.layout import n_of_m, tile
 from sparselab.sparsity.requests import WHERE as OWN
 from sparselab.sparsity.requests import exceptions
 from sparselab.sparsity.targets import select
@@ -90,6 +91,12 @@ def final_counts(parts: Parts) -> dict[str, int]:
     if distribution.needs_scores:
         distribution = DISTRIBUTIONS["uniform"](DISTRIBUTIONS["uniform"].Options())
     return {**fixed, **distribution.allocate(others, parts.sparsity.density)}
+
+
+def in_whole_tiles(layer: Layer, sparsity: Sparsity, count: int) -> int:
+    """How many weights a mask keeps where ``count`` are asked for: blocks and channels are kept or dropped whole."""
+    size = prod(tile(sparsity, layer.kind, layer.shape))
+    return count if size == 1 else keep_count(layer.numel // size, count / layer.numel) * size
 
 
 def _own_count(layer: Layer, sparsity: Sparsity) -> int:
