@@ -384,24 +384,32 @@ void add_pruned(float *grad, const float *x, const uint8_t *mask, float value, i
 void bracket(
     const float *x, int64_t total, int32_t low, int32_t high, int magnitude, int32_t *found, int64_t room, int64_t *counts) {
     const int32_t flip = FLIP(magnitude), keep = KEEP(magnitude);
-    counts[0] = counts[1] = 0;
-    for (int64_t first = 0; first < total; first += 64) {
-        const int count = total - first < 64 ? (int)(total - first) : 64;
-        int32_t key[64], over = 0, inside = 0;
-        for (int i = 0; i < count; i++) {
-            key[i] = KEY(bits_of(x[first + i]), flip, keep);
-            over += key[i] > high;
-            inside += (key[i] >= low) & (key[i] <= high);
+    int64_t first = 0, above = 0, inside = 0;
+#ifdef __AVX2__
+    while (first + LANES <= total) { /* few are inside: eight at a time are asked whether one is */
+        const int64_t end = first + CHUNK < total ? first + CHUNK : total;
+        ints over = {0};
+        for (; first + LANES <= end; first += LANES) {
+            const ints bits = (ints)(load(x + first) + 0.0f), key = KEY(bits, flip, keep), larger = key > high;
+            int left = __builtin_ia32_movmskps256((floats)((key >= low) & ~larger));
+            over -= larger;
+            if (!left) continue;
+            int32_t row[LANES];
+            memcpy(row, &key, sizeof row);
+            for (; left; left &= left - 1, inside++)
+                if (inside < room) found[inside] = row[__builtin_ctz(left)];
         }
-        counts[0] += over;
-        if (inside && counts[1] + count <= room) { /* every key is written, and the next one over it unless it is one */
-            int32_t *place = found + counts[1];
-            for (int i = 0; i < count; i++) *place = key[i], place += (key[i] >= low) & (key[i] <= high);
-        } else
-            for (int i = 0, at = 0; at < inside; i++)
-                if (key[i] >= low && key[i] <= high && counts[1] + at++ < room) found[counts[1] + at - 1] = key[i];
-        counts[1] += inside;
+        for (int l = 0; l < LANES; l++) above += over[l];
     }
+#endif
+    for (; first < total; first++) {
+        const int32_t key = KEY(bits_of(x[first]), flip, keep);
+        above += key > high;
+        if (key < low || key > high) continue;
+        if (inside < room) found[inside] = key;
+        inside++;
+    }
+    counts[0] = above, counts[1] = inside;
 }
 
 /* How many keys that agree with `prefix` above shift + bits have each value of the `bits` bits above shift. */
