@@ -21,7 +21,8 @@ from sparselab.store.ids import cell_id, cell_ids
 PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
 SEED = re.compile(r"seed=(0|[1-9]\d{0,17})")
 CELL = "cell:"  # how a value that names another cell begins
-Named = Callable[[list[str]], tuple[str, Plan | None]]  # overrides of a cell to its id, and its plan if that is wanted
+Named = Callable[[list[str], list[str]], tuple[str, Plan | None]]
+"""A cell's own overrides, and those that say how it runs, to its id, and to its plan if that is wanted."""
 MODEL = "model.safetensors"  # the network of a finished cell, in its folder
 # What a cell that another one needs takes over from it: how things run, never what is computed.
 INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debug"}
@@ -57,8 +58,8 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
     """
 
-    def planned(own: list[str]) -> tuple[str, Plan]:
-        plan = once((CELL, *own, search_path), lambda: plan_of(own, search_path))
+    def planned(own: list[str], how: list[str]) -> tuple[str, Plan]:
+        plan = once((CELL, *how, *own, search_path), lambda: plan_of([*how, *own], search_path))
         return plan.id, plan
 
     found, cell = _read(overrides, search_path, planned), _without_passing(overrides)
@@ -71,17 +72,17 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     return plan
 
 
-def identity_of(overrides: list[str], needed: dict[str, list[str]] | None = None) -> Identity:
+def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Identity:
     """What the id of the cell that ``overrides`` describe is a hash of, at a fraction of the cost of its plan.
 
     Refused where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
-    The cells that it starts from are put into ``needed``: id -> overrides.
+    The cells that it starts from are put into ``needed``.
     """
 
-    def named(own: list[str]) -> tuple[str, None]:
-        id = cell_id_of(own)
+    def named(own: list[str], how: list[str]) -> tuple[str, None]:
+        id = cell_id_of([*how, *own])
         if needed is not None:
-            needed[id] = own
+            needed.append(Needed(id, tuple(own), tuple(how)))
         return id, None
 
     found = _read(overrides, None, named)
@@ -97,14 +98,19 @@ def cell_id_of(overrides: list[str]) -> str:
 
     So it is of cells whose cells to start from have their seed: then the ids of these make the difference too.
     """
-    seeds = [text for text in overrides if SEED.fullmatch(text)]
-    if len(seeds) != 1:
+    seeds = [text for text in overrides if _head(text).strip() == "seed"]
+    if len(seeds) != 1 or not SEED.fullmatch(seeds[0]):
         return cell_id(*identity_of(overrides))
     rest = [text for text in overrides if text not in seeds]
     number = int(seeds[0].removeprefix("seed="))
     general = tuple(_with_seed(text, number, "any") if CELL in text else text for text in rest)
-    family = once(("any seed", *general), lambda: _Family(rest, number))
-    return family.id(number)
+    try:
+        found = once(("any seed", *general), lambda: _Family(rest, number)).id(number)
+    except Refused:
+        if not any(CELL in text for text in rest):
+            raise
+        found = None  # what is wrong with the cells of one seed need not be wrong with those of another
+    return found or cell_id(*identity_of(overrides))
 
 
 def _with_seed(text: str, seed: int, other: int | str) -> str:
@@ -112,18 +118,37 @@ def _with_seed(text: str, seed: int, other: int | str) -> str:
     return re.sub(rf"\bseed={seed}\b(?!\.)", f"seed={other}", text)
 
 
+@dataclass(frozen=True)
+class Needed:
+    """A cell to start from: its id, its overrides, and those that say where and how it runs."""
+
+    id: str
+    own: tuple[str, ...]
+    how: tuple[str, ...]
+
+
 class _Family:
     """Cells that differ in their seed, and in that of the cells that they start from: one is read for all."""
 
     def __init__(self, overrides: list[str], seed: int) -> None:
         self.seed = seed
-        self.needed: dict[str, list[str]] = {}
-        identity = identity_of(overrides, self.needed)
-        self._id = cell_ids(*identity, "seed", tuple(self.needed))
+        found: list[Needed] = []
+        identity = identity_of(overrides, found)
+        self.needed = list(dict.fromkeys(found))
+        ids = [cell.id for cell in self.needed]
+        self.told_apart = len(set(ids)) == len(ids)  # cells that are one at this seed may be two at another
+        self._id = cell_ids(*identity, "seed", ids if self.told_apart else [])
 
-    def id(self, seed: int) -> str:
+    def id(self, seed: int) -> str | None:
+        """The id of the member of that seed; None where it cannot be told from this one."""
+        if not self.told_apart:
+            return None
         return self._id(
-            seed, [cell_id_of([_with_seed(text, self.seed, seed) for text in own]) for own in self.needed.values()]
+            seed,
+            [
+                cell_id_of([*cell.how, *(_with_seed(text, self.seed, seed) for text in cell.own)])
+                for cell in self.needed
+            ],
         )
 
 
@@ -200,12 +225,15 @@ def _resolve(node: dict[str, Any], where: str, outer: list[str], named: Named, f
             _resolve(value, f"{place}.", outer, named, found)
         elif isinstance(value, str) and value.startswith(CELL):
             try:
+                if place in INHERITED:
+                    refuse(short(f"{place}={value}"), "takes no cell", "write a value; cells stand for networks")
                 id, plan = _named_cell(place, value, outer, named)
             except Refused as refused:
                 found.faults.found += refused.faults
                 found.lost.add(place.partition(".")[0])
                 continue
-            path = node[key] = str(Path(str(found.config["runs_dir"])) / id / MODEL)
+            folder = plan.folder if plan is not None else Path(str(found.config["runs_dir"])) / id
+            path = node[key] = str(Path(folder) / MODEL)
             found.needs[path] = id
             if plan is not None:
                 found.first[path] = plan
@@ -221,7 +249,7 @@ def _named_cell(where: str, value: str, outer: list[str], named: Named) -> tuple
         refuse(short(f"{where}={value}"), "names no cell", f"write {where}='{CELL}method=dense model=mlp'")
     how = [text for text in outer if text.partition("=")[0] in INHERITED]
     try:
-        return named([*how, *own])
+        return named(own, how)
     except Refused as refused:
         raise Refused(
             [Fault(f"{where}: {fault.where}", fault.problem, fault.fix) for fault in refused.faults]

@@ -70,7 +70,7 @@ class Draws(Direct):
                 Fault(f"engine.draws={self.options.draws}", f"{problem.name} is always the same", "write 1")
             )
         draws = self.options.draws
-        hashes = {name: content(path, needs) for name, path in files.items()}
+        hashes = {name: content(path, needs, f"problem.{name}") for name, path in files.items()}
         return Job(
             parts=(cell, problem, member, hashes),
             size=f"{draws:,} draw{'s' if draws > 1 else ''}",

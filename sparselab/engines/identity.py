@@ -32,14 +32,14 @@ def identified(config: dict[str, Any]) -> dict[str, Any]:
     return identity
 
 
-def content(path: str, needs: Mapping[str, str]) -> str:
-    """What a file means: the cell that makes it, where the config names one, else its bytes."""
-    return f"cell:{needs[path]}" if path in needs else once(("digest", path), lambda: _digest(path))
+def content(path: str, needs: Mapping[str, str], where: str) -> str:
+    """What a file means: the cell that makes it, where the config names one, else its bytes. ``where``: key of the config."""
+    return f"cell:{needs[path]}" if path in needs else once(("digest", path, where), lambda: _digest(path, where))
 
 
-def _digest(path: str) -> str:
+def _digest(path: str, where: str) -> str:
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        refuse(short(path), f"cannot be read ({error.strerror})", "mend the path")
+        refuse(f"{where}={short(path)}", f"cannot be read ({error.strerror})", "mend the path")

@@ -18,7 +18,10 @@ _shared: ContextVar[dict[Hashable, Any] | None] = ContextVar("shared", default=N
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Inside, Python does not look for cycles: over many plain containers that all stay it looks long, and finds none."""
+    """Inside, Python does not look for cycles: over many plain containers that all stay it looks long, and finds none.
+
+    Not for generators, which may be left standing inside.
+    """
     was = gc.isenabled()
     gc.disable()
     try:

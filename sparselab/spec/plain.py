@@ -14,7 +14,7 @@ from typing import Any
 from sparselab.spec.containers import copied
 
 WORD = r"[A-Za-z_]\w*"
-KEY = rf"{WORD}(?:[./]{WORD})*"
+KEY = rf"{WORD}(?:(?:\.{WORD})*|(?:/{WORD})*)"
 INT = r"-?(?:0|[1-9]\d*)"
 NUMBER = rf"{INT}\.\d+(?:e-?\d+)?|{INT}e-?\d+"
 WORDS = rf"{WORD}(?:[/.-]\w+)*"
@@ -76,12 +76,30 @@ def read(text: str) -> Plain | None:
 
 
 def repeated(text: str) -> str | None:
-    """A key that a mapping gives twice: Hydra keeps the last one and says nothing."""
-    found = PLAIN.fullmatch(text)
-    if found is None or found[2][0] != "{":
+    """A key that a mapping gives twice, however it is written: Hydra keeps the last one and says nothing."""
+    value = text.partition("=")[2].strip()
+    if not (value.startswith("{") and value.endswith("}")):
         return None
-    names = [item.partition(": ")[0] for item in found[2][1:-1].split(", ")]
+    names = [entry.partition(":")[0].strip(" '\"") for entry in _entries(value[1:-1])]
     return next((name for number, name in enumerate(names) if name in names[:number]), None)
+
+
+def _entries(inside: str) -> Iterator[str]:
+    """What commas separate, but for those in quotes and brackets."""
+    entry, depth, quote = "", 0, ""
+    for character in inside:
+        if quote:
+            quote = "" if character == quote and not entry.endswith("\\") else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "," and not depth:
+            yield entry
+            entry = ""
+            continue
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        entry += character
+    yield entry
 
 
 def _scalar(text: str) -> Any:

@@ -26,7 +26,8 @@ class Shelf:
     """The records of a runs folder by seed and by the plug-ins that they ran with.
 
     Planning names a cell's folder exactly and takes a millisecond; a report asks for the cells of all tables, of which
-    a folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records.
+    a folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records. (A record in
+    which somebody changed the seed or a name is not what it says, and may be missed; the sweep that meets it says so.)
     """
 
     def __init__(self, runs_dir: Path) -> None:

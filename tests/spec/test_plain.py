@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparselab.planning import plan_of
 from sparselab.spec.faults import Refused
-from sparselab.spec.plain import read
+from sparselab.spec.plain import read, repeated
 from sparselab.tables.grid import expand
 from sparselab.tables.schema import load_all
 
@@ -19,7 +19,7 @@ PIECES = [
 ]  # fmt: skip
 TEXTS = st.builds(
     lambda key, equals, pieces: key + equals + "".join(pieces),
-    st.sampled_from(["a", "a.b", "a/b", "_x.y_z", "a-b", "+a", "~a", "a@b", "a..b", ""]),
+    st.sampled_from(["a", "a.b", "a/b", "a/b/c", "a/b.c", "a.b/c", "_x.y_z", "a-b", "+a", "~a", "a@b", "a..b", ""]),
     st.sampled_from(["=", "=", "=", "= ", " =", "==", ""]),
     st.lists(st.sampled_from(PIECES), max_size=5),
 )
@@ -90,6 +90,20 @@ def test_most_of_what_tables_say_is_plain() -> None:
     assert plain > 0.99 * len(texts)
 
 
-def test_a_key_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(Refused, match="names @q twice — keep one of the two"):
-        plan_of(["method=srste", "sparsity=2:4", "targets.patterns={@q: 1:8, @k: 1:4, @q: 2:4}"])
+TWICE = [
+    "{@q: 1:8, @k: 1:4, @q: 2:4}",
+    "{layers.0: 0.5, layers.0: 0.8}",
+    "{@q:0.5,@q:0.8}",
+    "{'a b': [1,2], \"a b\": 0.5}",
+]
+
+
+@pytest.mark.parametrize("value", TWICE)
+def test_a_key_that_is_given_twice_is_refused(value: str) -> None:
+    with pytest.raises(Refused, match=r"names (@q|layers\.0|a b) twice — keep one of the two"):
+        plan_of(["method=srste", "sparsity=2:4", f"targets.patterns={value}"])
+
+
+@pytest.mark.parametrize("value", ["{a: {x: 1}, b: {x: 2}}", "{a: 'x: 1, a: 2'}", "{a: [b, b], b: 1}", "{}", "[a, a]"])
+def test_what_is_no_key_may_come_twice(value: str) -> None:
+    assert repeated(f"a={value}") is None

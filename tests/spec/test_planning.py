@@ -109,3 +109,83 @@ def test_ids_of_many_numbers_are_those_of_each():
     assert ids(3, [first, second]) == cell_id(identity, extra)
     new = {"files": [f"cell:{second}", "3"], "more": f"cell:{first}"}
     assert ids(10**17, [second, first]) == cell_id({**identity, "seed": 10**17}, new)
+
+
+FIRST = "cell:method=dense model=mlp trainer.max_epochs=null trainer.max_steps=2"
+
+
+def same_ids(*cells: list[str]) -> None:
+    """Asked for one after another, in both orders, each cell has the id of its plan, or is refused with its plan's line."""
+    told = []
+    for cell in cells:
+        try:
+            told.append(plan_of(cell).id)
+        except Refused as refused:
+            told.append(str(refused))
+    for order in (slice(None), slice(None, None, -1)):
+        with sharing():
+            found = []
+            for cell in cells[order]:
+                try:
+                    found.append(cell_id_of(cell))
+                except Refused as refused:
+                    found.append(str(refused))
+        assert found == told[order]
+
+
+def test_cells_that_are_one_at_one_seed_alone_are_told_apart():
+    def two(seed: int) -> list[str]:
+        teacher = ["term=[distill]", f"term.distill.teacher='{FIRST}'"]  # of the usual seed, 0
+        return [*CELL, f"model.weights='{FIRST} seed={seed}'", *teacher, f"seed={seed}"]
+
+    same_ids(*map(two, range(3)))
+
+
+def test_what_is_wrong_with_one_seed_is_not_with_another(tmp_path):
+    def cell(seed: int) -> list[str]:
+        inner = f"model.weights=\\'{tmp_path}/seed={seed}.safetensors\\'"
+        return [*CELL, f"model.weights='{FIRST} \"{inner}\" seed={seed}'", f"seed={seed}"]
+
+    (tmp_path / "seed=1.safetensors").write_bytes(b"")
+    kinds = []
+    for seed in (1, 2):
+        with pytest.raises(Refused) as refused:
+            plan_of(cell(seed))
+        kinds.append(str(refused.value))
+    assert "seed=1" in kinds[0] and "seed=2" in kinds[1]
+    with sharing():
+        with pytest.raises(Refused, match=r"model\.weights: model\.weights=.*cannot be read"):
+            cell_id_of(cell(2))
+        assert len(cell_id_of(cell(1))) == 12
+        with pytest.raises(Refused, match=r"model\.weights: model\.weights=.*cannot be read"):
+            cell_id_of(cell(2))
+
+
+def test_where_a_cell_runs_is_not_of_its_seed(tmp_path):
+    """A folder with a seed in its name is the same folder for every seed."""
+    runs = tmp_path / "seed=1"
+    runs.mkdir()
+    same_ids(*([*CELL, f"model.weights='{FIRST} seed={s}'", f"runs_dir='{runs}'", f"seed={s}"] for s in (1, 2)))
+
+
+def test_a_cell_may_run_elsewhere_than_the_one_that_starts_from_it(tmp_path):
+    plan = plan_of([*CELL, f"model.weights='{FIRST} runs_dir={tmp_path}/o'", f"runs_dir={tmp_path}/r"])
+    (first,) = plan.first
+    assert first.folder == f"{tmp_path}/o/{first.id}"
+    assert plan.config["model"]["weights"] == f"{first.folder}/model.safetensors"
+
+
+@pytest.mark.parametrize("later", ["seed=5_0", "seed=+5", "seed=-0", "seed= 5", "+seed=5"])
+def test_of_two_seeds_the_later_counts_however_it_is_written(later):
+    same_ids([*CELL, "seed=1", later])
+
+
+@pytest.mark.parametrize("key", ["data_dir", "runs_dir", "trainer.threads"])
+def test_where_and_how_cells_run_is_no_cell(key):
+    with pytest.raises(Refused, match=f"{key}=.*takes no cell"):
+        plan_of([*CELL, f"{key}='{FIRST}'"])
+
+
+def test_patterns_of_some_layers_of_a_dense_network_are_refused():
+    with pytest.raises(Refused, match="method=dense"):
+        plan_of(["method=dense", "model=mlp", "sparsity=0.9", "targets.patterns={head: 0.5}"])

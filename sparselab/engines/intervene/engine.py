@@ -151,7 +151,7 @@ class Intervene(Direct):
     def _job(self, parts: Parts, needs: Mapping[str, str]) -> Job:
         rules = [rule for rule in (parts.activation, parts.attention) if rule is not None]
         files = {
-            f"model.{option}": [content(path, needs) for path in paths]
+            f"model.{option}": [content(path, needs, f"model.{option}") for path in paths]
             for option, paths in parts.family.files().items()
         }
         block, macs = parts.data.shape[0], parts.outline.macs if parts.outline else 0

@@ -106,7 +106,8 @@ def own_combinations(
             (f"schedule={schedule.name}", schedule.patterns),
         ):
             if pattern.kind not in kinds:
-                fix = f"write one such as {next(EXAMPLES[kind] for kind in kinds if kind != 'dense')}"
+                example = next((EXAMPLES[kind] for kind in kinds if kind != "dense"), None)
+                fix = f"write one such as {example}" if example else "leave it out"
                 faults.add(where, f"{plugin} is not defined for {FORMS[pattern.kind]}", fix)
         if pattern.kind == "nm" and sparsity.kind != "nm":
             _axis(cell, method, faults)
