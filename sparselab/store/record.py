@@ -176,12 +176,22 @@ def result_hash(record: Mapping[str, Any]) -> str:
     return digest({**result, "data": data}, "record")
 
 
+def _fits_as_ours(record: Mapping[str, Any]) -> bool:
+    """Whether the seal is the one of this schema: then the record is ours, and its schema's number was damaged."""
+    try:
+        return bool(sealed(record)["seal"] == record.get("seal"))
+    except RunFailed:
+        return False
+
+
 def _parse(data: bytes, where: str) -> dict[str, Any]:
     corrupt = Refused([Fault(where, "corrupt or half-written record", _AGAIN)])
     try:
         record = json.loads(data)
         schema = record["schema"]
         if type(schema) is int and schema > SCHEMA:
+            if _fits_as_ours(record):
+                raise corrupt
             problem = f"schema {schema} is newer than this sparselab's {SCHEMA}"
             raise Newer([Fault(where, problem, "update sparselab, or choose another runs_dir")])
         # Bytes as well as the seal: JSON has many spellings of one value, and only one of them is what was written.

@@ -7,6 +7,7 @@ import pytest
 
 from sparselab.spec.faults import Refused, RunFailed
 from sparselab.store import atomic, record
+from sparselab.store.ids import digest
 
 ID = "0123456789ab"
 
@@ -80,6 +81,10 @@ def test_wrong_cell_and_newer_schema(tmp_path):
     record.write(tmp_path, make())
     assert f"the record of cell {ID}, not of ba9876543210" in _line(tmp_path, "ba9876543210")
     changed = json.loads((tmp_path / "record.json").read_text()) | {"schema": 2}
+    seal = changed.pop("seal")
+    (tmp_path / "record.json").write_bytes(atomic.render({**changed, "seal": seal}))
+    assert "corrupt or half-written" in _line(tmp_path)  # sealed as ours: the number itself was damaged
+    changed["seal"] = digest(changed)
     (tmp_path / "record.json").write_bytes(atomic.render(changed))
     assert "schema 2 is newer than this sparselab's 1 — update sparselab" in _line(tmp_path)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,15 @@ def test_a_changed_bit_or_a_lost_end_is_seen(tmp_path_factory: object, data: st.
         assert json.loads(broken) == json.loads(whole)
     else:
         assert state.broken(str(folder), ID)
+
+
+@pytest.mark.parametrize("number", [b"3", b"5", b"9", b"10"])
+def test_a_damaged_schema_is_damage_and_no_newer_record(tmp_path: Path, number: bytes) -> None:
+    whole = write(tmp_path)
+    assert b'"schema": 1,' in whole
+    records.path_of(tmp_path).write_bytes(whole.replace(b'"schema": 1,', b'"schema": ' + number + b","))
+    assert not state.done(str(tmp_path), ID)
+    assert state.broken(str(tmp_path), ID)
 
 
 def test_new_records_are_told_from_old_ones(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from sparselab.spec.faults import Refused, RunFailed
 from sparselab.store import record as records
+from sparselab.store.ids import digest
 from sparselab.sweeps import lease, sweep
 from sparselab.sweeps.cells import Asked, Planned, Schedule
 from sparselab.sweeps.job import Outcome
@@ -211,7 +212,9 @@ def test_a_failure_without_a_record_has_its_reason_too(tmp_path: Path, capsys: p
 def test_a_record_of_a_newer_sparselab_is_left_alone(tmp_path: Path) -> None:
     finish(Planned(ident(0), str(tmp_path / ident(0)), "", (), 1.0))
     half, newer = (tmp_path / ident(i) / "record.json" for i in (1, 0))
-    newer.write_text(json.dumps({**json.loads(newer.read_text()), "schema": 99}))
+    told = {**json.loads(newer.read_text()), "schema": 99}
+    told.pop("seal")
+    newer.write_text(json.dumps({**told, "seal": digest(told)}))
     half.parent.mkdir()
     half.write_text("{")
     before = newer.read_bytes()
