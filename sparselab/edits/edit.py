@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -36,7 +37,7 @@ class Editing:
     seed: int
 
 
-class Edit:
+class Edit(ABC):
     """Override :meth:`apply`. Pruned weights that it changes are zero again afterwards: the mask stands.
 
     ``version``: raise it when the rule changes: it is part of a cell's id.
@@ -53,9 +54,9 @@ class Edit:
         """What keeps it from being applied on ``data``."""
         return []
 
+    @abstractmethod
     def apply(self, editing: Editing) -> None:
         """Change ``editing.network``, under ``torch.no_grad()``."""
-        raise NotImplementedError(f"{type(self).__name__} changes nothing")
 
 
 EDITS: Registry[Edit] = Registry("edit", "sparselab.edits")

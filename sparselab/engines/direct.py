@@ -7,6 +7,7 @@ several cells that name each other (``cell:…``).
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,17 +82,17 @@ class Direct(Engine):
     uses_torch: ClassVar[bool] = False
     repeatable: ClassVar[bool] = True
 
+    @abstractmethod
     def gather(self, cell: Any, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
         """Build the parts and check them against each other, without torch and in well under a second.
 
         Faults go to ``faults`` (all of them at once: ``with faults.catch()``); None where the parts could not be made.
         lost: groups that are not what was asked for, and should not be looked at. needs: files that other cells make.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         """Do the work of ``plan.parts``; look at ``stop`` often (``stop.check("between two draws")``)."""
-        raise NotImplementedError
 
     def plan(
         self,

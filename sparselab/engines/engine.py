@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -62,7 +63,7 @@ COMMON = tuple(Common.model_fields)
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Engine:
+class Engine(ABC):
     """Base of engines.
 
     reads:  the groups and keys of the config that its cells are made of, beside those that every cell has
@@ -80,6 +81,7 @@ class Engine:
     def __init__(self, options: Options):
         self.options = options
 
+    @abstractmethod
     def plan(
         self,
         config: dict[str, Any],
@@ -92,7 +94,6 @@ class Engine:
         lost: groups of the config that are not what was asked for; only what is independent of them is checked.
         needs: path of a weights file to the id of the cell that makes it. The file need not be there yet.
         """
-        raise NotImplementedError
 
     def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
         """What the id of a cell is a hash of; of the checks only those without which it is not known. Raises Refused.
@@ -101,9 +102,9 @@ class Engine:
         """
         return self.plan(config, [], needs=needs).identity
 
+    @abstractmethod
     def run(self, plan: Plan) -> dict[str, Any]:
         """Execute and return the finished record (already written)."""
-        raise NotImplementedError
 
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:

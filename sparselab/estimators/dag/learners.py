@@ -7,6 +7,7 @@ penalised score of the raw weights on ``X``: larger is better.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def covariance_of(data: np.ndarray) -> np.ndarray:
     return centred.T @ centred / len(data)
 
 
-class _Graph(BaseEstimator):
+class _Graph(BaseEstimator, ABC):
     """What the estimators here share."""
 
     def fit(self, X: Any, y: Any = None) -> Any:
@@ -47,8 +48,9 @@ class _Graph(BaseEstimator):
         check_is_fitted(self)
         return compare(np.asarray(true), self.adjacency_)
 
+    @abstractmethod
     def _estimate(self, data: np.ndarray) -> None:
-        raise NotImplementedError
+        """Set ``raw_weights_``, (d, d), and what else is known of ``data``, (n, d)."""
 
 
 class DAGMA(_Graph):
