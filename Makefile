@@ -43,7 +43,7 @@ test-gpu: setup ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -rs -m gpu
 
 bench: setup ## What sparsity costs over dense, as ratios: prints a page (5 minutes; BENCH=write=true keeps it)
-	OMP_NUM_THREADS=1 $(BIN)/python -m sparselab.bench $(BENCH)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sparselab.tools.bench $(BENCH)
 
 clean: ## Remove what was built (keeps runs/)
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage*

@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 
 def cells() -> Iterator[tuple[dict[str, Any], list[str]]]:
     """(a kept record of the table, the overrides) of the cells of every table, and then of theirs with other seeds."""
-    from sparselab.tables.grid import expand
-    from sparselab.tables.results import read
-    from sparselab.tables.schema import load_all
+    from sparselab.experiments.tables.grid import expand
+    from sparselab.experiments.tables.results import read
+    from sparselab.experiments.tables.schema import load_all
 
     found = []
     for table in load_all():
@@ -40,10 +40,10 @@ def cells() -> Iterator[tuple[dict[str, Any], list[str]]]:
 
 
 def fill(runs: Path, count: int) -> None:
-    from sparselab.planning import plan_of
-    from sparselab.spec.faults import Refused
-    from sparselab.spec.memo import sharing
-    from sparselab.store import record as records
+    from sparselab.core.errors import Refused
+    from sparselab.core.memo import sharing
+    from sparselab.running.planning import plan_of
+    from sparselab.storage import record as records
 
     written: set[str] = set()
     with sharing():

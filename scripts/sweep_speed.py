@@ -30,9 +30,9 @@ def planning(runs: Path, cells: int = 1000, done: int = 900) -> float:
     """Seconds from importing nothing to knowing which cells are missing."""
     import subprocess
 
-    from sparselab.planning import plan_of
-    from sparselab.spec.memo import sharing
-    from sparselab.store import record as records
+    from sparselab.core.memo import sharing
+    from sparselab.running.planning import plan_of
+    from sparselab.storage import record as records
 
     words = [
         *COMMON,
@@ -56,7 +56,7 @@ def planning(runs: Path, cells: int = 1000, done: int = 900) -> float:
             records.write(plan.folder, {**body, "sparsity": {"layers": layers}})
     program = (
         "import sys, time; began = time.monotonic(); sys.path.insert(0, sys.argv[1])\n"
-        "from sparselab.sweeps import cells, state\n"
+        "from sparselab.experiments.sweeps import cells, state\n"
         "plan = cells.schedule(cells.plan(cells.read(sys.argv[2:])))\n"
         "missing = [c for c in plan.cells.values() if not state.done(c.folder, c.id)]\n"
         "print(len(plan.cells), len(missing), time.monotonic() - began, 'torch' in sys.modules)"
@@ -71,8 +71,8 @@ def planning(runs: Path, cells: int = 1000, done: int = 900) -> float:
 
 def per_cell(runs: Path, count: int = 8) -> tuple[float, float]:
     """Seconds a cell takes in a sweep, and when its engine is called directly; the first of each is not counted."""
-    from sparselab.planning import engine_of, plan_of
-    from sparselab.sweeps import start
+    from sparselab.experiments.sweeps import start
+    from sparselab.running.planning import engine_of, plan_of
 
     times: list[float] = []
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):

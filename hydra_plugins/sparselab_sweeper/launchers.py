@@ -107,7 +107,7 @@ class SlurmLauncher(PatientLauncher):
     _run: ClassVar[Callable[..., Any]] = staticmethod(subprocess.run)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn | None]:
-        from sparselab.spec.faults import refuse
+        from sparselab.core.errors import refuse
 
         for program in ("sbatch", "srun", "squeue", "scontrol", "scancel"):
             if shutil.which(program) is None:

@@ -40,6 +40,6 @@ class SparselabSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from sparselab.sweeps.start import sweep
+        from sparselab.experiments.sweeps.start import sweep
 
         return sweep(self.launcher, self.config, self.asked, self.config_dir, self.token)

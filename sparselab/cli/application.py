@@ -7,11 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from sparselab.cli.arguments import Arguments, parse
-from sparselab.cli.run import guarded
-from sparselab.spec.compose import CONFIGS
+from sparselab.config.compose import CONFIGS
+from sparselab.running.run_cell import guarded
 
 if TYPE_CHECKING:
-    from sparselab.engines.engine import Plan
+    from sparselab.running.engine import Plan
 
 
 def main(argv: list[str]) -> int:
@@ -27,18 +27,18 @@ def _run(asked: Arguments) -> int:
     if asked.help:
         return _help()
     if asked.sweep:
-        from sparselab.sweeps.start import start
+        from sparselab.experiments.sweeps.start import start
 
         return start(asked.overrides, asked.config_dir)
-    from sparselab.planning import plan_of
+    from sparselab.running.planning import plan_of
 
     return _run_with_needs(plan_of(asked.overrides, asked.config_dir))
 
 
 def _run_with_needs(plan: Plan) -> int:
     """Run the cells that this one needs, unless they are finished, and then the cell itself."""
-    from sparselab.cli.run import run_cell
-    from sparselab.store import record as records
+    from sparselab.running.run_cell import run_cell
+    from sparselab.storage import record as records
 
     for needed in plan.first:
         if not records.valid(needed.folder, needed.id):
@@ -50,9 +50,9 @@ def _run_with_needs(plan: Plan) -> int:
 
 def plans_of(asked: Arguments) -> list[Plan]:
     """The plan of every cell of a sweep; Refused with the faults of all of them."""
-    from sparselab.spec.configs import launching
-    from sparselab.sweeps import cells
-    from sparselab.sweeps.start import plans
+    from sparselab.config.members import launching
+    from sparselab.experiments.sweeps import cells
+    from sparselab.experiments.sweeps.start import plans
 
     launching([], cells.read(asked.overrides).hydra, asked.config_dir)
     return plans(asked.overrides, asked.config_dir)

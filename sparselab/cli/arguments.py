@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sparselab.spec.faults import Faults, did_you_mean, short
+from sparselab.core.errors import Faults, did_you_mean, short
 
 SWEEP = ("-m", "--multirun")
 FOLDER = ("-cd", "--config-dir")

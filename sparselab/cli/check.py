@@ -8,7 +8,7 @@ from typing import Any
 
 from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
-from sparselab.spec.overrides import TABLE
+from sparselab.config.overrides import TABLE
 
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
 
@@ -19,7 +19,7 @@ With -m, or paper=… tier=…: a line per cell, and what all of them cost. `pyt
 def run(argv: list[str]) -> int:
     """Print the plan of one cell, or a line per cell of a sweep; Refused (exit 2) with a line per fault."""
     from sparselab.cli.application import plans_of
-    from sparselab.planning import plan_of
+    from sparselab.running.planning import plan_of
 
     asked = parse(argv)
     if asked.help:
@@ -54,7 +54,7 @@ def lines(plans: list[Any]) -> list[str]:
 
 def state(plan: Any) -> str:
     """Whether the cell has its record."""
-    from sparselab.sweeps.state import done
+    from sparselab.experiments.sweeps.state import done
 
     return "finished" if done(plan.folder, plan.id) else "to run"
 

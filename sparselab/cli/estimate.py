@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sparselab.engines.engine import ENGINES
+from sparselab.running.engine import ENGINES
 
 LOOKED_AT = 50
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.sparsity.layout import AXES, grouped
-from sparselab.spec.faults import Refused, refuse
-from sparselab.spec.sparsity import Sparsity
-from sparselab.store import record as records
-from sparselab.store import tensors
-from sparselab.store.atomic import shown
-from sparselab.store.export import MASKS, MODEL
+from sparselab.core.errors import Refused, refuse
+from sparselab.core.sparsity import Sparsity
+from sparselab.storage import record as records
+from sparselab.storage import tensors
+from sparselab.storage.atomic import shown
+from sparselab.storage.export import MASKS, MODEL
+from sparselab.weights.patterns.layout import AXES, grouped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -219,7 +219,7 @@ def _groups(sparsity: Sparsity, there: Tensor, request: Mapping[str, Any]) -> tu
 
     The record may say which kind of layer and which axis; what it leaves open is read in the way that fits best.
     """
-    from sparselab.sparsity.pattern import Pattern
+    from sparselab.weights.patterns.pattern import Pattern
 
     shape = tuple(there.shape)
     kinds = [request["kind"]] if "kind" in request else ["conv"] if there.dim() > 2 else ["linear", "conv1d"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.tables.arguments import Key, parse
+from sparselab.experiments.tables.arguments import Key, parse
 
 KEYS = {
     "format": Key("terminal", "what to print", ("terminal", "markdown")),
@@ -19,8 +19,8 @@ def run(argv: list[str]) -> int:
     asked = parse("list", KEYS, argv)
     if asked is None:
         return 0
-    from sparselab.tables import render
-    from sparselab.tables.results import LEDGER, ledger
+    from sparselab.experiments.tables import render
+    from sparselab.experiments.tables.results import LEDGER, ledger
 
     results_dir = Path(asked["results_dir"])
     summaries = ledger(results_dir)
@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
     else:
         render.console().print(render.ledger_terminal(summaries))
     if asked["write"] == "true":
-        from sparselab.store import atomic
+        from sparselab.storage import atomic
 
         results_dir.mkdir(parents=True, exist_ok=True)
         path = atomic.write_text(results_dir / LEDGER, render.ledger_markdown(summaries))

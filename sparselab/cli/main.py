@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from sparselab.spec.faults import did_you_mean
+from sparselab.core.errors import did_you_mean
 
 COMMANDS = {
     "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
@@ -20,7 +20,7 @@ USAGE = "usage: sparselab COMMAND [arguments]\n\n" + "\n".join(f"  {n:<9} {text}
 
 def main(argv: list[str] | None = None) -> int:
     """Dispatch to a command; exit code 0, 1 or 2 as `run.py` has them."""
-    from sparselab.cli.run import guarded
+    from sparselab.running.run_cell import guarded
 
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):

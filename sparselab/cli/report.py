@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from sparselab.spec.faults import refuse, short
-from sparselab.spec.memo import uncollected
-from sparselab.tables.arguments import Key, parse
+from sparselab.core.errors import refuse, short
+from sparselab.core.memo import uncollected
+from sparselab.experiments.tables.arguments import Key, parse
 
 KEYS = {
     "out": Key("report.html", "the file to write"),
@@ -27,9 +27,9 @@ def run(argv: list[str]) -> int:
     if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
         problem = "is a folder" if out.is_dir() else "cannot be written there"
         refuse(f"out={short(asked['out'])}", problem, "name a file, such as out=report.html")
-    from sparselab.store import atomic
-    from sparselab.tables.report import html
-    from sparselab.tables.results import ledger
+    from sparselab.experiments.tables.report import html
+    from sparselab.experiments.tables.results import ledger
+    from sparselab.storage import atomic
 
     runs_dir = Path(asked["runs_dir"])
     with uncollected():

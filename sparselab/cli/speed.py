@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sparselab.spec.faults import Faults, Refused, refuse
-from sparselab.tables.arguments import Key, parse, usage
+from sparselab.core.errors import Faults, Refused, refuse
+from sparselab.experiments.tables.arguments import Key, parse, usage
 
 if TYPE_CHECKING:
-    from sparselab.deploy.form import Form
-    from sparselab.deploy.speed import Pair, Subject
+    from sparselab.tools.deploy.form import Form
+    from sparselab.tools.deploy.speed import Pair, Subject
 
 KEYS = {
     "batch": Key("64", "images, or windows of text, in a forward pass"),
@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
                 faults.add(f"{key}={asked[key][:40]}", "is no such number", f"write a whole number from {least}")
     faults.raise_if_any()
     assert asked is not None
-    from sparselab.deploy import speed
+    from sparselab.tools.deploy import speed
 
     device = _device(asked["device"])
     subject = speed.subject(Path(folders[0]))
@@ -73,8 +73,8 @@ def timed(subject: Subject, form: Form, batch: int, rounds: int, device: str) ->
     """Both networks in turns, by the clock on the wall. Refused where not one sparse layer fits."""
     import torch
 
-    from sparselab.bench.timing import quartiles, turns, wall
-    from sparselab.deploy.speed import pair
+    from sparselab.tools.bench.timing import quartiles, turns, wall
+    from sparselab.tools.deploy.speed import pair
 
     with torch.no_grad():
         both = pair(subject, form, batch, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.tables.arguments import Key, parse
+from sparselab.experiments.tables.arguments import Key, parse
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
@@ -22,9 +22,9 @@ def run(argv: list[str]) -> int:
     asked = parse("table", KEYS, argv)
     if asked is None:
         return 0
-    from sparselab.tables.results import gather, write
-    from sparselab.tables.schema import load
-    from sparselab.tables.summary import summarise
+    from sparselab.experiments.tables.results import gather, write
+    from sparselab.experiments.tables.schema import load
+    from sparselab.experiments.tables.summary import summarise
 
     tier, results_dir = asked["tier"], Path(asked["results_dir"])
     tables = load(asked["paper"])
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
 
 
 def _print(summary: object, form: str) -> None:
-    from sparselab.tables import render
+    from sparselab.experiments.tables import render
 
     if form == "terminal":
         console = render.console()

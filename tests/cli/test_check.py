@@ -13,11 +13,11 @@ import pytest
 
 from sparselab.cli import application, main
 from sparselab.cli.arguments import parse
-from sparselab.data.sets.arrays import Digits
-from sparselab.methods.method import METHODS
-from sparselab.planning import plan_of
-from sparselab.spec.compose import groups
-from sparselab.spec.faults import Refused
+from sparselab.config.compose import groups
+from sparselab.core.errors import Refused
+from sparselab.inputs.data.sets.arrays import Digits
+from sparselab.running.planning import plan_of
+from sparselab.weights.method import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ["method=gmp", "sparsity=0.9", "model=mlp", "trainer.max_epochs=null", "trainer.max_steps=100"]
@@ -105,7 +105,7 @@ def test_the_order_of_overrides_and_a_later_one_for_the_same_key():
 
 
 def test_ids_do_not_depend_on_the_process():
-    code = f"from sparselab.planning import plan_of; print(plan_of({BASE!r}).id)"
+    code = f"from sparselab.running.planning import plan_of; print(plan_of({BASE!r}).id)"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == cell()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sparselab import methods
-from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of, plan_of
-from sparselab.spec.configs import groups
+from sparselab.config.members import groups
+from sparselab.running.planning import engine_of, plan_of
+from sparselab.weights import methods
+from sparselab.weights.method import METHODS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ def shown_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "code")])
     monkeypatch.setattr(METHODS, "_members", dict(METHODS._members))
     monkeypatch.setattr(METHODS, "_loaded", False)
-    monkeypatch.delitem(sys.modules, "sparselab.methods.taylor", raising=False)
+    monkeypatch.delitem(sys.modules, "sparselab.weights.methods.taylor", raising=False)
     return tmp_path / "configs"
 
 

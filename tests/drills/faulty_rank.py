@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from sparselab.engines.train import rank, runner
-from sparselab.sparsity.slots import Moment
-from sparselab.tasks.classify import Classify
+from sparselab.training import runner
+from sparselab.training.ranks import rank
+from sparselab.training.tasks.classify import Classify
+from sparselab.weights.sparsifier import Moment
 
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
 

@@ -16,8 +16,8 @@ from statistics import median
 import pytest
 from refusals import ROOT, ask, environment, furnish
 
-from sparselab.spec.configs import groups
-from sparselab.spec.faults import WIDTH, did_you_mean
+from sparselab.config.members import groups
+from sparselab.core.errors import WIDTH, did_you_mean
 
 TABLE = Path(__file__).with_name("bad_requests.txt")
 CONSOLE = [sys.executable, "-c", "from sparselab.cli.main import main; raise SystemExit(main())"]
@@ -102,7 +102,7 @@ def test_v1_control_hydra_alone_says_something_else():
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    from sparselab.spec.configs import CONFIGS
+    from sparselab.config.members import CONFIGS
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert compose("config", ["+sparsty=2:4"])["sparsty"] == "2:4"  # accepted

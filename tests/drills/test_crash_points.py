@@ -12,9 +12,9 @@ import torch
 from test_files import Crash, Dying, in_place
 from whole_cell import ended, forked, outcome, run
 
-from sparselab.spec.faults import Refused
-from sparselab.store import atomic, record, tensors
-from sparselab.store.checkpoints import Checkpoints
+from sparselab.core.errors import Refused
+from sparselab.storage import atomic, record, tensors
+from sparselab.storage.checkpoints import Checkpoints
 
 torch.set_num_threads(1)
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from whole_cell import overrides, replaced, run, saved, wait_for
 
-from sparselab.bench.updates import Update
-from sparselab.methods.method import METHODS
-from sparselab.store import record
+from sparselab.storage import record
+from sparselab.tools.bench.updates import Update
+from sparselab.weights.method import METHODS
 
 ROOT = Path(__file__).parents[2]
 HERE = ("trainer.accelerator=gpu",)

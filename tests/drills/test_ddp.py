@@ -17,9 +17,9 @@ import pytest
 import torch
 from whole_cell import outcome, overrides, replaced, run, saved, wait_for
 
-from sparselab.engines.train import ranks
-from sparselab.methods.method import METHODS
-from sparselab.store import record, tensors
+from sparselab.storage import record, tensors
+from sparselab.training.ranks import supervisor as ranks
+from sparselab.weights.method import METHODS
 
 torch.set_num_threads(1)
 

@@ -11,8 +11,8 @@ import torch
 from test_files import Full, tmpfs
 from whole_cell import at, ended, forked, outcome, run, saved
 
-from sparselab.store import atomic
-from sparselab.store.checkpoints import Checkpoints
+from sparselab.storage import atomic
+from sparselab.storage.checkpoints import Checkpoints
 
 torch.set_num_threads(1)
 

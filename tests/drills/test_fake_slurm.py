@@ -19,8 +19,8 @@ import toy_job
 from fake_slurm import ENDED, Cluster
 
 from hydra_plugins.sparselab_sweeper import launchers
-from sparselab.store import record as records
-from sparselab.sweeps import start, sweep
+from sparselab.experiments.sweeps import start, sweep
+from sparselab.storage import record as records
 
 ROOT = Path(__file__).parents[2]
 CELLS = ["method=dense", "model=mlp", "trainer.max_epochs=null", "trainer.max_steps=3", "hydra/launcher=submitit_slurm"]

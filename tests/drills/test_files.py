@@ -23,10 +23,10 @@ import pytest
 import torch
 
 from sparselab.cli.inspect import examine
-from sparselab.spec.faults import Refused, RunFailed
-from sparselab.store import atomic, record
-from sparselab.store.checkpoints import Checkpoints
-from sparselab.store.export import export
+from sparselab.core.errors import Refused, RunFailed
+from sparselab.storage import atomic, record
+from sparselab.storage.checkpoints import Checkpoints
+from sparselab.storage.export import export
 
 torch.set_num_threads(1)
 

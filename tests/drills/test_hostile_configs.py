@@ -13,8 +13,8 @@ import sys
 import pytest
 from refusals import ROOT, environment
 
-from sparselab.spec.faults import WIDTH, Refused
-from sparselab.spec.userconfigs import scan
+from sparselab.config.user_configs import scan
+from sparselab.core.errors import WIDTH, Refused
 
 WATCH = r"""
 import contextlib, io, json, os, sys, traceback
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from sparselab.cli.application import main as run
 from sparselab.cli.main import main as console
-from sparselab.spec.configs import launching
+from sparselab.config.members import launching
 
 WATCHED = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.remove", "os.rename",
            "os.mkdir", "subprocess.Popen", "socket.", "ctypes.dlopen", "webbrowser.open", "shutil.")
@@ -224,7 +224,7 @@ def test_h1_control_composing_the_bomb_costs_a_lot():
 def test_h1_control_hydra_reads_the_secret(tmp_path, monkeypatch):
     from hydra import compose, initialize_config_dir
 
-    from sparselab.spec.configs import CONFIGS
+    from sparselab.config.members import CONFIGS
 
     monkeypatch.setenv("WANDB_API_KEY", "hunter2")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -281,7 +281,7 @@ def test_h1_all_files_are_reported_at_once(tmp_path):
 
 
 def test_h1_a_good_folder_is_taken(tmp_path):
-    from sparselab.planning import plan_of
+    from sparselab.running.planning import plan_of
 
     write(tmp_path, {"method/mine.yaml": "name: srste\nlambda_w: 0.1\n"})
     plan = plan_of(["method=mine", "sparsity=2:4"], str(tmp_path))

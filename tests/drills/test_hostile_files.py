@@ -20,8 +20,8 @@ import zipfile
 import pytest
 import torch
 
-from sparselab.store import atomic
-from sparselab.store.ids import digest
+from sparselab.storage import atomic
+from sparselab.storage.ids import digest
 
 torch.set_num_threads(1)
 
@@ -32,9 +32,9 @@ from pathlib import Path
 
 import torch
 from sparselab.cli.inspect import inspect
-from sparselab.spec.faults import Refused
-from sparselab.store import record, tensors
-from sparselab.store.checkpoints import Checkpoints
+from sparselab.core.errors import Refused
+from sparselab.storage import record, tensors
+from sparselab.storage.checkpoints import Checkpoints
 
 WATCHED = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.remove", "os.rename",
            "subprocess.Popen", "socket.", "ctypes.dlopen", "webbrowser.open")

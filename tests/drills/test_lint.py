@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselab.spec.compose import CONFIGS, groups
+from sparselab.config.compose import CONFIGS, groups
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted([ROOT / "run.py", *(ROOT / "sparselab").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
@@ -91,8 +91,8 @@ def names():
     """Names of methods, models, data sets, distributions, schedules and papers."""
     chosen = {"method", "model", "dataset", "distribution", "schedule", "paper", "term", "optim"}
     members = {name for group in chosen for name in groups(CONFIGS)[group]}
-    from sparselab.methods.method import METHODS
-    from sparselab.models.family import MODELS
+    from sparselab.inputs.models.family import MODELS
+    from sparselab.weights.method import METHODS
 
     # Words of every day, which are values of other options too, are no evidence.
     return (members | set(METHODS) | set(MODELS)) - {"constant", "cosine", "linear", "dense", "global", "random", "set"}
@@ -223,12 +223,12 @@ def test_h2_control_a_planted_comparison_is_found(planted):
 @pytest.mark.parametrize(
     ("file", "planted"),
     [
-        ("spec/x.py", "from sparselab.methods.method import METHODS"),
-        ("store/x.py", "def f():\n    from sparselab.methods.method import METHODS"),
-        ("models/x.py", "import sparselab.engines.engine"),
+        ("spec/x.py", "from sparselab.weights.method import METHODS"),
+        ("store/x.py", "def f():\n    from sparselab.weights.method import METHODS"),
+        ("models/x.py", "import sparselab.running.engine"),
         ("sparsity/x.py", "from sparselab import cli"),
-        ("tables/x.py", "from sparselab.methods.rigl import RigL"),
-        ("engines/x.py", "from sparselab.cli.run import guarded"),
+        ("tables/x.py", "from sparselab.weights.methods.rigl import RigL"),
+        ("engines/x.py", "from sparselab.running.run_cell import guarded"),
     ],
 )
 def test_h2_control_a_planted_import_is_found(file, planted):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sparselab.cli.main import main
-from sparselab.spec.faults import WIDTH
+from sparselab.core.errors import WIDTH
 
 GOOD = [
     "method=srste sparsity=2:4 model=vit_s",
@@ -136,7 +136,7 @@ def test_v2_control_the_mutations_do_break_requests():
 def test_v2_control_hydra_alone_raises():
     from hydra import compose, initialize_config_dir
 
-    from sparselab.spec.configs import CONFIGS
+    from sparselab.config.members import CONFIGS
 
     raised = 0
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

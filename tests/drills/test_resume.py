@@ -36,10 +36,10 @@ from whole_cell import (
     wait_for,
 )  # fmt: skip
 
-from sparselab.data.sets.arrays import Digits
-from sparselab.engines.train.loop import Loop
-from sparselab.store.checkpoints import Checkpoints
-from sparselab.tasks.carry import Carry
+from sparselab.inputs.data.sets.arrays import Digits
+from sparselab.storage.checkpoints import Checkpoints
+from sparselab.training.loop.loop import Loop
+from sparselab.training.tasks.carry import Carry
 
 torch.set_num_threads(1)
 

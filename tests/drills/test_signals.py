@@ -15,11 +15,11 @@ import pytest
 import torch
 from whole_cell import POINTS, UPDATES, Crash, at, die, ended, forked, outcome, run, saved, wait_for
 
-from sparselab.engines.signals import SIGNALS
-from sparselab.engines.train import runner
-from sparselab.engines.train.loop import Loop
-from sparselab.store.checkpoints import Checkpoints
-from sparselab.store.tensors import unpack_masks
+from sparselab.running.signals import SIGNALS
+from sparselab.storage.checkpoints import Checkpoints
+from sparselab.storage.tensors import unpack_masks
+from sparselab.training import runner
+from sparselab.training.loop.loop import Loop
 
 torch.set_num_threads(1)
 

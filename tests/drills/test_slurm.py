@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import pytest
 
-from sparselab.store import record as records
+from sparselab.storage import record as records
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "slurm_one_node.sh"

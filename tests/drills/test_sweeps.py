@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import toy_sweep
 
-from sparselab.store import record as records
-from sparselab.sweeps import lease
+from sparselab.experiments.sweeps import lease
+from sparselab.storage import record as records
 
 ROOT = Path(__file__).parents[2]
 TOY = [sys.executable, str(Path(toy_sweep.__file__))]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sparselab.cli import table as table_command
-from sparselab.store import record as records
-from sparselab.sweeps import start
-from sparselab.tables import results
-from sparselab.tables.grid import expand
-from sparselab.tables.schema import load, load_all
-from sparselab.tables.summary import summarise
+from sparselab.experiments.sweeps import start
+from sparselab.experiments.tables import results
+from sparselab.experiments.tables.grid import expand
+from sparselab.experiments.tables.schema import load, load_all
+from sparselab.experiments.tables.summary import summarise
+from sparselab.storage import record as records
 
 torch.set_num_threads(1)
 

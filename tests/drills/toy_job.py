@@ -16,13 +16,13 @@ from pathlib import Path
 
 from submitit.core.submission import process_job
 
-from sparselab.cli import run as cli_run
-from sparselab.engines.engine import Plan
-from sparselab.engines.signals import StopFlag
-from sparselab.spec.faults import Stopped
-from sparselab.store import atomic
-from sparselab.store import record as records
-from sparselab.sweeps import job, lease
+from sparselab.core.errors import Stopped
+from sparselab.experiments.sweeps import job, lease
+from sparselab.running import run_cell as cli_run
+from sparselab.running.engine import Plan
+from sparselab.running.signals import StopFlag
+from sparselab.storage import atomic
+from sparselab.storage import record as records
 
 STEPS, SECONDS = 10, 0.02
 

@@ -24,14 +24,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from sparselab.cli import run as cli_run
-from sparselab.engines.engine import Plan
-from sparselab.spec.faults import RunFailed
-from sparselab.store import atomic
-from sparselab.store import record as records
-from sparselab.sweeps import job, lease
-from sparselab.sweeps.cells import Asked, Planned, Schedule
-from sparselab.sweeps.sweep import Sweep, new_token
+from sparselab.core.errors import RunFailed
+from sparselab.experiments.sweeps import job, lease
+from sparselab.experiments.sweeps.cells import Asked, Planned, Schedule
+from sparselab.experiments.sweeps.sweep import Sweep, new_token
+from sparselab.running import run_cell as cli_run
+from sparselab.running.engine import Plan
+from sparselab.storage import atomic
+from sparselab.storage import record as records
 
 
 def cell_id(number: int) -> str:

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import torch
 
-from sparselab.cli.run import guarded, run_cell
-from sparselab.data.dataset import DATASETS
-from sparselab.engines.train.loop import Loop
-from sparselab.methods.method import METHODS
-from sparselab.planning import plan_of
-from sparselab.sparsity.slots import Sparsifier
-from sparselab.spec.compose import compose
-from sparselab.store import record
-from sparselab.store.checkpoints import Checkpoints
-from sparselab.tasks.classify import Classify
+from sparselab.config.compose import compose
+from sparselab.inputs.data.dataset import DATASETS
+from sparselab.running.planning import plan_of
+from sparselab.running.run_cell import guarded, run_cell
+from sparselab.storage import record
+from sparselab.storage.checkpoints import Checkpoints
+from sparselab.training.loop.loop import Loop
+from sparselab.training.tasks.classify import Classify
+from sparselab.weights.method import METHODS
+from sparselab.weights.sparsifier import Sparsifier
 
 UPDATES, PER_EPOCH, ACCUMULATE, EVALS = 12, 4, 2, 3
 CHANGE = 6  # an update after which every method with later masks has made one

@@ -8,9 +8,9 @@ import pytest
 import torch
 from matrix_cells import Row, config_of, fit
 
-from sparselab.cli.run import run_cell
-from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of
+from sparselab.running.planning import engine_of
+from sparselab.running.run_cell import run_cell
+from sparselab.weights.method import METHODS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

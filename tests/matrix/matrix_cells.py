@@ -16,15 +16,15 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch
 
-from sparselab.engines.train import runner
-from sparselab.engines.train.loop import Loop
-from sparselab.engines.train.parts import Parts
-from sparselab.engines.train.runner import Finished, execute
-from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of, part_of
-from sparselab.sparsity.schedule import SCHEDULES
-from sparselab.sparsity.slots import Slot
-from sparselab.spec.compose import compose
+from sparselab.config.compose import compose
+from sparselab.running.planning import engine_of, part_of
+from sparselab.training import runner
+from sparselab.training.loop.loop import Loop
+from sparselab.training.parts import Parts
+from sparselab.training.runner import Finished, execute
+from sparselab.weights.method import METHODS
+from sparselab.weights.schedules import SCHEDULES
+from sparselab.weights.sparsifier import Slot
 
 UPDATES = 12
 SPARSITIES = {"dense": None, "unstructured": 0.75, "nm": "2:4", "block": "block:4x2:0.5", "channel": "channel:0.5",

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from matrix_cells import SPARSITIES, Row, config_of
 
-from sparselab.cli.run import run_cell
-from sparselab.planning import engine_of
-from sparselab.store import tensors
+from sparselab.running.planning import engine_of
+from sparselab.running.run_cell import run_cell
+from sparselab.storage import tensors
 
 BATCH, UPDATES = 8, 12
 A, B, HEAD = 64 * 16, 16 * 8, 8 * 10  # weights, and multiply-accumulates of one image: layers.0, layers.1, head (dense)

@@ -11,10 +11,10 @@ import torch
 from matrix_cells import UPDATES, Row, Watch, composed, first_rows, later, rows
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of
-from sparselab.spec.faults import Refused
-from sparselab.spec.sparsity import Sparsity
+from sparselab.core.errors import Refused
+from sparselab.core.sparsity import Sparsity
+from sparselab.running.planning import engine_of
+from sparselab.weights.method import METHODS
 
 SGD = {"optim": {"weight_decay": 0.01, "momentum": 0.9, "nesterov": False, "lr": 0.1, "schedule": "constant"}}
 ROWS = [row for method in METHODS for row in first_rows(method)[:1]]

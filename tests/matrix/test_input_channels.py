@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from matrix_cells import Row, config_of
 
-from sparselab.cli.run import run_cell
-from sparselab.planning import engine_of
-from sparselab.store import record
+from sparselab.running.planning import engine_of
+from sparselab.running.run_cell import run_cell
+from sparselab.storage import record
 
 RESNET = ("model=resnet20", "dataset=digits", "optim=sgd", "targets.exclude=[@head,@stem]")
 SIZE = {"depth": 8, "width": 4}

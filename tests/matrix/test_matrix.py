@@ -23,8 +23,8 @@ from matrix_cells import (
     rows_by_chance,
 )  # fmt: skip
 
-from sparselab.methods.method import METHODS, Method
-from sparselab.methods.straight_through import STE
+from sparselab.weights.method import METHODS, Method
+from sparselab.weights.methods.straight_through import STE
 
 SGD = {"optim": {"weight_decay": 0.01, "momentum": 0.9, "nesterov": True, "lr": 0.05}}
 SKIP = frozenset({4, 5, UPDATES - 1})  # two in a row, one of them where a mask is due, and the last
@@ -202,7 +202,7 @@ def test_the_matrix_fails_a_wrong_method(cls, methods, run):
 
 
 def test_the_matrix_fails_a_loop_that_forgets_skipped_updates(run, monkeypatch):
-    from sparselab.sparsity.slots import Sparsifier
+    from sparselab.weights.sparsifier import Sparsifier
 
     row = next(r for m in METHODS for r in rows(m) if METHODS[m].every_step)
     monkeypatch.setattr(Sparsifier, "unswap", lambda self: None)

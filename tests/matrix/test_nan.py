@@ -13,12 +13,12 @@ import pytorch_lightning as pl
 import torch
 from matrix_cells import UPDATES, Watch, config_of, first_rows, watched
 
-from sparselab.cli.run import guarded, run_cell
-from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of
-from sparselab.store import record as records
-from sparselab.tasks.classify import Classify
-from sparselab.terms.distill import Distill
+from sparselab.running.planning import engine_of
+from sparselab.running.run_cell import guarded, run_cell
+from sparselab.storage import record as records
+from sparselab.training.losses.distill import Distill
+from sparselab.training.tasks.classify import Classify
+from sparselab.weights.method import METHODS
 
 NAN = float("nan")
 WHEN = 5  # micro-batch at which the value is planted, counted from 0: update 6

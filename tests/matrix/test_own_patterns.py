@@ -8,13 +8,13 @@ import pytest
 import torch
 from matrix_cells import SPARSITIES, Row, Watch, config_of, rows
 
-from sparselab.cli.run import run_cell
-from sparselab.engines.train.runner import make_sparsifier
-from sparselab.methods.method import METHODS
-from sparselab.planning import engine_of
-from sparselab.sparsity.schedule import SCHEDULES
-from sparselab.spec.faults import Refused
-from sparselab.spec.sparsity import Sparsity
+from sparselab.core.errors import Refused
+from sparselab.core.sparsity import Sparsity
+from sparselab.running.planning import engine_of
+from sparselab.running.run_cell import run_cell
+from sparselab.training.runner import make_sparsifier
+from sparselab.weights.method import METHODS
+from sparselab.weights.schedules import SCHEDULES
 
 OWN = {
     "unstructured": 0.5,
@@ -62,7 +62,7 @@ def test_the_record_says_what_each_layer_was_asked_for_and_has(tmp_path):
     config = config_of(Row("srste", "nm", "constant"), tmp_path, targets={"patterns": {LAYER: "1:8"}})
     plan = engine_of(config).plan(config, [])
     assert run_cell(plan) == 0
-    from sparselab.store import record
+    from sparselab.storage import record
 
     found = record.read(plan.folder, plan.id)["sparsity"]
     assert found["requested"] == "2:4, layers.1 1:8" and found["pattern_holds"]

@@ -16,8 +16,8 @@ import torch
 from matrix_cells import Row, config_of
 from safetensors.torch import load_file, save_file
 
-from sparselab.cli.run import run_cell
-from sparselab.planning import engine_of, plan_of
+from sparselab.running.planning import engine_of, plan_of
+from sparselab.running.run_cell import run_cell
 
 READER = """
 import json, sys

@@ -8,10 +8,10 @@ import pytest
 import torch
 from matrix_cells import Row, config_of
 
-from sparselab.engines.train.runner import execute
-from sparselab.engines.train.stopping import StopFlag
-from sparselab.planning import engine_of
-from sparselab.spec.faults import Stopped
+from sparselab.core.errors import Stopped
+from sparselab.running.planning import engine_of
+from sparselab.training.loop.stopping import StopFlag
+from sparselab.training.runner import execute
 
 ROW = Row("magnitude", "unstructured", "one_shot")
 

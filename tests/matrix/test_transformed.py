@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from matrix_cells import Row
 
-from sparselab.models.transform import TRANSFORMS
-from sparselab.sparsity.account import account
+from sparselab.inputs.models.transform import TRANSFORMS
+from sparselab.weights.cost import account
 
 METHODS = (("random", "constant"), ("set", "periodic"), ("rigl", "periodic"))
 

@@ -1,0 +1,117 @@
+"""Overrides that are read without a grammar: a key and a number, a word, a quoted text, or a flat list or mapping of these.
+
+Hydra's parser takes a millisecond for each, and its import a sixth of a second. What is read here reads as it would there
+(a test asks it); everything else is Hydra's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sparselab.core.containers import copied
+
+WORD = r"[A-Za-z_]\w*"
+KEY = rf"{WORD}(?:(?:\.{WORD})*|(?:/{WORD})*)"
+INT = r"-?(?:0|[1-9]\d*)"
+NUMBER = rf"{INT}\.\d+(?:e-?\d+)?|{INT}e-?\d+"
+WORDS = rf"{WORD}(?:[/.-]\w+)*"
+PATTERN = r"[1-9]\d*:[1-9]\d*|[a-z]\w*:\d+|[a-z]\w*:(?:[1-9]\d*x[1-9]\d*:)?0\.\d+"
+QUOTED = r"'(?:[^'\\]|\\+[^'\\]|(?:\\\\)*\\')*'"
+DOUBLE = r'"[@\w*. -]*"'
+INNER = rf"(?:{INT}|{NUMBER}|{PATTERN}|{WORD}|@{WORD}|{DOUBLE})"
+ENTRY = rf"@?{WORD}: {INNER}"
+LIST = rf"\[(?:{INNER}(?:, ?{INNER})*)?\]"
+MAPPING = rf"\{{{ENTRY}(?:, {ENTRY})*\}}"
+
+PLAIN = re.compile(f"({KEY})=({INT}|{NUMBER}|{WORDS}|{PATTERN}|{QUOTED}|{DOUBLE}|{LIST}|{MAPPING})", re.ASCII)
+WHOLE, BROKEN = re.compile(INT), re.compile(NUMBER, re.ASCII)
+ESCAPED = re.compile(r"(\\+)'")  # backslashes count double before a quote, and only there
+MEANING = {"null": None, "true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One override, with as much of the interface of Hydra's as is used: it sets a key to a value."""
+
+    key_or_group: str
+    held: Any
+    package: None = None
+
+    def value(self) -> Any:
+        return copied(self.held)
+
+    def is_add(self) -> bool:
+        return False
+
+    def is_delete(self) -> bool:
+        return False
+
+    def is_sweep_override(self) -> bool:
+        return False
+
+    def sweep_string_iterator(self) -> Iterator[str]:
+        raise TypeError(f"{self.key_or_group} is no sweep")
+
+
+def read(text: str) -> Plain | None:
+    """The override ``text``; None where Hydra has to read it."""
+    found = PLAIN.fullmatch(text)
+    if found is None:
+        return None
+    key, value = found.groups()
+    try:
+        if value[0] == "[":
+            return Plain(key, [_scalar(item.strip()) for item in value[1:-1].split(",")] if value != "[]" else [])
+        if value[0] == "{":
+            pairs = [item.split(": ") for item in value[1:-1].split(", ")]
+            if any(_scalar(name) is not name for name, _ in pairs):  # null and true are no texts
+                return None
+            return Plain(key, {name: _scalar(item) for name, item in pairs})
+        return Plain(key, _scalar(value))
+    except ValueError:
+        return None
+
+
+def repeated(text: str) -> str | None:
+    """A key that a mapping gives twice, however it is written: Hydra keeps the last one and says nothing."""
+    value = text.partition("=")[2].strip()
+    if not (value.startswith("{") and value.endswith("}")):
+        return None
+    names = [entry.partition(":")[0].strip(" '\"") for entry in _entries(value[1:-1])]
+    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+
+
+def _entries(inside: str) -> Iterator[str]:
+    """What commas separate, but for those in quotes and brackets."""
+    entry, depth, quote = "", 0, ""
+    for character in inside:
+        if quote:
+            quote = "" if character == quote and not entry.endswith("\\") else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "," and not depth:
+            yield entry
+            entry = ""
+            continue
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        entry += character
+    yield entry
+
+
+def _scalar(text: str) -> Any:
+    """ValueError for a word that is a number to Hydra."""
+    if WHOLE.fullmatch(text):
+        return int(text)
+    if BROKEN.fullmatch(text):
+        return float(text)
+    if text[0] == "'":
+        return ESCAPED.sub(lambda run: "\\" * (len(run[1]) // 2) + "'", text[1:-1])
+    if text[0] == '"':
+        return text[1:-1]
+    if (lowered := text.lower()) in ("nan", "inf"):
+        raise ValueError(text)
+    return MEANING.get(lowered, text)

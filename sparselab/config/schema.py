@@ -1,0 +1,109 @@
+"""The parts of a cell's config that belong to no plug-in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from sparselab.core.options import Options
+
+
+class HostOptions(Options):
+    """How a cell runs on this machine. Part of ``trainer``; every engine reads it, and it is never part of an id."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(description="auto, cpu or gpu")
+    threads: int | None = Field(ge=1, description="at least 1, or null")
+    workers: int = Field(ge=0, description="at least 0")
+    progress: Literal["auto", "bar", "lines", "none"] = Field(description="auto, bar, lines or none")
+
+
+class TrainerOptions(HostOptions):
+    """How long, how large, how precise, where."""
+
+    name: Literal["default"] = Field("default", description="default")
+    max_epochs: int | None = Field(ge=1, description="at least 1, or null")
+    max_steps: int | None = Field(ge=0, description="at least 0 (prune and score, no training), or null")
+    batch_size: int = Field(ge=1, description="at least 1")
+    accumulate: int = Field(ge=1, description="micro-batches per update, at least 1")
+    precision: Literal["32", "bf16", "16"] = Field(description='"32", bf16 or "16"')
+    devices: int = Field(ge=1, description="at least 1")
+    strategy: Literal["auto", "ddp"] = Field(
+        description="auto or ddp; FSDP shards parameters, and a mask needs whole tensors"
+    )
+    clip: float | None = Field(gt=0, description="above 0, or null")
+    ema: float | None = Field(gt=0, lt=1, description="in (0, 1), or null")
+    compile: bool = Field(description="true or false")
+    channels_last: Literal["auto"] | bool = Field(description="auto, true or false")
+    evals: int = Field(ge=0, description="at least 0")
+    checkpoint_minutes: float | None = Field(gt=0, description="above 0, or null")
+    checkpoint_every: int | None = Field(ge=1, description="updates, at least 1, or null")
+    track_masks: bool = Field(
+        description="true or false: record how masks move, how gradients spread, what a last cut costs"
+    )
+
+
+class TargetOptions(Options):
+    """Which weights are sparse."""
+
+    include: list[str] = Field(min_length=1, description='at least one glob or @role, such as ["*"]')
+    exclude: list[str] = Field(description='globs or @roles, such as ["@head"], or []')
+    axis: Literal["in", "out", "kernel"] = Field(description="in, out or kernel")
+    patterns: dict[str, Any] = Field(
+        default_factory=dict,
+        description="globs or @roles with a sparsity of their own, such as {@q: 1:8}, or {}",
+    )
+
+
+class Common(Options):
+    """The top level of every cell, whatever its engine. An engine adds the groups that it reads."""
+
+    engine: dict[str, Any]
+    logger: dict[str, Any]
+    trainer: HostOptions
+    tier: Literal["smoke", "cpu", "gpu", "paper"] | None = Field(description="smoke, cpu, gpu, paper or null")
+    paper: str | None = Field(description="a paper's slug or null")
+    seed: int = Field(ge=0, lt=2**63, description="a whole number, at least 0")
+    data_dir: str | None = Field(description="a folder, or null")
+    runs_dir: str = Field(min_length=1, description="a folder")
+    force: bool = Field(description="true or false")
+    debug: bool = Field(description="true or false")
+
+    @field_validator("runs_dir", "data_dir")
+    @classmethod
+    def _one_line(cls, path: str | None) -> str | None:
+        if path is not None and not path.isprintable():
+            raise ValueError("holds a line break or another control character")
+        return path
+
+
+class Cell(Common):
+    """The top level of a training cell. Groups of plug-ins are validated by the class that their ``name`` picks."""
+
+    method: dict[str, Any]
+    sparsity: Any
+    targets: TargetOptions
+    distribution: dict[str, Any]
+    schedule: dict[str, Any]
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    optim: dict[str, Any]
+    trainer: TrainerOptions
+    term: dict[str, Any]
+    metric: dict[str, Any] = Field(default_factory=dict)
+    edit: dict[str, Any] | None = None
+
+
+# Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
+OFF: dict[str, Any] = {
+    "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
+    "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact", "targets.patterns": {},
+    "dataset.windows": "drawn",
+}  # fmt: skip
+
+# What never changes a result, and so is no part of a cell's id.
+UNIDENTIFIED = (
+    "logger", "tier", "paper", "data_dir", "runs_dir", "force", "debug",
+    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.evals", "trainer.checkpoint_minutes",
+    "trainer.checkpoint_every", "trainer.threads", "trainer.workers", "trainer.progress",
+)  # fmt: skip

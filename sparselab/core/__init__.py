@@ -1,0 +1,1 @@
+"""Values that everything stands on: sparsities, options, errors, registries, seeds. Imports nothing of ours."""

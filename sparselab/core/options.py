@@ -1,0 +1,88 @@
+"""Typed options: what a YAML group may say, and the line that is printed when it says something else."""
+
+from __future__ import annotations
+
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparselab.core.errors import Fault, Refused, did_you_mean, spell
+
+Some = TypeVar("Some", bound="Options")
+
+UNSET = "???"  # how a YAML file says that a value must be given
+
+
+class Options(BaseModel):
+    """Base of every options class. Strict: no silent conversion (``yes`` is not a number, ``"3"`` is not 3)."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
+    """``values`` as an instance of ``schema``; every fault of it at once as :class:`Refused`."""
+    made, found = attempt(schema, values, where)
+    if made is None:
+        raise Refused([fault for _, fault in found])
+    return made
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != UNSET}
+
+
+def attempt(
+    schema: type[Some], values: dict[str, Any], where: str = ""
+) -> tuple[Some | None, list[tuple[tuple[str, ...], Fault]]]:
+    """(the instance or None, (path of the key, fault) of everything that ``schema`` does not allow; one per key)."""
+    try:
+        return schema.model_validate(_set(values)), []
+    except ValidationError as error:
+        found: dict[str, tuple[tuple[str, ...], Fault]] = {}
+        for item in error.errors():
+            path, fault = _fault(schema, item, where)
+            found.setdefault(".".join(path), (path, fault))  # each arm of a union reports the same key
+        return None, list(found.values())
+
+
+def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...], Fault]:
+    path, model, description = _place(schema, item["loc"])
+    key = ".".join([where, *path] if where else path)
+    if item["type"] == "extra_forbidden":
+        if not model.model_fields:
+            return path, Fault(key, "no such key: there are no options here", "leave it out")
+        return path, Fault(key, "no such key", did_you_mean(path[-1], model.model_fields))
+    if item["type"] == "missing":
+        return path, Fault(key, "is required and has no value", f"write {key}=…")
+    message = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    message = message[:1].lower() + message[1:] if item["input"] is not None else "has no value"
+    return path, Fault(f"{key}={spell(item['input'])}"[:60], message, description)
+
+
+def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...], type[Options], str]:
+    """(path without pydantic's names of union arms, the model that the last key belongs to, what that key takes)."""
+    path: list[str] = []
+    model, description = schema, "see the group's YAML for its values"
+    kind: Any = schema
+    for part in loc:
+        kind = _bare(kind)
+        if get_origin(kind) in (Union, UnionType):
+            kind = Any  # this part is the name of an arm, which nobody wrote
+            continue
+        path.append(str(part))
+        if isinstance(kind, type) and issubclass(kind, Options):
+            model, field = kind, kind.model_fields.get(part)
+            description = (field and field.description) or description
+            kind = field.annotation if field else Any
+        else:
+            kind = get_args(kind)[-1] if get_origin(kind) in (dict, list, tuple) else Any
+    return tuple(path), model, description
+
+
+def _bare(kind: Any) -> Any:
+    """A type without annotations and without ``| None``."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    arms = [arm for arm in get_args(kind) if arm is not NoneType]
+    return _bare(arms[0]) if get_origin(kind) in (Union, UnionType) and len(arms) == 1 else kind

@@ -1,0 +1,60 @@
+"""Names to classes. Configs name registered keys, never import paths, so a config cannot run arbitrary code."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from sparselab.core.errors import did_you_mean, refuse
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes of one kind by name. The package's modules are imported at the first look-up.
+
+    Every module directly in ``package`` must be cheap to import (no torch, no timm): planning imports them all.
+    """
+
+    def __init__(self, kind: str, package: str):
+        self.kind = kind
+        self.package = package
+        self._members: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: ``@METHODS.register("srste")``. The class gets ``name``; a name is taken once."""
+
+        def add(cls: type[T]) -> type[T]:
+            taken = self._members.get(name)
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {taken.__module__} and {cls.__module__}")
+            cls.name = name  # type: ignore[attr-defined]
+            self._members[name] = cls
+            return cls
+
+        return add
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__, self.package + "."):
+            importlib.import_module(module.name)
+
+    def __getitem__(self, name: str) -> type[T]:
+        self._load()
+        if name not in self._members:
+            refuse(f"{self.kind}={name}", f"no such {self.kind}", did_you_mean(str(name), self._members))
+        return self._members[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._members))

@@ -1,0 +1,1 @@
+"""Estimators and online learners on problems with a known answer."""

@@ -1,0 +1,123 @@
+"""Engines whose cell is many draws of a problem: one record, with the mean and the spread over draws. [no torch]
+
+A draw is decided by the cell's seed and its own number, never by what is done with it: all estimators (or solvers) of a
+seed meet the same draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from sparselab.config.schema import Common
+from sparselab.core.errors import Fault, Faults
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+from sparselab.estimation.problems.problem import PROBLEMS, Problem
+from sparselab.running.identity import content
+from sparselab.running.parts import build
+from sparselab.running.single_process import Direct, Job, Outcome
+
+
+class DrawOptions(Options):
+    """How often a cell draws."""
+
+    draws: int = Field(ge=1, description="draws of the problem, at least 1")
+
+
+class Draws(Direct):
+    """Base: a subclass names the group of what meets the draws, and says in ``execute`` how.
+
+    Members of the group have ``takes``, ``version``, ``faults(problem)`` and ``work(problem)``.
+    """
+
+    Options: ClassVar[type[DrawOptions]] = DrawOptions
+    options: DrawOptions
+    group: ClassVar[str]
+    registry: ClassVar[Registry[Any]]
+    guess = 0.0
+
+    def gather(self, cell: Common, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
+        problem: Problem | None = None
+        member: Any = None
+        files: dict[str, str] = {}
+        if "problem" not in lost:
+            with faults.catch():
+                problem = build(PROBLEMS, cell.problem, "problem", cell.data_dir)  # type: ignore[attr-defined]
+                faults.found += problem.faults()
+        if self.group not in lost:
+            with faults.catch():
+                member = build(self.registry, getattr(cell, self.group), self.group)
+        if problem is not None and "data_dir" not in lost:
+            with faults.catch():
+                files = problem.files()
+        if problem is None or member is None or faults.found:
+            return None
+        if problem.draws not in member.takes:
+            takes = " or ".join(member.takes)
+            fits = [name for name in PROBLEMS if PROBLEMS[name].draws in member.takes]
+            where = f"problem={problem.name} {self.group}={member.name}"
+            faults.add(
+                where, f"it takes a {takes}, and this is a {problem.draws}", f"write problem={' or '.join(fits)}"
+            )
+            return None
+        faults.found += member.faults(problem)
+        if self.options.draws > 1 and not problem.random:
+            faults.found.append(
+                Fault(f"engine.draws={self.options.draws}", f"{problem.name} is always the same", "write 1")
+            )
+        draws = self.options.draws
+        hashes = {name: content(path, needs, f"problem.{name}") for name, path in files.items()}
+        return Job(
+            parts=(cell, problem, member, hashes),
+            size=f"{draws:,} draw{'s' if draws > 1 else ''}",
+            work=float(draws) * member.work(problem),
+            facts=[("problem", problem.describe()), (self.group, member.name), ("draws", f"{draws:,}")],
+            extra={"problem": problem.version, self.group: member.version, "files": hashes},
+        )
+
+    def conclude(self, problem: Problem, hashes: Mapping[str, str], rows: Sequence[Mapping[str, float]]) -> Outcome:
+        """The outcome of a cell from the scores of its draws."""
+        metrics = {f"test.{name}": value for name, value in over_draws(rows).items()}
+        metrics["test.n"] = float(len(rows))
+        sparsity = {}
+        if "test.sparsity" in metrics:
+            sparsity = {"requested": "as found", "realised": metrics["test.sparsity"]}
+        data = {
+            "name": problem.name,
+            "title": problem.name,
+            "described": problem.describe(),
+            "source": "local" if hashes else "drawn",
+        }
+        return Outcome(metrics, sparsity, data={**data, "fingerprint": "-".join(hashes.values())})
+
+    @classmethod
+    def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
+        metrics = record["metrics"]
+        rows = [("draws", f"{metrics['test.n']:,.0f} of {record['data']['described']}")]
+        for name, value in metrics.items():
+            if name.endswith(("_sd", "_max")) or name == "test.n":
+                continue
+            spread = f" ± {metrics[f'{name}_sd']:.4g}" if f"{name}_sd" in metrics else ""
+            rows.append((name, f"{value:.6g}{spread}"))
+        return rows
+
+
+def over_draws(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean, standard deviation (``_sd``) and largest value (``_max``) of every score that all draws have.
+
+    One draw has neither spread nor maximum.
+    """
+    shared = [name for name in rows[0] if all(name in row for row in rows)]
+    found: dict[str, float] = {}
+    for name in shared:
+        values = [row[name] for row in rows]
+        mean = math.fsum(values) / len(values)
+        found[name] = mean
+        if len(values) > 1:
+            found[f"{name}_sd"] = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+            found[f"{name}_max"] = max(values)
+    return found

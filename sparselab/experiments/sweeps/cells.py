@@ -1,0 +1,187 @@
+"""Which cells a command line asks for, and their plans. [no torch]"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sparselab.config.members import groups
+from sparselab.config.overrides import TABLE, expand
+from sparselab.config.schema import UNIDENTIFIED
+from sparselab.core.errors import Fault, Faults, Refused, nearest, refuse, short
+from sparselab.core.memo import sharing
+
+if TYPE_CHECKING:
+    from sparselab.running.engine import Plan
+
+TIER = "tier"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A cell as it was asked for: what tells it from the others, and its overrides."""
+
+    title: str
+    overrides: tuple[str, ...]
+
+
+@dataclass
+class Asked:
+    """The meaning of a command line. hydra: Hydra's own overrides. metric: the number to show, if a table has one."""
+
+    name: str
+    cells: list[Wanted]
+    hydra: list[str]
+    paper: str | None = None
+    tier: str | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that is known to be sound. ``work``: what it costs, in any unit. ``needs``: ids of cells that go first."""
+
+    id: str
+    folder: str
+    title: str
+    overrides: tuple[str, ...]
+    work: float
+    needs: tuple[str, ...] = ()
+    force: bool = False
+
+
+@dataclass
+class Schedule:
+    """All cells of a sweep by id, those that others need included."""
+
+    cells: dict[str, Planned] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)  # ids of those that were asked for, not only needed
+    count: int = 0  # how many were asked for, the same one counted as often as it was
+
+    def levels(self) -> Iterator[list[Planned]]:
+        """Cells that need nothing, then those that need only these, and so on."""
+        placed: set[str] = set()
+        rest = list(self.cells.values())
+        while rest:
+            ready = [cell for cell in rest if placed.issuperset(cell.needs)]
+            yield ready
+            placed |= {cell.id for cell in ready}
+            rest = [cell for cell in rest if cell.id not in placed]
+
+
+def read(overrides: list[str]) -> Asked:
+    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or Refused."""
+    labels = {TABLE: "", TIER: ""}
+    rest = []
+    known = [*groups(), "sparsity", "seed", "targets", *UNIDENTIFIED]
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if key not in known and equals and "." not in key and nearest(key, known) == TABLE:
+            refuse(short(text), "no such key", f'did you mean "{TABLE}={value}"?')  # else each default gets a line too
+        if key == TABLE and equals and value not in ("null", ""):
+            labels[key] = value
+        else:
+            rest.append(text)
+    if not labels[TABLE]:
+        cells, own = expand(overrides)
+        return Asked("sweep", _titled([[text.replace("\\:", ":") for text in cell] for cell in cells]), own)
+    tiers = [text.partition("=")[2] for text in rest if text.startswith(f"{TIER}=")]
+    rest = [text for text in rest if not text.startswith(f"{TIER}=")]
+    return _tables(labels[TABLE].split(","), tiers, rest)
+
+
+def _titled(cells: list[list[str]]) -> list[Wanted]:
+    """Each cell is called by what not all of them say; the only one by all it says."""
+    common = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
+    return [Wanted(" ".join(t for t in cell if t not in common) or "the defaults", tuple(cell)) for cell in cells]
+
+
+def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
+    from sparselab.experiments.tables.grid import expand as cells_of
+    from sparselab.experiments.tables.grid import merge, tier_of
+    from sparselab.experiments.tables.schema import Table, load
+
+    faults = Faults()
+    if len(tiers) != 1 or "," in tiers[0]:
+        faults.add(TIER, "one size of the table is needed", f"add {TIER}=smoke, cpu, gpu or paper")
+    extra, own = expand(rest)
+    for text in dict.fromkeys(text for cell in extra for text in cell):
+        if text.partition("=")[0] not in UNIDENTIFIED:
+            faults.add(short(text), "the cells are the table's", f"leave it out, or sweep without {TABLE}=")
+    if len(extra) > 1:
+        faults.add(TABLE, "a table cannot be crossed with other values", "give one value for each key")
+    tables: list[Table] = []
+    for slug in slugs:
+        with faults.catch():
+            found = load(slug)
+            tables += [t for t in found if tiers and tiers[0] in t.tiers] or found[:1]
+    faults.raise_if_any()
+    tier, wanted = tiers[0], []
+    for table in tables:
+        tier_of(table, tier)
+        prefix = f"{table.output}: " if len(tables) > 1 else ""
+        wanted += [
+            Wanted(f"{prefix}{cell.row} · {cell.column} · seed {cell.seed}", merge(cell.overrides, extra[0]))
+            for cell in cells_of(table, tier)
+        ]
+    metrics = {table.metric.key for table in tables}
+    name = f"{' '.join(slugs)} {tier}"
+    return Asked(name, wanted, own, tables[0].paper, tier, metrics.pop() if len(metrics) == 1 else None)
+
+
+def plan(asked: Asked, config_dir: str | None = None) -> list[tuple[Wanted, Plan]]:
+    """The plan of every cell; Refused with the faults of all of them, before anything has run."""
+    from sparselab.running.planning import plan_of
+
+    plans: list[tuple[Wanted, Plan]] = []
+    found: dict[Fault, list[str]] = {}
+    with sharing():
+        for cell in asked.cells:
+            try:
+                plans.append((cell, plan_of(list(cell.overrides), config_dir)))
+            except Refused as refused:
+                for fault in refused.faults:
+                    found.setdefault(fault, []).append(cell.title)
+    if found:
+        raise Refused(_named(fault, titles, asked) for fault, titles in found.items())
+    return plans
+
+
+def _named(fault: Fault, titles: list[str], asked: Asked) -> Fault:
+    """A fault of some cells of a table says of which; what was typed says it itself."""
+    if asked.paper is None or len(titles) == len(asked.cells):
+        return fault
+    others = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
+    return Fault(f"({titles[0]}){others} {fault.where}", fault.problem, fault.fix)
+
+
+def schedule(plans: Iterable[tuple[Wanted, Plan]]) -> Schedule:
+    """What has to run: each cell once, with the cells it needs before it. Raises Refused for two runs folders."""
+    out, plans = Schedule(), list(plans)
+    roots = {str(plan.config["runs_dir"]) for _, plan in plans}
+    for wanted, plan in plans:
+        out.count += 1
+        out.asked.add(plan.id)
+        _add(out, plan, wanted.title)
+    for _, plan in plans:
+        _add_needed(out, plan)
+    if len(roots) > 1:
+        refuse("runs_dir", f"a sweep has one runs folder, not {len(roots)}", "start a sweep for each")
+    return out
+
+
+def _add(out: Schedule, plan: Plan, title: str) -> None:
+    if plan.id in out.cells:
+        return
+    work = plan.work or plan.steps or 1
+    overrides = tuple(text for text in plan.typed if not text.startswith(("force=", "debug=")))
+    needs = tuple(needed.id for needed in plan.first)
+    out.cells[plan.id] = Planned(plan.id, plan.folder, title, overrides, float(work), needs, plan.config["force"])
+
+
+def _add_needed(out: Schedule, plan: Plan) -> None:
+    for needed in plan.first:
+        own = [text for text in needed.overrides if text.partition("=")[0] not in UNIDENTIFIED]
+        _add(out, needed, f"for others: {' '.join(own)}")
+        _add_needed(out, needed)

@@ -1,0 +1,117 @@
+"""`python run.py -m`: Hydra is asked to sweep, with the project's sweeper and the launcher of the user's choice.
+
+Nothing that the user typed about cells goes through Hydra's composition of the sweep itself: the words are handed to
+the sweeper as they are, and it plans every cell before any runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselab.config.members import CONFIGS, launching
+from sparselab.config.overrides import for_hydra
+from sparselab.core.errors import Refused, refuse
+from sparselab.experiments.sweeps import cells
+from sparselab.experiments.sweeps.job import Outcome, task
+from sparselab.experiments.sweeps.sweep import LauncherBroke, Sweep, new_token
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+    from hydra.plugins.launcher import Launcher
+    from omegaconf import DictConfig
+
+    from sparselab.running.engine import Plan
+
+SWEEPS = ".sweeps"  # in the runs folder: a folder for each sweep that is going on
+
+
+def start(overrides: list[str], config_dir: str | None = None) -> int:
+    """Run a sweep to its end; returns its exit code. Refused, with nothing begun, where any cell cannot run."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    # The launchers' settings are checked against submitit's own; that is wanted, and nothing to warn of.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+    own = cells.read(overrides).hydra
+    launching([], own, config_dir)
+    own = [*own, f"hydra.sweeper.token={new_token()}", f"hydra.sweeper.asked=[{','.join(map(quoted, overrides))}]"]
+    if config_dir is not None:
+        folder = str(Path(config_dir).resolve())
+        own += [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", f"hydra.sweeper.config_dir={quoted(folder)}"]
+    _let_workers_find_us()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIGS), job_name="sparselab", version_base="1.3"):
+            return GlobalHydra.instance().hydra.multirun("config", task, own)
+    except HydraException as error:
+        refuse("-m", " ".join(str(error).split())[:90], "see hydra/launcher and hydra.launcher.…")
+
+
+def plans(overrides: list[str], config_dir: str | None = None) -> list[Plan]:
+    """The plan of every cell that is asked for; Refused with the faults of all of them."""
+    return [plan for _, plan in cells.plan(cells.read(overrides), config_dir)]
+
+
+def sweep(
+    make_launcher: Callable[[], Launcher], config: DictConfig, asked: Sequence[str], config_dir: str | None, token: str
+) -> int:
+    """What the sweeper plugin does: plan, run what is missing, conclude. Returns the exit code."""
+    wanted = cells.read(list(asked))
+    planned = cells.plan(wanted, config_dir)
+    schedule = cells.schedule(planned)
+    folder = Path(planned[0][1].config["runs_dir"]) / SWEEPS / token
+    config.hydra.sweep.dir = str(folder)
+    launcher = make_launcher()
+    started = 0
+
+    def launch(ready: Sequence[cells.Planned]) -> list[Outcome | None]:
+        nonlocal started
+        jobs = [_job(cell, wanted) for cell in ready]
+        started += len(jobs)
+        try:
+            returns = launcher.launch(jobs, initial_job_idx=started - len(jobs))
+        except Refused:
+            raise
+        except Exception as error:  # a worker that was killed, a scheduler that does not answer
+            raise LauncherBroke(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}") from error
+        return [_outcome(cell, one) for cell, one in zip(ready, returns, strict=True)]
+
+    return Sweep(wanted, schedule, folder, launch).run()
+
+
+def _job(cell: cells.Planned, asked: cells.Asked) -> list[str]:
+    labels = [
+        f"hydra.sweeper.{key}={quoted(value)}" for key, value in (("paper", asked.paper), ("tier", asked.tier)) if value
+    ]
+    return [*for_hydra(list(cell.overrides)), f"hydra.sweeper.cell={quoted(cell.id)}", *labels]
+
+
+def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
+    """What a job had to say; None where it could not."""
+    if returned is None:
+        return None
+    try:
+        value: Any = returned.return_value
+    except subprocess.SubprocessError:  # a signal before the cell began; submitit's scontrol did not outlive the job
+        return None
+    except Exception as error:
+        return Outcome(cell.id, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return Outcome(**value)
+
+
+def quoted(text: str) -> str:
+    """``text`` as a quoted string of Hydra's override grammar, where backslashes count before a quote only."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def _let_workers_find_us() -> None:
+    """Launchers start Python anew; what they unpickle lies in this repository."""
+    paths = [str(CONFIGS.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))

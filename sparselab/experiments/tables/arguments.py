@@ -1,0 +1,72 @@
+"""``key=value`` arguments of the commands that read tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sparselab.core.errors import Faults, did_you_mean, short
+
+
+@dataclass(frozen=True)
+class Key:
+    """One argument. ``default`` None: it is required. ``choices``: the words allowed; none: any text.
+
+    folder: what is typed has to be one that is there; ``"new"``: or one that can be made.
+    """
+
+    default: str | None
+    help: str
+    choices: tuple[str, ...] = ()
+    folder: Literal["", "there", "new"] = ""
+
+
+def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[str, str] | None:
+    """The value of every key; None where help was asked for (and printed). Refused with every fault at once."""
+    if any(word in ("-h", "--help", "help") for word in argv):
+        print(usage(command, keys))
+        return None
+    faults = Faults()
+    values: dict[str, str] = {}
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if key not in keys:
+            faults.add(word[:60], f"sparselab {command} has no such key", did_you_mean(key, keys))
+        elif not equals or not value:
+            faults.add(word[:60], "has no value", f"write {key}={keys[key].choices[0] if keys[key].choices else '…'}")
+        elif key in values:
+            faults.add(word[:60], "is there twice", "give each key once")
+        elif keys[key].choices and value not in keys[key].choices:
+            faults.add(word[:60], f"no such {key}", did_you_mean(value, keys[key].choices))
+        elif keys[key].folder:
+            _check_folder(faults, short(word), Path(value), keys[key].folder == "new")
+        values[key] = value
+    for key, spec in keys.items():
+        if spec.default is None and key not in values:
+            faults.add(key, "is required", f"write {key}=… ({spec.help})")
+    faults.raise_if_any()
+    return {key: values.get(key, spec.default or "") for key, spec in keys.items()}
+
+
+def _check_folder(faults: Faults, where: str, folder: Path, new: bool) -> None:
+    there = next((path for path in [folder, *folder.absolute().parents] if os.path.lexists(path)), folder)
+    if not there.is_dir():
+        faults.add(where, "is not a folder" if there == folder else f"{there} is not a folder", "name a folder")
+    elif not new and there != folder:
+        faults.add(where, "there is no such folder", "mend the path, or leave it out")
+
+
+def usage(command: str, keys: Mapping[str, Key]) -> str:
+    """The help text."""
+    lines = [
+        f"usage: sparselab {command} "
+        + " ".join(f"{k}=…" if s.default is None else f"[{k}=…]" for k, s in keys.items())
+    ]
+    for key, spec in keys.items():
+        choices = f" ({'|'.join(spec.choices)})" if spec.choices else ""
+        default = f" [default: {spec.default}]" if spec.default else ""
+        lines.append(f"  {key:12} {spec.help}{choices}{default}")
+    return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""The base of all claims: a claim is a list of linear bounds on the cells' true means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+from sparselab.experiments.tables.statistics import Contrast, Place
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a table a claim may look at: rows and columns in order, the cells that exist, and the dense reference.
+
+    ``reference`` gives the place of a cell's dense baseline, or None where the table names none.
+    ``loss`` is 1 where a smaller metric is worse (accuracy) and -1 where a larger one is (perplexity).
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: frozenset[Place]
+    reference: Callable[[Place], Place | None]
+    loss: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One statement: the true value of ``contrast`` is at least ``at_least``. ``says`` is its left side in words."""
+
+    contrast: Contrast
+    at_least: float
+    says: str
+
+
+def weighted(*parts: tuple[float, Contrast]) -> Contrast:
+    """The weighted sum of contrasts; cells whose weight vanishes are left out."""
+    total: dict[Place, float] = {}
+    for weight, contrast in parts:
+        for place, value in contrast.items():
+            total[place] = total.get(place, 0.0) + weight * value
+    return {place: value for place, value in total.items() if value}
+
+
+class Point(Options):
+    """The mean of a cell, or (``minus``) the difference of two.
+
+    A coordinate that is left out is filled by the claim: it is stated for each of the claim's rows (or columns).
+    """
+
+    row: str | None = Field(None, description="the name of a row")
+    column: str | None = Field(None, description="the name of a column")
+    minus: Point | None = Field(None, description="a point to subtract")
+
+    def all(self) -> Iterator[Point]:
+        """This point and the ones subtracted from it."""
+        yield self
+        if self.minus is not None:
+            yield from self.minus.all()
+
+    def at(self, row: str | None, column: str | None) -> Contrast:
+        """The contrast, with the open coordinates filled in."""
+        own = {(self.row or row or "", self.column or column or ""): 1.0}
+        return own if self.minus is None else weighted((1, own), (-1, self.minus.at(row, column)))
+
+    def __str__(self) -> str:
+        words = " ".join(word for word in (self.row, self.column) if word) or "it"
+        return words if self.minus is None else f"({words} − {self.minus})"
+
+
+class Claim(Options):
+    """A sentence of a paper as data. Subclasses say which bounds it is made of.
+
+    It holds when every bound holds (so the least certain one decides), and fails when any bound is violated (corrected
+    for their number). ``guards`` only have to be not violated.
+    """
+
+    name: ClassVar[str] = ""
+
+    kind: str = Field(description="the kind of claim")
+    text: str = Field(min_length=1, description="what the paper says, as a sentence")
+    headline: bool = Field(False, description="true for what the paper is known for: needs 5 seeds instead of 3")
+    metric: str | None = Field(None, description="the record's metric or account.NAME, where it is not the table's")
+    tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
+    rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
+    columns: list[str] | None = Field(None, description="the columns that it is stated for; without it: all")
+    combine: Literal["mean", "each"] = Field(
+        "each", description='"each": of every row (or column) by itself; "mean": of their mean'
+    )
+
+    def points(self) -> list[Point]:
+        """Every point that the claim names."""
+        raise NotImplementedError
+
+    def bounds(self, layout: Layout) -> list[Bound]:
+        """The bounds; empty where the layout has none of the claim's cells."""
+        raise NotImplementedError
+
+    def guards(self, layout: Layout) -> list[Bound]:
+        """Bounds that need not be shown, but must not be violated."""
+        return []
+
+    def spots(self, layout: Layout) -> list[Spot]:
+        """The rows and columns that fill the open coordinates, in order, where all the cells exist."""
+        points = [point for top in self.points() for point in top.all()]
+        rows = self._names(self.rows, layout.rows) if any(point.row is None for point in points) else [None]
+        columns = self._names(self.columns, layout.columns) if any(point.column is None for point in points) else [None]
+        return [
+            Spot(row, column)
+            for row in rows
+            for column in columns
+            if all(place in layout.cells for top in self.points() for place in top.at(row, column))
+        ]
+
+    @staticmethod
+    def _names(asked: list[str] | None, there: tuple[str, ...]) -> list[str]:
+        return list(there) if asked is None else [name for name in asked if name in there]
+
+    def spread(
+        self, spots: list[Spot], at_least: float, contrast: Callable[[Spot], Contrast], says: str
+    ) -> list[Bound]:
+        """One bound for each spot, or one for their mean, as ``combine`` says."""
+        if self.combine == "mean" and len(spots) > 1:
+            total = weighted(*((1 / len(spots), contrast(spot)) for spot in spots))
+            return [Bound(total, at_least, f"mean of {len(spots)} × ({says})")]
+        return [Bound(contrast(spot), at_least, f"{spot}{says}") for spot in spots]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """The row and the column that fill a point's open coordinates."""
+
+    row: str | None
+    column: str | None
+
+    def __str__(self) -> str:
+        words = " ".join(word for word in (self.row, self.column) if word)
+        return f"{words}: " if words else ""
+
+
+CLAIMS: Registry[Claim] = Registry("claim", "sparselab.experiments.tables.claims")

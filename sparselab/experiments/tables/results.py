@@ -1,0 +1,273 @@
+"""Records of a table: found in a runs folder, kept under ``results/``, and checked against what is rendered from them.
+
+``results/<paper>/<tier>/[<table>/]`` holds ``records.jsonl``: one line per cell, in the table's order, with the cell's
+place, its overrides and its whole record. Everything beside it is rendered from that file and from the table alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sparselab.config.schema import UNIDENTIFIED
+from sparselab.core.errors import Refused, RunFailed, refuse
+from sparselab.core.memo import sharing
+from sparselab.experiments.tables.grid import Cell, expand, merge
+from sparselab.experiments.tables.run_index import Shelf, light
+from sparselab.experiments.tables.schema import CONFIGS, Table, load_all
+
+RECORDS = "records.jsonl"
+LEDGER = "README.md"
+CellId = Callable[[list[str]], str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell and its record."""
+
+    cell: Cell
+    record: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.record.get("id", ""))
+
+    def number(self, *keys: str) -> float | None:
+        """A number inside the record; None where there is none."""
+        value: Any = self.record
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def finished(self) -> bool:
+        return self.record.get("status") == "finished"
+
+
+def folder(results_dir: Path, table: Table, tier: str) -> Path:
+    """Where the results of a table lie."""
+    return results_dir / table.paper / tier / table.name if table.name else results_dir / table.paper / tier
+
+
+def collect(
+    runs_dir: Path,
+    table: Table,
+    tier: str,
+    cell_id: CellId | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+    shelf: Shelf | None = None,
+) -> list[Entry]:
+    """The records that ``runs_dir`` holds of this table's cells, in the table's order.
+
+    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.planning.cell_id_of`. A corrupt
+    record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
+    cell that cannot be planned here (its data set is missing, say). Cells of which the ``shelf`` holds none are not
+    looked for.
+    """
+    from sparselab.storage import record
+
+    if not runs_dir.is_dir():
+        return []
+    found = []
+    name = cell_id or _cell_id()
+    complaints: dict[str, None] = {}
+    with sharing():
+        for cell in expand(table, tier):
+            if shelf is not None and not shelf.may_hold(cell):
+                continue
+            try:
+                run = runs_dir / name(list(cell.overrides))
+                one = record.glance(run, run.name)
+                if one is None and record.path_of(run).exists():
+                    one = record.read(run, run.name)
+                if one is not None:
+                    found.append(Entry(cell, one))
+            except Refused as refused:
+                complaints |= dict.fromkeys(map(str, refused.faults))
+    for line in complaints:
+        warn(line)
+    return found
+
+
+def _cell_id() -> CellId:
+    from sparselab.running.planning import cell_id_of
+
+    return cell_id_of
+
+
+def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None] = lambda line: None) -> list[Entry]:
+    """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has.
+
+    A line to ``warn`` says how many those are. Refused for a line that is no record, or one that was changed.
+    """
+    path = folder(results_dir, table, tier) / RECORDS
+    where = path.relative_to(results_dir).as_posix()
+    kept = {(e.cell.place, e.cell.seed): e for e in _lines(path, where)}
+    found = []
+    for cell in expand(table, tier):
+        entry = kept.get((cell.place, cell.seed))
+        if entry is not None and same_cell(entry.cell.overrides, cell.overrides):
+            found.append(Entry(cell, entry.record))
+    if strange := len(kept) - len(found):
+        warn(f"{where}: {strange} of {len(kept)} records are of cells that the table does not have: not shown")
+    return found
+
+
+def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **options: Any) -> list[Entry]:
+    """What the runs folder holds, and for the other cells what was kept under ``results_dir``."""
+    warn = options.get("warn", lambda line: None)
+    entries = {entry.cell: entry for entry in read(results_dir, table, tier, warn)}
+    if runs_dir is not None:
+        for entry in collect(runs_dir, table, tier, **options):
+            if entry.finished or entry.cell not in entries:
+                entries[entry.cell] = entry
+    return [entries[cell] for cell in expand(table, tier) if cell in entries]
+
+
+def same_cell(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Whether two lists of overrides ask for the same, apart from what never changes a result."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(overrides: Iterable[str]) -> frozenset[str]:
+    dropped = tuple(f"{key}{end}" for key in UNIDENTIFIED for end in "=.")
+    return frozenset(item for item in merge(overrides) if not item.startswith(dropped))
+
+
+def _lines(path: Path, where: str) -> Iterator[Entry]:
+    from sparselab.storage import record
+    from sparselab.storage.atomic import shown
+
+    if not path.exists():
+        return
+    if not path.is_file():
+        refuse(where, "is not a file", "remove it, and write the results again (sparselab table ... write=true)")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                item = json.loads(line)
+                cell = Cell(item["row"], item["column"], item["seed"], tuple(item["overrides"]))
+                if not isinstance(item["record"], dict):
+                    raise TypeError
+                sound = record.unchanged(item["record"]) or record.unchanged(record.plainly(line)["record"])
+            except (ValueError, TypeError, KeyError):
+                refuse(
+                    f"{where}:{number}",
+                    "is not a record of a table",
+                    "write the results again (sparselab table ... write=true)",
+                )
+            if not sound:
+                problem = f"the record of cell {shown(item['record'].get('id'), 16)} was changed: its seal does not fit"
+                refuse(f"{where}:{number}", problem, "restore the file (git checkout)")
+            yield Entry(cell, item["record"])
+
+
+def dump(entries: Iterable[Entry]) -> str:
+    """The text of ``records.jsonl``."""
+    return "".join(
+        json.dumps(
+            {
+                "row": entry.cell.row,
+                "column": entry.cell.column,
+                "seed": entry.cell.seed,
+                "overrides": list(entry.cell.overrides),
+                "record": entry.record,
+            },
+            sort_keys=True,
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        + "\n"
+        for entry in entries
+    )
+
+
+def rendered(table: Table, tier: str, entries: list[Entry]) -> dict[str, bytes]:
+    """File name to bytes of all that is written for a table."""
+    from sparselab.experiments.tables.figure import figure_svg
+    from sparselab.experiments.tables.render import to_csv, to_markdown
+    from sparselab.experiments.tables.summary import summarise
+
+    summary = summarise(table, tier, entries)
+    texts = {RECORDS: dump(entries), "table.md": to_markdown(summary), "table.csv": to_csv(summary)}
+    return {name: text.encode() for name, text in texts.items()} | {"figure.svg": figure_svg(summary)}
+
+
+def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], configs: Path = CONFIGS) -> list[Path]:
+    """Write a table's files and the ledger; returns their paths. Raises :class:`RunFailed` where it cannot."""
+    from sparselab.storage import atomic
+
+    here = folder(results_dir, table, tier)
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(
+            f"results_dir={results_dir}: cannot be written ({error.strerror}) — choose another folder"
+        ) from None
+    files = {here / name: data for name, data in rendered(table, tier, entries).items()}
+    for path, data in files.items():
+        atomic.write_bytes(path, data)
+    atomic.write_bytes(results_dir / LEDGER, ledger_text(results_dir, configs).encode())
+    return [*files, results_dir / LEDGER]
+
+
+def ledger_text(results_dir: Path, configs: Path = CONFIGS) -> str:
+    """The bytes of ``results/README.md`` as the records under ``results_dir`` give them."""
+    from sparselab.experiments.tables.render import ledger_markdown
+
+    return ledger_markdown(ledger(results_dir, configs=configs))
+
+
+def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONFIGS, **options: Any) -> list[Any]:
+    """A summary for every table and tier, in the order of their names; those without a record included."""
+    from sparselab.experiments.tables.summary import summarise
+
+    if runs_dir is not None:
+        options["shelf"] = Shelf(runs_dir)
+    if "warn" in options:
+        options["warn"] = lru_cache(maxsize=None)(options["warn"])  # what several tables complain of is said once
+    with sharing():
+        return [
+            summarise(table, tier, [Entry(entry.cell, light(entry.record)) for entry in entries])
+            for table in load_all(configs)
+            for tier in table.tiers
+            for entries in [gather(results_dir, runs_dir, table, tier, **options)]
+        ]
+
+
+def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
+    """One line for each file under ``results_dir`` that is not what the records give; empty when all is well.
+
+    Records that cannot be read stop the search: their lines are all that is returned.
+    """
+    found = []
+    known: set[Path] = set()
+    for table in load_all(configs):
+        for tier in table.tiers:
+            here = folder(results_dir, table, tier)
+            known.add(here / RECORDS)
+            if not (here / RECORDS).is_file():
+                continue
+            try:
+                entries = read(results_dir, table, tier)
+            except Refused as refused:
+                return list(map(str, refused.faults))
+            for name, data in rendered(table, tier, entries).items():
+                path = here / name
+                if not path.is_file() or path.read_bytes() != data:
+                    problem = "differs from what the records give" if path.is_file() else "is missing"
+                    again = f"sparselab table {table.label} tier={tier} write=true"
+                    found.append(f"{path.relative_to(results_dir)}: {problem} — run {again}")
+    found += [
+        f"{path.relative_to(results_dir)}: belongs to no table — delete it"
+        for path in sorted(results_dir.rglob(RECORDS))
+        if path not in known
+    ]
+    ledger_path = results_dir / LEDGER
+    if not ledger_path.is_file() or ledger_path.read_text() != ledger_text(results_dir, configs):
+        found.append(f"{LEDGER}: differs from what the records give — run sparselab list write=true")
+    return found

@@ -1,0 +1,108 @@
+"""What a runs folder may hold of a cell, told without planning the cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sparselab.config.schema import UNIDENTIFIED
+from sparselab.experiments.tables.grid import Cell
+from sparselab.experiments.tables.schema import CONFIGS
+
+SEED = re.compile(r"seed=(\d+)")
+CHOICE = re.compile(r"([a-z_]+)=([\w/-]+)", re.ASCII)
+
+# Of a record as it is written, a key to a line. Its JSON is read, and its seal looked at, once it is asked for.
+CONFIG, CONFIG_END, RECORD_END = '\n "config": {\n', "\n }", "\n}\n"
+TOLD = re.compile(r'\n  "(\w+)": \{|\n   "name": "(\w+)"|\n  "seed": (\d+)')
+
+Names = frozenset[tuple[str, str]]
+
+
+class Shelf:
+    """The records of a runs folder by seed and by the plug-ins that they ran with.
+
+    Planning names a cell's folder exactly and takes a millisecond; a report asks for the cells of all tables, of which
+    a folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records. (A record in
+    which somebody changed the seed or a name is not what it says, and may be missed; the sweep that meets it says so.)
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.kinds: dict[Names, set[int]] = {}  # plug-ins by group -> seeds
+        self._answers: dict[tuple[Names, int | None], bool] = {}
+        self.unknown = False  # a record that cannot be read may be any cell's
+        for folder in runs_dir.iterdir() if runs_dir.is_dir() else ():
+            self._put(folder)
+
+    def _put(self, folder: Path) -> None:
+        from sparselab.storage import record
+
+        try:
+            text = record.path_of(folder).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (OSError, ValueError):  # not ours to look into, or no text
+            self.unknown = True
+            return
+        begin = text.find(CONFIG)
+        seed, group, names = None, "", []
+        for found in TOLD.finditer(text, begin, text.find(CONFIG_END, begin)) if begin >= 0 else ():
+            if found[1]:
+                group = found[1]
+            elif found[2]:
+                names.append((group, found[2]))
+            else:
+                seed = int(found[3])
+        if seed is None or not text.endswith(RECORD_END):  # another's, or half a record
+            self.unknown = True
+            return
+        self.kinds.setdefault(frozenset(names), set()).add(seed)
+
+    def may_hold(self, cell: Cell) -> bool:
+        """Whether one of the records may be the cell's."""
+        if self.unknown:
+            return True
+        asked = facts(cell.overrides)
+        if asked not in self._answers:  # cells of a table ask for few
+            names, seed = asked
+            self._answers[asked] = any(
+                (seed is None or seed in seeds) and names <= kind  # a group that is not there is one its engine refuses
+                for kind, seeds in self.kinds.items()
+            )
+        return self._answers[asked]
+
+
+def light(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without the parts that no rendering reads: ten thousand of them have to fit into memory."""
+    rest = {key: value for key, value in record.items() if key != "config"}
+    if isinstance(account := rest.get("account"), dict):
+        rest["account"] = {key: value for key, value in account.items() if key != "layers"}
+    return rest
+
+
+def facts(overrides: Iterable[str]) -> tuple[Names, int | None]:
+    """(plug-ins by group, the seed) that overrides ask for, as far as their words say it."""
+    names: dict[str, str] = {}
+    seed = None
+    for text in overrides:
+        if found := SEED.fullmatch(text):
+            seed = int(found[1])
+        elif (found := CHOICE.fullmatch(text)) and found[1] not in UNIDENTIFIED:
+            names[found[1]] = plugin(found[1], found[2]) or ""
+    return frozenset(item for item in names.items() if item[1]), seed
+
+
+@lru_cache(maxsize=1024)
+def plugin(group: str, member: str, configs: Path = CONFIGS) -> str | None:
+    """The name that a member's own file gives; None where it says none, or there is no such file."""
+    path = configs / group / f"{member}.yaml"
+    if not path.is_file():
+        return None
+    found = re.search(r"^name: (\w+)$", path.read_text(), re.MULTILINE)
+    return found[1] if found else None
+
+
+__all__ = ["Shelf", "facts", "light", "plugin"]

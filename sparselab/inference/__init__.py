@@ -1,0 +1,1 @@
+"""Frozen language models under rules of sparse inference."""

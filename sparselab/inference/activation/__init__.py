@@ -1,0 +1,1 @@
+"""Rules for which inputs of a linear layer are zero."""

@@ -1,0 +1,90 @@
+"""Puts gates on the inputs of sites while a frozen network runs, and counts what they let through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.inference.activation.frozen.gates import Gate
+from sparselab.inference.activation.frozen.sites import Site
+from sparselab.inference.activation.rule import Rule
+
+
+@dataclass
+class Count:
+    """Entries of a site's input: all that were read, those under the gate, and those that the gate kept."""
+
+    read: int = 0
+    gated: int = 0
+    kept: Tensor | int = 0  # stays on its device until somebody asks
+
+    @property
+    def gated_sparsity(self) -> float:
+        """Of the tokens under the gate, the share of entries set to zero."""
+        return 1 - int(self.kept) / self.gated if self.gated else 0.0
+
+    @property
+    def sparsity(self) -> float:
+        """The same share of all entries, dense tokens included."""
+        return (self.gated - int(self.kept)) / self.read if self.read else 0.0
+
+
+class Masking:
+    """``with Masking(...):`` every forward pass sees gated inputs. Sites without a gate are untouched, bit for bit.
+
+    prefix: share of a pass's tokens, the first ones, that stay dense; the last ``int((1 - prefix) t)`` of t tokens are
+    gated, and a single token always is (arXiv 2505.19427, released code).
+    """
+
+    def __init__(self, rule: Rule, sites: Iterable[Site], gates: Mapping[str, Gate], prefix: float):
+        self.gates = dict(gates)
+        self.prefix = prefix
+        self.sites = list(sites)
+        self.factors = {site.name: rule.factor(site) for site in self.sites}
+        self.counts = {site.name: Count() for site in self.sites}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Masking:
+        for site in self.sites:
+            self._handles.append(site.module.register_forward_pre_hook(self._hook(site)))
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, site: Site) -> Any:
+        factor, count = self.factors[site.name], self.counts[site.name]
+
+        def mask(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            x = args[0]
+            count.read += x.numel()
+            gate = self.gates.get(site.name)
+            if gate is None:
+                count.gated += x.numel()
+                count.kept = count.kept + x.numel()
+                return None
+            first = dense_tokens(x.shape[-2], self.prefix)
+            head, tail = x[..., :first, :], x[..., first:, :]
+            keep = gate(scores(tail, factor))
+            count.gated += tail.numel()
+            count.kept = count.kept + keep.sum()
+            return torch.cat((head, tail.masked_fill(~keep, 0)), -2), *args[1:]
+
+        return mask
+
+
+def scores(x: Tensor, factor: Tensor | None) -> Tensor:
+    """|x| or |x| times ``factor``: (..., inputs)."""
+    return x.abs() if factor is None else x.abs() * factor
+
+
+def dense_tokens(tokens: int, prefix: float) -> int:
+    """How many of the first of ``tokens`` stay dense."""
+    return 0 if tokens == 1 else tokens - int((1 - prefix) * tokens)

@@ -1,0 +1,39 @@
+"""Entries of an input by their size, alone or weighed by what the layer makes of them: TEAL and WINA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from sparselab.inference.activation.rule import ACTIVATIONS, Rule, RuleOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.inference.activation.frozen.sites import Site
+
+
+@ACTIVATIONS.register("teal")
+class TEAL(Rule):
+    """Score |x_i| (Liu et al. 2024, arXiv 2408.14690)."""
+
+
+@ACTIVATIONS.register("wina")
+class WINA(Rule):
+    """Score |x_i| times the norm of the weight's i-th column (Chen et al. 2025, arXiv 2505.19427, eq. 4).
+
+    Of all masks of one size it has the least output error where the columns are orthogonal, which ``transform`` makes
+    true of the pivots. As in the released code, the others are scored by |x_i| unless ``informed`` is ``all``.
+    """
+
+    class Options(RuleOptions):
+        informed: Literal["pivots", "all"] = Field(
+            default="pivots", description="pivots or all: layers scored by weights"
+        )
+
+    options: Options
+
+    def factor(self, site: Site) -> Tensor | None:
+        weighed = site.pivot or self.options.informed == "all"
+        return site.column_norms() if weighed else None

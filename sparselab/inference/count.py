@@ -1,0 +1,52 @@
+"""Multiply-accumulates of a network under rules on its activations and its attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparselab.core.model_spec import Outline
+    from sparselab.inference.activation.frozen.masking import Masking
+    from sparselab.inference.attention.tiled.tiles import Ledger
+    from sparselab.inference.runner import Activations
+
+
+def macs_per_token(outline: Outline, sparsity: float) -> float:
+    """(1 - s) of the linear layers' weights, and the head's: the paper's FLOPs (arXiv 2505.19427, table 5).
+
+    Products of attention, norms and what a rotation adds are not in it.
+    """
+    rows = {layer.name: layer for layer in outline.layers}
+    head = sum(layer.numel for layer in rows.values() if "head" in layer.roles)
+    linear = sum(layer.numel for layer in rows.values() if not layer.roles & {"head", "embedding"})
+    return (1 - sparsity) * linear + head
+
+
+def counted(
+    outline: Outline, active: Activations | None, masking: Masking | None, ledger: Ledger | None, block: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """(the account of one window, the sparsities as metrics).
+
+    Of a zero input entry the layer saves one multiplication for each output. Of a skipped tile attention saves the
+    product with the values, never that with the keys: what is left is ``(1 + (1 - s)) / 2`` of both.
+    """
+    macs, metrics = float(outline.macs), {}
+    if active is not None and masking is not None:
+        total = {site.name: site.params for site in active.sites}
+        weigh = lambda of: sum(of(masking.counts[n]) * size for n, size in total.items()) / sum(total.values())  # noqa: E731
+        metrics["activation.sparsity"] = weigh(lambda count: count.sparsity)
+        metrics["activation.gated_sparsity"] = weigh(lambda count: count.gated_sparsity)
+        macs -= sum(size * masking.counts[name].sparsity * block for name, size in total.items())
+    if ledger is not None:
+        share = metrics["attention.sparsity"] = ledger.sparsity()
+        for phase in {phase for _, phase in ledger.tallies}:
+            metrics[f"attention.{phase}_sparsity"] = ledger.sparsity(phase)
+        macs -= sum(outline.fixed_macs.values()) * share / 2
+    account = {
+        "params": outline.params,
+        "params_nonzero": outline.params,
+        "macs_dense": outline.macs,
+        "macs": round(macs),
+        "macs_rotation": 0 if active is None else active.rotation_macs * block,
+    }
+    return account, metrics

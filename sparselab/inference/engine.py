@@ -1,0 +1,212 @@
+"""The `intervene` engine: a frozen language model with rules on its activations or its attention, scored beside itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from sparselab.config.schema import Common
+from sparselab.core.errors import Fault, Faults, short, spell
+from sparselab.core.memo import once
+from sparselab.core.options import Options
+from sparselab.core.sparsity import Sparsity
+from sparselab.inference.activation.rule import ACTIVATIONS
+from sparselab.inference.attention.rule import ATTENTIONS
+from sparselab.inputs.data.dataset import DATASETS
+from sparselab.inputs.models.family import MODELS
+from sparselab.running.engine import ENGINES
+from sparselab.running.identity import content
+from sparselab.running.parts import build, near_data, without_pending
+from sparselab.running.single_process import Direct, Job, Outcome
+from sparselab.storage.ids import canonical
+
+if TYPE_CHECKING:
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.core.model_spec import Outline
+    from sparselab.inference.activation.rule import Rule as ActivationRule
+    from sparselab.inference.attention.rule import Rule as AttentionRule
+    from sparselab.inputs.data.dataset import Dataset
+    from sparselab.inputs.models.family import Family
+    from sparselab.running.engine import Plan
+    from sparselab.running.signals import StopFlag
+
+
+@dataclass
+class Parts:
+    """What an intervention is made of. target: the sparsity asked for, None where a rule has its own threshold."""
+
+    cell: Any
+    target: float | None
+    activation: ActivationRule | None
+    attention: AttentionRule | None
+    dataset: Dataset
+    data: DataSpec
+    family: Family
+    outline: Outline | None
+
+
+@ENGINES.register("intervene")
+class Intervene(Direct):
+    """Scores a trained network as it is and under its rules, on the same windows of text.
+
+    Nothing is trained. ``activation`` zeroes entries of what linear layers read, ``attention`` skips tiles of keys;
+    without either the cell is the dense network's. Calibration reads the train split, scores come from the test split;
+    the seed draws the windows of both.
+    """
+
+    class Options(Options):
+        phase: Literal["prefill", "decode", "both"] = Field(
+            description="prefill, decode or both: how attention is taken"
+        )
+        tokens: int | None = Field(ge=2, description="test tokens that are scored, about; null for all")
+        windows: int = Field(ge=1, description="calibration windows, at least 1")
+        batch_size: int = Field(ge=1, description="windows in a forward pass, at least 1")
+
+    class Top(Common):
+        model: dict[str, Any]
+        dataset: dict[str, Any]
+        sparsity: Any
+        activation: dict[str, Any] | None
+        attention: dict[str, Any] | None
+
+    options: Options
+    reads = ("model", "dataset", "sparsity", "activation", "attention")
+    paced = ("model", "dataset")
+    guess = 2e10  # multiply-accumulates a second
+    uses_torch = True
+
+    def gather(self, cell: Any, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
+        made: dict[str, Any] = {"activation": None, "attention": None, "target": None}
+        with faults.catch():
+            if "sparsity" not in lost:
+                made["target"] = _target(cell.sparsity)
+        if cell.activation is not None and "activation" not in lost:
+            with faults.catch():
+                made["activation"] = build(ACTIVATIONS, cell.activation, "activation")
+        if cell.attention is not None and "attention" not in lost:
+            with faults.catch():
+                own = (
+                    made["target"] if cell.activation is None else None
+                )  # of two rules the sparsity is the activations'
+                made["attention"] = build(ATTENTIONS, cell.attention, "attention", own)
+        faults.found += [] if "sparsity" in lost else self._misfits(cell, made)
+        if "dataset" not in lost:
+            with faults.catch():
+                made["dataset"] = build(DATASETS, cell.dataset, "dataset", cell.data_dir)
+        if "dataset" in made and "data_dir" not in lost:
+            with faults.catch():
+                made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
+        if "model" not in lost and "data" in made:
+            with faults.catch():
+                model = near_data(cell.model, made["dataset"].folder())
+                made["family"] = build(MODELS, model, "model")
+                checked = without_pending(model, needs)
+                family = made["family"] if checked is model else build(MODELS, checked, "model")
+                rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
+                made["outline"] = self._outline(family, made["data"], rules, faults)
+        if faults.found or lost or "outline" not in made:
+            return None
+        return self._job(Parts(cell=cell, **made), needs)
+
+    def _outline(self, family: Family, data: DataSpec, rules: list[str], faults: Faults) -> Outline | None:
+        where = f"model={family.name}"
+        if family.task != "text":
+            fix = "choose a model of text, such as model=llama_tiny or model=hf"
+            faults.found.append(Fault(where, "engine=intervene reads language models", fix))
+            return None
+        found = family.faults(data)
+        if rules and not family.decoder:
+            problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
+            found.append(Fault(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
+        if data.streams:
+            problem = "engine=intervene reads each window by itself"
+            found.append(Fault("dataset.windows=streams", problem, "write dataset.windows=drawn"))
+        faults.found += found
+        return None if found else family.outline(data)
+
+    def _misfits(self, cell: Any, made: dict[str, Any]) -> list[Fault]:
+        """Rules and the sparsity: does each have one, and is there one for each?"""
+        rule, target, found = made["attention"], made["target"], []
+        if target and cell.activation is None and cell.attention is None:
+            found.append(
+                Fault(f"sparsity={spell(cell.sparsity)}", "no rule to reach it", "add activation=wina or leave it out")
+            )
+        if rule is None:
+            return found
+        own = rule.own_limit
+        if own and target and cell.activation is None:
+            found.append(Fault(f"attention.{own}", "sparsity= asks for a fit instead", "leave one of the two out"))
+        if not own and rule.sparsity is None:
+            fix = (
+                "write sparsity=0.5"
+                if cell.activation is None
+                else "write attention.threshold=…, or leave activation out"
+            )
+            found.append(Fault(f"attention={rule.name}", "has no sparsity to reach", fix))
+        return found
+
+    def _job(self, parts: Parts, needs: Mapping[str, str]) -> Job:
+        rules = [rule for rule in (parts.activation, parts.attention) if rule is not None]
+        files = {
+            f"model.{option}": [content(path, needs, f"model.{option}") for path in paths]
+            for option, paths in parts.family.files().items()
+        }
+        block, macs = parts.data.shape[0], parts.outline.macs if parts.outline else 0
+        windows = (self.options.tokens or parts.data.test * block) / block
+        passes = 2 * windows + self.options.windows * len(rules)
+        at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
+        facts = [
+            ("rules", " · ".join([*(f"{rule.name}" for rule in rules), at])),
+            ("data", f"{parts.data.title or parts.data.name}: {parts.data.test:,} test windows of {block} tokens"
+                     f" ({parts.data.source})"),
+        ]  # fmt: skip
+        notes = []
+        if parts.outline is None:
+            notes.append("the layers of this model are known once it is built; they are checked then")
+        else:
+            facts.append(("MACs", f"{macs // block:,} a token, dense"))
+        return Job(
+            parts=parts,
+            size=f"{self.options.tokens or 'all'} tokens",
+            work=float(passes * macs),
+            facts=facts,
+            notes=notes,
+            extra={
+                "data": parts.data.fingerprint,
+                "files": files,
+                "rules": {rule.name: rule.version for rule in rules},
+            },
+            spent=tuple(files),
+        )
+
+    def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
+        from sparselab.inference.runner import execute
+
+        return execute(plan, self.options, stop)
+
+    @classmethod
+    def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
+        metrics, account = record["metrics"], record["account"]
+        shown = {kind: metrics.get(f"{kind}.sparsity") for kind in ("activation", "attention")}
+        return [
+            ("test perplexity", f"{metrics['test.perplexity']:.4f} (dense {metrics['test.dense_perplexity']:.4f},"
+                                f" n = {metrics['test.n']:,.0f} tokens)"),
+            ("next token", f"{100 * metrics['test.accuracy']:.2f} % (dense {100 * metrics['test.dense_accuracy']:.2f} %)"),
+            *((f"{kind} zeros", f"{100 * share:.2f} %") for kind, share in shown.items() if share is not None),
+            ("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per window"),
+        ]  # fmt: skip
+
+
+def _target(value: Any) -> float | None:
+    """The sparsity that is asked for: a fraction, or None where nothing is asked."""
+    if value is None:
+        return None
+    parsed = Sparsity.parse(value)
+    if parsed.kind not in ("unstructured", "dense"):
+        Faults(
+            [Fault(short(f"sparsity={spell(value)}"), "engine=intervene takes a fraction", "write 0.5")]
+        ).raise_if_any()
+    return parsed.sparsity if parsed.kind == "unstructured" else 0.0

@@ -1,0 +1,197 @@
+"""From a plan to its numbers: load, calibrate, score the network as it is and under its rules, count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.core.errors import RunFailed
+from sparselab.core.seeds import address
+from sparselab.inference.activation.frozen.allocate import effective, greedy, nearest, uniform
+from sparselab.inference.activation.frozen.calibrate import Gates
+from sparselab.inference.activation.frozen.masking import Masking
+from sparselab.inference.activation.frozen.rotate import rotate
+from sparselab.inference.activation.frozen.sites import Block, Site, find_blocks
+from sparselab.inference.attention.tiled.attach import Attached
+from sparselab.inference.attention.tiled.calibrate import calibrate
+from sparselab.inference.attention.tiled.tiles import Ledger
+from sparselab.inference.count import counted, macs_per_token
+from sparselab.inference.score import Score, score
+from sparselab.inference.windows import Batch, batches, draw
+from sparselab.inputs.models.trace import trace
+from sparselab.running.single_process import Outcome
+
+if TYPE_CHECKING:
+    from sparselab.inference.engine import Intervene, Parts
+    from sparselab.running.engine import Plan
+    from sparselab.running.signals import StopFlag
+
+SAME = 1e-3  # largest relative change of the logits that a rotation may cost, of their spread
+
+
+@dataclass
+class Activations:
+    """A network prepared for a rule on activations."""
+
+    blocks: list[Block]
+    levels: dict[str, float]
+    gates: dict[str, Any]
+    rotation_macs: int
+
+    @property
+    def sites(self) -> list[Site]:
+        return [site for block in self.blocks for site in block.sites]
+
+
+def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
+    """The outcome of an intervening cell."""
+    parts: Parts = plan.parts
+    host = plan.config["trainer"]
+    cuda = torch.cuda.is_available() and host["accelerator"] != "cpu"
+    device = torch.device("cuda" if cuda else "cpu")
+    splits: Any = parts.dataset.load()
+    torch.manual_seed(address(parts.cell.seed, "init"))
+    model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
+    outline = parts.outline or trace(model, parts.data)
+    seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size
+
+    calibration = list(
+        batches(splits.train, draw(splits.train, block, options.windows, seed, "calibrate"), block, size, device)
+    )
+    count = None if options.tokens is None else max(options.tokens // block, 1)
+    starts = draw(splits.test, block, count, seed, "test")
+    if not len(starts):
+        raise RunFailed(f"dataset.block={block}: the test split has no whole window — write a smaller one")
+
+    def test() -> Iterator[Batch]:
+        for batch in batches(splits.test, starts, block, size, device):
+            stop.check("between two batches")
+            yield batch
+
+    def logits(tokens: Tensor) -> Tensor:
+        return parts.family.logits(model, tokens)
+
+    dense = score(logits, test())
+    with torch.no_grad(), ExitStack() as rules:
+        active = masking = ledger = None
+        if parts.activation is not None:
+            active = prepare(parts, model, logits, calibration, stop)
+            masking = rules.enter_context(
+                Masking(parts.activation, active.sites, active.gates, parts.activation.options.dense_prefix)
+            )
+        if parts.attention is not None:
+            if parts.attention.calibrated:
+                fit_attention(parts, options, model, logits, splits.train, device)
+            ledger = rules.enter_context(Attached(model, parts.attention, options.phase))
+        under = score(logits, test()) if parts.activation or parts.attention else dense
+
+    account, measured = counted(outline, active, masking, ledger, block)
+    metrics = {**scores(under, dense, splits.bytes_per_token["test"]), **measured}
+    metrics["test.length"] = block
+    metrics["test.macs_per_token"] = macs_per_token(outline, measured.get("activation.gated_sparsity", 0.0))
+    return Outcome(
+        metrics=metrics,
+        sparsity=realised(parts, active, masking, ledger),
+        account=account,
+        data={
+            "name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
+            "content": splits.content, "source": parts.data.source,
+            "train": parts.data.train, "val": parts.data.val, "test": parts.data.test,
+        },
+    )  # fmt: skip
+
+
+def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, float]:
+    """What a table may read; both scores are of the same tokens, so their difference has no noise of the sample."""
+    return {
+        "test.loss": under.loss,
+        "test.perplexity": under.perplexity,
+        "test.bits_per_byte": under.loss / math.log(2) / bytes_per_token,
+        "test.accuracy": under.accuracy,
+        "test.n": under.n,
+        "test.dense_loss": dense.loss,
+        "test.dense_perplexity": dense.perplexity,
+        "test.dense_accuracy": dense.accuracy,
+        "test.loss_rise": under.loss - dense.loss,
+        "test.accuracy_drop": dense.accuracy - under.accuracy,
+    }
+
+
+def prepare(
+    parts: Parts, model: nn.Module, logits: Callable[[Tensor], Tensor], calibration: list[Batch], stop: StopFlag
+) -> Activations:
+    """Find the sites, rotate what they read, say how sparse each is, and make its gate."""
+    rule = parts.activation
+    assert rule is not None
+    options, target = rule.options, parts.target or 0.0
+    tokens = [inputs for inputs, _ in calibration]
+    blocks = find_blocks(model, tokens[0][:1], options.pivots)
+    macs = 0
+    if options.transform:
+        before = logits(tokens[0])
+        macs = rotate(blocks)
+        change = float((logits(tokens[0]) - before).norm() / before.norm())
+        if not change < SAME:
+            raise RunFailed(
+                f"activation.transform: rotating changed the output by {change:.2g} of its size — write transform=false"
+            )
+    gates = Gates(rule, model, blocks, tokens)
+    levels = uniform(blocks, target)
+    if options.allocation == "greedy" and target:
+        levels = {}
+        for block in blocks:
+            stop.check("between two blocks of the allocation")
+            levels |= nearest(greedy(model, block, tokens, rule, gates, target), target).levels
+    chosen = {}
+    for block in blocks:
+        for site in block.sites:
+            gate = gates(site, levels[site.name])
+            if gate is not None:
+                chosen[site.name] = gate
+    return Activations(blocks, levels, chosen, macs)
+
+
+def fit_attention(
+    parts: Parts, options: Intervene.Options, model: nn.Module, logits: Callable[[Tensor], Tensor], text: Tensor,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Fit a rule that wants it to the sparsity asked for, on windows of its own lengths from the train split."""
+    rule: Any = parts.attention
+    if rule.own_limit is not None:
+        return
+
+    def windows(length: int) -> Iterator[Tensor]:
+        starts = draw(text, length, options.windows, parts.cell.seed, "calibrate")
+        return (inputs for inputs, _ in batches(text, starts, length, options.batch_size, device))
+
+    phases = ("prefill", "decode") if options.phase == "both" else (options.phase,)
+    rule.limits = calibrate(model, logits, rule, windows, phases)
+
+
+def realised(
+    parts: Parts, active: Activations | None, masking: Masking | None, ledger: Ledger | None
+) -> dict[str, Any]:
+    """What was asked for, what was really zero or skipped, site by site (layer by layer)."""
+    out: dict[str, Any] = {"requested": f"{parts.target:g}" if parts.target else "dense", "realised": 0.0}
+    if active is not None and masking is not None:
+        counts = masking.counts
+        out["realised"] = effective(active.sites, {name: count.gated_sparsity for name, count in counts.items()})
+        out["layers"] = [
+            {"name": site.name, "inputs": site.inputs, "outputs": site.outputs, "level": active.levels[site.name],
+             "realised": counts[site.name].gated_sparsity, "of_all_tokens": counts[site.name].sparsity}
+            for site in active.sites
+        ]  # fmt: skip
+    elif ledger is not None:
+        out["realised"] = ledger.sparsity()
+        out["limits"] = getattr(parts.attention, "limits", {})  # ln(lambda), or ln(a), by phase
+        out["layers"] = [
+            {"name": f"layer {layer}, {phase}", "realised": tally.sparsity, "tiles": int(tally.valid)}
+            for (layer, phase), tally in sorted(ledger.tallies.items())
+        ]
+    return out

@@ -1,0 +1,33 @@
+"""Windows of tokens to calibrate on and to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparselab.inputs.data.seeds import generator
+
+Batch = tuple[Tensor, Tensor]
+
+
+def draw(tokens: Tensor, length: int, count: int | None, seed: int, purpose: str) -> np.ndarray:
+    """Where ``count`` windows of ``length`` tokens and their targets start, in order; all of them where fewer fit.
+
+    They lie side by side from the text's beginning, so none overlaps another; the seed says which are taken.
+    """
+    fit = (len(tokens) - 1) // length
+    if count is None or count >= fit:
+        return np.arange(fit) * length
+    return np.sort(generator(purpose, seed).permutation(fit)[:count]) * length
+
+
+def batches(tokens: Tensor, starts: np.ndarray, length: int, size: int, device: torch.device) -> Iterator[Batch]:
+    """(inputs, targets), each (up to ``size``, length) int64 on ``device``; targets are the inputs one token on."""
+    offsets = torch.arange(length + 1)
+    for first in range(0, len(starts), size):
+        at = torch.from_numpy(starts[first : first + size])[:, None] + offsets
+        window = tokens[at].long().to(device)
+        yield window[:, :-1], window[:, 1:]

@@ -1,0 +1,55 @@
+"""What all image sets share: how the splits are drawn. [no torch]"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from sparselab.core.errors import Faults
+from sparselab.core.options import Options
+from sparselab.inputs.data import subset
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std that ImageNet weights were trained with
+
+
+class ImageOptions(Options):
+    """Sizes of the splits. Validation is taken from train; the public test set stays the test set."""
+
+    val: int = Field(default=0, ge=0, description="images taken from train for validation; the draw is fixed")
+    limit_train: int | None = Field(
+        default=None, ge=1, description="images of train to use, classes balanced; null for all"
+    )
+    limit_test: int | None = Field(
+        default=None, ge=1, description="images of test to use, classes balanced; null for all"
+    )
+
+
+def counts(name: str, options: ImageOptions, train: int, test: int) -> tuple[int, int, int]:
+    """Sizes of train, val and test, from a set of ``train`` (validation included) and ``test`` images.
+
+    Refused where the options ask for more than there is.
+    """
+    faults = Faults()
+    left = train - options.val
+    if left < 1:
+        what = f"{name} has {train} training images"
+        faults.add(f"dataset.val={options.val}", what, f"write at most {train - 1}")
+    elif (options.limit_train or 0) > left:
+        what = f"{left} training images are left after dataset.val={options.val}"
+        faults.add(f"dataset.limit_train={options.limit_train}", what, f"write at most {left}, or null")
+    if (options.limit_test or 0) > test:
+        what = f"{name} has {test} test images"
+        faults.add(f"dataset.limit_test={options.limit_test}", what, f"write at most {test}, or null")
+    faults.raise_if_any()
+    return options.limit_train or left, options.val, options.limit_test or test
+
+
+def choose(options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of each split: of train and val into ``labels``, of test into ``test_labels``."""
+    val = subset.balanced(labels, options.val, "val")
+    train, test = subset.without(np.arange(len(labels)), val), np.arange(len(test_labels))
+    if options.limit_train is not None:
+        train = train[subset.balanced(labels[train], options.limit_train, "limit_train")]
+    if options.limit_test is not None:
+        test = subset.balanced(test_labels, options.limit_test, "limit_test")
+    return {"train": train, "val": val, "test": test}

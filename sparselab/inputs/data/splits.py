@@ -1,0 +1,209 @@
+"""A loaded dataset: three disjoint splits, and how to feed them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from sparselab.inputs.data.augment import Augment
+from sparselab.inputs.data.loader import Feed
+from sparselab.inputs.data.sources import Images, Pictures, Streams, Windows
+
+PARTS = ("train", "val", "test")
+
+
+class Splits(Protocol):
+    """What every loaded dataset offers."""
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of what the three splits really hold, wherever it came from; :func:`content_of`."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """A name for what each split selected."""
+
+    def feed(
+        self,
+        part: str,
+        batch_size: int,
+        seed: int,
+        train: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        workers: int = 0,
+    ) -> Feed:
+        """Batches of ``part`` (train, val or test). ``train`` shuffles and augments; by default the part of that name.
+
+        ``batch_size`` is global; ``rank`` of ``world`` gets its slice of each batch. ``workers`` processes decode what
+        does not lie in memory.
+        """
+
+
+def content_of(arrays: Iterable[Any]) -> str:
+    """SHA-256 over kind, shape and values of arrays (or tensors on the CPU), in their order."""
+    total = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        total.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """images: (n, c, h, w) uint8. labels: (n,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """Images in memory. ``mean`` and ``std`` are per channel, of pixel / 255; ``augment`` is for training only.
+
+    others: further parts by name, such as ``forget`` and ``retain``; parts of the whole, so :attr:`content` covers them.
+    """
+
+    train: ImageSplit
+    val: ImageSplit
+    test: ImageSplit
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: int
+    augment: Augment = field(default_factory=Augment)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, ImageSplit] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> str:
+        """Of every pixel and label."""
+        splits: list[ImageSplit] = [getattr(self, part) for part in PARTS]
+        return content_of(tensor for split in splits for tensor in (split.images, split.labels))
+
+    def feed(
+        self,
+        part: str,
+        batch_size: int,
+        seed: int,
+        train: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        workers: int = 0,
+        augment: Augment | None = None,
+    ) -> Feed:
+        """As :meth:`Splits.feed`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
+        train = part == "train" if train is None else train
+        used = (self.augment if augment is None else augment) if train else Augment()
+        split: ImageSplit = self.others[part] if part in self.others else getattr(self, part)
+        source = Images(split.images, split.labels, self.mean, self.std, self.classes, used, device)
+        return Feed(source, batch_size, seed, train, rank, world)
+
+
+@dataclass(frozen=True)
+class TextSplits:
+    """Tokens in memory: each split is 1-D, uint8 where the vocabulary allows, else int32.
+
+    vocab: size of the vocabulary. bytes_per_split: bytes of the text behind each split, for bits per byte.
+    streams: whether windows are read in order, as many streams as a batch has rows, and not drawn at random.
+    """
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    vocab: int
+    block: int
+    bytes_per_split: Mapping[str, int]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    streams: bool = False
+
+    @cached_property
+    def content(self) -> str:
+        """Of every token."""
+        return content_of(getattr(self, part) for part in PARTS)
+
+    @property
+    def bytes_per_token(self) -> dict[str, float]:
+        """Bytes of text per token, per split that has tokens."""
+        return {part: self.bytes_per_split[part] / len(t) for part in PARTS if len(t := getattr(self, part))}
+
+    def feed(
+        self,
+        part: str,
+        batch_size: int,
+        seed: int,
+        train: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        workers: int = 0,
+    ) -> Feed:
+        """As :meth:`Splits.feed`, in windows of ``block`` tokens, or in ``batch_size`` streams of them; ``workers`` are
+        not needed."""
+        train = part == "train" if train is None else train
+        tokens = getattr(self, part)
+        source = Windows(tokens, self.block, device)
+        if self.streams:
+            source = Streams(tokens, self.block, batch_size, train, device)
+        return Feed(source, batch_size, seed, train, rank, world)
+
+
+@dataclass(frozen=True)
+class PictureSplits:
+    """Encoded pictures that stay on disk and are decoded by worker processes.
+
+    pictures: per split, where to read row i from. labels: per split, (n,) int64. lengths: per split, (n,) int64, the
+    bytes of each encoded picture.
+    """
+
+    pictures: Mapping[str, Any]
+    labels: Mapping[str, np.ndarray]
+    lengths: Mapping[str, np.ndarray]
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: int
+    augment: bool = True
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> str:
+        """Of every label and of how long each picture is: reading all pictures would take longer than an epoch."""
+        return content_of(array[part] for part in PARTS for array in (self.labels, self.lengths))
+
+    def feed(
+        self,
+        part: str,
+        batch_size: int,
+        seed: int,
+        train: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        workers: int = 0,
+    ) -> Feed:
+        """As :meth:`Splits.feed`; without ``workers`` this process decodes."""
+        train = part == "train" if train is None else train
+        source = Pictures(
+            self.pictures[part],
+            self.labels[part],
+            size=self.size,
+            resize=self.resize,
+            mean=self.mean,
+            std=self.std,
+            augment=train and self.augment,
+            device=device,
+            workers=workers,
+        )
+        return Feed(source, batch_size, seed, train, rank, world)

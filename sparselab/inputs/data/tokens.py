@@ -1,0 +1,185 @@
+"""Text to token numbers: bytes, a closed vocabulary made from the train split, or a tokenizer of transformers. [no torch]"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparselab.core.errors import refuse
+from sparselab.inputs.data import cache, files, hub
+
+BYTES = "bytes"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+CHARACTERS, WORDS = "characters", "words"
+UNKNOWN = "<unk>"  # what stands for a unit that the train split does not have
+END = "<eos>"  # the word that a line's end becomes
+
+
+def characters(text: str) -> Sequence[str]:
+    return text
+
+
+def words(text: str) -> Sequence[str]:
+    """What white space separates; a line's end is the word ``<eos>``, as in pytorch/examples word_language_model."""
+    return text.replace("\n", f" {END} ").split()
+
+
+UNITS: dict[str, Callable[[str], Sequence[str]]] = {CHARACTERS: characters, WORDS: words}
+
+
+def tokenizer_of(name: str) -> Tokenizer:
+    """The tokenizer that ``dataset.tokenizer`` names; Refused where there is none such."""
+    if name == BYTES:
+        return Tokenizer()
+    return Closed(name) if name in UNITS else Library(name)
+
+
+class Tokenizer:
+    """Bytes as they are: 256 tokens, nothing to load. The base of the others."""
+
+    folder: Path | None = None
+    """Where its files lie."""
+
+    def learn(self, train: bytes) -> None:
+        """Make the vocabulary, where it is the train split's. Before everything else."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has to :meth:`learn` first."""
+        return False
+
+    def vocabulary(self) -> int:
+        """Its size, without importing transformers; 0 where only loading can tell."""
+        return 256
+
+    def loaded_vocabulary(self) -> int:
+        return self.vocabulary()
+
+    def mark(self, fingerprint: str) -> str:
+        """The fingerprint of a text under this tokenizer: another one makes other tokens of the same bytes."""
+        return fingerprint
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """Token numbers, 1-D: uint8 where the vocabulary allows, else int32. No special token is added."""
+        return np.frombuffer(bytearray(text), np.uint8)
+
+    def count(self, text: bytes) -> int:
+        """``len(encode(text))``."""
+        return len(self.encode(text))
+
+    def counts(self, sizes: dict[str, int]) -> dict[str, int]:
+        """Tokens per split, from bytes per split; empty where only reading the text tells."""
+        return sizes
+
+
+class Closed(Tokenizer):
+    """The units of the train split in the order in which they first appear; all others are ``<unk>``.
+
+    unit: ``characters`` or ``words``.
+    """
+
+    def __init__(self, unit: str):
+        self.unit = unit
+        self.numbers: dict[str, int] = {}
+
+    @property
+    def learns(self) -> bool:
+        return True
+
+    def learn(self, train: bytes) -> None:
+        self.numbers = {unit: number for number, unit in enumerate(dict.fromkeys(self._units(train)))}
+        self.numbers.setdefault(UNKNOWN, len(self.numbers))
+
+    def vocabulary(self) -> int:
+        return len(self.numbers)
+
+    def mark(self, fingerprint: str) -> str:
+        return hashlib.sha256(f"{fingerprint}\0{self.unit}".encode()).hexdigest()
+
+    def encode(self, text: bytes) -> np.ndarray:
+        unknown = self.numbers[UNKNOWN]
+        small = len(self.numbers) <= 256
+        numbers = (self.numbers.get(unit, unknown) for unit in self._units(text))
+        return np.fromiter(numbers, np.uint8 if small else np.int32)
+
+    def count(self, text: bytes) -> int:
+        return len(self._units(text))
+
+    def counts(self, sizes: dict[str, int]) -> dict[str, int]:
+        return {}
+
+    def _units(self, text: bytes) -> Sequence[str]:
+        return UNITS[self.unit](text.decode("utf-8", errors="replace"))
+
+
+class Library(Tokenizer):
+    """A tokenizer of transformers: a folder, or a name on the hub."""
+
+    def __init__(self, name: str):
+        self.name = name
+        folder = Path(name).expanduser()
+        self.folder = folder if folder.is_dir() else None
+        self.where = f"dataset.tokenizer={files.short(name)}"
+        builtin = f"{BYTES}, {', '.join(UNITS)}"
+        if self.folder is not None:
+            self._check_folder()
+        elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+            refuse(self.where, "no such folder", f"write {builtin}, a tokenizer's folder, or its name on the hub")
+        elif (switch := hub.offline()) and not hub.cached(name, "models"):
+            problem = f"no such folder, and {switch} keeps the hub off"
+            refuse(self.where, problem, f"write {builtin}, or a tokenizer's folder")
+
+    def vocabulary(self) -> int:
+        """Its size from its files; 0 where they do not say."""
+        if self.folder is None or not (path := self.folder / "tokenizer.json").is_file():
+            return 0
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = content["model"]["vocab"]
+            largest = max(known.values()) if isinstance(known, dict) else len(known) - 1
+            return max([largest, *(token["id"] for token in content.get("added_tokens") or [])]) + 1
+        except (OSError, ValueError, KeyError, TypeError):
+            refuse(self.where, "its tokenizer.json is damaged", "copy the tokenizer again")
+
+    def loaded_vocabulary(self) -> int:
+        return self.vocabulary() or len(self._loaded())
+
+    def mark(self, fingerprint: str) -> str:
+        own = files.content_hash(self._files(self.folder)) if self.folder else self.name
+        return hashlib.sha256(f"{fingerprint}\0{own}".encode()).hexdigest()
+
+    @staticmethod
+    def _files(folder: Path) -> list[Path]:
+        """What a tokenizer is made from; a model's weights and configs may lie in the same folder."""
+        return sorted({path for name in TOKENIZER_FILES for path in folder.glob(name) if path.is_file()})
+
+    def encode(self, text: bytes) -> np.ndarray:
+        key = f"tokens-{hashlib.sha256(self.mark('').encode() + hashlib.sha256(text).digest()).hexdigest()[:32]}"
+        return cache.array(key, lambda: self._encode(text)) if self.folder else self._encode(text)
+
+    def counts(self, sizes: dict[str, int]) -> dict[str, int]:
+        return {}
+
+    def _encode(self, text: bytes) -> np.ndarray:
+        tokenizer = self._loaded()
+        ids = tokenizer(text.decode("utf-8", errors="replace"), add_special_tokens=False, verbose=False)["input_ids"]
+        return np.array(ids, np.int32)
+
+    def _loaded(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.folder or self.name)
+        except Exception as error:  # the library's failures share no base class
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:60]
+            refuse(self.where, f"cannot be loaded ({reason})", f"write {BYTES}, or a tokenizer's folder")
+
+    def _check_folder(self) -> None:
+        names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+        if self.folder is not None and not any((self.folder / name).is_file() for name in names):
+            refuse(self.where, "the folder holds no tokenizer.json", "name a tokenizer's folder")

@@ -1,0 +1,157 @@
+"""Any causal language model of transformers, by hub name or local folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import Fault, refuse
+from sparselab.inputs.models.families.gpt import sketch_gpt2
+from sparselab.inputs.models.families.llama import sketch_llama
+from sparselab.inputs.models.family import MODELS, TextFamily
+from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.weights import place, read_header
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SKETCHES = {"gpt2": sketch_gpt2, "llama": sketch_llama}
+VERBATIM = "give a folder made by save_pretrained"
+
+
+@MODELS.register("hf")
+class HuggingFace(TextFamily):
+    """``AutoModelForCausalLM.from_pretrained(path)`` in float32, from safetensors only and never with remote code.
+
+    The data's token numbers must be those of the model's tokenizer. Llama and GPT-2 in local folders have a closed
+    form; every other outline is traced.
+    """
+
+    class Options(TextFamily.Options):
+        path: str = Field(min_length=1, description="a local folder, or a hub name such as openai-community/gpt2")
+        revision: str | None = Field(None, description="commit, tag or branch of a hub model; null: its main branch")
+
+    options: Options
+
+    @property
+    def _where(self) -> str:
+        return place(self.options.path, "model.path")
+
+    def _folder(self) -> Path | None:
+        """The local folder, None for a hub name. Refused where the path can be neither."""
+        path = Path(self.options.path).expanduser()
+        if path.is_dir():
+            return path
+        if path.exists():
+            refuse(self._where, "is a file", "name the folder it lies in")
+        if path.is_absolute() or self.options.path.startswith(".") or self.options.path.count("/") > 1:
+            refuse(self._where, "no such folder", "give a transformers folder, or a hub name owner/model")
+        return None
+
+    def _config(self) -> dict[str, Any] | None:
+        """config.json of a local folder; None for a hub name."""
+        folder = self._folder()
+        if folder is None:
+            return None
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except OSError:
+            refuse(self._where, "has no readable config.json", VERBATIM)
+        except ValueError:
+            refuse(self._where, "its config.json is not valid JSON", VERBATIM)
+        if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+            refuse(self._where, "its config.json names no model_type", VERBATIM)
+        return config
+
+    def files(self) -> dict[str, list[str]]:
+        folder = self._folder()
+        if folder is None:
+            return super().files()
+        return super().files() | {
+            "path": [str(folder / "config.json"), *map(str, sorted(folder.glob("*.safetensors")))]
+        }
+
+    def misfits(self, data: DataSpec) -> list[Fault]:
+        folder, config = self._folder(), self._config()
+        if folder is None or config is None:
+            return []
+        shards = sorted(folder.glob("*.safetensors"))
+        if not shards:
+            return [
+                Fault(self._where, "holds no .safetensors file, and pickles are never opened", "convert to safetensors")
+            ]
+        for shard in shards:
+            read_header(shard, "model.path")
+        faults = []
+        vocabulary = config.get("vocab_size")
+        if isinstance(vocabulary, int) and vocabulary < data.classes:
+            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
+            faults.append(Fault(self._where, problem, "use data made with this model's tokenizer"))
+        context = config.get("max_position_embeddings", config.get("n_positions"))
+        if isinstance(context, int) and context < data.shape[0]:
+            problem = f"reads at most {context} tokens and {data.name}'s window has {data.shape[0]}"
+            faults.append(Fault(self._where, problem, "use a shorter window"))
+        return faults
+
+    def sketch(self, data: DataSpec) -> Sketch | None:
+        config = self._config()
+        # Quantised weights are stored in shapes of their own.
+        if config is None or config["model_type"] not in SKETCHES or "quantization_config" in config:
+            return None
+        try:
+            return SKETCHES[config["model_type"]](config, data.shape[0])
+        except (KeyError, TypeError, ZeroDivisionError):
+            refuse(self._where, "its config.json lacks a size, or has one that is no number", VERBATIM)
+
+    def make(self, data: DataSpec) -> nn.Module:
+        import torch
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM
+
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(self._folder() or self.options.path),
+                revision=self.options.revision or "main",
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            refuse(self._where, f"cannot be loaded: {reason[:60]}", "check name, network and files")
+        model, report = loaded
+        for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if report[problem]:
+                names = sorted(map(str, report[problem]))
+                refuse(self._where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        if vocabulary < data.classes:
+            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
+            refuse(self._where, problem, "use data made with this model's tokenizer")
+        return model
+
+    has_blocks = True
+    starts_trained = True
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        return list(self._trunk(model)[1])
+
+    def norm(self, model: nn.Module) -> nn.Module | None:
+        siblings = self._trunk(model)[0].named_children()
+        return next((module for name, module in siblings if "norm" in name or name.startswith("ln_")), None)
+
+    def _trunk(self, model: Any) -> tuple[nn.Module, Any]:
+        """(the module that holds the list of blocks, that list): the first list of ``num_hidden_layers`` modules."""
+        from torch import nn
+
+        depth = model.config.num_hidden_layers
+        nested = ((parent, child) for parent in model.modules() for child in parent.children())
+        found = next((pair for pair in nested if isinstance(pair[1], nn.ModuleList) and len(pair[1]) == depth), None)
+        if found is None:
+            refuse(self._where, f"has no list of {depth} blocks", "leave out what needs the blocks of the model")
+        return found

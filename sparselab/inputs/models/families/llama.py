@@ -1,0 +1,107 @@
+"""Llama from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import Fault
+from sparselab.inputs.models.families.gpt import context_misfits, head_misfits
+from sparselab.inputs.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
+from sparselab.inputs.models.spec_builder import Sketch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def sketch_llama(config: Mapping[str, Any], tokens: int) -> Sketch:
+    """transformers' LlamaForCausalLM in closed form for one window of ``tokens``; ``config`` as in its config.json.
+
+    Raises KeyError where a size is missing. Rotary positions are elementwise and not counted.
+    """
+    s, width, heads, vocabulary = Sketch(), config["hidden_size"], config["num_attention_heads"], config["vocab_size"]
+    head = config.get("head_dim") or width // heads
+    groups = (config.get("num_key_value_heads") or heads) * head
+    hidden = config["intermediate_size"]
+    attention_bias, mlp_bias = config.get("attention_bias", False), config.get("mlp_bias", False)
+    s.embedding("model.embed_tokens", vocabulary, width)
+    for block in (f"model.layers.{i}" for i in range(config["num_hidden_layers"])):
+        s.norm(width, 1)
+        s.linear(f"{block}.self_attn.q_proj", heads * head, width, tokens, attention_bias)
+        s.linear(f"{block}.self_attn.k_proj", groups, width, tokens, attention_bias)
+        s.linear(f"{block}.self_attn.v_proj", groups, width, tokens, attention_bias)
+        s.products(f"{block}.self_attn", heads, tokens, head)
+        s.linear(f"{block}.self_attn.o_proj", width, heads * head, tokens, attention_bias)
+        s.norm(width, 1)
+        s.linear(f"{block}.mlp.gate_proj", hidden, width, tokens, mlp_bias)
+        s.linear(f"{block}.mlp.up_proj", hidden, width, tokens, mlp_bias)
+        s.linear(f"{block}.mlp.down_proj", width, hidden, tokens, mlp_bias)
+    s.norm(width, 1)
+    if config.get("tie_word_embeddings", False):
+        s.call("model.embed_tokens", "embedding", (vocabulary, width), vocabulary * width * tokens)
+    else:
+        s.linear("lm_head", vocabulary, width, tokens, bias=False)
+    return s
+
+
+@MODELS.register("llama")
+class Llama(TextFamily):
+    """Llama's architecture with random weights, as transformers' LlamaForCausalLM; the vocabulary is the data's.
+
+    A tied embedding and head are one layer of the outline, the embedding, with both roles.
+    """
+
+    trunk = ("model.layers",)
+    final_norm = "model.norm"
+
+    class Options(TextFamily.Options):
+        width: int = Field(128, ge=1, description="channels of a token")
+        depth: int = Field(4, ge=1, le=1000, description="number of blocks")
+        heads: int = Field(4, ge=1, description="attention heads; must divide width")
+        kv_heads: int | None = Field(None, ge=1, description="key and value heads; must divide heads; null: as heads")
+        ff: int = Field(352, ge=1, description="hidden width of the gated feed-forward part")
+        context: int | None = Field(None, ge=1, description="longest input in tokens; null: the data's window")
+        tie: bool = Field(False, description="true: the head is the embedding")
+        dropout: float = Field(0.0, ge=0, lt=1, description="probability that an attention weight is dropped")
+
+    options: Options
+
+    def misfits(self, data: DataSpec) -> list[Fault]:
+        o = self.options
+        faults = vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
+        if o.width % o.heads == 0 and (o.width // o.heads) % 2:
+            problem = f"leaves {o.width // o.heads} channels a head, and rotary positions turn pairs"
+            faults.append(misfit("heads", o.heads, problem, "choose heads so that width / heads is even"))
+        if o.kv_heads is not None and o.heads % o.kv_heads:
+            faults.append(
+                misfit("kv_heads", o.kv_heads, f"does not divide heads {o.heads}", "choose a divisor of heads")
+            )
+        return faults
+
+    def config(self, data: DataSpec) -> dict[str, Any]:
+        """The network's transformers config, as a dict."""
+        o = self.options
+        return {
+            "vocab_size": data.classes,
+            "hidden_size": o.width,
+            "intermediate_size": o.ff,
+            "num_hidden_layers": o.depth,
+            "num_attention_heads": o.heads,
+            "num_key_value_heads": o.kv_heads or o.heads,
+            "max_position_embeddings": o.context or data.shape[0],
+            "tie_word_embeddings": o.tie,
+            "attention_dropout": o.dropout,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        }
+
+    def sketch(self, data: DataSpec) -> Sketch:
+        return sketch_llama(self.config(data), data.shape[0])
+
+    def make(self, data: DataSpec) -> nn.Module:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        return LlamaForCausalLM(LlamaConfig(**self.config(data)))

@@ -1,0 +1,54 @@
+"""Any image network of timm, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import did_you_mean, refuse
+from sparselab.inputs.models.family import MODELS, ImageFamily
+from sparselab.inputs.models.transform import Transformable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@MODELS.register("timm")
+class TimmModel(Transformable, ImageFamily):
+    """``timm.create_model(arch)`` with random weights; nothing is downloaded.
+
+    Networks of a fixed input size are made for the data's size. There is no closed form: the outline is traced.
+    """
+
+    class Options(Transformable.Options):
+        arch: str = Field(pattern=r"^[a-zA-Z0-9_.]+$", description="a name of timm.list_models(), such as resnet26")
+        dropout: float = Field(0.0, ge=0, lt=1, description="timm's drop_rate")
+        drop_path: float = Field(0.0, ge=0, lt=1, description="timm's drop_path_rate")
+
+    options: Options
+
+    def make(self, data: DataSpec) -> nn.Module:
+        from sparselab.inputs.models.lazy_timm import timm
+
+        library = timm()
+        o = self.options
+        where = f"model.arch={o.arch}"
+        if not library.is_model(o.arch):
+            refuse(where, "timm has no such network", did_you_mean(o.arch, library.list_models()))
+        extras: dict[str, Any] = {"drop_rate": o.dropout, "drop_path_rate": o.drop_path}
+        config = timm("timm.models").get_pretrained_cfg(o.arch)
+        if config is not None and config.fixed_input_size:
+            extras["img_size"] = data.shape[1:]
+        try:
+            return library.create_model(
+                o.arch,
+                in_chans=data.shape[0],
+                num_classes=data.classes,
+                # What is zero is left out: some networks do not take every rate.
+                **{key: value for key, value in extras.items() if value},
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            refuse(where, f"timm cannot make it for {data.name}: {reason[:60]}", "choose another network or image size")

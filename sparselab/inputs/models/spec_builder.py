@@ -1,0 +1,142 @@
+"""Draws the outline of a network call by call: the closed forms of the families and :func:`trace` share this pencil."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from sparselab.core.model_spec import Layer, Outline
+
+# The last part of a module path, to what it is. Words that are in both halves of a block are left to `word_roles`.
+ROLE_OF_WORD = {
+    **dict.fromkeys(("qkv", "c_attn", "query_key_value", "in_proj", "qkv_proj", "Wqkv"), "qkv"),
+    **dict.fromkeys(("q_proj", "q_lin", "query", "q"), "q"),
+    **dict.fromkeys(("k_proj", "k_lin", "key", "k"), "k"),
+    **dict.fromkeys(("v_proj", "v_lin", "value", "v"), "v"),
+    **dict.fromkeys(("o_proj", "out_proj", "out_lin"), "proj"),
+    **dict.fromkeys(("fc1", "fc2", "c_fc", "gate_proj", "up_proj", "down_proj", "gate_up_proj"), "ff"),
+}
+ATTENTION = frozenset({"attn", "self_attn", "attention", "self_attention"})
+FEED_FORWARD = frozenset({"mlp", "ffn", "feed_forward", "ff"})
+SHORTCUT = frozenset({"downsample", "shortcut"})
+
+
+def word_roles(name: str) -> set[str]:
+    """What the module path ``name`` says about a layer's role: ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``,
+    ``downsample`` or nothing."""
+    *parents, word = name.split(".")
+    if word in ROLE_OF_WORD:
+        return {ROLE_OF_WORD[word]}
+    if not SHORTCUT.isdisjoint((*parents, word)):
+        return {"downsample"}
+    if not FEED_FORWARD.isdisjoint(parents):
+        return {"ff"}
+    if word in {"proj", "c_proj", "dense", "wo"} and not ATTENTION.isdisjoint(parents):
+        return {"proj"}
+    return set()
+
+
+@dataclass
+class Sketch:
+    """The layers called so far, in forward order, for ONE sample (an image; a full window of text).
+
+    ``params`` counts every parameter once. Weights, biases and norms add to it as they are drawn.
+    """
+
+    params: int = 0
+    fixed_macs: dict[str, int] = field(default_factory=dict)
+    _layers: dict[str, Layer] = field(default_factory=dict)
+    _calls: list[tuple[str, int]] = field(default_factory=list)
+
+    def call(self, name: str, kind: str, shape: Sequence[int], macs: int, groups: int = 1) -> None:
+        """The network uses ``<name>.weight``. A weight used again (tied, shared) adds to its multiply-accumulates.
+
+        groups: of a convolution; with one input channel in each it is depthwise. Does not touch ``params``.
+        """
+        self._calls.append((name, macs))
+        seen = self._layers.get(name)
+        if seen is not None:
+            self._layers[name] = replace(seen, macs=seen.macs + macs)
+            return
+        roles = word_roles(name)
+        if kind in ("embedding", "gates"):
+            roles = {kind}
+        if groups > 1 and shape[1] == 1:
+            roles.add("depthwise")
+        self._layers[name] = Layer(name, kind, tuple(shape), macs, frozenset(roles), groups)
+
+    def linear(self, name: str, outputs: int, inputs: int, positions: int = 1, bias: bool = True) -> None:
+        """A linear layer applied at ``positions`` places of a sample (tokens)."""
+        self.params += outputs * inputs + bias * outputs
+        self.call(name, "linear", (outputs, inputs), outputs * inputs * positions)
+
+    def conv1d(self, name: str, outputs: int, inputs: int, positions: int) -> None:
+        """transformers' GPT-2 layer: a linear layer that stores (in, out), always with a bias."""
+        self.params += outputs * inputs + outputs
+        self.call(name, "conv1d", (inputs, outputs), outputs * inputs * positions)
+
+    def conv(
+        self,
+        name: str,
+        outputs: int,
+        inputs: int,
+        kernel: int,
+        size: Sequence[int],
+        stride: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+    ) -> tuple[int, int]:
+        """A square convolution over ``size`` (height, width), padded by ``kernel // 2`` unless told; returns its
+        output's size. Multiplications with the padding count, as they do in ``torch.utils.flop_counter``."""
+        moved = pooled(size, kernel, stride, kernel // 2 if padding is None else padding)
+        shape = (outputs, inputs, kernel, kernel)
+        self.params += prod(shape) + bias * outputs
+        self.call(name, "conv", shape, prod(shape) * prod(moved))
+        return moved
+
+    def embedding(self, name: str, rows: int, width: int) -> None:
+        """A table of vectors: looked up, so it multiplies nothing."""
+        self.params += rows * width
+        self.call(name, "embedding", (rows, width), 0)
+
+    def lstm(self, name: str, hidden: int, inputs: int, positions: int) -> None:
+        """torch's nn.LSTM of one layer with biases, over ``positions`` tokens: at each, all gates multiply what comes in
+        and the hidden state before it. The four gates' rows follow each other in both matrices."""
+        self.params += 2 * 4 * hidden  # a bias for either matrix
+        for matrix, columns in (("weight_ih_l0", inputs), ("weight_hh_l0", hidden)):
+            self.params += 4 * hidden * columns
+            self.call(f"{name}.{matrix}", "gates", (4 * hidden, columns), 4 * hidden * columns * positions)
+
+    def norm(self, width: int, parameters: int = 2) -> None:
+        """A normalisation over ``width`` channels with ``parameters`` vectors (2: scale and shift; 1: scale)."""
+        self.params += parameters * width
+
+    def products(self, name: str, heads: int, tokens: int, width: int) -> None:
+        """The two attention products of module ``name``, q@k and att@v, over all pairs of ``tokens``.
+
+        A causal mask saves nothing here: kernels may skip the upper triangle, the count does not.
+        """
+        self.fixed_macs[name] = 2 * heads * tokens * tokens * width
+
+    def outline(self, name: str) -> Outline:
+        """The finished outline: a first layer that is a convolution is the ``stem``, the last to multiply the ``head``.
+
+        A fully connected first layer is no stem: in a perceptron it holds most of the weights, and papers prune it.
+        """
+        weighted = [called for called, macs in self._calls if macs]
+        positions: dict[str, set[str]] = {}
+        if weighted:
+            positions.setdefault(weighted[-1], set()).add("head")
+        if weighted and self._calls[0][0] == weighted[0] and self._layers[weighted[0]].kind == "conv":
+            positions.setdefault(weighted[0], set()).add("stem")
+        layers = (
+            replace(layer, roles=layer.roles | positions.get(layer.name, set())) for layer in self._layers.values()
+        )
+        return Outline(name, tuple(layers), self.params, dict(self.fixed_macs))
+
+
+def pooled(size: Sequence[int], kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """(height, width) after a square window of ``kernel`` has moved over a padded ``size`` in strides."""
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in size)
+    return height, width

@@ -1,0 +1,1 @@
+"""How long sparse products take."""

@@ -1,0 +1,1 @@
+"""How a cell is planned and run."""

@@ -1,0 +1,120 @@
+"""An engine: how a cell is executed. ``plan`` validates everything and costs nothing; ``run`` returns the record."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from sparselab.config.schema import Common
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+
+Identity = tuple[dict[str, Any], dict[str, Any]]
+
+
+@dataclass
+class Plan:
+    """A cell that passed every check that can be made without running it.
+
+    config:    the resolved config. overrides: what the user typed.
+    id:        hash of what changes the result.
+    folder:    where the record goes, ``<runs_dir>/<id>``.
+    steps:     optimiser updates; 0 where the engine has none.
+    size:      how much there is to do, in words ("760 updates", "100 draws").
+    work:      what it costs, in a unit of the engine's own: time goes with it (dense FLOPs of training, say).
+    account:   parameters, MACs and FLOPs as far as the outline is known.
+    facts:     (label, text) lines that `sparselab check` prints.
+    typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
+    notes:     lines for a person: what could not be checked yet, and why.
+    needs:     weights files that other cells make, with the ids of these cells. first: their plans; they run first.
+    identity:  what the id is a hash of (:func:`sparselab.storage.ids.cell_id`): a config, and what it does not say.
+    """
+
+    config: dict[str, Any]
+    overrides: list[str]
+    id: str
+    folder: str
+    steps: int = 0
+    size: str = ""
+    work: float = 0.0
+    account: dict[str, Any] = field(default_factory=dict)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    typed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parts: Any = None
+    needs: dict[str, str] = field(default_factory=dict)
+    first: list[Plan] = field(default_factory=list)
+    identity: Identity = field(default_factory=lambda: ({}, {}))
+
+    def recorded_config(self) -> dict[str, Any]:
+        """The config without folders; a file that another cell makes is ``cell:<id>``."""
+        return {key: self._named(value) for key, value in self.config.items() if key not in ("runs_dir", "data_dir")}
+
+    def _named(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._named(item) for key, item in value.items()}
+        return f"cell:{self.needs[value]}" if isinstance(value, str) and value in self.needs else value
+
+
+COMMON = tuple(Common.model_fields)
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Engine(ABC):
+    """Base of engines.
+
+    reads:  the groups and keys of the config that its cells are made of, beside those that every cell has
+            (:data:`COMMON`). What it does not read is no part of a cell, and refused where somebody types it.
+    paced:  groups whose members decide how fast the work goes; earlier records of the same ones foretell the time.
+    guess:  work per second on two ordinary cores where no record says better; 0: there is nothing to guess from.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    name: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    paced: ClassVar[tuple[str, ...]] = ()
+    guess: ClassVar[float] = 0.0
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    @abstractmethod
+    def plan(
+        self,
+        config: dict[str, Any],
+        overrides: list[str],
+        lost: frozenset[str] = frozenset(),
+        needs: Mapping[str, str] = NOTHING,
+    ) -> Plan:
+        """Every check, no torch. Raises Refused with all faults.
+
+        lost: groups of the config that are not what was asked for; only what is independent of them is checked.
+        needs: path of a weights file to the id of the cell that makes it. The file need not be there yet.
+        """
+
+    def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
+        """What the id of a cell is a hash of; of the checks only those without which it is not known. Raises Refused.
+
+        It depends on the seed in nothing but the config's ``seed``: cells that differ in it alone are told apart by it.
+        """
+        return self.plan(config, [], needs=needs).identity
+
+    @abstractmethod
+    def run(self, plan: Plan) -> dict[str, Any]:
+        """Execute and return the finished record (already written)."""
+
+    @classmethod
+    def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
+        """(label, text) of what a researcher can quote of a finished cell; by default every metric."""
+        return [(name, f"{value:.6g}") for name, value in record["metrics"].items()]
+
+    @staticmethod
+    def work_of(record: dict[str, Any]) -> float:
+        """What a finished cell cost, in the unit of ``Plan.work``; 0 where the record does not say."""
+        return float(record["account"].get("work", 0.0))
+
+
+ENGINES: Registry[Engine] = Registry("engine", "sparselab.*.engine")

@@ -1,0 +1,259 @@
+"""From overrides to a plan: the one path that `run.py`, `sparselab check` and the sweeps share."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparselab.config.compose import compose, defaults
+from sparselab.config.schema import UNIDENTIFIED, HostOptions
+from sparselab.core.errors import Fault, Faults, Refused, did_you_mean, refuse, short
+from sparselab.core.memo import once
+from sparselab.core.options import validate
+from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
+from sparselab.storage.ids import cell_id, cell_ids
+
+# Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
+PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
+SEED = re.compile(r"seed=(0|[1-9]\d{0,17})")
+CELL = "cell:"  # how a value that names another cell begins
+Named = Callable[[list[str], list[str]], tuple[str, Plan | None]]
+"""A cell's own overrides, and those that say how it runs, to its id, and to its plan if that is wanted."""
+MODEL = "model.safetensors"  # the network of a finished cell, in its folder
+# What a cell that another one needs takes over from it: how things run, never what is computed.
+INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debug"}
+
+
+def engine_of(config: dict[str, Any]) -> Engine:
+    """The engine that the config names. Raises Refused."""
+    values = dict(config.get("engine") or {})
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        refuse("engine", "has no name", did_you_mean("", ENGINES))
+    cls = ENGINES[name]
+    return cls(validate(cls.Options, values, "engine"))
+
+
+@dataclass
+class Read:
+    """Overrides as far as they can be read without planning.
+
+    needs: path of a weights file to the id of the cell that makes it. first: the plans of these cells, by path.
+    """
+
+    config: dict[str, Any]
+    lost: set[str]
+    faults: Faults
+    needs: dict[str, str] = field(default_factory=dict)
+    first: dict[str, Plan] = field(default_factory=dict)
+
+
+def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
+    """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen.
+
+    A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
+    """
+
+    def planned(own: list[str], how: list[str]) -> tuple[str, Plan]:
+        plan = once((CELL, *how, *own, search_path), lambda: plan_of([*how, *own], search_path))
+        return plan.id, plan
+
+    found, cell = _read(overrides, search_path, planned), _without_passing(overrides)
+    with found.faults.catch():
+        engine = _engine(found, cell)
+        plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.lost), found.needs)
+        plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
+        plan.first = list(found.first.values())
+    found.faults.raise_if_any()
+    return plan
+
+
+def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Identity:
+    """What the id of the cell that ``overrides`` describe is a hash of, at a fraction of the cost of its plan.
+
+    Refused where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
+    The cells that it starts from are put into ``needed``.
+    """
+
+    def named(own: list[str], how: list[str]) -> tuple[str, None]:
+        id = cell_id_of([*how, *own])
+        if needed is not None:
+            needed.append(Needed(id, tuple(own), tuple(how)))
+        return id, None
+
+    found = _read(overrides, None, named)
+    with found.faults.catch():
+        engine = _engine(found, _without_passing(overrides))
+        found.faults.raise_if_any()
+        return engine.identity(part_of(engine, found.config), found.needs)
+    raise Refused(found.faults.found)
+
+
+def cell_id_of(overrides: list[str]) -> str:
+    """The id of the cell that ``overrides`` describe. Of cells that differ in the seed alone one is read in a pass.
+
+    So it is of cells whose cells to start from have their seed: then the ids of these make the difference too.
+    """
+    seeds = [text for text in overrides if _head(text).strip() == "seed"]
+    if len(seeds) != 1 or not SEED.fullmatch(seeds[0]):
+        return cell_id(*identity_of(overrides))
+    rest = [text for text in overrides if text not in seeds]
+    number = int(seeds[0].removeprefix("seed="))
+    general = tuple(_with_seed(text, number, "any") if CELL in text else text for text in rest)
+    try:
+        found = once(("any seed", *general), lambda: _Family(rest, number)).id(number)
+    except Refused:
+        if not any(CELL in text for text in rest):
+            raise
+        found = None  # what is wrong with the cells of one seed need not be wrong with those of another
+    return found or cell_id(*identity_of(overrides))
+
+
+def _with_seed(text: str, seed: int, other: int | str) -> str:
+    """A text that names cells, with those of ``seed`` of the seed ``other``."""
+    return re.sub(rf"\bseed={seed}\b(?!\.)", f"seed={other}", text)
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A cell to start from: its id, its overrides, and those that say where and how it runs."""
+
+    id: str
+    own: tuple[str, ...]
+    how: tuple[str, ...]
+
+
+class _Family:
+    """Cells that differ in their seed, and in that of the cells that they start from: one is read for all."""
+
+    def __init__(self, overrides: list[str], seed: int) -> None:
+        self.seed = seed
+        found: list[Needed] = []
+        identity = identity_of(overrides, found)
+        self.needed = list(dict.fromkeys(found))
+        ids = [cell.id for cell in self.needed]
+        self.told_apart = len(set(ids)) == len(ids)  # cells that are one at this seed may be two at another
+        self._id = cell_ids(*identity, "seed", ids if self.told_apart else [])
+
+    def id(self, seed: int) -> str | None:
+        """The id of the member of that seed; None where it cannot be told from this one."""
+        if not self.told_apart:
+            return None
+        return self._id(
+            seed,
+            [
+                cell_id_of([*cell.how, *(_with_seed(text, self.seed, seed) for text in cell.own)])
+                for cell in self.needed
+            ],
+        )
+
+
+def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
+    composed = compose(overrides, search_path)
+    found = Read(composed.config, set(composed.lost), Faults(list(composed.faults)))
+    with found.faults.catch():
+        _resolve(composed.config, "", overrides, named, found)
+    return found
+
+
+def _without_passing(overrides: list[str]) -> list[str]:
+    return [text for text in overrides if not text.startswith(PASSING)]
+
+
+def _engine(found: Read, cell: list[str]) -> Engine:
+    """The engine of what was read, once what it does not read is among the faults."""
+    engine, faults = engine_of(found.config), found.faults
+    foreign = _foreign(engine, cell)
+    if "engine" not in found.lost and not foreign & found.lost:
+        faults.found += _unread(engine, cell)
+    if foreign & (found.lost | {_head(text) for text in cell}):
+        faults.raise_if_any()  # what an engine misses that nobody wanted is of no interest
+    return engine
+
+
+def part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
+    """What of the config is the engine's; of the trainer at least how things run."""
+    own = {key: value for key, value in config.items() if key in COMMON or key in engine.reads}
+    if "trainer" not in engine.reads:
+        own["trainer"] = {key: value for key, value in own["trainer"].items() if key in HostOptions.model_fields}
+    return own
+
+
+def _head(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]
+
+
+def _foreign(engine: Engine, overrides: list[str]) -> set[str]:
+    """The keys that only other engines read, where nobody chose this one: what sets one of them wanted another engine.
+
+    A member chooses its engine itself, so one with a wrong name has chosen none.
+    """
+    usual = once("usual engine", lambda: str(defaults()["engine"]["name"]))
+    if engine.name != usual or any(_head(text) == "engine" for text in overrides):
+        return set()
+    return {key for name in ENGINES for key in ENGINES[name].reads} - set(engine.reads)
+
+
+def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:
+    """A fault for each override that would change nothing, because the engine does not look at it."""
+    found = []
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+~")
+        head, _, leaf = key.partition(".")
+        host = head != "trainer" or leaf in HostOptions.model_fields
+        if key in UNIDENTIFIED or head in engine.reads or (head in COMMON and host):
+            continue
+        others = [name for name in ENGINES if head in ENGINES[name].reads]
+        if others:
+            fix = f"leave it out, or choose engine={' or engine='.join(others)}"
+            found.append(Fault(short(text), f"engine={engine.name} does not read it", fix))
+    return found
+
+
+def _resolve(node: dict[str, Any], where: str, outer: list[str], named: Named, found: Read) -> None:
+    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect what is known of them.
+
+    Where such a cell cannot be, the top-level key is among ``lost``: nothing else is to be said about it.
+    """
+    for key, value in node.items():
+        place = f"{where}{key}"
+        if isinstance(value, dict):
+            _resolve(value, f"{place}.", outer, named, found)
+        elif isinstance(value, str) and value.startswith(CELL):
+            try:
+                if place in INHERITED:
+                    refuse(short(f"{place}={value}"), "takes no cell", "write a value; cells stand for networks")
+                id, plan = _named_cell(place, value, outer, named)
+            except Refused as refused:
+                found.faults.found += refused.faults
+                found.lost.add(place.partition(".")[0])
+                continue
+            folder = plan.folder if plan is not None else Path(str(found.config["runs_dir"])) / id
+            path = node[key] = str(Path(folder) / MODEL)
+            found.needs[path] = id
+            if plan is not None:
+                found.first[path] = plan
+
+
+def _named_cell(where: str, value: str, outer: list[str], named: Named) -> tuple[str, Plan | None]:
+    """(id, plan) of ``cell:<overrides>``. It runs where and how the outer cell runs, but is only what it says itself."""
+    try:
+        own = once(("words", value), lambda: shlex.split(value.removeprefix(CELL)))
+    except ValueError:
+        own = []
+    if not own:
+        refuse(short(f"{where}={value}"), "names no cell", f"write {where}='{CELL}method=dense model=mlp'")
+    how = [text for text in outer if text.partition("=")[0] in INHERITED]
+    try:
+        return named(own, how)
+    except Refused as refused:
+        raise Refused(
+            [Fault(f"{where}: {fault.where}", fault.problem, fault.fix) for fault in refused.faults]
+        ) from None
+
+
+__all__ = ["Refused", "cell_id_of", "engine_of", "identity_of", "plan_of"]

@@ -1,0 +1,112 @@
+"""`python run.py`: compose, plan, run, and print what was made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselab.core.errors import Refused, RunFailed, Stopped
+
+if TYPE_CHECKING:
+    from sparselab.running.engine import Plan
+
+EXIT_FAILED, EXIT_REFUSED, EXIT_NONDETERMINISTIC, EXIT_STOPPED = 1, 2, 3, 75
+
+
+def guarded(action: Callable[[], int], debug: bool = False) -> int:
+    """Run ``action``; turn what a user can mend into lines and an exit code. Tracebacks only with ``debug``."""
+    try:
+        return action()
+    except Refused as refused:
+        _show_traceback(debug)
+        for fault in refused.faults:
+            print(fault, file=sys.stderr)
+        return EXIT_REFUSED
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_STOPPED
+    except RunFailed as failed:
+        _show_traceback(debug)
+        print(f"failed: {' '.join(str(failed).split())}", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:  # the reader of standard output has gone, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains once more when it flushes at exit
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted — the same command goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def _show_traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+
+
+def run_cell(plan: Plan) -> int:
+    """Run one planned cell, unless its record is there already. Returns an exit code."""
+    from sparselab.running.planning import engine_of
+    from sparselab.storage import record as records
+
+    config = plan.config
+    main_process = int(os.environ.get("LOCAL_RANK") or 0) == 0
+    if config["force"] and main_process and records.path_of(plan.folder).exists():
+        _forget(Path(plan.folder))  # an interrupted run has no record: it goes on, also when it was forced
+    elif main_process and records.valid(plan.folder, plan.id):
+        record = records.read(plan.folder, plan.id)
+        print("finished before; force=true runs it again", file=sys.stderr)
+        return finish(plan, record)
+    if main_process:
+        print(f"cell {plan.id} · {plan.size} · {plan.folder}", file=sys.stderr, flush=True)
+    try:
+        record = engine_of(config).run(plan)
+    except RunFailed as failed:
+        if main_process:
+            _write_failure(plan, failed)
+        raise
+    return finish(plan, record) if main_process else 0
+
+
+def agreed(plan: Plan) -> int:
+    """The exit code that says whether every run of the cell gave the same."""
+    from sparselab.storage import record as records
+
+    others = records.conflicts(plan.folder)
+    for path in others:
+        problem = "another run of this cell gave another result"
+        print(f"{path}: {problem} — both are kept; force=true starts afresh", file=sys.stderr)
+    return EXIT_NONDETERMINISTIC if others else 0
+
+
+def _forget(folder: Path) -> None:
+    """Start afresh: nothing of an earlier run of the cell is used."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_failure(plan: Any, failed: RunFailed) -> None:
+    """A record that says why there is no result; the disk may be what failed, and then there is none."""
+    from sparselab.storage import record as records
+
+    if records.valid(plan.folder, plan.id):
+        return  # another process finished the cell meanwhile: its result stands
+    body = {"id": plan.id, "status": "failed", "config": plan.recorded_config(), "overrides": plan.overrides}
+    try:
+        records.write(plan.folder, {**body, "metrics": {}, "reason": " ".join(str(failed).split())})
+    except RunFailed:
+        pass
+
+
+def finish(plan: Plan, record: dict[str, Any]) -> int:
+    """Print the summary and, last on standard output, the record's path."""
+    from sparselab.running.summary import show
+
+    sys.stderr.flush()
+    show(record, plan.typed)
+    print(Path(plan.folder) / "record.json", flush=True)
+    return agreed(plan)

@@ -1,1 +1,0 @@
-"""What a cell is, before anything runs: parsing, schemas, plans and messages. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Ids, records, checkpoints and tensors on disk."""

@@ -1,0 +1,88 @@
+"""Names that follow from content: the id of a cell and its label for people. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sparselab.core.errors import refuse
+
+LABEL_BYTES = 100
+_MARK = "\0the number\0"  # no text of a config
+
+
+def canonical(config: Any, where: str = "config") -> str:
+    """The one JSON text of a plain value: the order of keys and the way a number is written leave no trace.
+
+    ``1``, ``1.0`` and ``1e0`` are one number, tuples are lists. :class:`Refused`, naming the key, for NaN, infinity,
+    keys that are not text and values that are not plain data.
+    """
+    return json.dumps(_plain(config, where), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, where: str = "config") -> str:
+    """SHA-256 of :func:`canonical` in hexadecimal."""
+    return hashlib.sha256(canonical(value, where).encode()).hexdigest()
+
+
+def cell_id(identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> str:
+    """12 hexadecimal characters that change exactly when ``identity`` (or ``extra``) does.
+
+    The caller leaves out what cannot change the result: paths, loggers, progress bars, the number of devices.
+    """
+    return digest(dict(identity) if extra is None else {"config": identity, "extra": extra})[:12]
+
+
+def cell_ids(
+    identity: Mapping[str, Any], extra: Mapping[str, Any], key: str, others: Sequence[str] = ()
+) -> Callable[[int, Sequence[str]], str]:
+    """The ids of cells that differ in the whole number ``identity[key]`` and in the cells that they name, ``others``.
+
+    (number, ids in the place of those of ``others``) -> what :func:`cell_id` gives.
+    """
+    text = canonical({"config": {**identity, key: _MARK}, "extra": extra})
+    marks = [json.dumps(_MARK), *(f"cell:{id}" for id in others)]
+    parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", text)
+    assert parts.count(marks[0]) == 1
+
+    def id_of(number: int, ids: Sequence[str]) -> str:
+        names = dict(zip(marks, [str(number), *(f"cell:{id}" for id in ids)], strict=True))
+        return hashlib.sha256("".join(names.get(part, part) for part in parts).encode()).hexdigest()[:12]
+
+    return id_of
+
+
+def label(config_overrides: Iterable[str]) -> str:
+    """A file name for people made of overrides: ``["method=srste", "sparsity=2:4"]`` is ``method=srste,sparsity=2-4``.
+
+    At most 100 bytes of ``A-Za-z0-9._=+,-``; never empty, hidden or with ``..``. What is cut ends in a digest of the
+    whole.
+    """
+    whole = ",".join(config_overrides)
+    name = re.sub(r"[^A-Za-z0-9._=+,-]+", "-", whole)
+    name = re.sub(r"\.{2,}", ".", name).strip(".,-") or "cell"
+    if len(name) <= LABEL_BYTES:
+        return name
+    tail = "-" + hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:8]
+    return name[: LABEL_BYTES - len(tail)] + tail
+
+
+def _plain(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            refuse(f"{where}={value}", "not a finite number", "every number here must be finite")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                refuse(where, f"the key {key!r} is not text", "write keys as text")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if not isinstance(value, (list, tuple)):
+        refuse(where, f"a {type(value).__name__} is not plain data", "write numbers, text, lists or groups")
+    return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]

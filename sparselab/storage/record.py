@@ -1,0 +1,202 @@
+"""``record.json``: what a cell gave, sealed. Imports no torch.
+
+A record is written once, whole, and believed only when its seal (a SHA-256 over everything else in it) fits and its
+bytes are the ones that :func:`write` writes. ``schema`` grows with every change that an older reader would misread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparselab.core.errors import Fault, Refused, RunFailed, refuse
+from sparselab.storage import atomic
+from sparselab.storage.atomic import shown
+from sparselab.storage.ids import digest
+
+SCHEMA = 1
+NAME = "record.json"
+STATUSES = ("finished", "failed")
+LIMIT = 64 * 2**20  # bytes; the record of a thousand layers has half a megabyte
+
+_AGAIN = "run the cell again, or remove the file"
+# What two runs of one cell must agree on. Seconds, environment, overrides and the config (it has paths) may differ.
+_RESULT = ("id", "status", "metrics", "sparsity", "account", "files")
+
+
+class Newer(Refused):
+    """A record that a newer sparselab wrote: not ours to judge, and never put aside or written over."""
+
+
+def path_of(folder: str | os.PathLike[str]) -> Path:
+    """Where the record of the run folder ``folder`` lies."""
+    return Path(folder) / NAME
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` with ``schema`` and ``seal``. :class:`RunFailed` for a part that is missing, not plain, not finite."""
+    whole = {**record, "schema": SCHEMA}
+    whole.pop("seal", None)
+    try:
+        if not re.fullmatch(r"[0-9a-f]{12}", str(whole.get("id"))):
+            refuse(f"record.id={whole.get('id')}", "not a cell's id", "12 hexadecimal characters")
+        if whole.get("status") not in STATUSES:
+            refuse(f"record.status={whole.get('status')}", "no such status", f"one of: {', '.join(STATUSES)}")
+        for key in ("config", "metrics"):
+            if not isinstance(whole.get(key), Mapping):
+                refuse(f"record.{key}", "is missing", "a record has a config and metrics")
+        for name, value in whole["metrics"].items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                refuse(f"record.metrics.{name}", "is not a number", "metrics are plain numbers")
+        whole["seal"] = digest(whole, "record")
+    except Refused as refused:
+        raise RunFailed(str(refused)) from None
+    return whole
+
+
+def write(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
+    """Seal ``record`` and write it as ``folder/record.json``, over what is there. Raises as :func:`sealed` does."""
+    return atomic.write_bytes(path_of(folder), atomic.render(sealed(record)))
+
+
+def settle(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> bool:
+    """Like :func:`write`, for a cell that another process may have finished meanwhile.
+
+    A finished record that is there stays. False when it holds another result: then this one is kept beside it as
+    ``record-<hash>.json`` and the cell is not deterministic. Of any number of processes no result is lost.
+    """
+    whole = sealed(record)
+    data = atomic.render(whole)
+    path = path_of(folder)
+    if atomic.create_bytes(path, data):
+        return True
+    try:
+        there = read(folder, whole["id"])
+    except Refused:
+        there = None
+    if there is None or there["status"] != "finished":
+        atomic.write_bytes(path, data)
+        return True
+    if result_hash(there) == result_hash(whole):
+        return True
+    atomic.write_bytes(path.with_name(f"record-{result_hash(whole)[:12]}.json"), data)
+    return False
+
+
+def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any]:
+    """The record of a run folder.
+
+    :class:`Refused` when it is missing, half-written or changed (its seal does not fit), of a newer schema, or, where
+    ``id`` is given, another cell's.
+    """
+    path = path_of(folder)
+    where = shown(path)
+    try:
+        if not path.is_file():
+            refuse(where, "no record here" if not path.exists() else "not a file", "give the folder of a finished run")
+        if path.stat().st_size > LIMIT:
+            refuse(where, f"larger than any record ({LIMIT:,} bytes)", _AGAIN)
+        data = path.read_bytes()
+    except OSError as error:
+        refuse(where, f"cannot be read ({error.strerror})", "make it readable")
+    record = _parse(data, where)
+    if id is not None and record["id"] != id:
+        refuse(where, f"the record of cell {shown(record['id'], 16)}, not of {id}", "give that cell's own folder")
+    return record
+
+
+def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
+    """The record of the cell ``id`` where its seal fits, about ten times faster than :func:`read`; else None.
+
+    What :func:`read` finds besides is a record of the right content in other bytes than ours (``1E-05`` for ``1e-05``).
+    """
+    try:
+        data = path_of(folder).read_bytes()
+        # Of our own records, all that plainly would change: no text of JSON has a line's end in it.
+        record: dict[str, Any] = json.loads(data.replace(b".0,\n", b",\n").replace(b".0\n", b"\n"))
+        if not unchanged(record):
+            record = plainly(data)
+            if not unchanged(record):
+                return None
+        known = record["id"] == id and record["schema"] <= SCHEMA and record["status"] in STATUSES
+        return record if known else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def plainly(data: bytes | str) -> Any:
+    """JSON with its numbers as a seal has them."""
+    return json.loads(data, parse_float=_number)
+
+
+def unchanged(record: Mapping[str, Any]) -> bool:
+    """Whether the seal of a record that :func:`plainly` has read fits. ValueError where it holds what no record does."""
+    bare = {key: value for key, value in record.items() if key != "seal"}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest() == record.get("seal")
+
+
+def _number(text: str) -> float | int:
+    """As a seal has it: a whole number is an integer, however it is spelled."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def valid(folder: str | os.PathLike[str], id: str) -> bool:
+    """Whether ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again.
+
+    Raises :class:`Newer`.
+    """
+    try:
+        return read(folder, id)["status"] == "finished"
+    except Newer:
+        raise
+    except Refused:
+        return False
+
+
+def conflicts(folder: str | os.PathLike[str]) -> list[Path]:
+    """Records beside the cell's own that hold another result (:func:`settle`): the cell is not deterministic."""
+    return sorted(Path(folder).glob("record-*.json"))
+
+
+def result_hash(record: Mapping[str, Any]) -> str:
+    """SHA-256 over what every run of the cell must give alike: status, metrics, sparsity, account, files, data set."""
+    result = {key: record.get(key) for key in _RESULT}
+    if isinstance(result["metrics"], Mapping):  # validating more or less often is no part of a cell
+        result["metrics"] = {key: value for key, value in result["metrics"].items() if not key.startswith("val.")}
+    data = record.get("data")
+    if isinstance(data, Mapping):
+        data = {key: value for key, value in data.items() if key != "path"}
+    return digest({**result, "data": data}, "record")
+
+
+def _fits_as_ours(record: Mapping[str, Any]) -> bool:
+    """Whether the seal is the one of this schema: then the record is ours, and its schema's number was damaged."""
+    try:
+        return bool(sealed(record)["seal"] == record.get("seal"))
+    except RunFailed:
+        return False
+
+
+def _parse(data: bytes, where: str) -> dict[str, Any]:
+    corrupt = Refused([Fault(where, "corrupt or half-written record", _AGAIN)])
+    try:
+        record = json.loads(data)
+        schema = record["schema"]
+        if type(schema) is int and schema > SCHEMA:
+            if _fits_as_ours(record):
+                raise corrupt
+            problem = f"schema {schema} is newer than this sparselab's {SCHEMA}"
+            raise Newer([Fault(where, problem, "update sparselab, or choose another runs_dir")])
+        # Bytes as well as the seal: JSON has many spellings of one value, and only one of them is what was written.
+        if atomic.render(sealed(record)) != data:
+            raise corrupt
+    except (ValueError, TypeError, KeyError, RecursionError, RunFailed):
+        raise corrupt from None
+    return record

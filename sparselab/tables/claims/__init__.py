@@ -1,8 +1,0 @@
-"""What a paper says, as checks over records. A kind of claim is a class in a module of this package."""
-
-from __future__ import annotations
-
-from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point
-from sparselab.tables.claims.verdict import ALPHA, HEADLINE_SEEDS, SEEDS, Verdict, judge
-
-__all__ = ["ALPHA", "CLAIMS", "HEADLINE_SEEDS", "SEEDS", "Bound", "Claim", "Layout", "Point", "Verdict", "judge"]

@@ -1,0 +1,59 @@
+"""What a form of storing sparse weights is, and networks put into one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.core.errors import Fault, Refused
+from sparselab.core.registry import Registry
+
+Problem = tuple[str, str]
+"""What is wrong, and how to mend it."""
+
+FORMS: Registry[Form] = Registry("form", "sparselab.tools.deploy")
+
+
+class Form(ABC):
+    """A way to store the weight of a linear layer that makes its product skip zeros, for inference only."""
+
+    name: ClassVar[str]
+    device: ClassVar[str]
+    """Type of the device on which the form has a product."""
+    dtype: ClassVar[torch.dtype]
+    """What it multiplies, and so what the dense network is compared in."""
+
+    @abstractmethod
+    def misfit(self, weight: Tensor) -> Problem | None:
+        """Why a weight (outputs, inputs) cannot be stored so; None where it can."""
+
+    @abstractmethod
+    def layer(self, dense: nn.Linear) -> nn.Module:
+        """The layer that takes the place of ``dense``, whose weight fits."""
+
+
+def misfits(network: nn.Module, names: Sequence[str], form: Form) -> list[Fault]:
+    """A fault for each of these layers that cannot be put into ``form``."""
+    found, modules = [], dict(network.named_modules())
+    for name in names:
+        layer = modules.get(name)  # gate matrices are no modules
+        problem: Problem | None = ("is no linear layer", "leave it out")
+        if isinstance(layer, nn.Linear):
+            problem = form.misfit(layer.weight)
+        if problem:
+            found.append(Fault(name, *problem))
+    return found
+
+
+def convert(network: nn.Module, names: Sequence[str], form: Form) -> None:
+    """Put these linear layers into ``form``, in place. Refused, before any is, with a line for each that does not fit."""
+    faults = misfits(network, names, form)
+    if faults:
+        raise Refused(faults)
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        setattr(network.get_submodule(parent), leaf, form.layer(network.get_submodule(name)))  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+"""A finished cell's network at inference: dense beside the forms that skip its zeros."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.core.errors import Fault, refuse
+from sparselab.running.planning import MODEL, plan_of
+from sparselab.storage import record as records
+from sparselab.storage.atomic import shown
+from sparselab.tools.deploy.form import FORMS, Form, convert, misfits
+
+if TYPE_CHECKING:
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.inputs.models.family import Family
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be timed, and the names of its sparse layers."""
+
+    family: Family
+    data: DataSpec
+    network: nn.Module
+    sparse: list[str]
+
+
+def subject(folder: Path) -> Subject:
+    """The network of a run folder, as its record says it was made. Refused where there is none, or nothing sparse."""
+    record = records.read(folder)
+    if not (folder / MODEL).exists():
+        refuse(shown(folder), f"no {MODEL} in this folder", "give the folder of a cell that trained a network")
+    parts: Any = plan_of([*record["overrides"], f"runs_dir={folder.parent}"]).parts
+    network = parts.family.network(parts.data)
+    parts.family.load(network, str(folder / MODEL))
+    sparse = [layer["name"].removesuffix(".weight") for layer in record["sparsity"]["layers"]]
+    if not sparse:
+        refuse(shown(folder), "its network is dense", "give the folder of a sparse cell")
+    return Subject(parts.family, parts.data, network.eval(), sparse)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The dense network and the same one with ``layers`` sparse layers in a form, as calls.
+
+    left: the sparse layers that stayed dense, and why.
+    """
+
+    dense: Callable[[], Tensor]
+    sparse: Callable[[], Tensor]
+    layers: int
+    left: list[Fault]
+
+    def difference(self) -> float:
+        """By how much outputs differ, as a share of the largest."""
+        ours, theirs = self.sparse().float(), self.dense().float()
+        return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def pair(subject: Subject, form: Form, batch: int, device: str) -> Pair:
+    """Both networks on one batch. Refused where not one sparse layer fits."""
+    dense = copy.deepcopy(subject.network).to(device, form.dtype)
+    left = misfits(dense, subject.sparse, form)
+    names = [name for name in subject.sparse if name not in {fault.where for fault in left}]
+    if not names:
+        refuse(f"form={form.name}", f"{left[0].where}: {left[0].problem}", left[0].fix)
+    sparse = copy.deepcopy(dense)
+    convert(sparse, names, form)
+    inputs = sample(subject.data, batch, device, form.dtype)
+    logits = subject.family.logits
+    return Pair(lambda: logits(dense, inputs), lambda: logits(sparse, inputs), len(names), left)
+
+
+def sample(data: DataSpec, batch: int, device: str, dtype: torch.dtype) -> Tensor:
+    """A batch of what the network reads: noise as images, or random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    if data.task == "image":
+        return torch.randn(batch, *data.shape, generator=generator).to(device, dtype)
+    return torch.randint(data.classes, (batch, *data.shape), generator=generator).to(device)
+
+
+def forms(device: str) -> Sequence[Form]:
+    """The forms with a product on this type of device."""
+    return [FORMS[name]() for name in FORMS if FORMS[name].device == device]

@@ -1,0 +1,33 @@
+"""Training examples through a network, for methods that ask what layers read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sparselab.core.seeds import address
+from sparselab.weights.calibration import Calibration
+
+if TYPE_CHECKING:
+    import torch
+
+    from sparselab.training.parts import Parts
+    from sparselab.weights.sparsifier import Sparsifier
+
+
+def calibration(
+    parts: Parts, network: torch.nn.Module, sparsifier: Sparsifier, splits: Any, device: torch.device
+) -> Calibration:
+    """The inputs of ``sparsifier``'s layers on ``method.samples`` training examples, the same ones on every rank."""
+    samples = parts.method.options.samples  # type: ignore[attr-defined]
+    size = min(samples, parts.cell.trainer.batch_size)
+    workers = parts.cell.trainer.workers
+    feed = splits.feed("train", size, address(parts.cell.seed, "calibration"), device=str(device), workers=workers)
+
+    def batches() -> Iterator[torch.Tensor]:
+        feed.position(0, 0)
+        return (batch[0].to(device) for batch in islice(feed, -(-samples // size)))
+
+    blocks = parts.family.blocks(network) if parts.family.has_blocks else []
+    return Calibration(network, lambda batch: parts.family.logits(network, batch), sparsifier.slots, blocks, batches)

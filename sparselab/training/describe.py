@@ -1,0 +1,81 @@
+"""A training cell in words: before it runs and after. [no torch]"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparselab.running.engine import Plan
+
+
+def facts(plan: Plan) -> list[tuple[str, str]]:
+    """(label, text) lines about a plan."""
+    parts, account = plan.parts, plan.account
+    data = parts.data
+    out = [
+        ("method", f"{parts.method.name} · sparsity {parts.asked} · schedule {parts.schedule.name}"
+                   f" · distribution {parts.distribution.name}"),
+        ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
+                 f" ({data.source})"),
+        ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
+    ]  # fmt: skip
+    if account:
+        kept = account["params_nonzero"]
+        out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
+        out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
+        out += _equal_cost(account)
+        if account["flops_train_dense"]:  # not where nothing is trained
+            times = account["flops_train"] / account["flops_train_dense"]
+            out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense{of_teacher(account)})"))
+    return out
+
+
+def of_teacher(account: dict[str, Any]) -> str:
+    """What teachers cost besides: ``, a teacher 0.333x``; empty where there is none."""
+    share = account.get("flops_teacher", 0) / account["flops_train_dense"]
+    return f", a teacher {share:.3f}x" if share else ""
+
+
+def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """(label, text) of what a researcher can quote of a finished cell."""
+    metrics, sparse, account = record["metrics"], record["sparsity"], record["account"]
+    rows: list[tuple[str, str]] = []
+    n = metrics.get("test.n", 0)
+    if "test.accuracy" in metrics:
+        spread = 100 * metrics["test.accuracy_se"]
+        rows.append(
+            ("test accuracy", f"{100 * metrics['test.accuracy']:.2f} % (n = {n:,.0f}, standard error {spread:.2f})")
+        )
+    if "test.perplexity" in metrics:
+        text = (
+            f"{metrics['test.perplexity']:.4g} ({metrics['test.bits_per_byte']:.4f} bits per byte, n = {n:,.0f} tokens)"
+        )
+        rows.append(("test perplexity", text))
+    if sparse["weights"]:
+        holds = "every group holds" if sparse["pattern_holds"] else "PATTERN BROKEN"
+        what = (
+            f"{holds}, {len(sparse['layers'])} layers"
+            if ":" in sparse["requested"]
+            else f"{len(sparse['layers'])} layers"
+        )
+        rows.append(
+            ("sparsity", f"{sparse['requested']} → {sparse['realised']:.6g} of {sparse['weights']:,} weights ({what})")
+        )
+    else:
+        rows.append(("sparsity", "dense"))
+    rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
+    ratio = account["macs"] / account["macs_dense"]
+    rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
+    rows += _equal_cost(account)
+    if account["flops_train_dense"]:
+        times = account["flops_train"] / account["flops_train_dense"]
+        rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
+    return rows
+
+
+def _equal_cost(account: dict[str, Any]) -> list[tuple[str, str]]:
+    """For a transformed network: what it costs against the dense one whose place it takes."""
+    plain = account.get("macs_plain")
+    if plain is None:
+        return []
+    return [("equal cost", f"{account['macs'] / plain:.5f}x the {plain:,} MACs of the network it replaces")]

@@ -1,0 +1,62 @@
+"""An edit: the network is changed once, before the first update; a run of no updates (trainer.max_steps=0) is nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.core.errors import Fault
+
+Batches = Iterator[tuple["Tensor", "Tensor"]]
+
+
+@dataclass(frozen=True)
+class Editing:
+    """What an edit may look at, and the network that it changes in place.
+
+    network: in evaluation mode. logits: (network, inputs) -> logits (n, classes).
+    parts:   a pass over a part of the data by name (train, forget, retain), (inputs, labels) without augmentation, the same
+             on every rank; sizes: examples in each.
+    head:    names of the parameters of the classifier.
+    """
+
+    network: nn.Module
+    logits: Callable[[nn.Module, Tensor], Tensor]
+    parts: Mapping[str, Callable[[], Batches]]
+    sizes: Mapping[str, int]
+    head: frozenset[str]
+    seed: int
+
+
+class Edit(ABC):
+    """Override :meth:`apply`. Pruned weights that it changes are zero again afterwards: the mask stands.
+
+    ``version``: raise it when the rule changes: it is part of a cell's id.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    def faults(self, data: DataSpec) -> list[Fault]:
+        """What keeps it from being applied on ``data``."""
+        return []
+
+    @abstractmethod
+    def apply(self, editing: Editing) -> None:
+        """Change ``editing.network``, under ``torch.no_grad()``."""
+
+
+EDITS: Registry[Edit] = Registry("edit", "sparselab.training.edits")

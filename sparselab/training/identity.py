@@ -1,0 +1,56 @@
+"""What a training cell's id is a hash of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sparselab.running.identity import content, identified
+
+if TYPE_CHECKING:
+    from sparselab.training.parts import Parts
+
+ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what a cell gives
+
+
+def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two parts of an id: the config, and what the config does not say.
+
+    Content decides, not where it lies. Files count by their bytes, methods and terms by version.
+    """
+    identity = identified(config)
+    identity["sparsity"] = str(parts.sparsity)
+    if parts.own:  # a list: the order of selectors counts
+        identity["targets"]["patterns"] = [[selector, str(pattern)] for selector, pattern in parts.own.items()]
+    # Both limits are spent once the number of updates is known: ten epochs and as many updates are the same cell.
+    for key in ("max_epochs", "max_steps"):
+        identity["trainer"].pop(key)
+    identity["trainer"]["updates"] = parts.steps
+    files = {}
+    for option, paths in parts.family.files().items():
+        files[f"model.{option}"] = [content(path, parts.needs, f"model.{option}") for path in paths]
+        identity["model"].pop(option)
+    for term in parts.terms:
+        for option, path in term.files().items():
+            key = f"term.{term.name}.{option}"
+            files[key] = content(path, parts.needs, key)
+            identity["term"][term.name].pop(option)
+    for option, path in parts.method.files().items():
+        files[f"method.{option}"] = content(path, parts.needs, f"method.{option}")
+        identity["method"].pop(option)
+    for option in parts.dataset.places():
+        identity["dataset"].pop(option)
+    extra = {
+        "engine": ENGINE_VERSION,
+        "method": parts.method.version,
+        "terms": {term.name: term.version for term in parts.terms},
+        "data": parts.data.fingerprint,
+        "files": files,
+    }
+    if parts.edit is not None:
+        extra["edit"] = parts.edit.version
+    if parts.metrics:
+        extra["metrics"] = {
+            metric.name: [metric.version, *(dataset.spec().fingerprint for dataset in metric.datasets().values())]
+            for metric in parts.metrics
+        }
+    return identity, extra

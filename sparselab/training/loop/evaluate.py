@@ -1,0 +1,43 @@
+"""Scoring a split: sums over batches (and ranks), then metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from sparselab.core.errors import RunFailed
+
+if TYPE_CHECKING:
+    from sparselab.training.tasks.task import Task
+
+
+@torch.no_grad()
+def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
+    """Metrics of the network as it is now, in evaluation mode and under the training precision.
+
+    Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite.
+    """
+    many = dist.is_available() and dist.is_initialized()
+    if many:  # each rank has gathered its own running statistics; rank 0's are the ones that are exported
+        for buffer in task.network.buffers():
+            dist.broadcast(buffer, 0)
+    was_training = task.network.training
+    task.network.eval()
+    total = None
+    device = next(task.network.parameters()).device
+    with task.scoring(), precision.forward_context():
+        for batch in feed:
+            sums = task.sums(tuple(part.to(device, non_blocking=True) for part in batch))
+            total = sums if total is None else total + sums
+    task.network.train(was_training)
+    if many:
+        dist.all_reduce(total)
+    metrics = task.metrics(total.cpu(), split)
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise RunFailed(f"{split}.{name} is {value} — lower optim.lr, or look at the log for where it began")
+    return metrics

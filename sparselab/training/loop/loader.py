@@ -1,0 +1,54 @@
+"""The whole run as one stream of micro-batches, addressed by their index; and a feed that can be interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.inputs.data.loader import Feed
+
+
+class RunFeed:
+    """``updates`` batches of ``feed``, epoch after epoch, each cut into ``accumulate`` micro-batches.
+
+    Cutting batches (instead of making small ones) gives every update the same examples, augmented alike, whatever the
+    number of micro-batches. ``start`` is the micro-batch at which a resumed run goes on.
+    """
+
+    def __init__(self, feed: Feed, updates: int, accumulate: int):
+        self.feed = feed
+        feed.cuts = accumulate
+        self.updates = updates
+        self.accumulate = accumulate
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.updates * self.accumulate
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        index = self.start
+        while index < len(self):
+            self.feed.position(*divmod(index // self.accumulate, len(self.feed)))
+            for batch in self.feed:
+                chunks = [part.chunk(self.accumulate) for part in batch]
+                for micro in range(index % self.accumulate, self.accumulate):
+                    yield tuple(part[micro] for part in chunks)
+                    index += 1
+                if index >= len(self):
+                    return
+
+
+class Interruptible:
+    """``feed``, with ``check`` called before each batch; what it raises ends the iteration."""
+
+    def __init__(self, feed: Any, check: Callable[[], None]):
+        self.feed = feed
+        self.check = check
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batch in self.feed:
+            self.check()
+            yield batch

@@ -1,0 +1,166 @@
+"""The run as Lightning sees it: one callback that says, in order, what happens around an optimiser update.
+
+The whole run is one Lightning epoch (the feed knows its own epochs), and validation is ours: resuming then means going
+on at a batch index, with no loop state to reconstruct. Randomness is addressed (`sparselab.core.seeds`), so nothing
+else is restored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from sparselab.core.errors import RunFailed
+from sparselab.core.seeds import address
+from sparselab.storage.tensors import pack_masks, unpack_masks
+from sparselab.training.loop.lazy_lightning import pl
+
+if TYPE_CHECKING:
+    from sparselab.training.loop.ema import EMA
+    from sparselab.training.loop.spread import Spread
+    from sparselab.weights.probe import Probe
+    from sparselab.weights.sparsifier import Sparsifier
+
+
+class Observer(Protocol):
+    """Something that looks at the network between two updates. May keep state; must not change a result."""
+
+    def after_update(self, loop: Loop, step: int) -> None: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+class Loop(pl.Callback):
+    """Puts the sparsifier around each optimiser update and calls the observers after it."""
+
+    def __init__(
+        self,
+        sparsifier: Sparsifier,
+        seed: int,
+        observers: list[Observer],
+        ema: EMA | None = None,
+        probe: Probe | None = None,
+        edit: Callable[[], None] = lambda: None,
+        spread: Spread | None = None,
+    ):
+        self.sparsifier = sparsifier
+        self.seed = seed
+        self.observers = observers
+        self.ema = ema
+        self.probe = probe
+        self.edit = edit
+        self.spread = spread
+        self.batches = 0  # micro-batches handed out so far
+        self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
+        self.resumed = False
+        self.trainer: pl.Trainer = None  # type: ignore[assignment]
+        self.task: Any = None
+
+    # -- Lightning's hooks, in the order in which they fire ----------------------------------------------------------
+
+    def on_fit_start(self, trainer: pl.Trainer, task: Any) -> None:
+        """Once the network, and what a checkpoint says of the masks, is in place; also where no update is left."""
+        self.trainer, self.task = trainer, task
+        _check_equal(
+            self.batches, "checkpoint: {} resume elsewhere than rank 0 — keep runs_dir where every rank sees it"
+        )
+        if self.resumed:
+            self.sparsifier.verify()
+        for term in task.terms:
+            term.prepare(task)
+        if not self.resumed:
+            self.sparsifier.start(self.probe)
+            self.edit()
+            if self.ema:
+                self.ema.start()
+        check_masks_agree(self.sparsifier, trainer.global_step)
+
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
+        self.sparsifier.attach(trainer.optimizers[0])
+
+    def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))
+        task.begin(self.batches)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
+        self.sparsifier.pull_back(trainer.global_step + 1, optimizer)
+        if self.spread:
+            self.spread.look(trainer.global_step + 1)
+
+    def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
+        self.sparsifier.settle(self.trainer.global_step + 1, optimizer)
+        if self.spread:
+            self.spread.keep()
+        if self.ema:
+            self.ema.update()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.sparsifier.unswap()
+        self.batches += 1
+        self.losses.append(task.last_loss)
+        if self.batches % trainer.accumulate_grad_batches == 0:
+            for observer in self.observers:
+                observer.after_update(self, trainer.global_step)
+            self.losses.clear()
+
+    # -- what a checkpoint holds beside Lightning's own state --------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        sparse = self.sparsifier.state_dict()
+        return {
+            "batches": self.batches,
+            "sparsifier": {**sparse, "masks": pack_masks(sparse["masks"])},
+            "ema": self.ema.state() if self.ema else {},
+            "spread": self.spread.state() if self.spread else {},
+            "observers": [observer.state() for observer in self.observers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.resumed = True
+        self.batches = state["batches"]
+        sparse = state["sparsifier"]
+        self.sparsifier.load_state_dict({**sparse, "masks": unpack_masks(sparse["masks"])})
+        if self.ema:
+            self.ema.load(state["ema"])
+        if self.spread and state.get("spread"):  # older checkpoints have none
+            self.spread.load(state["spread"])
+        for observer, kept in zip(self.observers, state["observers"], strict=True):
+            observer.load(kept)
+
+
+def check_masks_agree(sparsifier: Sparsifier, step: int) -> None:
+    """All ranks hold the same masks, by checksum; anything else is fatal. Nothing to do in one process."""
+    if not (sparsifier.slots and many_ranks()):
+        return
+    digest = hashlib.sha256()
+    for name, mask in sorted(sparsifier.masks().items()):
+        digest.update(name.encode())
+        digest.update(mask.cpu().numpy().tobytes())
+    _check_equal(
+        digest.hexdigest(), f"step {step}: masks of {{}} differ from rank 0's — the run is stopped, please report it"
+    )
+
+
+def many_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _check_equal(value: object, message: str) -> None:
+    """Collective. RunFailed, on every rank, where ``value`` is not the same on all; ``message`` takes who differs."""
+    if not many_ranks():
+        return
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    mine = torch.tensor(list(hashlib.sha256(str(value).encode()).digest()), dtype=torch.uint8, device=device)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine)
+    different = [str(rank) for rank, other in enumerate(everyone) if not torch.equal(other, everyone[0])]
+    if different:
+        raise RunFailed(message.format(f"rank {', '.join(different)}"))

@@ -1,0 +1,56 @@
+"""A term: an extra loss that composes with any method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.training.tasks.task import Task
+
+
+class Term:
+    """``weight * loss(...)`` is added to the task's loss, which itself is multiplied by ``share_of_task_loss()``.
+
+    At weight 0 it is not computed. Capabilities, checked before anything runs:
+
+    ``needs_states``         reads ``task.states``, the outputs of the family's blocks.
+    ``needs_trained_start``  makes no sense where training starts from random weights.
+    ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
+    """
+
+    class Options(Options):
+        weight: float = Field(0.5, ge=0, description="factor of the term in the loss, at least 0")
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    needs_states: ClassVar[bool] = False
+    needs_trained_start: bool = False
+    taught_by: str | None = None
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    def prepare(self, task: Task) -> None:
+        """Once, before training: build what the term needs on the task's device (a teacher, say)."""
+
+    def files(self) -> dict[str, str]:
+        """Files whose content the result depends on, by option name; the plan checks and hashes them."""
+        return {}
+
+    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        """The unweighted term for one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def share_of_task_loss(self) -> float:
+        """What the task's own loss is multiplied by."""
+        return 1.0
+
+
+TERMS: Registry[Term] = Registry("term", "sparselab.training.losses")

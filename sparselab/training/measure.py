@@ -1,0 +1,50 @@
+"""What a cell asked to be measured beside its task's scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sparselab.core.errors import RunFailed
+from sparselab.training.metrics.metric import Metric, Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.training.tasks.task import Task
+
+
+def measure(
+    metrics: list[Metric], task: Task, feeds: Mapping[str, Iterable[Any]], splits: Any, precision: Any
+) -> dict[str, float]:
+    """All of ``metrics`` on the batches of ``feeds["test"]``, in evaluation mode and under the training precision.
+
+    Raises RunFailed when a number is not finite.
+    """
+    if not metrics:
+        return {}
+    device = next(task.network.parameters()).device
+
+    def batches(feed: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, labels in feed:
+            if len(labels):  # of several ranks one may have nothing of the last batch
+                yield inputs.to(device), labels.to(device)
+
+    passes = {part: partial(batches, feed) for part, feed in feeds.items()}
+    subject = Subject(
+        task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data, splits.mean, splits.std,
+        passes,
+    )  # fmt: skip
+    was_training = task.network.training
+    task.network.eval()
+    found: dict[str, float] = {}
+    with precision.forward_context():
+        for metric in metrics:
+            found |= metric.measure(subject)
+    task.network.train(was_training)
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise RunFailed(f"test.{name} is {value} — leave the metric out, or look at the log for where it began")
+    return found

@@ -1,0 +1,86 @@
+"""A metric: something measured on the test split of the finished network, beside the task's own scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparselab.core.errors import Fault
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.inputs.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a metric may look at.
+
+    network: in evaluation mode, with the weights that are exported. logits: inputs -> float32 logits (n, classes).
+    batches: a fresh pass over this rank's share of the test split, (inputs, labels) on the network's device.
+    data:    what the dataset is. mean, std: per channel, of pixel / 255: an input is (pixel / 255 - mean) / std.
+    parts:   the same as ``batches`` for other parts of the data by name, such as ``forget``, without augmentation.
+    """
+
+    network: nn.Module
+    logits: Callable[[Tensor], Tensor]
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    data: DataSpec
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    parts: Mapping[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
+
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """Inputs as pixels from 0 to 1."""
+        mean, std = self._statistics(inputs)
+        return inputs * std + mean
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Pixels from 0 to 1 as the network reads them."""
+        mean, std = self._statistics(pixels)
+        return (pixels - mean) / std
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
+        mean, std = (torch.tensor(numbers, device=like.device).view(-1, 1, 1) for numbers in (self.mean, self.std))
+        return mean, std
+
+
+class Metric:
+    """Runs once, after training, for image classifiers. Several processes each see a share and agree on the result.
+
+    ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("image",)
+
+    def __init__(self, options: Options, data_dir: str | None = None):
+        self.options: Any = options  # an instance of the class's own Options
+        self.data_dir = data_dir
+
+    def faults(self, data: DataSpec) -> list[Fault]:
+        """What keeps it from being measured on ``data``."""
+        if data.task in self.tasks:
+            return []
+        problem = f"is for {self.tasks[0]}s and dataset {data.name} is {data.task}"
+        return [Fault(f"metric={self.name}", problem, "leave it out")]
+
+    def datasets(self) -> dict[str, Dataset]:
+        """Datasets that it reads, by name; the plan checks them, and their content is part of the id."""
+        return {}
+
+    def measure(self, subject: Subject) -> dict[str, float]:
+        """Plain numbers by name, without ``test.``; the same on every rank."""
+        raise NotImplementedError(f"{type(self).__name__} measures nothing")
+
+
+METRICS: Registry[Metric] = Registry("metric", "sparselab.training.metrics")

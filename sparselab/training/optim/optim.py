@@ -1,0 +1,136 @@
+"""Optimisers and learning-rate schedules, as one group: a recipe is a pair of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+
+class OptimOptions(Options):
+    """What every recipe has."""
+
+    lr: float = Field(gt=0, description="peak learning rate, above 0")
+    weight_decay: float = Field(0.0, ge=0, description="at least 0")
+    decay_norm_and_bias: bool = Field(False, description="true or false: weight decay on 1-D parameters too")
+    schedule: Literal["constant", "cosine", "linear", "step"] = Field(
+        "cosine", description="constant, cosine, linear or step"
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of the run with a linear warm-up, in [0, 1)")
+    min_factor: float = Field(0.0, ge=0, le=1, description="last learning rate over the peak, in [0, 1]")
+    cycles: int = Field(1, ge=1, description="how often the schedule runs through; 2 restarts it half-way")
+    milestones: list[float] = Field([0.5, 0.75], description="for schedule=step: fractions of the run, ascending")
+    gamma: float = Field(0.1, gt=0, le=1, description="for schedule=step: factor at each milestone, in (0, 1]")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="in [0, 1)")
+
+
+class Optim:
+    """A recipe. ``build`` makes the torch optimiser, ``factor`` the learning rate's factor at an update."""
+
+    Options: ClassVar[type[OptimOptions]] = OptimOptions
+    name: ClassVar[str] = ""
+    blends: ClassVar[bool] = False
+    """Whether its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
+    keeps_zeros: ClassVar[bool] = False
+    """Whether a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero.
+
+    Not inherited."""
+
+    def __init__(self, options: OptimOptions):
+        self.options = options
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+    def build(self, network: torch.nn.Module, beside: Iterable[dict[str, Any]] = ()) -> torch.optim.Optimizer:
+        """Two groups: with weight decay, and (norms, biases, other 1-D parameters) without unless asked for.
+
+        beside: further groups, of what is trained besides the network. One may have an ``lr``, a ``weight_decay`` and
+        the name of a ``schedule`` of its own.
+        """
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        spared = [p for p in parameters if p.ndim < 2 and not self.options.decay_norm_and_bias]
+        rest = [p for p in parameters if p.ndim >= 2 or self.options.decay_norm_and_bias]
+        groups = [{"params": rest, "weight_decay": self.options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        optimizer = self.make([group for group in (*groups, *beside) if group["params"]])
+        # A fused optimiser would unscale gradients inside its step and skip it by itself: the sparsifier would see
+        # scaled gradients, and hooks of updates that did not happen. With this the loss scaler does both, for all.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        # Said by the class itself: one that inherits may step in another way.
+        optimizer.keeps_zeros = vars(type(self)).get("keeps_zeros", False)  # type: ignore[attr-defined]
+        return optimizer
+
+    def factor(self, step: int, total: int, schedule: str | None = None) -> float:
+        """Learning rate over its peak for update ``step`` (from 0) of ``total``; ``schedule``: another one's shape."""
+        o = self.options
+        total = max(total, 1)
+        length = total / o.cycles
+        at = (min(step, total - 1) % length) / length
+        if at < o.warmup:
+            return (at * length + 1) / (o.warmup * length + 1)
+        at = (at - o.warmup) / (1 - o.warmup)
+        shape = {
+            "constant": 1.0,
+            "linear": 1 - at,
+            "cosine": (1 + math.cos(math.pi * at)) / 2,
+            "step": o.gamma ** sum(at >= m for m in o.milestones),
+        }[schedule or o.schedule]
+        return o.min_factor + (1 - o.min_factor) * shape
+
+
+OPTIMS: Registry[Optim] = Registry("optim", "sparselab.training.optim")
+
+
+@OPTIMS.register("sgd")
+class SGD(Optim):
+    """Stochastic gradient descent with (Nesterov) momentum."""
+
+    keeps_zeros = True
+
+    class Options(OptimOptions):
+        momentum: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
+        nesterov: bool = Field(False, description="true or false")
+        maximise: bool = Field(False, description="true or false: climb the loss (weight decay still shrinks)")
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        o = self.options
+        return torch.optim.SGD(
+            groups,
+            lr=o.lr,
+            momentum=o.momentum,
+            nesterov=o.nesterov and o.momentum > 0,
+            maximize=o.maximise,
+            foreach=True,
+        )
+
+
+@OPTIMS.register("adamw")
+class AdamW(Optim):
+    """Adam with decoupled weight decay."""
+
+    keeps_zeros = True
+
+    class Options(OptimOptions):
+        beta1: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
+        beta2: float = Field(0.999, ge=0, lt=1, description="in [0, 1)")
+        eps: float = Field(1e-8, gt=0, description="above 0")
+
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        o = self.options
+        # The fused kernel is the fast one on CPU.
+        on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
+        return torch.optim.AdamW(
+            groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, **({"fused": True} if on_cpu else {"foreach": True})
+        )

@@ -1,0 +1,146 @@
+"""What a sparse network costs: parameters, multiply-accumulates, FLOPs; to run it once and to train it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sparselab.core.model_spec import Layer, Outline
+
+FLOPS_PER_MAC = 2  # a multiplication and an addition
+
+
+@dataclass(frozen=True)
+class LayerAccount:
+    """One weight's part. ``params``: its numbers without the bias. MACs and FLOPs: one sample's forward pass."""
+
+    name: str
+    params: int
+    params_nonzero: int
+    macs_dense: int
+    macs: int
+    flops_dense: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """A network's cost per sample (an image; a full window of text), forward.
+
+    ``params`` and ``params_nonzero`` count the whole network: what no mask touches is counted as nonzero.
+    ``*_dense`` is the same network without masks. ``flops`` is always ``2 * macs``. Biases, norms, activations and
+    other elementwise work are not counted; attention products are, in full, in both.
+    """
+
+    params: int
+    params_nonzero: int
+    macs_dense: int
+    macs: int
+    flops_dense: int
+    flops: int
+    layers: tuple[LayerAccount, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Plain numbers, lists and dicts, for a record."""
+        plain = asdict(self)
+        return {**plain, "layers": list(plain["layers"])}
+
+
+def plain_cost(outline: Outline) -> dict[str, int]:
+    """For a record: the multiply-accumulates of the dense network that ``outline`` takes the place of, where it does."""
+    return {} if outline.plain_macs is None else {"macs_plain": outline.plain_macs}
+
+
+def account(outline: Outline, kept: Mapping[str, int] | None = None) -> Account:
+    """The cost of ``outline`` where layer ``name`` keeps ``kept[name]`` weights; a layer not named keeps all.
+
+    A weight works once at every position of a sample, so a layer's multiply-accumulates are proportional to what it
+    keeps, exactly. Raises ValueError for a name that is no layer and for a number outside [0, size].
+    """
+    counts = _counts(outline, kept or {})
+    layers = tuple(
+        LayerAccount(
+            layer.name,
+            layer.numel,
+            counts[layer.name],
+            layer.macs,
+            _macs(layer, counts[layer.name]),
+            FLOPS_PER_MAC * layer.macs,
+            FLOPS_PER_MAC * _macs(layer, counts[layer.name]),
+        )
+        for layer in outline.layers
+    )
+    macs = sum(layer.macs for layer in layers) + sum(outline.fixed_macs.values())
+    return Account(
+        params=outline.params,
+        params_nonzero=outline.params - sum(layer.params - layer.params_nonzero for layer in layers),
+        macs_dense=outline.macs,
+        macs=macs,
+        flops_dense=FLOPS_PER_MAC * outline.macs,
+        flops=FLOPS_PER_MAC * macs,
+        layers=layers,
+    )
+
+
+def train_flops(
+    outline: Outline,
+    ledger: Sequence[tuple[int, Mapping[str, int]]],
+    samples_per_step: int,
+    weight_grad: Literal["dense", "kept"],
+    *,
+    steps: int,
+    dense_steps: Collection[int] = (),
+) -> int:
+    """FLOPs of ``steps`` optimiser updates by the sparse-forward/dense-growth rule (RigL, arXiv 1911.11134, app. H).
+
+    With F_l the dense forward FLOPs of layer l and D_l the fraction it keeps, one sample costs
+
+    - forward: sum of D_l F_l, and the gradient of the inputs: the same again;
+    - gradient of the weights: sum of F_l where the method reads it for pruned weights too (``weight_grad="dense"``:
+      straight-through estimators, SR-STE, dense training), sum of D_l F_l where pruned weights get none
+      (``weight_grad="kept"``: static masks, SET), and F_l at the updates in ``dense_steps`` only for methods that grow
+      by the dense gradient now and then (RigL);
+    - what no mask saves (``fixed_macs``): three times in full.
+
+    So dense training costs 3 F a sample. As in the papers, the first layer's input gradient is counted although nobody
+    needs it; the optimiser's arithmetic and the making of masks are not counted.
+
+    ledger:      (first, kept) segments: ``kept``, as for :func:`account`, is in force from after update ``first`` (0:
+                 from the start) until the next segment. The first one starts at 0, later ones further on.
+    dense_steps: numbers of updates, counted from 1.
+
+    Raises ValueError for a ledger out of order, and for what :func:`account` refuses.
+    """
+    starts = [first for first, _ in ledger]
+    if starts[:1] != [0] or starts != sorted(set(starts)):
+        raise ValueError(f"a ledger starts at 0 and rises, this one has {starts[:8]}")
+    if weight_grad not in ("dense", "kept"):
+        raise ValueError(f"weight_grad is 'dense' or 'kept', not {weight_grad!r}")
+    ends = [*starts[1:], steps]
+    macs = 0
+    for (start, kept), end in zip(ledger, ends, strict=True):
+        updates = range(start + 1, min(end, steps) + 1)
+        sparse = account(outline, kept).macs
+        dense = len(updates) if weight_grad == "dense" else sum(step in updates for step in set(dense_steps))
+        macs += len(updates) * 3 * sparse + dense * (outline.macs - sparse)
+    return FLOPS_PER_MAC * macs * samples_per_step
+
+
+def train_flops_dense(outline: Outline, samples_per_step: int, steps: int) -> int:
+    """FLOPs of ``steps`` updates of dense training: three forward passes a sample."""
+    return train_flops(outline, [(0, {})], samples_per_step, "dense", steps=steps)
+
+
+def _counts(outline: Outline, kept: Mapping[str, int]) -> dict[str, int]:
+    sizes = {layer.name: layer.numel for layer in outline.layers}
+    for name, count in kept.items():
+        if name not in sizes:
+            raise ValueError(f"{name} is no layer of {outline.name}")
+        if not 0 <= count <= sizes[name]:
+            raise ValueError(f"{name} has {sizes[name]} weights and cannot keep {count}")
+    return {**sizes, **kept}
+
+
+def _macs(layer: Layer, kept: int) -> int:
+    return layer.macs * kept // layer.numel

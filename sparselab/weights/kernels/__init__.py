@@ -1,0 +1,1 @@
+"""Masks and products at memory speed."""

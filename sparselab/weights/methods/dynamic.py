@@ -1,0 +1,57 @@
+"""Dynamic sparse training: drop the smallest weights, grow others, at constant density."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparselab.weights.method import METHODS, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.weights.sparsifier import Moment, Slot
+
+
+@METHODS.register("set")
+class SET(Method):
+    """Sparse evolutionary training (Mocanu et al. 2018): drop by magnitude, grow at random.
+
+    Starts from a random mask. A connection that is dropped and grown in the same update keeps its value; any other grown
+    one starts at zero with an empty optimiser state.
+    """
+
+    patterns = ("unstructured",)
+    schedules = ("periodic",)
+
+    def growth(self, slot: Slot, moment: Moment) -> Tensor:
+        """What inactive connections are ranked by when some are grown."""
+        return moment.random(slot)
+
+    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+        import torch
+
+        density = kept / slot.mask.numel()
+        if moment.step == 0:
+            return slot.pattern.mask(moment.random(slot), density)
+        drop = int(moment.fraction * kept)
+        if drop == 0:
+            return slot.mask
+        lowest = torch.finfo(torch.float32).min
+        magnitude = slot.dense.float().abs().masked_fill(~slot.mask, lowest)
+        survivors = slot.pattern.mask(magnitude, (kept - drop) / slot.mask.numel())
+        growth = self.growth(slot, moment).float().masked_fill(survivors, lowest)
+        return survivors | slot.pattern.mask(growth, drop / slot.mask.numel())
+
+
+@METHODS.register("rigl")
+class RigL(SET):
+    """RigL (Evci et al. 2020): as SET, but grows where the dense gradient is largest.
+
+    The gradient is the optimiser's: averaged over micro-batches and ranks, unscaled, before clipping and masking.
+    Unlike the authors' code, the update also takes its gradient step; the mask is changed after it.
+    """
+
+    needs_dense_grad = True
+
+    def growth(self, slot: Slot, moment: Moment) -> Tensor:
+        return slot.dense_grad.abs()

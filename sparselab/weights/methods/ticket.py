@@ -1,0 +1,62 @@
+"""A mask that another network found: lottery tickets, retraining with the same mask, fine-tuning of a pruned network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from sparselab.core.options import Options
+from sparselab.weights.method import METHODS, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.weights.probe import Probe
+    from sparselab.weights.sparsifier import Moment, Slot
+
+
+@METHODS.register("ticket")
+class Ticket(Method):
+    """Keep the positions whose weights are largest in ``source``; train the network's own weights there, mask fixed.
+
+    source: a network's weights file, or ``cell:<overrides>`` of the cell that makes it; null is the network's own weights as
+    they are before the first update. Where the source is as sparse as is asked for, the mask is the source's own: its zeros
+    rank last. With the initial weights of the source's seed it is a lottery ticket (Frankle & Carbin 2019, arXiv 1803.03635).
+
+    spare: a layer of which a smaller fraction is zero was not pruned, and keeps all its weights (the fine-tuning script of
+    arXiv 2310.06927 masks from a tenth on). The sparsity that is asked for then counts the zeros of the others alone.
+    """
+
+    class Options(Options):
+        source: str | None = Field(None, description="a .safetensors file, cell:…, or null for its own weights")
+        spare: float = Field(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
+
+    options: Options
+    schedules = ("constant",)
+
+    def files(self) -> dict[str, str]:
+        return {"source": self.options.source} if self.options.source else {}
+
+    @property
+    def ranks_layers(self) -> bool:  # type: ignore[override]
+        return self.options.spare > 0
+
+    def prepare(self, slots: list[Slot], probe: Probe) -> None:
+        self.scores = self.sizes(slots)
+        above_all = 2 * max(float(size.max()) for size in self.scores.values()) + 1
+        for size in self.scores.values():
+            if int((size == 0).sum()) < self.options.spare * size.numel():
+                size.fill_(above_all)
+
+    def sizes(self, slots: list[Slot]) -> dict[str, Tensor]:
+        """|w| of the source, copied."""
+        if self.options.source is None:
+            return {slot.name: slot.dense.abs() for slot in slots}
+        from safetensors import safe_open
+
+        with safe_open(self.options.source, framework="pt") as file:
+            return {slot.name: file.get_tensor(slot.name).abs().to(slot.mask.device) for slot in slots}
+
+    def score(self, slot: Slot, moment: Moment) -> Tensor:
+        return self.scores[slot.name]

@@ -1,0 +1,1 @@
+"""Patterns of sparsity on one weight."""

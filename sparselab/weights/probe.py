@@ -1,0 +1,124 @@
+"""What a method may measure before training: copies of the network, examples, and the loss between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain, islice, repeat
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.core.errors import RunFailed
+from sparselab.core.seeds import address
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Probe:
+    """Whole batches, in float32, the same on every rank: what is measured depends on the seed and on nothing else.
+
+    network: the one that is about to be trained; only copies of it are ever handed out.
+    loss:    (network, batch, temperature) -> mean loss of the batch's logits divided by the temperature, a scalar.
+    feed:    a fresh iterator over the GLOBAL batches of an epoch, each as training will see it, ``(inputs, targets)``;
+             each call starts the first epoch again.
+    classes: how many classes targets tell apart.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[nn.Module, Batch, float], Tensor],
+        feed: Callable[[], Iterator[Batch]],
+        classes: int,
+        seed: int,
+    ):
+        self.network = network
+        self.loss = loss
+        self.feed = feed
+        self.classes = classes
+        self.seed = seed
+
+    def copy(self) -> nn.Module:
+        """A copy in training mode, so that neither weights nor running statistics of the network are touched."""
+        twin = copy.deepcopy(self.network).train()
+        for module in twin.modules():
+            module.__dict__.pop("forward", None)  # statistics shared by processes: here each has the whole batch
+        return twin
+
+    def reinitialise(self, network: nn.Module, also: set[str]) -> None:
+        """Xavier-normal weights in all linear layers and convolutions, and in the parameters named in ``also``."""
+        layers = (nn.Linear, nn.modules.conv._ConvNd)
+        names = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, layers)} | also
+        for name in sorted(names):
+            # Drawn on the CPU, addressed by the name: every device and rank gets the same.
+            weight = torch.empty(network.get_parameter(name).shape)
+            generator = torch.Generator().manual_seed(address(self.seed, "reinitialise", name))
+            nn.init.xavier_normal_(weight, generator=generator)
+            network.get_parameter(name).data.copy_(weight)
+
+    def batches(self, count: int) -> list[Batch]:
+        """The first ``count`` batches of training; those of the first epoch again where it has fewer."""
+        return list(islice(chain.from_iterable(self.feed() for _ in repeat(None)), count))
+
+    def per_class(self, count: int) -> list[Batch]:
+        """The first ``count`` examples of each class in the order of training, in batches of its size."""
+        classes = self.classes
+        taken = torch.zeros(classes, dtype=torch.int64)
+        parts: list[Batch] = []
+        size = 0
+        for inputs, targets in self.feed():
+            size = size or len(targets)
+            labels = targets.argmax(-1) if targets.is_floating_point() else targets  # mixup gives shares of classes
+            rank = _rank_in_class(labels.cpu(), classes) + taken[labels.cpu()]
+            wanted = (rank < count).to(inputs.device)
+            parts.append((inputs[wanted], targets[wanted]))
+            taken += torch.bincount(labels.cpu(), minlength=classes)
+            if bool((taken >= count).all()):
+                break
+        else:
+            rare = int(taken.argmin())
+            raise RunFailed(
+                f"method.per_class={count}: an epoch has {int(taken[rare])} examples of class {rare} — at most that many"
+            )
+        inputs, targets = (torch.cat(part) for part in zip(*parts, strict=True))
+        return list(zip(inputs.split(size), targets.split(size), strict=True))
+
+    def gradients(
+        self,
+        network: nn.Module,
+        parameters: list[nn.Parameter],
+        batches: list[Batch],
+        temperature: float = 1.0,
+        along: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Gradient of the mean loss over all examples, by parameter; with ``along`` the Hessian times that vector."""
+        total = sum(len(batch[0]) for batch in batches)
+        sums = [torch.zeros_like(parameter) for parameter in parameters]
+        for index, batch in enumerate(batches):
+            torch.manual_seed(address(self.seed, "probe", index))  # dropout
+            with torch.enable_grad(), _differentiable_twice(network):
+                loss = self.loss(network, batch, temperature) * (len(batch[0]) / total)
+                parts = torch.autograd.grad(loss, parameters, create_graph=along is not None)
+                if along is not None:
+                    product = torch.stack([(g * v).sum() for g, v in zip(parts, along, strict=True)]).sum()
+                    parts = torch.autograd.grad(product, parameters)
+            for have, more in zip(sums, parts, strict=True):
+                have += more
+        return sums
+
+
+@contextmanager
+def _differentiable_twice(network: nn.Module) -> Iterator[None]:
+    """The fused kernels of attention and, on a GPU, of recurrent layers have no second derivative."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
+    plain = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), plain:
+        yield
+
+
+def _rank_in_class(labels: Tensor, classes: int) -> Tensor:
+    """How many examples of its own class come before each one: (n,) int64."""
+    one_hot = torch.nn.functional.one_hot(labels, classes)
+    return one_hot.cumsum(0).gather(1, labels[:, None])[:, 0] - 1

@@ -1,0 +1,106 @@
+"""The contract of a schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from sparselab.core import options as spec_options
+from sparselab.core.errors import Fault
+from sparselab.core.registry import Registry
+from sparselab.core.sparsity import Sparsity
+from sparselab.weights.count import nearest_count
+
+FADED = 1e-3
+"""The share of its value below which a pruned weight counts as gone when costs are counted."""
+
+DENSE = Sparsity("dense", 1.0)
+ALL_PATTERNS = ("dense", "unstructured", "nm", "block", "channel", "in_channel")
+
+
+class Schedule(ABC):
+    """Times are optimiser updates: 0 is before training, k is after the k-th update, ``total`` is the end of the run.
+
+    In options, ``begin``, ``end``, ``at`` and ``stop`` are fractions of the run (rounded to the nearest update, halves
+    up) and ``every`` is a number of updates. Built from validated options, kept as ``self.options``, and the
+    ``sparsity`` that it leads to, which the plan sets as soon as it knows.
+
+    patterns: the kinds of :class:`~sparselab.core.sparsity.Sparsity` that it is defined for.
+    soft:     :meth:`leak` is above 0 for a while; a method has to name the schedule to say that it carries this out.
+    """
+
+    name: ClassVar[str]
+    patterns: ClassVar[tuple[str, ...]] = ALL_PATTERNS
+    soft: ClassVar[bool] = False
+
+    class Options(spec_options.Options):
+        pass
+
+    def __init__(self, options: spec_options.Options, sparsity: Sparsity = DENSE):
+        self.options: Any = options  # an instance of the class's own Options
+        self.sparsity = sparsity
+
+    def towards(self, sparsity: Sparsity) -> Schedule:
+        """The same schedule, on its way to another sparsity."""
+        return type(self)(self.options, sparsity)
+
+    @abstractmethod
+    def updates(self, total: int) -> list[int]:
+        """The times, ascending, at which a new mask is made."""
+
+    @abstractmethod
+    def level(self, step: int, total: int) -> float:
+        """Share of the way from dense (0) to the final sparsity (1) in force after ``step`` updates.
+
+        It only changes at :meth:`updates`, and is 1 from the last of them on.
+        """
+
+    def structure(self, step: int, total: int) -> Sparsity | None:
+        """The structure of a mask made after ``step`` updates, on the way to the final one; None: always the final one.
+
+        It changes at :meth:`updates` only, is final from the last of them on, and agrees with :meth:`level`.
+        """
+        return None
+
+    def structures(self) -> list[Sparsity]:
+        """Every structure that masks have on the way, in order; the last one is the final one."""
+        return [self.sparsity]
+
+    def leak(self, step: int, total: int) -> float:
+        """Share of its value with which a pruned weight still takes part after ``step`` updates; 0 at the end."""
+        return 0.0
+
+    def costing(self, step: int, total: int) -> float:
+        """:meth:`level` for the account: 0 (dense) as long as pruned weights still take part."""
+        return 0.0 if self.leak(step, total) >= FADED else self.level(step, total)
+
+    def fraction(self, step: int, total: int) -> float:
+        """Share of its connections that a periodic method exchanges at ``step``; 0 where nothing is exchanged."""
+        return 0.0
+
+    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+        """What keeps this schedule from reaching its end in a run of ``total`` updates."""
+        return []
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule", "sparselab.weights.schedules")
+
+
+def moment(fraction: float, total: int) -> int:
+    """The update nearest to ``fraction`` of a run of ``total`` updates."""
+    return nearest_count(fraction, total)
+
+
+def beyond(where: str, key: str, fraction: float, total: int) -> list[Fault]:
+    """The fault of a time that lies after the end of the run, if it does."""
+    if fraction <= 1:
+        return []
+    return [Fault(f"{where}.{key}={fraction:g}", f"after the last step ({total:,})", "at most 1.0")]
+
+
+def misplaced(where: str, begin: float, end: float, total: int) -> list[Fault]:
+    """The faults of a span that lies after the end of the run, or ends before it begins."""
+    late = [*beyond(where, "begin", begin, total), *beyond(where, "end", end, total)]
+    if late or end > begin:
+        return late
+    return [Fault(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]

@@ -1,0 +1,484 @@
+"""Slots and the sparsifier: the one place where masks, dense masters and the optimiser meet.
+
+The invariant: **outside** ``optimizer.step()`` **the network's parameters are the sparse model.** Whoever reads the
+network between steps (forward, evaluation, EMA, a checkpoint, export) sees exactly what a paper evaluates. A dense
+master copy, where a method has one, lives in the slot, beside the network.
+
+One optimiser update::
+
+    backward                    dL/dW_effective lands in .grad, dense
+    sparsifier.pull_back()      method.pullback rewrites .grad; the master, if any, goes into the parameter
+    clip, optimizer.step()
+    sparsifier.settle(...)      method.after_step; a new mask if one is due; effective weights back into the parameter
+
+A step that the loss scaler skips never reaches ``settle``; ``unswap`` then puts the effective weights back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.core.errors import RunFailed
+from sparselab.core.seeds import address
+from sparselab.weights.count import nearest_count
+from sparselab.weights.kernels.dispatch import count, masked
+from sparselab.weights.patterns.layout import n_of_m
+from sparselab.weights.patterns.pattern import n_of_m_on_device
+from sparselab.weights.schedules.base import FADED
+
+if TYPE_CHECKING:
+    from sparselab.core.model_spec import Layer
+    from sparselab.weights.alternating import Turn
+    from sparselab.weights.method import Method
+    from sparselab.weights.patterns.pattern import Pattern
+    from sparselab.weights.probe import Probe
+    from sparselab.weights.schedules import Schedule
+
+LOOK_EVERY = 64
+"""Updates between two looks at a device that makes masks by itself."""
+
+Allocate = Callable[[float, "dict[str, Tensor] | None"], "dict[str, int]"]
+"""(share of the way from dense to final, scores where the distribution needs them) -> weights kept per layer."""
+
+
+@dataclass
+class Slot:
+    """One sparse tensor: the parameter, its mask and, where the method keeps one, its dense master.
+
+    mask: bool, the parameter's shape; True is kept. master: dense values, the parameter's shape and dtype, or None.
+    learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
+    state: what else the method keeps of this weight, tensors by name; checkpoints hold it.
+    dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
+    leak: share of its value with which a pruned weight still takes part; 0 where masks are hard.
+    """
+
+    layer: Layer
+    param: nn.Parameter
+    pattern: Pattern
+    mask: Tensor
+    master: Tensor | None = None
+    learned: nn.Parameter | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+    dense_grad: Tensor | None = None
+    kept: int = 0
+    leak: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.layer.tensor
+
+    @property
+    def dense(self) -> Tensor:
+        """The values that scores are taken from: the master if there is one, else the parameter itself."""
+        return self.param.data if self.master is None else self.master
+
+    @property
+    def computing(self) -> int:
+        """Weights that the network computes with: those kept, or all while pruned ones take part."""
+        return self.mask.numel() if self.leak >= FADED else self.kept
+
+    @property
+    def grad(self) -> Tensor:
+        if self.param.grad is None:
+            raise RunFailed(f"{self.name}: has no gradient — exclude it (targets.exclude) or use the layer in the loss")
+        return self.param.grad
+
+
+def no_inputs(slot: Slot) -> Tensor:
+    raise RuntimeError(f"{slot.name}: nothing is known of its inputs; the method does not declare reads_inputs")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a mask is made. ``step``: optimiser updates so far (0: before training); ``total``: of the whole run.
+
+    fraction: share of the kept connections that a periodic method exchanges now.
+    inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it.
+    """
+
+    step: int
+    total: int
+    fraction: float
+    seed: int
+    inputs: Callable[[Slot], Tensor] = no_inputs
+
+    def random(self, slot: Slot) -> Tensor:
+        """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same."""
+        return self._numbers(slot).to(slot.param.device)
+
+    def bernoulli(self, slot: Slot, kept: int) -> Tensor:
+        """A mask of the slot's shape in which each weight is kept by a draw of its own, so that ``kept`` are on average.
+
+        Of the same numbers as :meth:`random`: it holds the largest of them, however many chance makes it.
+        """
+        return (self._numbers(slot) >= 1 - kept / slot.mask.numel()).to(slot.param.device)
+
+    def _numbers(self, slot: Slot) -> Tensor:
+        generator = torch.Generator().manual_seed(address(self.seed, "mask", slot.name, self.step))
+        return torch.rand(slot.param.shape, generator=generator)
+
+
+class Sparsifier:
+    """Carries a method's masks through a run. Knows neither Lightning nor any method by name."""
+
+    def __init__(
+        self, method: Method, slots: list[Slot], schedule: Schedule, allocate: Allocate, total: int, seed: int
+    ) -> None:
+        self.method = method
+        self.slots = slots
+        self.schedule = schedule
+        self.allocate = allocate
+        self.total = total
+        self.seed = seed
+        # How each slot gets to its own pattern; most have the same one.
+        ways = {pattern: schedule.towards(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
+        self.ways = [ways[slot.pattern.sparsity] for slot in slots]
+        self.updates = sorted({update for way in ways.values() for update in way.updates(total)})
+        self.carried_out = 0  # how many of ``updates`` have been made
+        self.made = 0  # when the masks in force were made
+        # Kept weights per layer from a step on, noted where a mask is due and at the end. (Where layers are ranked
+        # together and masks move at every update, weights shift between layers in between; their total stands.)
+        self.ledger: list[tuple[int, dict[str, int]]] = []
+        self.swapped = False
+        self.early: list[Tensor] = []  # all parameters, in the optimiser's order, as rewinding brings them back
+        # Mask and effective weights of the usual rule are made while a weight is looked at once.
+        self.one_pass = not method.overrides("score", "remask", "effective")
+        # Gradients of pruned weights are zero and so is what the optimiser remembers of them: one that leaves zeros alone
+        # under such gradients leaves nothing to write between two masks.
+        self.stays = (
+            method.clears_state
+            and not (method.keeps_master or method.learns or schedule.soft)
+            and not method.overrides("effective", "pullback", "pullbacks", "after_step")
+        )
+        self.written = False  # the parameters are the sparse model of the masks in force, but for updates since
+        self.broken: Tensor | None = None  # on a device: layers whose scores were not finite since the last look
+        self.track = False  # count mask entries that change; costs a pass over the masks
+        self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
+        self.on_mask_change: Callable[[], None] = lambda: None
+        self.on_last_cut: Callable[[], None] | None = None  # just before a dense network is cut at the end of the run
+        self.inputs: Callable[[Slot], Tensor] = no_inputs
+        for slot in slots:
+            slot.kept = slot.mask.numel()
+            if method.keeps_master:
+                slot.master = slot.param.detach().clone()
+            if method.learns:
+                slot.learned = nn.Parameter(method.learned(slot).detach().clone())
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the method its say in the optimiser's first moments, where it wants one."""
+        if self.method.blends:
+            optimizer.blends = {slot.param: partial(self.method.blend, slot) for slot in self.slots}  # type: ignore[attr-defined]
+
+    # -- the three calls of an update -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start(self, probe: Probe | None = None) -> None:
+        """Before the first update: the masks that are due at step 0. ``probe``: for methods that measure first."""
+        if self.slots and probe is not None:
+            self.method.prepare(self.slots, probe)
+        self._note(0)
+        if self._due(0):
+            self._remask(0, None)
+        else:
+            self._write_effective()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Somebody changed the network between two updates: what is pruned is zero again."""
+        self._write_effective()
+
+    @torch.no_grad()
+    def pull_back(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
+        wants_dense = self.method.needs_dense_grad and self._due(step)
+        turn = self.method.turn(step, self.total)
+        self.method.begin(self.slots, self._moment(step))
+        for slot in self.slots:
+            slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
+            if slot.learned is not None:
+                slot.learned.grad = self.method.learn(slot) if turn.learned else None
+        if turn.weights:
+            self.method.pullbacks(self.slots)
+        if optimizer is not None and self.method.rewinds is not None and not self.early:
+            self._keep_early(step, optimizer)
+        if optimizer is not None and not (turn.weights and turn.others):
+            self._hold(turn, optimizer)
+        self._swap()
+
+    @torch.no_grad()
+    def settle(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """After the raw optimiser's step number ``step``: new masks where due, effective weights in the parameters."""
+        self._swap_back()
+        turn = self.method.turn(step, self.total)
+        for slot in self.slots if turn.weights else []:
+            self.method.after_step(slot)
+        if self._due(step):
+            self._remask(step, optimizer)
+            self._rewind(optimizer)
+            self.on_mask_change()
+        elif self.method.every_step and self.carried_out and turn.learned:
+            self._remask(step, optimizer)
+        elif not (self.stays and self.written and getattr(optimizer, "keeps_zeros", False)):
+            self._write_effective()
+        for slot in self.slots:
+            slot.dense_grad = None
+
+    @torch.no_grad()
+    def unswap(self) -> None:
+        """At the end of every batch: undo a swap whose optimiser step was skipped."""
+        if self.swapped:
+            self._swap_back()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """After the last update: carry out what a skipped last step left undone, and close the ledger.
+
+        An exchange by gradient is not made up for: what it grows would never be trained.
+        """
+        if self._due(self.total) and not self.method.needs_dense_grad:
+            self._remask(self.total, None)
+        self._note(self.total)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _due(self, step: int) -> bool:
+        return bisect_right(self.updates, step) > self.carried_out
+
+    def _hold(self, turn: Turn, optimizer: torch.optim.Optimizer) -> None:
+        """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""
+        masked = {id(slot.param) for slot in self.slots}
+        learned = {id(slot.learned) for slot in self.slots}
+        for param in _parameters(optimizer):
+            if id(param) not in learned and not (turn.weights if id(param) in masked else turn.others):
+                param.grad = None
+
+    def _keep_early(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        first = self.updates[0] if self.updates else 0
+        if (
+            self.method.rewinds is not None
+            and min(nearest_count(self.method.rewinds, first), first - 1) < step <= first
+        ):
+            dense = {id(slot.param): slot.dense for slot in self.slots}
+            self.early = [dense.get(id(param), param.data).clone() for param in _parameters(optimizer)]
+
+    def _rewind(self, optimizer: torch.optim.Optimizer | None) -> None:
+        if optimizer is None or not self.early:
+            return
+        dense = {id(slot.param): slot.dense for slot in self.slots}
+        for param, early in zip(_parameters(optimizer), self.early, strict=True):
+            dense.get(id(param), param.data).copy_(early)
+        optimizer.state.clear()
+        self._write_effective()
+
+    def _swap(self) -> None:
+        if not self.method.keeps_master:
+            return
+        self.swapped = True
+        for slot in self.slots:
+            assert slot.master is not None
+            slot.param.data, slot.master = slot.master, slot.param.data
+
+    def _swap_back(self) -> None:
+        """The parameter's storage again holds the (now stale) effective weights, the slot's the updated master."""
+        if self.swapped:
+            self._swap()
+            self.swapped = False
+
+    def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """New masks, and the effective weights that they give."""
+        changes = self._due(step)  # else counts stand and need not be read back from the device
+        first = all(slot.kept == slot.mask.numel() for slot in self.slots)  # from dense: nothing to compare with
+        self.carried_out = bisect_right(self.updates, step)
+        self.made = step
+        level = self.schedule.level(step, self.total)
+        if level <= 0:
+            return self._write_effective()
+        if first and step == self.total and self.on_last_cut is not None:
+            self._write_effective()
+            self.on_last_cut()
+        self._shape(step)
+        moment = self._moment(step)
+        kept = self._allocate(level, moment)
+        together = self._all_at_once(step, changes) if self.one_pass else None
+        for i, slot in enumerate(self.slots):
+            try:
+                if together is not None:
+                    mask = together[i]
+                elif self.one_pass:
+                    density = kept[slot.layer.name] / slot.mask.numel()
+                    mask = slot.pattern.mask(slot.dense, density, magnitude=True, out=slot.param.data)
+                else:
+                    mask = self.method.remask(slot, kept[slot.layer.name], moment)
+            except ValueError as error:
+                raise RunFailed(f"step {step}: {slot.name}: {error}") from None
+            if self.method.clears_state and optimizer is not None:
+                _clear_state(optimizer, slot.param, mask | ~slot.mask)
+            if self.track and not first:
+                self.changed[int(2 * step > self.total)] += torch.count_nonzero(slot.mask ^ mask)
+            slot.mask = mask
+            if changes or self.method.scored_allocation:
+                slot.kept = count(mask)
+        if changes:
+            self._note(step)
+        if self.one_pass:
+            self.written = True
+        else:
+            self._write_effective()
+        return None
+
+    def _all_at_once(self, step: int, look: bool) -> list[Tensor] | None:
+        """Masks and effective weights of all layers in one launch, where there is one. Scores are looked at every
+        ``LOOK_EVERY`` updates, at the end and where ``look`` says so: until then nothing waits for the device."""
+        made = n_of_m_on_device(
+            [slot.pattern for slot in self.slots],
+            [slot.dense for slot in self.slots],
+            [slot.param.data for slot in self.slots],
+        )
+        if made is None:
+            return None
+        masks, flags = made
+        self.broken = flags if self.broken is None else self.broken | flags
+        if look or step % LOOK_EVERY == 0 or step == self.total:
+            for slot, flag in zip(self.slots, self.broken.tolist(), strict=True):
+                if flag:
+                    raise RunFailed(f"step {step}: {slot.name}: scores hold NaN or infinite values")
+        return masks
+
+    def _moment(self, step: int) -> Moment:
+        return Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
+
+    def _shape(self, step: int) -> None:
+        """The structure of masks made now, and what they leave of pruned weights."""
+        leak = self.schedule.leak(step, self.total)
+        for slot, way in zip(self.slots, self.ways, strict=True):
+            slot.leak = leak
+            if (structure := way.structure(step, self.total)) is not None:
+                slot.pattern = replace(slot.pattern, sparsity=structure)
+
+    def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
+        if not self.method.scored_allocation:
+            return self.allocate(level, None)
+        scores = {slot.layer.name: self.method.score(slot, moment) for slot in self.slots}
+        try:
+            return self.allocate(level, scores)
+        except ValueError as error:
+            bad = next((s.name for s in self.slots if not bool(scores[s.layer.name].isfinite().all())), "all layers")
+            raise RunFailed(f"step {moment.step}: {bad}: {error}") from None
+
+    def _note(self, step: int) -> None:
+        kept = {slot.layer.name: slot.computing for slot in self.slots}
+        if self.ledger and self.ledger[-1][0] == step:
+            self.ledger.pop()
+        if not self.ledger or self.ledger[-1][1] != kept:
+            self.ledger.append((step, kept))
+
+    def _write_effective(self) -> None:
+        if self.method.overrides("effective"):
+            for slot in self.slots:
+                self.method.effective(slot, out=slot.param.data)
+        else:
+            dense, outs = [slot.dense for slot in self.slots], [slot.param.data for slot in self.slots]
+            masked(dense, [slot.mask for slot in self.slots], outs)
+        self.written = True
+
+    def divergence(self) -> dict[str, float]:
+        """Sparse architecture divergence (arXiv 2102.04010), summed over the run and over its second half.
+
+        The share of all maskable weights whose mask entry differs from the one before, added up over the masks made; the
+        first mask is compared with nothing. ``sad_count`` is the same in entries. Empty unless ``track`` is set.
+        """
+        if not self.track or not self.slots:
+            return {}
+        weights = sum(slot.mask.numel() for slot in self.slots)
+        early, late = self.changed.tolist()
+        return {"sad": (early + late) / weights, "sad_late": late / weights, "sad_count": early + late}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimiser trains besides the network, as parameter groups: never decayed."""
+        learned = {slot.name: slot.learned for slot in self.slots if slot.learned is not None}
+        if not learned:
+            return []
+        return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
+
+    def stage(self) -> dict[str, float]:
+        """Where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
+        if not self.slots:
+            return {}
+        ours = (slot for slot, way in zip(self.slots, self.ways, strict=True) if way.sparsity == self.schedule.sparsity)
+        slot, found = next(ours, self.slots[0]), {}
+        if self.schedule.soft:
+            found["leak"] = slot.leak
+        if len(self.schedule.structures()) > 1:
+            n, m = n_of_m(slot.pattern.sparsity)
+            found |= {"n": n if slot.kept < slot.mask.numel() else m, "m": m}
+        return found
+
+    def softness(self) -> dict[str, float]:
+        """``leak_end``: what the last update still computed with of pruned weights, before the mask turned hard."""
+        return {"leak_end": self.schedule.leak(self.total - 1, self.total)} if self.schedule.soft and self.slots else {}
+
+    # -- what is saved ----------------------------------------------------------------------------------------------
+
+    def masks(self) -> dict[str, Tensor]:
+        return {slot.name: slot.mask for slot in self.slots}
+
+    def state_dict(self) -> dict:
+        """Plain containers and tensors; masks as bool (the writer packs them)."""
+        return {
+            "carried_out": self.carried_out,
+            "ledger": [[step, dict(kept)] for step, kept in self.ledger],
+            "changed": self.changed,
+            "early": list(self.early),
+            "kept": {slot.layer.name: slot.kept for slot in self.slots},
+            "made": self.made,
+            "masks": self.masks(),
+            "learned": {slot.name: slot.learned.detach() for slot in self.slots if slot.learned is not None},
+            "states": {slot.name: dict(slot.state) for slot in self.slots if slot.state},
+            "masters": {slot.name: slot.master for slot in self.slots if slot.master is not None},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        self.written = False
+        self.carried_out = state["carried_out"]
+        self.ledger = [(step, dict(kept)) for step, kept in state["ledger"]]
+        self.changed = state["changed"].to(self.changed.device)
+        self.early = [tensor.to(self.changed.device, copy=True) for tensor in state.get("early", [])]
+        self.made = state.get("made", 0)  # older checkpoints have none, and nothing that depends on it
+        if self.carried_out:
+            self._shape(self.made)
+        for slot in self.slots:
+            slot.kept = state["kept"][slot.layer.name]
+            slot.mask.copy_(state["masks"][slot.name])  # into what is there: device and memory layout stay
+            slot.state = {key: value.to(slot.mask.device) for key, value in state["states"].get(slot.name, {}).items()}
+            if slot.master is not None:
+                slot.master.copy_(state["masters"][slot.name])
+            if slot.learned is not None:
+                slot.learned.copy_(state["learned"][slot.name])
+
+    @torch.no_grad()
+    def verify(self) -> None:
+        """The effective weights, made again from master and mask, are the stored ones bit for bit; else RunFailed."""
+        for slot in self.slots:
+            again = slot.param.data.clone()
+            self.method.effective(slot, out=again)
+            if not torch.equal(again, slot.param.data):
+                raise RunFailed(f"checkpoint: {slot.name} is not what its mask gives — delete the checkpoint and rerun")
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+def _clear_state(optimizer: torch.optim.Optimizer, param: nn.Parameter, stays: Tensor) -> None:
+    """Zero the optimiser's memory of weights that just left: momentum would bring them back in one step."""
+    state = optimizer.state.get(param, {}).values()
+    moments = [value for value in state if isinstance(value, Tensor) and value.shape == param.shape]
+    masked(moments, [stays] * len(moments), moments)

@@ -1,0 +1,217 @@
+"""Drill V3: every YAML file composes, is checked or refused with a sensible line, and says what its class says."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import yaml
+
+from sparselab.config.compose import CONFIGS, compose, flatten, groups
+from sparselab.config.schema import TargetOptions, TrainerOptions
+from sparselab.config.user_configs import BASE_60
+from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.options import UNSET
+from sparselab.estimation.estimators.estimator import ESTIMATORS
+from sparselab.estimation.problems.problem import PROBLEMS
+from sparselab.estimation.solvers.solver import SOLVERS
+from sparselab.inference.activation.rule import ACTIVATIONS
+from sparselab.inference.attention.rule import ATTENTIONS
+from sparselab.inputs.data.dataset import DATASETS
+from sparselab.inputs.models.family import MODELS
+from sparselab.latency.kernels.kernel import KERNELS
+from sparselab.latency.workloads.workload import WORKLOADS
+from sparselab.running.engine import ENGINES
+from sparselab.running.loggers.logger import LOGGERS
+from sparselab.running.planning import plan_of
+from sparselab.training.edits.edit import EDITS
+from sparselab.training.losses.term import TERMS
+from sparselab.training.metrics.metric import METRICS
+from sparselab.training.optim.optim import OPTIMS
+from sparselab.weights.distributions import DISTRIBUTIONS
+from sparselab.weights.method import METHODS
+from sparselab.weights.schedules import SCHEDULES
+
+REGISTRIES = {
+    "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
+    "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
+    "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
+}  # fmt: skip
+SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5",
+              "in_channel": "in_channel:0.5"}  # fmt: skip
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
+# Groups that only some engine reads, with what every member needs beside it.
+OF_ENGINES = {
+    "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
+    "edit": ["method=dense", "dataset.forget=random:0.1"],
+    "activation": [*TEXT, "model=gpt_tiny", "sparsity=0.5"], "attention": [*TEXT, "model=gpt_tiny", "sparsity=0.5"],
+    "estimator": [], "solver": [],
+}  # fmt: skip
+# What a member needs beyond its own defaults.
+NEEDS = {
+    "model=timm": ["model.arch=resnet26"],
+    "model=hf": ["model.path=owner/model"],
+    "model=lstm": ["model.width=64"],  # the medium size, 650, is no multiple of 4
+    "distribution=per_layer": ["distribution.layers={layers.0: 0.5}", "model=mlp", "targets.exclude=[]"],
+    "distribution=erk_plus": ["targets.exclude=[]"],
+    "distribution=uniform_plus": ["targets.exclude=[]"],
+    "method=asp": ["trainer.max_epochs=4"],
+    "engine=train": ["sparsity=2:4"],
+    "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
+    "engine=intervene": [*TEXT, "model=gpt_tiny"],
+    "metric=unlearning": ["dataset.forget=random:0.1"],
+    "engine=estimate": ["estimator=colide"],
+    "engine=interact": ["solver=elimination"],
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+
+
+def chosen(group):
+    return [f"{group}={name}" for name in groups()[group]]
+
+
+def cases():
+    """Every member of every group once, methods with each of their patterns, models with a dataset that fits."""
+    for name in groups()["method"]:
+        for kind in METHODS[name].patterns:
+            yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
+    for choice in chosen("model"):
+        values = compose([choice]).config["model"]
+        fits = TEXT if MODELS[values["name"]].task == "text" else []
+        yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
+    for choice in chosen("dataset"):
+        values = compose([choice]).config["dataset"]
+        model = ["model=gpt_tiny"] if "block" in values or "tokenizer" in values else ["model=vit_ti"]
+        yield [choice, *model, "sparsity=2:4"]
+    for name in groups()["schedule"]:
+        cls = SCHEDULES[name]
+        method = next(method for method in ("ste", *METHODS) if METHODS[method].admits(cls))
+        kind = "unstructured" if "unstructured" in cls.patterns else "nm"
+        yield [f"method={method}", f"schedule={name}", f"sparsity={SPARSITIES[kind]}"]
+    for choice in chosen("distribution"):
+        yield ["method=ste", choice, "sparsity=0.5", *NEEDS.get(choice, [])]
+    for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
+        for choice in chosen(group):
+            yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
+    for choice in chosen("problem"):
+        draws = PROBLEMS[choice.partition("=")[2]].draws
+        yield [choice, "estimator=dagma" if draws in ESTIMATORS["dagma"].takes else "solver=gopt_ls"]
+    for choice in chosen("engine"):
+        yield [choice, *NEEDS.get(choice, [])]
+    for group, beside in OF_ENGINES.items():
+        for choice in chosen(group):
+            yield [choice, *beside]
+
+
+CASES = list(cases())
+
+
+def test_v3_every_member_is_among_the_cases():
+    tried = {word for words in CASES for word in words}
+    members = {choice for group in groups() if group != "paper" for choice in chosen(group)}
+    assert members - tried == set()
+
+
+@pytest.mark.parametrize("words", CASES, ids=" ".join)
+def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
+    composed = compose(words)
+    assert composed.faults == []
+    assert json.loads(json.dumps(composed.config)) == composed.config  # plain data
+    try:
+        plan = plan_of(words)
+    except Refused as refused:
+        for fault in refused.faults:
+            assert len(str(fault)) <= WIDTH and fault.fix
+            allowed = (
+                "dataset=", "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
+                "kernel=", "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
+                "dataset=", "problem=sachs: no local copy",
+                "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
+                "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
+                "distribution=global: is not defined for",
+            )  # fmt: skip
+            assert str(fault).startswith(allowed), str(fault)
+    else:
+        assert plan.id == plan_of(words).id
+        assert plan.size
+
+
+@pytest.mark.parametrize("words", CASES, ids=" ".join)
+def test_v3_values_said_again_change_nothing(words):
+    """The config, given back as overrides, composes to itself."""
+    config = compose(words).config
+    again = [text for text in words if text.split("=")[0] in groups()]
+    for key, value in flatten(config):
+        head = key.split(".")[0]
+        leaf = not isinstance(value, dict) and key not in (f"{head}.name", "tier") and value != UNSET
+        if leaf and not (head == "distribution" and key.count(".") > 1):
+            again.append(f"{key}={json.dumps(value)}")
+        elif isinstance(value, dict) and key.count(".") == 1 and head not in ("term", "metric"):
+            again.append(f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}")
+    composed = compose(again)
+    assert composed.faults == []
+    assert composed.config == config
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_v3_yaml_and_class_have_the_same_options(group):
+    for member in groups()[group]:
+        values = compose([f"{group}={member}"]).config[group]
+        cls = REGISTRIES[group][values["name"]]
+        assert set(values) - {"name"} == set(cls.Options.model_fields) - {"name"}, f"{group}/{member}.yaml"
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_v3_every_class_has_a_yaml(group):
+    named = {compose([f"{group}={member}"]).config[group]["name"] for member in groups()[group]}
+    assert set(REGISTRIES[group]) == named
+
+
+def test_v3_trainer_targets_terms_and_metrics_have_the_same_options_as_their_classes():
+    for member in groups()["trainer"]:
+        assert set(compose([f"trainer={member}"]).config["trainer"]) == set(TrainerOptions.model_fields), member
+    assert set(compose([]).config["targets"]) == set(TargetOptions.model_fields)
+    for group, registry in (("term", TERMS), ("metric", METRICS)):
+        assert set(groups()[group]) == set(registry)
+        for member in groups()[group]:
+            values = compose([f"{group}=[{member}]"]).config[group][member]
+            assert set(values) == set(registry[member].Options.model_fields)
+            if not any(field.is_required() for field in registry[member].Options.model_fields.values()):
+                assert values == registry[member].Options().model_dump()
+
+
+def unquoted(text):
+    """Plain scalars of a YAML text that YAML 1.1 reads in base 60."""
+    return [
+        t.value for t in yaml.scan(text) if isinstance(t, yaml.ScalarToken) and t.plain and BASE_60.fullmatch(t.value)
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_v3_no_unquoted_pattern_no_class_and_no_alias(file):
+    text = file.read_text()
+    assert unquoted(text) == []
+    targets = re.findall(r"_target_: *(.*)", text)
+    assert text.count("_target_") == len(targets) and all(target.startswith("hydra_plugins.") for target in targets)
+    assert not targets or file.is_relative_to(CONFIGS / "hydra")
+    assert not any(isinstance(token, (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)) for token in yaml.scan(text))
+
+
+@pytest.mark.parametrize("planted", ["sparsity: 2:4", "a: [1:16]", "b: {c: 4:8}", "d: 1:30.5"])
+def test_v3_control_a_planted_pattern_is_found(planted):
+    assert unquoted(planted)
+    assert not isinstance(next(iter(yaml.safe_load(planted).values())), str)  # what makes it a trap
+
+
+def test_v3_control_a_missing_option_is_found():
+    values = compose(["method=srste"]).config["method"]
+    values.pop("lambda_w")
+    assert set(values) - {"name"} != set(METHODS["srste"].Options.model_fields)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from sparselab.experiments.sweeps.cells import Planned
+from sparselab.experiments.sweeps.progress import Progress, failures, span
+from sparselab.storage import record as records
+
+
+def ident(number: int) -> str:
+    return f"{number:012x}"
+
+
+def planned(tmp_path: Path, number: int, work: float = 1.0) -> Planned:
+    return Planned(ident(number), str(tmp_path / ident(number)), f"cell {number}", (), work)
+
+
+def end(cell: Planned, status: str = "finished", **more: object) -> None:
+    metrics = {"test.accuracy": 0.91234, "test.perplexity": 7.0}
+    records.write(
+        cell.folder, {"id": cell.id, "status": status, "config": {}, "metrics": metrics, "seconds": 41.0, **more}
+    )
+
+
+def test_lines(tmp_path: Path) -> None:
+    now, out = [0.0], io.StringIO()
+    progress = Progress("srste cpu", 12, 8, stream=out, clock=lambda: now[0])
+    cells = [planned(tmp_path, i, work) for i, work in enumerate((1.0, 1.0, 2.0, 4.0))]
+    progress.watch(cells)
+    now[0] = 60
+    end(cells[0])
+    progress.look()
+    end(cells[1], "failed", reason="update 3: loss is NaN")
+    progress.look()
+    progress.look()
+    assert out.getvalue().splitlines() == [
+        f"[ 9/12] finished  {ident(0)}  cell 0  test.accuracy 0.9123  41 s",
+        "srste cpu: 9 of 12 finished, 3 left, about 7 min to go",
+        f"[10/12] failed  {ident(1)}  cell 1  update 3: loss is NaN",
+    ]
+    now[0] = 100
+    progress.tell()
+    assert out.getvalue().splitlines()[-1] == "srste cpu: 9 of 12 finished, 1 failed, 2 left, about 5 min to go"
+
+
+def test_the_tables_metric_is_shown(tmp_path: Path) -> None:
+    out = io.StringIO()
+    progress = Progress("t", 1, 0, "test.perplexity", out)
+    cell = planned(tmp_path, 0)
+    with progress:
+        progress.watch([cell])
+        end(cell)
+    assert "test.perplexity 7" in out.getvalue()
+
+
+def test_an_old_record_is_no_news(tmp_path: Path) -> None:
+    out = io.StringIO()
+    progress = Progress("t", 1, 0, stream=out)
+    cell = planned(tmp_path, 0)
+    end(cell, "failed", reason="old")
+    progress.watch([cell])
+    progress.look()
+    assert not out.getvalue()
+    end(cell)
+    progress.look()
+    assert "finished" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.12, "0.1 s"), (41.2, "41 s"), (300, "5 min"), (18_720, "5.2 h"), (267_840, "3.1 days")]
+)
+def test_span(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_failures_are_one_line_each() -> None:
+    text = failures([("a" * 12, "short", "NaN"), ("b" * 12, "x" * 80, "killed")], 9)
+    assert text.splitlines()[0] == "2 of 9 cells failed:"
+    assert text.splitlines()[1] == f"  {'a' * 12}  {'short':<60}  NaN"
+    assert text.splitlines()[2] == f"  {'b' * 12}  {'x' * 59}…  killed"

@@ -1,0 +1,114 @@
+"""What a runs folder may hold of a cell: never a no where planning would find a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparselab.config.members import groups, tree_of
+from sparselab.experiments.tables import results
+from sparselab.experiments.tables.grid import Cell, expand
+from sparselab.experiments.tables.results import Entry
+from sparselab.experiments.tables.run_index import Shelf, plugin
+from sparselab.experiments.tables.schema import Table, load_all
+from sparselab.storage import record
+
+ID = "0123456789ab"
+
+
+def shelf(tmp_path: Path, **config: Any) -> Shelf:
+    record.write(tmp_path / ID, {"id": ID, "status": "finished", "config": config, "metrics": {}})
+    return Shelf(tmp_path)
+
+
+def cell(*overrides: str) -> Cell:
+    return Cell("row", "column", 0, overrides)
+
+
+def test_seed_and_plug_ins_decide(tmp_path: Path):
+    kept = shelf(tmp_path, seed=1, method={"name": "srste"}, model={"name": "vit"})
+    assert kept.may_hold(cell("method=srste", "model=vit_s", "seed=1"))
+    assert kept.may_hold(cell("method=srste"))  # neither a seed nor a model is said
+    assert not kept.may_hold(cell("method=srste", "model=vit_s", "seed=2"))
+    assert not kept.may_hold(cell("method=gmp", "model=vit_s", "seed=1"))
+    assert not kept.may_hold(cell("method=srste", "model=mlp", "seed=1"))
+
+
+def test_what_is_not_told_is_no_reason(tmp_path: Path):
+    kept = shelf(tmp_path, seed=1, method={"name": "srste"}, logger={"name": "csv"})
+    assert kept.may_hold(cell("method=srste", "logger=wandb", "tier=cpu", "seed=1"))  # no part of what a cell is
+    assert not kept.may_hold(cell("method=srste", "model=mlp", "seed=1"))  # an engine that reads no model
+    assert kept.may_hold(cell("method=srste", "sparsity=1:4", "term=[l1]", "trainer.max_epochs=3", "method=srste"))
+
+
+def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path):
+    (tmp_path / "0123456789ac").mkdir()
+    assert not Shelf(tmp_path).may_hold(cell("method=srste"))
+    assert not Shelf(tmp_path / "none").may_hold(cell("method=srste"))
+
+
+def test_a_record_that_cannot_be_read_may_be_any_cells(tmp_path: Path):
+    shelf(tmp_path, seed=1)
+    path = tmp_path / ID / "record.json"
+    whole = path.read_bytes()
+    for broken in (whole[:-9], whole[:40], b"", b"\xff", whole.replace(b'"seed"', b'"soot"'), b"\0" * len(whole)):
+        path.write_bytes(broken)
+        assert Shelf(tmp_path).may_hold(cell("method=gmp", "seed=5")), broken
+
+
+def test_a_folder_that_is_not_ours_may_hold_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "lost+found").mkdir()
+
+    def shut(self: Path, **options: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", shut)
+    assert Shelf(tmp_path).may_hold(cell("method=gmp"))
+
+
+def test_names_in_files_are_those_that_are_composed():
+    """What :func:`plugin` reads off a member's file is the name that Hydra gives the group with that member chosen."""
+    found = {(group, member): plugin(group, member) for group, members in groups().items() for member in members}
+    told = {key: name for key, name in found.items() if name is not None and key[0] not in ("paper", "tier")}
+    assert len(told) > 90
+    while told:  # several groups at once: composing takes a tenth of a second
+        batch = dict(reversed(told))
+        tree = tree_of([f"{group}={member}" for group, member in batch.items()])
+        for group, member in batch.items():
+            assert tree[group]["name"] == told.pop((group, member)), (group, member)
+
+
+def test_the_ledger_plans_only_what_may_be_there(
+    tmp_path: Path, configs: Path, table: Table, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
+):
+    one = next(e for e in entries if "method=srste" in e.cell.overrides and e.cell.seed == 1)
+    folder = tmp_path / "runs" / one.id
+    parts = {"seed": 1, "method": {"name": "srste"}, "dataset": {"name": "digits"}, "model": {"name": "mlp"}}
+    record.write(folder, {**one.record, "config": parts})
+    asked: list[list[str]] = []
+
+    def cell_id(overrides: list[str]) -> str:
+        asked.append(overrides)
+        return one.id if overrides == list(one.cell.overrides) else "none"
+
+    found = results.ledger(tmp_path / "results", tmp_path / "runs", configs, cell_id=cell_id)
+    assert sum(summary.done for summary in found) == 1
+    assert all("method=srste" in overrides and "seed=1" in overrides for overrides in asked)
+    assert 0 < len(asked) < len(expand(table, "cpu"))
+
+
+def test_every_kept_record_is_read_as_its_json_says(tmp_path: Path):
+    """What the shelf finds in the text of a record is what parsing the record gives."""
+    told = set()
+    for table in load_all():
+        for tier in table.tiers:
+            for entry in results.read(Path("results"), table, tier)[:3]:
+                config = entry.record["config"]
+                names = frozenset((k, v["name"]) for k, v in config.items() if isinstance(v, dict) and "name" in v)
+                record.write(tmp_path / "runs" / entry.id, {k: v for k, v in entry.record.items() if k != "seal"})
+                told.add((names, config["seed"]))
+    found = Shelf(tmp_path / "runs")
+    assert not found.unknown
+    assert {(names, seed) for names, seeds in found.kinds.items() for seed in seeds} == told

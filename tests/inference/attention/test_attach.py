@@ -1,0 +1,103 @@
+"""Attention by tiles inside transformers networks, through the library's registry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from sparselab.inference.attention.rule import ATTENTIONS
+from sparselab.inference.attention.tiled.attach import Attached
+from sparselab.inference.attention.tiled.calibrate import Measure
+
+torch.set_num_threads(1)
+SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+NETWORKS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
+    "mistral, window of 9": lambda: MistralForCausalLM(MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=9)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=60, n_positions=64, n_embd=32, n_layer=2, n_head=4)),
+}
+TOKENS = torch.randint(60, (2, 30), generator=torch.Generator().manual_seed(0))
+
+
+def network(kind="llama", sharp=8.0):
+    """Sharp scores, so that there is something to skip."""
+    torch.manual_seed(0)
+    model = NETWORKS[kind]().eval()
+    for name, parameter in model.named_parameters():
+        if "q_proj" in name or "k_proj" in name or "c_attn.weight" in name:
+            parameter.data.mul_(sharp)
+    return model
+
+
+def rule(threshold=None, **more):
+    cls = ATTENTIONS["blasst"]
+    return cls(cls.Options(threshold=threshold, **{"block_q": 4, "block_k": 4, **more}))
+
+
+@torch.no_grad()
+def logits(model, tokens=TOKENS, **more):
+    return model(input_ids=tokens, use_cache=False, **more).logits
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("phase", ["prefill", "decode", "both"])
+def test_a_vanishing_threshold_changes_nothing(kind, phase):
+    model = network(kind)
+    plain = logits(model)
+    with Attached(model, rule(1e-30), phase) as ledger:
+        torch.testing.assert_close(logits(model), plain, rtol=1e-4, atol=1e-5)
+    assert ledger.sparsity() == 0
+    assert {at for _, at in ledger.tallies} == ({"prefill", "decode"} if phase == "both" else {phase})
+    assert torch.equal(logits(model), plain)  # and is gone afterwards
+
+
+def test_padding_is_masked_and_does_not_veto():
+    model = network()
+    padding = torch.ones_like(TOKENS)
+    padding[0, :13] = 0
+    with Attached(model, rule(0.3)) as ledger:
+        padded = logits(model, attention_mask=padding)
+    with Attached(model, rule(1e-30)):
+        torch.testing.assert_close(
+            logits(model, attention_mask=padding)[0, 13:], logits(model, TOKENS[:1, 13:])[0], rtol=1e-4, atol=1e-5
+        )
+    assert padded.isfinite().all() and 0 < ledger.sparsity() < 1
+
+
+def test_decoding_in_one_pass_is_decoding_token_by_token():
+    model = network()
+    with Attached(model, rule(scale=5.0), "decode") as whole:
+        at_once = logits(model)
+    with Attached(model, rule(scale=5.0)) as single, torch.no_grad():
+        cache, steps = None, []
+        for i in range(TOKENS.shape[1]):
+            out = model(input_ids=TOKENS[:, i : i + 1], past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            steps.append(out.logits)
+    torch.testing.assert_close(torch.cat(steps, 1), at_once, rtol=1e-4, atol=1e-5)
+    counts = [[(key, int(t.kept), int(t.valid)) for key, t in sorted(x.tallies.items())] for x in (whole, single)]
+    assert counts[0] == counts[1] and 0 < whole.sparsity() < 1
+
+
+def test_measuring_changes_nothing_and_foretells_the_skips():
+    model = network()
+    plain = logits(model)
+    source = rule(trials=[0.01, 0.1, 0.5, 0.9])
+    measure = Measure(source)
+    with Attached(model, measure):
+        torch.testing.assert_close(logits(model), plain, rtol=1e-4, atol=1e-5)
+    first = {}
+    for trial in source.options.trials:
+        with Attached(model, rule(trial)) as ledger:
+            logits(model)
+        first[trial] = int(ledger.tallies[0, "prefill"].valid) - int(ledger.tallies[0, "prefill"].kept)
+    # of the first layer, whose input no skip has changed; the second one's is the measure's own pass
+    alone = Measure(source)
+    with Attached(model, alone), torch.no_grad():
+        model.model.layers[0].self_attn(
+            model.model.layers[0].input_layernorm(model.model.embed_tokens(TOKENS)),
+            position_embeddings=model.model.rotary_emb(TOKENS.float(), torch.arange(30)[None]),
+        )
+    assert alone.curves[30].skipped.tolist() == list(first.values())
+    assert measure.curves[30].valid == 2 * alone.curves[30].valid

@@ -1,0 +1,218 @@
+"""Families: what they build, what they refuse, and the YAML that offers them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.options import validate
+from sparselab.inputs.models.families.vit import patch_for
+from sparselab.inputs.models.family import MODELS, Family
+from sparselab.inputs.models.trace import trace
+
+torch.set_num_threads(1)
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "model"
+IMAGE = DataSpec("pictures", "image", (3, 16, 16), 10, 8, 8, 8, "0" * 64, "local")
+TEXT = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+SMALL = {
+    "vit": {"width": 16, "depth": 1, "heads": 2},
+    "resnet": {},
+    "cifar_resnet": {"depth": 8, "width": 4},
+    "wrn": {"depth": 10, "widen": 1},
+    "mlp": {},
+    "timm": {"arch": "resnet10t"},
+    "gpt": {"width": 16, "depth": 1},
+    "llama": {"width": 16, "depth": 1, "ff": 24},
+    "lstm": {"width": 16, "depth": 2},
+}
+
+
+def family(name: str, **options: object) -> Family:
+    return MODELS[name](validate(MODELS[name].Options, options, "model"))
+
+
+def only_line(refused: pytest.ExceptionInfo[Refused]) -> str:
+    (fault,) = refused.value.faults
+    line = str(fault)
+    assert "\n" not in line and len(line) <= WIDTH
+    return line
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_yaml_names_a_family_and_all_its_options(path: Path) -> None:
+    values = yaml.safe_load(path.read_text())
+    values.pop("defaults", None)  # Hydra's: which other groups suit this model
+    schema = MODELS[values.pop("name")].Options
+    assert set(values) == set(schema.model_fields), "every option is listed, so that it can be overridden"
+    required = {name for name, field in schema.model_fields.items() if field.is_required()}
+    assert {name for name, value in values.items() if value is None} >= required
+    validate(schema, {**values, **dict.fromkeys(required, "gpt2")}, "model")
+
+
+def test_every_family_has_a_yaml() -> None:
+    assert {yaml.safe_load(path.read_text())["name"] for path in CONFIGS.glob("*.yaml")} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_logits(name: str) -> None:
+    torch.manual_seed(0)
+    member = family(name, **SMALL[name])
+    if member.task == "image":
+        model = member.build(IMAGE).eval()
+        assert member.logits(model, torch.randn(2, 3, 16, 16)).shape == (2, 10)
+    else:
+        model = member.build(TEXT).eval()
+        assert member.logits(model, torch.randint(60, (2, 12))).shape == (2, 12, 60)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_weights_come_from_the_global_generator(name: str) -> None:
+    member = family(name, **SMALL[name])
+    data = IMAGE if member.task == "image" else TEXT
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(member.build(data).state_dict())
+    first, same, other = states
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(SMALL) if name not in {"timm", "resnet"}])
+def test_dropout_reaches_the_network(name: str) -> None:
+    if "dropout" not in MODELS[name].Options.model_fields:
+        pytest.skip("no dropout in this family")
+    member = family(name, **SMALL[name], dropout=0.5)
+    torch.manual_seed(0)
+    data, batch = (IMAGE, torch.randn(2, 3, 16, 16)) if member.task == "image" else (TEXT, torch.randint(60, (2, 12)))
+    model = member.build(data).train()
+    assert not torch.equal(member.logits(model, batch), member.logits(model, batch))
+
+
+@pytest.mark.parametrize(
+    ("side", "patch"), [(224, 16), (96, 8), (64, 8), (32, 4), (28, 4), (8, 4), (12, 4), (6, 2), (7, None)]
+)
+def test_patch_rule(side: int, patch: int | None) -> None:
+    assert patch_for(side, side) == patch
+
+
+def test_vit_is_timms() -> None:
+    ours = family("vit").build(DataSpec("d", "image", (1, 8, 8), 10, 1, 1, 1, "0", "local"))
+    theirs = timm.create_model("vit_small_patch16_224", img_size=8, patch_size=4, in_chans=1, num_classes=10)
+    theirs.load_state_dict(ours.state_dict())
+    batch = torch.randn(2, 1, 8, 8)
+    assert torch.equal(ours.eval()(batch), theirs.eval()(batch))
+
+
+def test_large_resnet_is_timms() -> None:
+    data = DataSpec("d", "image", (3, 72, 72), 5, 1, 1, 1, "0", "local")
+    ours = family("resnet").build(data).eval()
+    theirs = timm.create_model("resnet18", num_classes=5).eval()
+    theirs.load_state_dict(ours.state_dict())
+    batch = torch.randn(1, 3, 72, 72)
+    assert torch.equal(ours(batch), theirs(batch))
+
+
+def test_timm_fits_the_input_size() -> None:
+    model = family("timm", arch="vit_tiny_patch16_224").build(IMAGE)
+    assert trace(model, IMAGE)["head"].shape == (10, 192)
+    assert family("timm", arch="vit_tiny_patch16_224").outline(IMAGE) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "data", "line"),
+    [
+        (
+            "vit",
+            {},
+            TEXT,
+            "model=vit: reads images and dataset words is text — choose a dataset of images or another model",
+        ),
+        (
+            "gpt",
+            {},
+            IMAGE,
+            "model=gpt: reads texts and dataset pictures is image — choose a dataset of texts or another model",
+        ),
+        ("vit", {"heads": 5}, IMAGE, "model.heads=5: does not divide width 384 — choose a divisor of the width"),
+        (
+            "vit",
+            {"patch": 3},
+            IMAGE,
+            "model.patch=3: does not divide pictures's 16x16 images — choose a divisor of both sides, or null",
+        ),
+        (
+            "gpt",
+            {"context": 8},
+            TEXT,
+            "model.context=8: is shorter than words's window of 12 tokens — write model.context=12 or null",
+        ),
+        (
+            "lstm",
+            {"embedding": 100},
+            TEXT,
+            "model.embedding=100: differs from width 650, and a tied softmax layer multiplies hidden units by it — "
+            "write model.embedding=null or model.tie=false",
+        ),
+        (
+            "lstm",
+            {"carry": True},
+            TEXT,
+            "model.carry=true: goes on from window to window, and windows of words are drawn at random — "
+            "write dataset.windows=streams or model.carry=false",
+        ),
+        (
+            "lstm",
+            {},
+            replace(TEXT, classes=0),
+            "dataset=words: the size of its vocabulary is known only once it is loaded — "
+            "use a local copy (data_dir), or dataset.tokenizer=bytes",
+        ),
+        ("llama", {"kv_heads": 3}, TEXT, "model.kv_heads=3: does not divide heads 4 — choose a divisor of heads"),
+        (
+            "llama",
+            {"width": 12},
+            TEXT,
+            "model.heads=4: leaves 3 channels a head, and rotary positions turn pairs — "
+            "choose heads so that width / heads is even",
+        ),
+        (
+            "timm",
+            {"arch": "resnet_26"},
+            IMAGE,
+            'model.arch=resnet_26: timm has no such network — did you mean "resnet26"?',
+        ),
+    ],
+)
+def test_misfits(name: str, options: dict, data: DataSpec, line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        family(name, **options).build(data)
+    assert only_line(refused) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cifar_resnet", {"depth": 21}),
+        ("wrn", {"depth": 17}),
+        ("resnet", {"depth": 20}),
+        ("vit", {"dropout": 1.0}),
+        ("vit", {"wdth": 3}),
+        ("mlp", {"hidden": [0]}),
+        ("timm", {"arch": "hf-hub:someone/thing"}),
+        ("timm", {}),
+        ("hf", {"path": None}),
+    ],
+)
+def test_bad_options_are_one_line(name: str, options: dict) -> None:
+    with pytest.raises(Refused) as refused:
+        family(name, **options)
+    assert only_line(refused).startswith("model")

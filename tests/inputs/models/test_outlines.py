@@ -1,0 +1,179 @@
+"""Every closed form against a traced network: names, kinds, shapes, roles, multiply-accumulates, parameters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.options import validate
+from sparselab.inputs.models.family import MODELS, Family
+from sparselab.inputs.models.trace import trace
+
+torch.set_num_threads(1)
+
+
+def image(channels: int, height: int, width: int, classes: int = 10) -> DataSpec:
+    return DataSpec("pictures", "image", (channels, height, width), classes, 8, 8, 8, "0" * 64, "local")
+
+
+def text(tokens: int, vocabulary: int) -> DataSpec:
+    return DataSpec("words", "text", (tokens,), vocabulary, 8, 8, 8, "0" * 64, "local")
+
+
+def family(name: str, **options: object) -> Family:
+    return MODELS[name](validate(MODELS[name].Options, options, "model"))
+
+
+CASES = [
+    ("vit", {}, image(1, 8, 8)),
+    ("vit", {"width": 24, "depth": 2, "heads": 3, "mlp_ratio": 2.5}, image(3, 32, 32, 7)),
+    ("vit", {"width": 24, "depth": 1, "heads": 2, "patch": 3}, image(3, 12, 9)),
+    ("resnet", {}, image(1, 8, 8)),
+    ("resnet", {"depth": 34}, image(3, 28, 28, 3)),
+    ("resnet", {"depth": 50}, image(3, 32, 32)),
+    ("resnet", {"depth": 50}, image(3, 97, 65, 1000)),
+    ("cifar_resnet", {}, image(3, 32, 32)),
+    ("cifar_resnet", {"depth": 32, "width": 5}, image(1, 29, 27, 4)),
+    ("wrn", {}, image(3, 32, 32)),
+    ("wrn", {"depth": 10, "widen": 1}, image(1, 9, 8)),
+    ("mlp", {}, image(1, 8, 8)),
+    ("mlp", {"hidden": [7, 6, 5], "batch_norm": True}, image(3, 5, 4)),
+    ("mlp", {"hidden": []}, image(1, 8, 8)),
+    ("gpt", {"width": 32, "depth": 2}, text(16, 100)),
+    ("gpt", {"width": 32, "depth": 1, "tie": False, "ff": 40, "context": 64}, text(16, 100)),
+    ("llama", {"width": 32, "depth": 2, "ff": 48}, text(16, 100)),
+    ("llama", {"width": 48, "depth": 1, "heads": 6, "kv_heads": 2, "ff": 40, "tie": True}, text(9, 50)),
+    ("lstm", {"width": 8, "depth": 2}, text(7, 11)),
+    ("lstm", {"width": 6, "depth": 1, "embedding": 4, "tie": False}, text(7, 11)),
+    ("lstm", {"width": 5, "depth": 3, "tie": False}, text(3, 11)),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "data"), CASES, ids=lambda value: str(value)[:40])
+def test_closed_form_equals_trace(name: str, options: dict, data: DataSpec) -> None:
+    member = family(name, **options)
+    outline = member.outline(data)
+    model = member.build(data)
+    assert outline == trace(model, data, name)
+    parameters = dict(model.named_parameters())
+    assert all(tuple(parameters[layer.tensor].shape) == layer.shape for layer in outline.layers)
+
+
+def test_every_family_with_a_closed_form_is_compared() -> None:
+    closed = {name for name in MODELS if MODELS[name].sketch is not Family.sketch}
+    assert closed - {"hf"} == {name for name, _, _ in CASES}
+
+
+def test_hand_counted_vit() -> None:
+    outline = family("vit", width=4, depth=1, heads=2, patch=4).outline(image(1, 8, 8, 3))
+    assert [(layer.name, layer.shape, layer.macs, set(layer.roles)) for layer in outline.layers] == [
+        ("patch_embed.proj", (4, 1, 4, 4), 64 * 4, {"stem"}),
+        ("blocks.0.attn.qkv", (12, 4), 48 * 5, {"qkv"}),
+        ("blocks.0.attn.proj", (4, 4), 16 * 5, {"proj"}),
+        ("blocks.0.mlp.fc1", (16, 4), 64 * 5, {"ff"}),
+        ("blocks.0.mlp.fc2", (4, 16), 64 * 5, {"ff"}),
+        ("head", (3, 4), 12, {"head"}),
+    ]
+    assert outline.fixed_macs == {"blocks.0.attn": 2 * 5 * 5 * 4}
+    assert outline.params == (64 + 4) + 4 + 5 * 4 + (48 + 12) + (16 + 4) + (64 + 16) + (64 + 4) + 3 * 8 + (12 + 3)
+
+
+def test_hand_counted_tied_gpt() -> None:
+    outline = family("gpt", width=2, depth=1, heads=1).outline(text(3, 5))
+    assert [(layer.name, layer.kind, layer.shape, layer.macs) for layer in outline.layers] == [
+        ("transformer.wte", "embedding", (5, 2), 30),
+        ("transformer.wpe", "embedding", (3, 2), 0),
+        ("transformer.h.0.attn.c_attn", "conv1d", (2, 6), 36),
+        ("transformer.h.0.attn.c_proj", "conv1d", (2, 2), 12),
+        ("transformer.h.0.mlp.c_fc", "conv1d", (2, 8), 48),
+        ("transformer.h.0.mlp.c_proj", "conv1d", (8, 2), 48),
+    ]
+    assert outline["transformer.wte"].roles == {"embedding", "head"}
+    assert outline.fixed_macs == {"transformer.h.0.attn": 36}
+
+
+def test_hand_counted_lstms() -> None:
+    """Width 2, vocabulary 5, 3 tokens: each matrix works at each token, the embedding is looked up, the tied softmax not."""
+    tied = family("lstm", width=2, depth=2).outline(text(3, 5))
+    gates = [(f"rnns.{i}.weight_{kind}_l0", "gates", (8, 2), 48) for i in range(2) for kind in ("ih", "hh")]
+    assert [(layer.tensor, layer.kind, layer.shape, layer.macs) for layer in tied.layers] == [
+        ("encoder.weight", "embedding", (5, 2), 30),
+        *gates,
+    ]
+    assert [set(layer.roles) for layer in tied.layers] == [{"embedding", "head"}, *[{"gates"}] * 4]
+    assert tied.params == 5 * 2 + 2 * (16 + 16 + 8 + 8) + 5 and tied.macs == 30 + 4 * 48
+    free = family("lstm", width=2, depth=1, embedding=3, tie=False).outline(text(3, 5))
+    assert [(layer.tensor, layer.shape, layer.macs) for layer in free.layers] == [
+        ("encoder.weight", (5, 3), 0),
+        ("rnns.0.weight_ih_l0", (8, 3), 72),
+        ("rnns.0.weight_hh_l0", (8, 2), 48),
+        ("decoder.weight", (5, 2), 30),
+    ]
+    assert free.params == 15 + (24 + 16 + 8 + 8) + (10 + 5)
+
+
+def test_recurrent_macs_are_those_of_torch_without_fused_kernels() -> None:
+    for options in ({"width": 8}, {"width": 6, "depth": 1, "embedding": 4, "tie": False}):
+        member, data = family("lstm", **options), text(7, 11)
+        model = member.build(data).eval()
+        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 7, dtype=torch.int64))
+        assert counter.get_total_flops() == 2 * member.outline(data).macs
+
+
+def test_lstms_have_the_weights_that_distiller_counts() -> None:
+    """IntelLabs/distiller docs-src/docs/tutorial-lang_model.md: tied and untied, without biases, 33,278 words."""
+    words = text(35, 33_278)
+    for width, untied, tied in (
+        (200, 13_951_200, 7_295_600),
+        (650, 50_021_400, 28_390_700),
+        (1500, 135_834_000, 85_917_000),
+    ):
+        for tie, count in ((False, untied), (True, tied)):
+            outline = family("lstm", width=width, tie=tie).outline(words)
+            assert sum(layer.numel for layer in outline.layers) == count
+
+
+def test_known_sizes() -> None:
+    """Parameters as the papers and libraries print them."""
+    imagenet = image(3, 224, 224, 1000)
+    assert family("vit").outline(imagenet).params == 22_050_664
+    assert family("vit", width=192, heads=3).outline(imagenet).params == 5_717_416
+    assert family("vit", width=768, heads=12).outline(imagenet).params == 86_567_656
+    assert family("resnet", depth=18).outline(imagenet).params == 11_689_512
+    assert family("resnet", depth=50).outline(imagenet).params == 25_557_032
+    assert family("cifar_resnet").outline(image(3, 32, 32)).params == 269_722
+    assert family("cifar_resnet", depth=110).outline(image(3, 32, 32)).params == 1_727_962
+    assert family("wrn", depth=28, widen=10).outline(image(3, 32, 32)).params == 36_479_194
+    assert family("mlp").outline(image(1, 28, 28)).params == 266_610
+
+
+def test_residual_roles() -> None:
+    layers = family("resnet", depth=50).outline(image(3, 32, 32)).layers
+    assert [layer.name for layer in layers if "downsample" in layer.roles] == [
+        f"layer{stage}.0.downsample.0" for stage in (1, 2, 3, 4)
+    ]
+    assert [(layers[0].name, set(layers[0].roles)), (layers[-1].name, set(layers[-1].roles))] == [
+        ("conv1", {"stem"}),
+        ("fc", {"head"}),
+    ]
+
+
+def test_planning_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from sparselab.inputs.models.family import MODELS\n"
+        "from sparselab.weights import cost as account\n"
+        "from sparselab.core.data_spec import DataSpec\n"
+        "data = DataSpec('d', 'image', (3, 32, 32), 10, 1, 1, 1, '0', 'local')\n"
+        "vit = MODELS['vit'](MODELS['vit'].Options())\n"
+        "assert list(MODELS) and vit.outline(data).macs\n"
+        "heavy = {'torch', 'timm', 'transformers', 'safetensors', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

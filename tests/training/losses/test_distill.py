@@ -1,0 +1,188 @@
+"""The distillation term by hand, and what becomes of the teacher."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import Refused
+from sparselab.inputs.models.family import MODELS
+from sparselab.running.planning import plan_of
+from sparselab.training.describe import of_teacher
+from sparselab.training.losses.distill import Distill, divergence
+from sparselab.training.losses.taught import Teacher
+from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.tasks import TASKS
+
+torch.set_num_threads(1)
+DATA = DataSpec("set", "image", (1, 2, 2), 3, 8, 8, 8, "", "local")
+FAMILY = MODELS["mlp"](MODELS["mlp"].Options(hidden=[4], batch_norm=True, dropout=0.5))
+
+
+def make(tmp_path, seed=1, **options):
+    """A student and, in a file, a teacher of its architecture with other weights."""
+    torch.manual_seed(seed)
+    save_file(FAMILY.build(DATA).state_dict(), tmp_path / "model.safetensors")
+    torch.manual_seed(0)
+    term = Distill(Distill.Options(**{"teacher": str(tmp_path), **options}))
+    recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1))
+    task = TASKS["image"](FAMILY.build(DATA), FAMILY, DATA, recipe, [term], 10)
+    term.prepare(task)
+    return task, term
+
+
+BATCH = (torch.linspace(-1, 1, 20).view(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1]))
+
+
+def teacher_of(term):
+    return term.teacher.network
+
+
+def test_the_loss_by_hand(tmp_path):
+    """T^2 times the mean over examples of sum_c p_c (log p_c - log q_c), p and q softened by T."""
+    task, term = make(tmp_path, temperature=3.0)
+    logits = torch.randn(5, 3)
+    p = F.softmax(teacher_of(term)(BATCH[0]) / 3, -1)
+    q = F.softmax(logits / 3, -1)
+    want = 9 * (p * (p.log() - q.log())).sum(-1).mean()
+    assert float(term.loss(task, BATCH, logits)) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_a_student_that_says_the_same_has_no_loss(tmp_path):
+    task, term = make(tmp_path)
+    logits = teacher_of(term)(BATCH[0]).requires_grad_()
+    loss = term.loss(task, BATCH, logits)
+    loss.backward()
+    assert abs(float(loss)) < 1e-7 and float(logits.grad.abs().max()) < 1e-7
+
+
+@given(st.integers(0, 2**31), st.floats(0.5, 20))
+@settings(max_examples=30, deadline=None)
+def test_it_is_never_negative_and_blind_to_a_shift_of_the_logits(tmp_path_factory, seed, temperature):
+    task, term = make(tmp_path_factory.mktemp("teacher"), temperature=temperature)
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
+    loss = float(term.loss(task, BATCH, logits))
+    assert loss >= -1e-5
+    assert float(term.loss(task, BATCH, logits + 4)) == pytest.approx(loss, rel=1e-3, abs=1e-5)
+
+
+def test_the_whole_loss_is_a_mixture(tmp_path):
+    task, term = make(tmp_path, weight=0.3)
+    task.network.eval()
+    logits = task.logits(BATCH[0])
+    want = 0.7 * task.criterion(logits, BATCH[1]) + 0.3 * term.loss(task, BATCH, logits)
+    assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
+
+
+def test_every_token_counts_as_an_example(tmp_path):
+    task, term = make(tmp_path)
+    term.teacher = Teacher(FAMILY, nn.Linear(3, 3))
+    tokens = torch.randn(2, 7, 3)
+    logits = torch.randn(2, 7, 3)
+    flat = term.loss(task, (tokens.flatten(0, 1),), logits.flatten(0, 1))
+    assert float(term.loss(task, (tokens,), logits)) == pytest.approx(float(flat), rel=1e-6)
+
+
+def test_the_teacher_is_nobody_s_parameter(tmp_path):
+    """Not in the state, not with the optimiser, not moved by training, not changed by the student's mode."""
+    task, term = make(tmp_path)
+    teacher = teacher_of(term)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    own = {f"network.{name}" for name in FAMILY.build(DATA).state_dict()}
+    assert set(task.state_dict()) == own
+    optimizer = task.optim.build(task)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for p in task.network.parameters()
+    }
+    task.train()
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        task.training_step(BATCH, 0).backward()
+        optimizer.step()
+    assert all(p.grad is None for p in teacher.parameters())
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_the_teacher_has_the_file_s_weights(tmp_path):
+    _, term = make(tmp_path, seed=7)
+    torch.manual_seed(7)
+    for name, tensor in FAMILY.build(DATA).state_dict().items():
+        assert torch.equal(teacher_of(term).state_dict()[name], tensor)
+
+
+def test_a_folder_and_its_file_are_one_teacher(tmp_path):
+    _, by_folder = make(tmp_path)
+    _, by_file = make(tmp_path, teacher=str(tmp_path / "model.safetensors"))
+    assert by_folder.files() == by_file.files() == {"teacher": str(tmp_path / "model.safetensors")}
+
+
+def test_logits_that_are_not_finite_are_the_teacher_s_fault(tmp_path):
+    task, term = make(tmp_path)
+    next(teacher_of(term).parameters()).data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="the teacher's logits"):
+        term.loss(task, BATCH, torch.zeros(5, 3))
+
+
+def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
+    """Two FLOPs a multiply-accumulate, for every sample of every update: a third of dense training."""
+    family = MODELS["mlp"](MODELS["mlp"].Options(hidden=[16]))
+    cell = ["method=dense", "model=mlp", "model.hidden=[16]", "trainer.max_epochs=null", "trainer.max_steps=3"]
+    assert plan_of(cell).account["flops_teacher"] == 0
+    save_file(family.build(plan_of(cell).parts.data).state_dict(), tmp_path / "model.safetensors")
+    account = plan_of([*cell, "term=[distill]", f"term.distill.teacher={tmp_path}"]).account
+    assert account["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 64 * 3 == account["flops_train_dense"] // 3
+    assert of_teacher(account) == ", a teacher 0.333x"
+
+
+def test_a_teacher_of_another_shape_is_refused(tmp_path):
+    task, term = make(tmp_path)
+    save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    task.teachers.clear()
+    with pytest.raises(Refused):
+        term.prepare(task)
+
+
+def test_the_square_of_the_temperature():
+    """At T = 2, by hand: 4 sum p log(p / q) with both softened by 2; a teacher that says the same has none."""
+    taught, logits = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    p = math.e / (math.e + 1)
+    want = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    assert float(divergence(taught, logits, 2.0)) == pytest.approx(want, rel=1e-6)
+    assert float(divergence(taught, taught, 2.0)) == 0
+
+
+def test_targets_that_do_not_count_play_no_part():
+    generator = torch.Generator().manual_seed(0)
+    taught, logits = (torch.randn(2, 5, 7, generator=generator) for _ in range(2))
+    counted = torch.tensor([[True] * 5, [True, False, False, True, False]])
+    want = divergence(taught[counted], logits[counted], 1.5)
+    assert float(divergence(taught, logits, 1.5, counted)) == pytest.approx(float(want), rel=1e-6)
+    everything = divergence(taught, logits, 1.5, torch.ones(2, 5, dtype=torch.bool))
+    assert float(everything) == pytest.approx(float(divergence(taught, logits, 1.5)), rel=1e-6)
+
+
+def test_the_task_s_share_may_be_said(tmp_path):
+    task, term = make(tmp_path, weight=1.0, task_share=1.0)
+    task.network.eval()
+    logits = task.logits(BATCH[0])
+    want = task.criterion(logits, BATCH[1]) + term.loss(task, BATCH, logits)
+    assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
+
+
+def test_the_mixture_is_a_third_of_the_sum_at_two_to_one(tmp_path):
+    """(1 - eta) CE + eta KL = (1 - eta) (CE + eta / (1 - eta) KL): at eta = 1/3 it is 2/3 (CE + KL / 2)."""
+    task, term = make(tmp_path, weight=1 / 3, temperature=1.0)
+    task.network.eval()
+    logits = task.logits(BATCH[0])
+    want = 2 / 3 * (task.criterion(logits, BATCH[1]) + 0.5 * term.loss(task, BATCH, logits))
+    assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)

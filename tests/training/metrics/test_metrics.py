@@ -1,0 +1,226 @@
+"""Calibration, outsiders and attacks: hand-made tables, and a network whose gradient is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import WIDTH, Refused, RunFailed
+from sparselab.core.options import validate
+from sparselab.running.planning import plan_of
+from sparselab.training.measure import measure
+from sparselab.training.metrics.adversarial import attack
+from sparselab.training.metrics.metric import METRICS, Subject
+from sparselab.training.metrics.ood import CHANGES, auroc
+
+torch.set_num_threads(1)
+DATA = DataSpec("pictures", "image", (1, 9, 8), 2, 8, 8, 8, "0" * 64, "local")
+WORDS = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+CELL = ["model=mlp", "model.hidden=[8]", "method=dense", "trainer.max_epochs=null", "trainer.max_steps=3"]
+
+
+def metric(name: str, data_dir: str | None = None, **options: object):
+    cls = METRICS[name]
+    return cls(validate(cls.Options, options, f"metric.{name}"), data_dir)
+
+
+def subject(logits, batches, shape=(1, 9, 8), classes=2, mean=(0.5,), std=(0.25,)) -> Subject:
+    data = DataSpec("pictures", "image", shape, classes, 8, 8, 8, "0" * 64, "local")
+    return Subject(nn.Linear(1, 1), logits, lambda: iter(batches), data, mean, std)
+
+
+def logs(*probabilities: float) -> torch.Tensor:
+    return torch.tensor(probabilities).log()
+
+
+def test_calibration_of_a_hand_made_table():
+    """Four answers at 0.9 of which three are right, and one at 0.6 that is wrong: 4/5 |.75 - .9| + 1/5 |0 - .6|."""
+    table = torch.stack([logs(0.9, 0.1)] * 4 + [logs(0.6, 0.4)])
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    found = metric("calibration", bins=10).measure(
+        subject(lambda x: x, [(table[:2], labels[:2]), (table[2:], labels[2:])])
+    )
+    assert found["ece"] == pytest.approx(0.8 * 0.15 + 0.2 * 0.6, abs=1e-6)
+    assert found["nll"] == pytest.approx(-(3 * math.log(0.9) + math.log(0.1) + math.log(0.4)) / 5, abs=1e-6)
+
+
+def test_a_network_that_is_as_sure_as_it_is_right_has_no_error():
+    table = torch.stack([logs(0.75, 0.25)] * 4)
+    found = metric("calibration").measure(subject(lambda x: x, [(table, torch.tensor([0, 0, 0, 1]))]))
+    assert found["ece"] == pytest.approx(0, abs=1e-6)
+
+
+def test_area_under_the_curve():
+    scores = torch.tensor([0.2, 0.9, 0.4])
+    assert auroc([scores], iter([scores])) == pytest.approx(0.5)
+    assert auroc([torch.tensor([0.8, 0.9])], iter([torch.tensor([0.1]), torch.tensor([0.2])])) == 1.0
+    assert auroc([torch.tensor([0.1, 0.3])], iter([torch.tensor([0.2])])) == pytest.approx(0.5)
+
+
+def test_images_that_look_the_same_to_the_network_cannot_be_told_apart():
+    batches = [(torch.randn(6, 1, 9, 8), torch.zeros(6, dtype=torch.int64))]
+    blind = subject(lambda x: torch.zeros(len(x), 2), batches)
+    found = metric("ood").measure(blind)
+    assert found == {"auroc_noise": 0.5, "auroc_shuffled": 0.5, "auroc_negative": 0.5}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_images_are_the_same_each_time(name):
+    pixels = torch.rand(5, 3, 9, 8)
+    before = pixels.clone()
+    first = CHANGES[name](pixels, 2)
+    assert torch.equal(first, CHANGES[name](pixels, 2)) and torch.equal(pixels, before)
+    assert first.shape == pixels.shape and float(first.min()) >= 0 and float(first.max()) <= 1
+    assert not torch.equal(first, pixels)
+    assert name == "negative" or not torch.equal(first, CHANGES[name](pixels, 3))
+
+
+def test_shuffled_images_keep_their_pixels():
+    pixels = torch.rand(5, 3, 9, 8)
+    moved = CHANGES["shuffled"](pixels, 0)
+    assert torch.equal(moved[:, :, 8:], pixels[:, :, 8:])  # the border that 4 does not divide
+    inner, was = moved[:, :, :8].flatten(1), pixels[:, :, :8].flatten(1)
+    assert torch.equal(inner.sort(1).values, was.sort(1).values)
+    tiles = {
+        tuple(tile.flatten().tolist())
+        for tile in pixels[0, :, :8].unfold(1, 2, 2).unfold(2, 2, 2).flatten(1, 2).unbind(1)
+    }
+    assert {
+        tuple(t.flatten().tolist()) for t in moved[0, :, :8].unfold(1, 2, 2).unfold(2, 2, 2).flatten(1, 2).unbind(1)
+    } == tiles
+    assert not torch.equal(moved[0], moved[1])
+
+
+WEIGHTS = torch.linspace(-1, 1, 72).view(1, 1, 9, 8)  # no zero among them
+
+
+def slanted(inputs: torch.Tensor) -> torch.Tensor:
+    """Two classes by the sign of a weighted sum: the gradient of either loss is along +-WEIGHTS."""
+    total = (inputs * WEIGHTS).flatten(1).sum(1)
+    return torch.stack([total, -total], 1)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_fgsm_moves_every_pixel_by_exactly_eps(label):
+    pixels = torch.rand(4, 1, 9, 8) * 0.8 + 0.1
+    moved = attack(subject(slanted, []), pixels, torch.full((4,), label), 0.05, 1, 0.05)
+    expected = pixels + 0.05 * (1 if label else -1) * WEIGHTS.sign()
+    assert torch.equal(moved, expected)
+    assert torch.equal((moved - pixels).abs() > 0.049, torch.ones_like(pixels, dtype=torch.bool))
+
+
+def test_attacks_stay_within_eps_and_within_pixels():
+    pixels = torch.rand(4, 1, 9, 8).round(decimals=1)
+    labels = torch.tensor([0, 1, 0, 1])
+    one = attack(subject(slanted, []), pixels, labels, 0.1, 1, 0.1)
+    many = attack(subject(slanted, []), pixels, labels, 0.1, 7, 0.03)
+    for moved in (one, many):
+        assert float(moved.min()) >= 0 and float(moved.max()) <= 1
+        assert float((moved - pixels).abs().max()) <= 0.1 + 1e-6
+    torch.testing.assert_close(many, one)  # of a linear network the best place is a corner, reached by either
+    assert torch.equal(attack(subject(slanted, []), pixels, labels, 0.1, 0, 0.03), pixels)
+
+
+def test_attacked_accuracy():
+    """A network that is right by a margin of 0.02 a pixel: wrong under eps 0.03, right under eps 0.01."""
+    pixels = 0.5 + 0.02 * WEIGHTS.sign().expand(3, -1, -1, -1)
+    one = subject(slanted, [((pixels - 0.5) / 0.25, torch.zeros(3, dtype=torch.int64))])
+    assert metric("adversarial", eps=0.03, step=0.01).measure(one) == {"fgsm_accuracy": 0.0, "pgd_accuracy": 0.0}
+    assert metric("adversarial", eps=0.01, steps=0).measure(one) == {"fgsm_accuracy": 1.0}
+
+
+def test_pixels_and_inputs_are_inverse():
+    one = subject(slanted, [], mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    pixels = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(one.pixels(one.inputs(pixels)), pixels)
+    assert one.inputs(torch.full((1, 3, 1, 1), 0.3)).flatten().tolist() == pytest.approx([0.5, 0.2, 0.0])
+
+
+def test_a_cell_can_ask_for_all_of_them(tmp_path):
+    from sparselab.training.runner import execute
+
+    words = [*CELL, f"runs_dir={tmp_path}", "metric=[calibration,ood,adversarial]", "metric.adversarial.steps=2",
+             "trainer.precision='32'", "trainer.progress=none", "trainer.accelerator=cpu"]  # fmt: skip
+    found = execute(plan_of(words)).metrics
+    names = {"ece", "nll", "auroc_noise", "auroc_shuffled", "auroc_negative", "fgsm_accuracy", "pgd_accuracy"}
+    assert {f"test.{name}" for name in names} <= found.keys()
+    assert found["test.nll"] == pytest.approx(found["test.loss"], rel=1e-5)
+    assert found["test.pgd_accuracy"] <= found["test.accuracy"]
+
+
+def test_an_id_knows_what_is_measured():
+    ids = [plan_of([*CELL, *more]).id for more in (
+        [], ["metric=[]"], ["metric=[ood]"], ["metric=[ood]", "metric.ood.made=[noise]"], ["metric=[calibration]"],
+    )]  # fmt: skip
+    assert ids[0] == ids[1] and len(set(ids)) == 4
+
+
+def test_numbers_that_are_not_finite_stop_the_run():
+    class Task:
+        network = nn.Linear(1, 1)
+        data = DATA
+
+        def logits(self, inputs):
+            return torch.full((len(inputs), 2), math.nan)
+
+    class Precision:
+        def forward_context(self):
+            return torch.no_grad()
+
+    class Splits:
+        mean, std = (0.5,), (0.5,)
+
+    class Odd(METRICS["calibration"]):
+        def measure(self, subject):
+            return {"odd": float(next(subject.batches())[0].sum()) * math.nan}
+
+    feed = [(torch.zeros(0, 1), torch.zeros(0)), (torch.ones(2, 1), torch.zeros(2))]
+    with pytest.raises(RunFailed, match=r"test.odd is nan"):
+        measure([Odd(METRICS["calibration"].Options())], Task(), {"test": feed}, Splits(), Precision())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["metric=[odd]"], "metric=odd: no such metric — did you mean \"ood\"?"),
+        (["metric=[ood]", "metric.ood.datasets=[mnst]"], "metric.ood.datasets=mnst: no such dataset — did you mean \"mnist\"?"),
+        (["metric=[ood]", "metric.ood.datasets=[digits]"],
+         "metric.ood.datasets=digits: is what the network is trained on — name another dataset"),
+        (["metric=[ood]", "metric.ood.made=[]"], "metric.ood: has no set to compare with — write metric.ood.made=[noise]"),
+        (["metric=[ood]", "metric.ood.datasets=[stdlib]"],
+         "metric.ood.datasets=stdlib: is not a dataset of images — name another dataset"),
+        (["metric=[adversarial]", "metric.adversarial.eps=8"],
+         "metric.adversarial.eps=8: input should be less than 1 — largest change of a pixel, in (0, 1)"),
+        (["metric.ood.made=[noise]"], "metric.ood.made: no such key — add metric=[ood]"),
+    ],
+)  # fmt: skip
+def test_bad_requests_are_one_line(words, line):
+    with pytest.raises(Refused) as refused:
+        plan_of([*CELL, *words])
+    assert str(refused.value) == line and len(line) <= WIDTH
+
+
+def test_text_has_no_such_metrics():
+    for name in METRICS:
+        (fault,) = metric(name).faults(WORDS)
+        assert str(fault) == f"metric={name}: is for images and dataset words is text — leave it out"
+
+
+def test_another_dataset_is_brought_to_the_network_s_size():
+    seen = []
+
+    def logits(inputs):
+        seen.append(inputs)
+        return torch.zeros(len(inputs), 2)
+
+    batches = [(torch.randn(6, 3, 12, 10), torch.zeros(6, dtype=torch.int64))]
+    one = subject(logits, batches, (3, 12, 10), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert metric("ood", made=[], datasets=["digits"]).measure(one) == {"auroc_digits": 0.5}
+    assert seen[1].shape == (360, 3, 12, 10)
+    pixels = one.pixels(seen[1])
+    torch.testing.assert_close(pixels[:, 0], pixels[:, 2])
+    assert float(pixels.min()) > -1e-4 and float(pixels.max()) < 1 + 1e-4
