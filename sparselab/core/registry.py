@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -12,10 +13,25 @@ from sparselab.core.errors import did_you_mean, refuse
 T = TypeVar("T")
 
 
+def _modules(package: str) -> list[str]:
+    """The modules directly in ``package``; of ``sparselab.*.engine`` the module ``engine`` of every package that has one."""
+    parent, star, member = package.partition(".*.")
+    found = [module.name for module in pkgutil.iter_modules(importlib.import_module(parent).__path__, parent + ".")]
+    if not star:
+        return found
+    return [
+        f"{name}.{member}"
+        for name in found
+        if importlib.util.find_spec(name).submodule_search_locations is not None
+        and importlib.util.find_spec(f"{name}.{member}")
+    ]
+
+
 class Registry(Generic[T]):
     """Classes of one kind by name. The package's modules are imported at the first look-up.
 
-    Every module directly in ``package`` must be cheap to import (no torch, no timm): planning imports them all.
+    package: its members are the modules directly in it, or one module of each room (``sparselab.*.engine``).
+    Every such module must be cheap to import (no torch, no timm): planning imports them all.
     """
 
     def __init__(self, kind: str, package: str):
@@ -41,9 +57,8 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__, self.package + "."):
-            importlib.import_module(module.name)
+        for name in _modules(self.package):
+            importlib.import_module(name)
 
     def __getitem__(self, name: str) -> type[T]:
         self._load()

@@ -17,37 +17,21 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 CALLS = {"os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"}
 ARGUMENTS = {("shell", True), ("trust_remote_code", True), ("weights_only", False), ("allow_pickle", True)}
 
-# Packages that each part may import, besides its own.
+# Rooms that each room may import, besides itself. Those that run cells never import each other.
+BASE = {"core", "config", "storage", "running"}
 LAYERS = {
-    "spec": set(),
-    "sparsity": {"spec", "native"},
-    "workloads": {"spec"},
-    "kernels": {"spec", "native", "workloads"},
-    "data": {"spec"},
-    "models": {"spec"},
-    "store": {"spec"},
-    "optim": {"spec"},
-    "loggers": {"spec"},
-    "methods": {"spec", "sparsity"},
-    "activation": {"spec"},
-    "attention": {"spec"},
-    "tasks": {"spec"},
-    "terms": {"spec"},
-    "problems": {"spec", "data"},
-    "estimators": {"spec", "problems"},
-    "solvers": {"spec", "problems"},
-    "edits": {"spec"},
-    "metrics": {"spec", "data"},
-    "tables": {"spec", "store", "planning"},
-    "deploy": {"spec", "sparsity", "models", "store", "planning"},
-    "bench": {"spec", "sparsity", "data", "methods", "engines", "planning", "models", "deploy"},
-    "sweeps": {"spec", "store", "planning", "tables", "engines", "cli"},  # its jobs are entry points of their own
-    "engines": {
-        "spec", "sparsity", "data", "models", "store", "optim", "loggers", "methods", "tasks", "terms",
-        "metrics", "kernels", "workloads", "edits",
-        "activation", "attention",
-        "problems", "estimators", "solvers",
-    },
+    "core": set(),
+    "config": {"core"},
+    "storage": {"core"},
+    "running": {"core", "config", "storage"},
+    "inputs": {"core"},
+    "weights": {"core"},
+    "training": {*BASE, "inputs", "weights"},
+    "inference": {*BASE, "inputs"},
+    "estimation": {*BASE, "inputs"},
+    "latency": {*BASE, "weights"},
+    "experiments": BASE,
+    "tools": {*BASE, "inputs", "weights", "training"},
 }  # fmt: skip
 
 
@@ -120,15 +104,9 @@ def owns(file, name):
 
 
 def imports(tree):
-    """(line, part) of everything of the package that is imported, inside functions too; types alone are free."""
-    typed = {
-        id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }  # fmt: skip
+    """(line, room) of everything of the package that is imported, inside functions and for types alone too."""
     found = []
     for node in ast.walk(tree):
-        if id(node) in typed:
-            continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sparselab":
             below = node.module.split(".")[1:]
             found += [(node.lineno, below[0])] if below else [(node.lineno, alias.name) for alias in node.names]
@@ -179,7 +157,7 @@ def test_h2_nothing_heavy_at_the_top_of_planning():
     """Modules that `sparselab check` imports; seen from the outside by drill V1 too."""
     heavy = {"torch", "torchvision", "timm", "transformers", "pytorch_lightning", "datasets", "sklearn", "pandas"}
     for file, tree in parsed():
-        if "spec" not in file.parts and "methods" not in file.parts:
+        if not {"core", "config", "methods"} & set(file.parts):
             continue
         top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         modules = {a.name for n in top if isinstance(n, ast.Import) for a in n.names} | {
@@ -223,12 +201,13 @@ def test_h2_control_a_planted_comparison_is_found(planted):
 @pytest.mark.parametrize(
     ("file", "planted"),
     [
-        ("spec/x.py", "from sparselab.weights.method import METHODS"),
-        ("store/x.py", "def f():\n    from sparselab.weights.method import METHODS"),
-        ("models/x.py", "import sparselab.running.engine"),
-        ("sparsity/x.py", "from sparselab import cli"),
-        ("tables/x.py", "from sparselab.weights.methods.rigl import RigL"),
-        ("engines/x.py", "from sparselab.running.run_cell import guarded"),
+        ("core/x.py", "from sparselab.weights.method import METHODS"),
+        ("storage/x.py", "def f():\n    from sparselab.weights.method import METHODS"),
+        ("inputs/x.py", "import sparselab.running.engine"),
+        ("weights/x.py", "from sparselab import cli"),
+        ("experiments/x.py", "from sparselab.weights.methods.dynamic import RigL"),
+        ("training/x.py", "from sparselab.inference.count import counted"),
+        ("running/x.py", "if TYPE_CHECKING:\n    from sparselab.training.parts import Parts"),
     ],
 )
 def test_h2_control_a_planted_import_is_found(file, planted):

@@ -1,4 +1,4 @@
-"""Estimators of acyclic graphs: `colide`, `dagma`, `sort_n_regress`. The arithmetic is in :mod:`sparselab.estimation.estimators.dag`."""
+"""Estimators of acyclic graphs: `colide`, `dagma`, `sort_n_regress`. The arithmetic is in :mod:`.dag`."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class DAGMA(_Graph):
     """DAGMA (Bello et al. 2022, arXiv 2209.08037): least squares, l1 and the log-determinant, along a central path.
 
     lambda1: weight of |W|_1, in units of the data squared. The other parameters are those of
-    :class:`~sparselab.estimation.estimators.dag.path.Path`; threshold: see :func:`~sparselab.estimation.estimators.dag.prune.to_dag`.
+    :class:`~.path.Path`; threshold: see :func:`~.prune.to_dag`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""``kernels.c``, compiled once for this machine by :mod:`sparselab.core.native_build`; :func:`status` says whether it is in use."""
+"""Compile ``kernels.c`` once for this machine; :func:`status` says whether the compiled code is in use."""
 
 from __future__ import annotations
 
