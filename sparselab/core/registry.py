@@ -16,15 +16,11 @@ T = TypeVar("T")
 def _modules(package: str) -> list[str]:
     """The modules directly in ``package``; of ``sparselab.*.engine`` the module ``engine`` of every package that has one."""
     parent, star, member = package.partition(".*.")
-    found = [module.name for module in pkgutil.iter_modules(importlib.import_module(parent).__path__, parent + ".")]
+    modules = list(pkgutil.iter_modules(importlib.import_module(parent).__path__, parent + "."))
     if not star:
-        return found
-    return [
-        f"{name}.{member}"
-        for name in found
-        if importlib.util.find_spec(name).submodule_search_locations is not None
-        and importlib.util.find_spec(f"{name}.{member}")
-    ]
+        return [module.name for module in modules]
+    rooms = [module.name for module in modules if module.ispkg]
+    return [f"{room}.{member}" for room in rooms if importlib.util.find_spec(f"{room}.{member}")]
 
 
 class Registry(Generic[T]):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from sparselab.core.model_spec import Outline
     from sparselab.inference.activation.frozen.masking import Masking
     from sparselab.inference.attention.tiled.tiles import Ledger
-    from sparselab.inference.runner import Activations
+    from sparselab.inference.parts import Activations
 
 
 def macs_per_token(outline: Outline, sparsity: float) -> float:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Common
 from sparselab.core.errors import Fault, Faults, short, spell
 from sparselab.core.memo import once
-from sparselab.core.options import Options
 from sparselab.core.sparsity import Sparsity
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
+from sparselab.inference.parts import InferenceOptions, Parts
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.engine import ENGINES
@@ -26,26 +23,9 @@ from sparselab.storage.ids import canonical
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import Outline
-    from sparselab.inference.activation.rule import Rule as ActivationRule
-    from sparselab.inference.attention.rule import Rule as AttentionRule
-    from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
-
-
-@dataclass
-class Parts:
-    """What an intervention is made of. target: the sparsity asked for, None where a rule has its own threshold."""
-
-    cell: Any
-    target: float | None
-    activation: ActivationRule | None
-    attention: AttentionRule | None
-    dataset: Dataset
-    data: DataSpec
-    family: Family
-    outline: Outline | None
 
 
 @ENGINES.register("intervene")
@@ -57,13 +37,7 @@ class Intervene(Direct):
     the seed draws the windows of both.
     """
 
-    class Options(Options):
-        phase: Literal["prefill", "decode", "both"] = Field(
-            description="prefill, decode or both: how attention is taken"
-        )
-        tokens: int | None = Field(ge=2, description="test tokens that are scored, about; null for all")
-        windows: int = Field(ge=1, description="calibration windows, at least 1")
-        batch_size: int = Field(ge=1, description="windows in a forward pass, at least 1")
+    Options = InferenceOptions
 
     class Top(Common):
         model: dict[str, Any]
@@ -72,7 +46,7 @@ class Intervene(Direct):
         activation: dict[str, Any] | None
         attention: dict[str, Any] | None
 
-    options: Options
+    options: InferenceOptions
     reads = ("model", "dataset", "sparsity", "activation", "attention")
     paced = ("model", "dataset")
     guess = 2e10  # multiply-accumulates a second

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,39 +16,26 @@ from sparselab.inference.activation.frozen.allocate import effective, greedy, ne
 from sparselab.inference.activation.frozen.calibrate import Gates
 from sparselab.inference.activation.frozen.masking import Masking
 from sparselab.inference.activation.frozen.rotate import rotate
-from sparselab.inference.activation.frozen.sites import Block, Site, find_blocks
+from sparselab.inference.activation.frozen.sites import find_blocks
 from sparselab.inference.attention.tiled.attach import Attached
 from sparselab.inference.attention.tiled.calibrate import calibrate
 from sparselab.inference.attention.tiled.tiles import Ledger
 from sparselab.inference.count import counted, macs_per_token
+from sparselab.inference.parts import Activations
 from sparselab.inference.score import Score, score
 from sparselab.inference.windows import Batch, batches, draw
 from sparselab.inputs.models.trace import trace
 from sparselab.running.single_process import Outcome
 
 if TYPE_CHECKING:
-    from sparselab.inference.engine import Intervene, Parts
+    from sparselab.inference.parts import InferenceOptions, Parts
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
 
 SAME = 1e-3  # largest relative change of the logits that a rotation may cost, of their spread
 
 
-@dataclass
-class Activations:
-    """A network prepared for a rule on activations."""
-
-    blocks: list[Block]
-    levels: dict[str, float]
-    gates: dict[str, Any]
-    rotation_macs: int
-
-    @property
-    def sites(self) -> list[Site]:
-        return [site for block in self.blocks for site in block.sites]
-
-
-def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
+def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     """The outcome of an intervening cell."""
     parts: Parts = plan.parts
     host = plan.config["trainer"]
@@ -158,7 +144,7 @@ def prepare(
 
 
 def fit_attention(
-    parts: Parts, options: Intervene.Options, model: nn.Module, logits: Callable[[Tensor], Tensor], text: Tensor,
+    parts: Parts, options: InferenceOptions, model: nn.Module, logits: Callable[[Tensor], Tensor], text: Tensor,
     device: torch.device,
 ) -> None:  # fmt: skip
     """Fit a rule that wants it to the sparsity asked for, on windows of its own lengths from the train split."""

@@ -10,9 +10,9 @@ from sparselab.core.memo import once
 from sparselab.running.engine import ENGINES, NOTHING, Engine, Identity, Plan
 from sparselab.running.signals import StopFlag
 from sparselab.storage.ids import canonical, cell_id
+from sparselab.training.cost import foresee
 from sparselab.training.describe import facts, summary
 from sparselab.training.identity import identify
-from sparselab.training.layers import in_whole_tiles
 from sparselab.training.pace import precision_notes
 from sparselab.training.parts import Parts
 from sparselab.training.plan import gather, identified_parts
@@ -106,56 +106,3 @@ def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
 def parallel(plan: Plan) -> bool:
     """Whether the cell is trained by several processes."""
     return plan.config["trainer"]["devices"] > 1
-
-
-def foresee(parts: Parts) -> dict[str, Any]:
-    """The account of the finished network, and of training as the schedule foresees it."""
-    from sparselab.weights.cost import account, plain_cost, train_flops, train_flops_dense
-
-    if parts.outline is None:
-        return {}
-    batch = parts.cell.trainer.batch_size
-    ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
-    patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
-    ways = {pattern: parts.schedule.towards(pattern) for pattern in set(patterns.values())}
-    for step in sorted({step for way in ways.values() for step in way.updates(parts.steps)}):
-        levels = {pattern: way.costing(step, parts.steps) for pattern, way in ways.items()}
-        kept = {}
-        for layer in parts.layers:
-            pattern = patterns[layer.name]
-            asked = layer.numel - round(levels[pattern] * (layer.numel - parts.kept[layer.name]))
-            kept[layer.name] = in_whole_tiles(layer, pattern, asked)
-        if ledger and ledger[-1][0] == step:
-            ledger.pop()
-        ledger.append((step, kept))
-    final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
-    numbers = account(parts.outline, final).record()
-    return {
-        **{key: value for key, value in numbers.items() if key != "layers"},
-        **plain_cost(parts.outline),
-        "flops_train": train_flops(
-            parts.outline, ledger, batch, parts.method.weight_grad,
-            steps=parts.steps, dense_steps=dense_steps(parts),
-        ),
-        "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
-        "flops_teacher": teacher_flops(parts),
-    }  # fmt: skip
-
-
-def teacher_flops(parts: Parts) -> int:
-    """FLOPs of the teachers' forward passes, each teacher's once a batch however many terms learn from it."""
-    from sparselab.weights.cost import FLOPS_PER_MAC
-
-    teachers = {term.taught_by for term in parts.terms if term.options.weight} - {None}
-    samples = parts.cell.trainer.batch_size * parts.steps
-    return FLOPS_PER_MAC * parts.outline.macs * samples * len(teachers)
-
-
-def dense_steps(parts: Parts) -> list[int]:
-    """Updates at which a method asks for the dense gradient: for a mask that is due, or for what it learns."""
-    due = parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []
-    if not parts.method.learns:
-        return due
-    turn, total = parts.method.turn, parts.steps
-    key = "learned", type(parts.method), canonical(parts.method.options.model_dump()), total
-    return [*due, *once(key, lambda: [step for step in range(1, total + 1) if turn(step, total).learned])]

@@ -9,7 +9,7 @@ import torch
 from sparselab.running.records import environment, keep
 from sparselab.storage import export
 from sparselab.storage import record as records
-from sparselab.training.engine import dense_steps, teacher_flops
+from sparselab.training.cost import dense_steps, teacher_flops
 from sparselab.training.runner import Finished
 from sparselab.weights.cost import account, plain_cost, train_flops, train_flops_dense
 from sparselab.weights.kernels import native

@@ -41,7 +41,8 @@ from sparselab.weights.count import chance_miss
 from sparselab.weights.kernels import native
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.probe import Probe
-from sparselab.weights.sparsifier import Slot, Sparsifier
+from sparselab.weights.slot import Slot
+from sparselab.weights.sparsifier import Sparsifier
 from sparselab.weights.targets import select
 
 if TYPE_CHECKING:

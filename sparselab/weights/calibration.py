@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 if TYPE_CHECKING:
-    from sparselab.weights.sparsifier import Slot
+    from sparselab.weights.slot import Slot
 
 
 class _Enough(Exception):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.sparsifier import Slot
+    from sparselab.weights.slot import Slot
 
 
 def as_matrix(slot: Slot, tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparselab.core.errors import Fault
     from sparselab.weights.probe import Probe
     from sparselab.weights.schedules import Schedule
-    from sparselab.weights.sparsifier import Moment, Slot
+    from sparselab.weights.slot import Moment, Slot
 
 
 class Method:
@@ -71,8 +71,8 @@ class Method:
         """Whether the method is defined for this schedule."""
         return not schedule.soft if cls.schedules is None else schedule.name in cls.schedules
 
-    def __init__(self, options: Options):
-        self.options = options
+    def __init__(self, options: Any):
+        self.options = options  # an instance of the class's own Options
 
     def faults(self, data: DataSpec) -> list[Fault]:
         """What keeps these options from working on these data. Asked by the plan, without torch."""

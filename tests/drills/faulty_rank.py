@@ -8,7 +8,7 @@ import sys
 from sparselab.training import runner
 from sparselab.training.ranks import rank
 from sparselab.training.tasks.classify import Classify
-from sparselab.weights.sparsifier import Moment
+from sparselab.weights.slot import Moment
 
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
 

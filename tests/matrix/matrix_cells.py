@@ -24,7 +24,7 @@ from sparselab.training.parts import Parts
 from sparselab.training.runner import Finished, execute
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
-from sparselab.weights.sparsifier import Slot
+from sparselab.weights.slot import Slot
 
 UPDATES = 12
 SPARSITIES = {"dense": None, "unstructured": 0.75, "nm": "2:4", "block": "block:4x2:0.5", "channel": "channel:0.5",

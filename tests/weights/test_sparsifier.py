@@ -15,7 +15,8 @@ from sparselab.core.sparsity import Sparsity
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.schedules import SCHEDULES
-from sparselab.weights.sparsifier import Moment, Slot, Sparsifier
+from sparselab.weights.slot import Moment, Slot
+from sparselab.weights.sparsifier import Sparsifier
 
 torch.set_num_threads(1)
 TOTAL = 8

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from sparselab.core.errors import RunFailed
-from sparselab.inference.attention.rule import ATTENTIONS, PHASES, Rule, RuleOptions
+from sparselab.inference.attention.rule import ATTENTIONS, PHASES, Rule, RuleOptions, Tiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.inference.attention.tiled.tiles import Tiles
 
 # What Model-Optimizer tries; the paper names no grid.
 TRIALS = (

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sparselab.inference.attention.rule import ATTENTIONS, Rule, RuleOptions
+from sparselab.inference.attention.rule import ATTENTIONS, Rule, RuleOptions, Tiles
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sparselab.inference.attention.tiled.tiles import Tiles
 
 
 class Share(Rule):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -13,9 +16,29 @@ from sparselab.core.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.inference.attention.tiled.tiles import Tiles
-
 PHASES = ("prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What a rule may look at: rows are queries, padded to whole tiles.
+
+    peak:    (n, heads, rows, key tiles) each row's largest score in each tile; minus infinity where it sees no key.
+    lengths: (rows,) keys that the call holds for the row.
+    """
+
+    peak: Tensor
+    lengths: Tensor
+    block_q: int
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """(n, heads, query tiles, key tiles): some row sees some key."""
+        return self.by_query_tile(self.peak) > -math.inf
+
+    def by_query_tile(self, rows: Tensor) -> Tensor:
+        """(n, heads, rows, key tiles) to the largest value of each tile's rows."""
+        return rows.unflatten(2, (-1, self.block_q)).amax(3)
 
 
 class RuleOptions(Options):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparselab.latency.kernels.kernel import KERNELS, Kernel, Layer, Pointwise
+from sparselab.latency.kernels.kernel import KERNELS, Kernel
+from sparselab.latency.kernels.layers import Layer, Pointwise
 
 
 @KERNELS.register("dense")

@@ -11,7 +11,8 @@ from pydantic import Field
 from sparselab.core.errors import Fault
 from sparselab.core.native_build import compiler
 from sparselab.core.options import Options
-from sparselab.latency.kernels.kernel import KERNELS, Kernel, Layer, Pointwise, Spatial
+from sparselab.latency.kernels.kernel import KERNELS, Kernel
+from sparselab.latency.kernels.layers import Layer, Pointwise, Spatial
 
 if TYPE_CHECKING:
     import torch

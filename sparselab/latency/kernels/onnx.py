@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import Fault
-from sparselab.latency.kernels.kernel import KERNELS, Kernel, Layer, Network, Pointwise
+from sparselab.latency.kernels.kernel import KERNELS, Kernel
+from sparselab.latency.kernels.layers import Layer, Network, Pointwise
 
 if TYPE_CHECKING:
     import numpy as np

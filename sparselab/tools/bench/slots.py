@@ -11,7 +11,8 @@ from sparselab.weights.count import keep_count
 from sparselab.weights.method import METHODS
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.schedules import SCHEDULES
-from sparselab.weights.sparsifier import Slot, Sparsifier
+from sparselab.weights.slot import Slot
+from sparselab.weights.sparsifier import Sparsifier
 
 
 def sparsifier(weights: list[nn.Parameter], sparsity: str, method: str = "ste") -> Sparsifier:

@@ -12,7 +12,7 @@ from sparselab.training.losses.term import TERMS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.losses.context import StepContext
 
 
 @TERMS.register("distill")
@@ -37,8 +37,8 @@ class Distill(Taught):
     def share_of_task_loss(self) -> float:
         return 1 - self.options.weight if self.options.task_share is None else self.options.task_share
 
-    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        return divergence(self.teacher.look(batch[0])[0], logits, self.options.temperature, task.counted(batch))
+    def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        return divergence(self.teacher.look(batch[0])[0], logits, self.options.temperature, context.counted(batch))
 
 
 def divergence(taught: Tensor, logits: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from sparselab.training.losses.term import TERMS, Term
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.losses.context import StepContext
 
 
 @TERMS.register("folded_decay")
@@ -27,13 +27,13 @@ class FoldedDecay(Term):
     class Options(Options):
         weight: float = Field(5e-4, ge=0, description="a weight decay, at least 0")
 
-    def prepare(self, task: Task) -> None:
-        self._layers: list[Any] = [module for module in task.network.modules() if folds(module)]
+    def prepare(self, context: StepContext) -> None:
+        self._layers: list[Any] = [module for module in context.network.modules() if folds(module)]
         if not self._layers:
             fix = "write model.transform={name: sparse_factorized, sparsity: 0.5, uv: linear}"
             refuse("term.folded_decay", "no layer is a product of linear factors", fix)
 
-    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+    def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         return 0.5 * sum(layer.folded().float().square().sum() for layer in self._layers)  # type: ignore[return-value]
 
 

@@ -11,7 +11,7 @@ from sparselab.training.losses.term import TERMS, Term
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.losses.context import StepContext
 
 
 @TERMS.register("l1")
@@ -48,6 +48,6 @@ class L1(Term):
             return 0.0
         return 1 - part / penalised if o.shape == "decay" else (part + 1) / penalised
 
-    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        part = task.trainer.global_step * self.options.epochs // task.steps
-        return self.share(part) * sum(p.abs().sum() for p in task.network.parameters() if p.requires_grad)
+    def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        part = context.global_step * self.options.epochs // context.steps
+        return self.share(part) * sum(p.abs().sum() for p in context.network.parameters() if p.requires_grad)

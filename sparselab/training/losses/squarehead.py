@@ -13,7 +13,7 @@ from sparselab.training.losses.term import TERMS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.losses.context import StepContext
 
 
 @TERMS.register("squarehead")
@@ -41,10 +41,10 @@ class SquareHead(Taught):
 
     options: Options
 
-    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        o, learnt, taught = self.options, task.states, self.teacher.look(batch[0])[1]
+    def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        o, learnt, taught = self.options, context.states, self.teacher.look(batch[0])[1]
         assert learnt is not None and taught is not None  # prepare has seen to that
-        return squarehead(learnt.chosen(o.last), taught.chosen(o.last), o.eps, o.reduce, task.present(batch))
+        return squarehead(learnt.chosen(o.last), taught.chosen(o.last), o.eps, o.reduce, context.present(batch))
 
 
 def squarehead(

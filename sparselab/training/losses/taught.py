@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.feature_recorder import States, Tap
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.losses.context import StepContext
 
 START = "start"  # the teacher that is the student's own starting network
 
@@ -48,17 +48,17 @@ class Taught(Term):
     def taught_by(self) -> str:  # type: ignore[override]
         return self.files().get("teacher", START)
 
-    def prepare(self, task: Task) -> None:
+    def prepare(self, context: StepContext) -> None:
         key = self.taught_by
-        if key not in task.teachers:
-            network = task.family.build(task.data)
+        if key not in context.teachers:
+            network = context.family.build(context.data)
             if key != START:
-                task.family.load(network, key)
-            task.teachers[key] = Teacher(task.family, network.to(task.device))
-        self.teacher = task.teachers[key]
+                context.family.load(network, key)
+            context.teachers[key] = Teacher(context.family, network.to(context.device))
+        self.teacher = context.teachers[key]
         if self.needs_states:
             self.teacher.watch_states()
-            task.watch_states()
+            context.watch_states()
 
 
 @dataclass

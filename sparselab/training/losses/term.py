@@ -12,7 +12,7 @@ from sparselab.core.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.losses.context import StepContext
 
 
 class Term:
@@ -20,7 +20,7 @@ class Term:
 
     At weight 0 it is not computed. Capabilities, checked before anything runs:
 
-    ``needs_states``         reads ``task.states``, the outputs of the family's blocks.
+    ``needs_states``         reads ``context.states``, the outputs of the family's blocks.
     ``needs_trained_start``  makes no sense where training starts from random weights.
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
     """
@@ -37,14 +37,14 @@ class Term:
     def __init__(self, options: Options):
         self.options = options
 
-    def prepare(self, task: Task) -> None:
+    def prepare(self, context: StepContext) -> None:
         """Once, before training: build what the term needs on the task's device (a teacher, say)."""
 
     def files(self) -> dict[str, str]:
         """Files whose content the result depends on, by option name; the plan checks and hashes them."""
         return {}
 
-    def loss(self, task: Task, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+    def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         """The unweighted term for one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 

@@ -13,7 +13,7 @@ from sparselab.weights.method import METHODS, Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.sparsifier import Moment, Slot
+    from sparselab.weights.slot import Moment, Slot
 
 
 class Calibrated(Method):
@@ -110,7 +110,7 @@ def solve(
             keep.copy_(largest((span / scale).square().flatten(), due).view_as(span))
         errors = torch.zeros_like(span)
         for i in range(last - first):
-            if m and i % m == 0:
+            if m and n and i % m == 0:
                 group = slice(i, i + m)
                 keep[:, group] = largest_in_groups((span[:, group] / scale[group]).square().unsqueeze(2), n).squeeze(2)
             pruned = span[:, i] * keep[:, i]

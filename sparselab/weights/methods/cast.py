@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.weights.probe import Probe
-    from sparselab.weights.sparsifier import Moment, Slot
+    from sparselab.weights.slot import Moment, Slot
 
 MEASURED = 20  # batches on which l1=auto looks at gradients
 

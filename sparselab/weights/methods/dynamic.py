@@ -9,7 +9,7 @@ from sparselab.weights.method import METHODS, Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.sparsifier import Moment, Slot
+    from sparselab.weights.slot import Moment, Slot
 
 
 @METHODS.register("set")
@@ -54,4 +54,5 @@ class RigL(SET):
     needs_dense_grad = True
 
     def growth(self, slot: Slot, moment: Moment) -> Tensor:
+        assert slot.dense_grad is not None  # asked for by needs_dense_grad
         return slot.dense_grad.abs()

@@ -13,7 +13,7 @@ from sparselab.weights.methods.straight_through import STE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.sparsifier import Slot
+    from sparselab.weights.slot import Slot
 
 
 @METHODS.register("mdgf")

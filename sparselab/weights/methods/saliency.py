@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sparselab.core.data_spec import DataSpec
     from sparselab.weights.probe import Batch, Probe
-    from sparselab.weights.sparsifier import Moment, Slot
+    from sparselab.weights.slot import Moment, Slot
 
 
 class SaliencyOptions(Options):

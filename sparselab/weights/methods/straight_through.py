@@ -10,7 +10,7 @@ from sparselab.core.options import Options
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
-    from sparselab.weights.sparsifier import Slot
+    from sparselab.weights.slot import Slot
 
 
 @METHODS.register("ste")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.weights.probe import Probe
-    from sparselab.weights.sparsifier import Moment, Slot
+    from sparselab.weights.slot import Moment, Slot
 
 
 @METHODS.register("ticket")

@@ -14,7 +14,7 @@ from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.networks import LSTMLanguageModel
 from sparselab.weights.calibration import Calibration, hidden_before
 from sparselab.weights.patterns.pattern import Pattern
-from sparselab.weights.sparsifier import Slot
+from sparselab.weights.slot import Slot
 
 torch.set_num_threads(1)
 

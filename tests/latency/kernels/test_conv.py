@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sparselab.core import native_build as native
-from sparselab.latency.kernels.kernel import KERNELS, Spatial
+from sparselab.latency.kernels.kernel import KERNELS
+from sparselab.latency.kernels.layers import Spatial
 from sparselab.latency.kernels.spmm.native import Depthwise, Full, sizes
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="no C compiler is here")

@@ -14,7 +14,8 @@ from sparselab.weights.method import METHODS
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.probe import Probe
 from sparselab.weights.schedules import SCHEDULES
-from sparselab.weights.sparsifier import Slot, Sparsifier
+from sparselab.weights.slot import Slot
+from sparselab.weights.sparsifier import Sparsifier
 
 
 def hand_slots(

@@ -20,7 +20,7 @@ from sparselab.storage import tensors
 from sparselab.weights.count import FALSE_ALARM, chance_miss
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import Method
-from sparselab.weights.sparsifier import Moment
+from sparselab.weights.slot import Moment
 
 torch.set_num_threads(1)
 DRAWN = {"draw": "bernoulli"}

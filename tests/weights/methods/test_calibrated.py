@@ -16,7 +16,7 @@ from sparselab.running.planning import plan_of
 from sparselab.weights.calibration import Calibration
 from sparselab.weights.methods.calibrated import inverse_factor, order_of_groups, solve
 from sparselab.weights.patterns.pattern import Pattern
-from sparselab.weights.sparsifier import Slot
+from sparselab.weights.slot import Slot
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hand_slots import hand_slots, sgd, update
 
-from sparselab.weights.sparsifier import Moment
+from sparselab.weights.slot import Moment
 
 torch.set_num_threads(1)
 EVERY = {"schedule": "periodic", "every": 1, "stop": 1.0, "fraction": 0.5, "decay": "constant"}

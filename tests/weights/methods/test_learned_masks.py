@@ -12,7 +12,7 @@ from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.training.loop.loop import Loop
 from sparselab.weights.alternating import Turn
-from sparselab.weights.sparsifier import Moment
+from sparselab.weights.slot import Moment
 
 torch.set_num_threads(1)
 

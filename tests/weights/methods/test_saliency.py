@@ -11,7 +11,7 @@ from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.training.loop.loop import Loop
 from sparselab.weights.probe import Probe
-from sparselab.weights.sparsifier import Moment
+from sparselab.weights.slot import Moment
 
 torch.set_num_threads(1)
 START = Moment(0, 12, 0.0, 0)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sparselab.core.errors import RunFailed
 from sparselab.inference.attention.blasst import BLASST
+from sparselab.inference.attention.rule import Tiles
 from sparselab.inference.attention.tiled.attach import Attached
-from sparselab.inference.attention.tiled.tiles import Tiles
 
 LOW, HIGH = 0.10, 0.90  # Model-Optimizer fits its exponential to sparsities between these
 TAIL = 1 / 8  # of a window, while decoding: its last rows, which see about as many keys as the window has

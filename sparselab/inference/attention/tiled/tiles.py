@@ -8,35 +8,12 @@ recurrence, step by step). Nothing is saved in time here: this is for exact outp
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sparselab.inference.attention.rule import Rule
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """What a rule may look at: rows are queries, padded to whole tiles.
-
-    peak:    (n, heads, rows, key tiles) each row's largest score in each tile; minus infinity where it sees no key.
-    lengths: (rows,) keys that the call holds for the row.
-    """
-
-    peak: Tensor
-    lengths: Tensor
-    block_q: int
-
-    @cached_property
-    def valid(self) -> Tensor:
-        """(n, heads, query tiles, key tiles): some row sees some key."""
-        return self.by_query_tile(self.peak) > -torch.inf
-
-    def by_query_tile(self, rows: Tensor) -> Tensor:
-        """(n, heads, rows, key tiles) to the largest value of each tile's rows."""
-        return rows.unflatten(2, (-1, self.block_q)).amax(3)
+from sparselab.inference.attention.rule import Rule, Tiles
 
 
 @dataclass

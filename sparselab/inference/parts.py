@@ -1,0 +1,56 @@
+"""The options of the engine, and what a cell of it is made of. [no torch]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from sparselab.core.options import Options
+
+if TYPE_CHECKING:
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.core.model_spec import Outline
+    from sparselab.inference.activation.frozen.sites import Block, Site
+    from sparselab.inference.activation.rule import Rule as ActivationRule
+    from sparselab.inference.attention.rule import Rule as AttentionRule
+    from sparselab.inputs.data.dataset import Dataset
+    from sparselab.inputs.models.family import Family
+
+
+class InferenceOptions(Options):
+    """Options of the engine."""
+
+    phase: Literal["prefill", "decode", "both"] = Field(description="prefill, decode or both: how attention is taken")
+    tokens: int | None = Field(ge=2, description="test tokens that are scored, about; null for all")
+    windows: int = Field(ge=1, description="calibration windows, at least 1")
+    batch_size: int = Field(ge=1, description="windows in a forward pass, at least 1")
+
+
+@dataclass
+class Parts:
+    """What an intervention is made of. target: the sparsity asked for, None where a rule has its own threshold."""
+
+    cell: Any
+    target: float | None
+    activation: ActivationRule | None
+    attention: AttentionRule | None
+    dataset: Dataset
+    data: DataSpec
+    family: Family
+    outline: Outline | None
+
+
+@dataclass
+class Activations:
+    """A network prepared for a rule on activations."""
+
+    blocks: list[Block]
+    levels: dict[str, float]
+    gates: dict[str, Any]
+    rotation_macs: int
+
+    @property
+    def sites(self) -> list[Site]:
+        return [site for block in self.blocks for site in block.sites]

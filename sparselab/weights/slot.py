@@ -1,0 +1,95 @@
+"""One sparse weight, and the moment at which its mask is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sparselab.core.errors import RunFailed
+from sparselab.core.seeds import address
+from sparselab.weights.schedules.base import FADED
+
+if TYPE_CHECKING:
+    from sparselab.core.model_spec import Layer
+    from sparselab.weights.patterns.pattern import Pattern
+
+
+@dataclass
+class Slot:
+    """One sparse tensor: the parameter, its mask and, where the method keeps one, its dense master.
+
+    mask: bool, the parameter's shape; True is kept. master: dense values, the parameter's shape and dtype, or None.
+    learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
+    state: what else the method keeps of this weight, tensors by name; checkpoints hold it.
+    dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
+    leak: share of its value with which a pruned weight still takes part; 0 where masks are hard.
+    """
+
+    layer: Layer
+    param: nn.Parameter
+    pattern: Pattern
+    mask: Tensor
+    master: Tensor | None = None
+    learned: nn.Parameter | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+    dense_grad: Tensor | None = None
+    kept: int = 0
+    leak: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.layer.tensor
+
+    @property
+    def dense(self) -> Tensor:
+        """The values that scores are taken from: the master if there is one, else the parameter itself."""
+        return self.param.data if self.master is None else self.master
+
+    @property
+    def computing(self) -> int:
+        """Weights that the network computes with: those kept, or all while pruned ones take part."""
+        return self.mask.numel() if self.leak >= FADED else self.kept
+
+    @property
+    def grad(self) -> Tensor:
+        if self.param.grad is None:
+            raise RunFailed(f"{self.name}: has no gradient — exclude it (targets.exclude) or use the layer in the loss")
+        return self.param.grad
+
+
+def no_inputs(slot: Slot) -> Tensor:
+    raise RuntimeError(f"{slot.name}: nothing is known of its inputs; the method does not declare reads_inputs")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a mask is made. ``step``: optimiser updates so far (0: before training); ``total``: of the whole run.
+
+    fraction: share of the kept connections that a periodic method exchanges now.
+    inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it.
+    """
+
+    step: int
+    total: int
+    fraction: float
+    seed: int
+    inputs: Callable[[Slot], Tensor] = no_inputs
+
+    def random(self, slot: Slot) -> Tensor:
+        """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same."""
+        return self._numbers(slot).to(slot.param.device)
+
+    def bernoulli(self, slot: Slot, kept: int) -> Tensor:
+        """A mask of the slot's shape in which each weight is kept by a draw of its own, so that ``kept`` are on average.
+
+        Of the same numbers as :meth:`random`: it holds the largest of them, however many chance makes it.
+        """
+        return (self._numbers(slot) >= 1 - kept / slot.mask.numel()).to(slot.param.device)
+
+    def _numbers(self, slot: Slot) -> Tensor:
+        generator = torch.Generator().manual_seed(address(self.seed, "mask", slot.name, self.step))
+        return torch.rand(slot.param.shape, generator=generator)
