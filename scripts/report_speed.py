@@ -40,7 +40,7 @@ def cells() -> Iterator[tuple[dict[str, Any], list[str]]]:
 
 
 def fill(runs: Path, count: int) -> None:
-    from sparselab.core.errors import Refused
+    from sparselab.core.errors import ConfigError
     from sparselab.core.memo import sharing
     from sparselab.running.planning import plan_of
     from sparselab.storage import record as records
@@ -50,7 +50,7 @@ def fill(runs: Path, count: int) -> None:
         for template, overrides in cells():
             try:
                 plan = plan_of([*overrides, f"runs_dir={runs}"])
-            except Refused:  # a data set that is not here
+            except ConfigError:  # a data set that is not here
                 continue
             if plan.id not in written:
                 body = {key: value for key, value in template.items() if key not in ("seal", "schema")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sparselab.core.errors import Faults, did_you_mean, short
+from sparselab.core.errors import Issues, did_you_mean, short
 
 SWEEP = ("-m", "--multirun")
 FOLDER = ("-cd", "--config-dir")
@@ -27,8 +27,8 @@ class Arguments:
 
 
 def parse(argv: list[str]) -> Arguments:
-    """Raises Refused with every flag that is not understood."""
-    out, faults = Arguments(), Faults()
+    """Raises ConfigError with every flag that is not understood."""
+    out, issues = Arguments(), Issues()
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
@@ -38,17 +38,17 @@ def parse(argv: list[str]) -> Arguments:
         elif kind is FOLDER:
             folder = value if equals else next(words, "")
             if not folder:
-                faults.add(name, "has no value", f"write {name} FOLDER")
+                issues.add(name, "has no value", f"write {name} FOLDER")
             elif out.config_dir is not None:
-                faults.add(short(f"{name} {folder}"), "is there twice", "put both into one folder")
+                issues.add(short(f"{name} {folder}"), "is there twice", "put both into one folder")
             out.config_dir = folder or None
         elif kind is None or equals:
             bare = word.lstrip("-").replace("-", "_")
             fix = f"settings are written {short(bare, 40)}, without dashes" if equals else did_you_mean(name, FLAGS)
-            faults.add(short(word), "no such flag", fix)
+            issues.add(short(word), "no such flag", fix)
         else:
             out.sweep |= kind is SWEEP
             out.help |= kind is HELP
     if not out.help:
-        faults.raise_if_any()
+        issues.raise_if_any()
     return out

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.core.errors import Refused, refuse
+from sparselab.core.errors import ConfigError, refuse
 from sparselab.core.sparsity import Sparsity
 from sparselab.storage import record as records
 from sparselab.storage import tensors
@@ -74,15 +74,15 @@ def inspect(path: str, layers: bool) -> int:
     """
     try:
         findings = examine(Path(path))
-    except Refused as refused:
-        print(*refused.faults, sep="\n", file=sys.stderr)
+    except ConfigError as refused:
+        print(*refused.issues, sep="\n", file=sys.stderr)
         return 2
     _print(findings, layers)
     return 1 if findings.broken or any(row.broken for row in findings.rows) else 0
 
 
 def examine(path: Path) -> Findings:
-    """What :func:`inspect` prints. ``path``: a safetensors file or a run folder. :class:`Refused` for anything else."""
+    """What :func:`inspect` prints. ``path``: a safetensors file or a run folder. :class:`ConfigError` for anything else."""
     path = path.parent if path.name == records.NAME else path
     folder = path if path.is_dir() else None
     record = records.read(folder) if folder and records.path_of(folder).exists() else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import Faults, Refused, refuse
+from sparselab.core.errors import ConfigError, Issues, refuse
 from sparselab.experiments.tables.arguments import Key, parse, usage
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def run(argv: list[str]) -> int:
     folders = [word for word in argv if "=" not in word and not word.startswith("-")]
     if len(folders) != 1:
         refuse(f"speed {' '.join(argv)[:40]}".rstrip(), "one run folder is needed", USAGE)
-    faults = Faults()
+    issues = Issues()
     asked = None
-    with faults.catch():
+    with issues.catch():
         asked = parse("speed", KEYS, [word for word in argv if word != folders[0]])
     if asked:
         for key, least in (("batch", 1), ("rounds", 3)):
             if not asked[key].isdecimal() or int(asked[key]) < least:
-                faults.add(f"{key}={asked[key][:40]}", "is no such number", f"write a whole number from {least}")
-    faults.raise_if_any()
+                issues.add(f"{key}={asked[key][:40]}", "is no such number", f"write a whole number from {least}")
+    issues.raise_if_any()
     assert asked is not None
     from sparselab.tools.deploy import speed
 
@@ -61,11 +61,11 @@ def run(argv: list[str]) -> int:
     for form in speed.forms(device):
         try:
             found.append(timed(subject, form, int(asked["batch"]), int(asked["rounds"]), device))
-        except Refused as error:
-            refused += error.faults
+        except ConfigError as error:
+            refused += error.issues
     if not found:
-        raise Refused(refused)
-    _print(found, [str(fault) for fault in refused], device, int(asked["batch"]))
+        raise ConfigError(refused)
+    _print(found, [str(issue) for issue in refused], device, int(asked["batch"]))
     return 0
 
 

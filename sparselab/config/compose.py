@@ -7,7 +7,7 @@ from typing import Any
 
 from sparselab.config.members import CONFIGS, flatten, groups, tree_of
 from sparselab.config.overrides import check
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 
 __all__ = ["CONFIGS", "Composed", "compose", "defaults", "flatten", "groups"]
 
@@ -21,8 +21,8 @@ class Composed:
     """
 
     config: dict[str, Any]
-    faults: list[Fault]
-    lost: frozenset[str]
+    issues: list[Issue]
+    invalid: frozenset[str]
 
 
 def compose(overrides: list[str], search_path: str | None = None) -> Composed:
@@ -38,7 +38,7 @@ def compose(overrides: list[str], search_path: str | None = None) -> Composed:
         for part in path:
             node = node.setdefault(part, {})
         node[leaf] = value
-    return Composed(checked.tree, checked.faults, frozenset(checked.lost))
+    return Composed(checked.tree, checked.issues, frozenset(checked.invalid))
 
 
 def defaults() -> dict[str, Any]:

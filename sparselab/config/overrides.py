@@ -13,7 +13,7 @@ from typing import Any
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import read, repeated
 from sparselab.config.user_configs import scan
-from sparselab.core.errors import Fault, Faults, Refused, did_you_mean, nearest, refuse, short, spell
+from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
 from sparselab.core.memo import once
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
@@ -38,39 +38,39 @@ class Checked:
     choices: list[str] = field(default_factory=list)
     values: list[tuple[str, Any, str]] = field(default_factory=list)
     tree: dict[str, Any] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    lost: set[str] = field(default_factory=set)
+    issues: list[Issue] = field(default_factory=list)
+    invalid: set[str] = field(default_factory=set)
 
 
 def check(overrides: list[str], search_path: str | None = None) -> Checked:
-    """The overrides of one cell. Raises Refused only for a ``search_path`` that cannot be used at all."""
+    """The overrides of one cell. Raises ConfigError only for a ``search_path`` that cannot be used at all."""
     once(("scan", search_path), lambda: scan(search_path))
-    known, faults, out = once(("groups", search_path), lambda: known_groups(search_path)), Faults(), Checked()
+    known, issues, out = once(("groups", search_path), lambda: known_groups(search_path)), Issues(), Checked()
     chosen: dict[str, str] = {}
     values: list[tuple[str, Any, str]] = []
     for text in overrides:
         try:
             key, item = _read(text)
-        except Refused as refused:
-            faults.found += refused.faults
-            out.lost.add(_head(text, known))
+        except ConfigError as refused:
+            issues.found += refused.issues
+            out.invalid.add(_head(text, known))
             continue
         if _is_hydra(key):
-            faults.add(short(text), "Hydra's settings say how a sweep runs", f"{ADD_M}, or leave it out")
+            issues.add(short(text), "Hydra's settings say how a sweep runs", f"{ADD_M}, or leave it out")
         elif item.package is not None:
-            faults.add(short(text), "a group's place cannot be changed", f"write {key}=MEMBER")
+            issues.add(short(text), "a group's place cannot be changed", f"write {key}=MEMBER")
         elif item.is_sweep_override():
-            faults.add(short(text), "is a sweep over several values", f"{ADD_M}, or put the value in quotes")
-            out.lost.add(_head(key, known))
+            issues.add(short(text), "is a sweep over several values", f"{ADD_M}, or put the value in quotes")
+            out.invalid.add(_head(key, known))
         elif key in known and not item.is_add() and not item.is_delete():
             chosen.pop(key, None)
             if key == TABLE and item.value() is not None:
-                out.lost |= {*known, "sparsity"}  # the table says them
-            if not _choice(faults, key, item.value(), known[key]):
-                out.lost.add(key)
+                out.invalid |= {*known, "sparsity"}  # the table says them
+            if not _choice(issues, key, item.value(), known[key]):
+                out.invalid.add(key)
             elif key == TABLE and item.value() is not None:
                 fix = f"add -m: python run.py -m {key}={item.value()} tier=cpu"
-                faults.add(f"{key}={item.value()}", "names a whole table, not a cell", fix)
+                issues.add(f"{key}={item.value()}", "names a whole table, not a cell", fix)
             elif item.value() is not None:
                 chosen[key] = f"{key}={_members(item.value())}"
         else:
@@ -78,46 +78,46 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
     out.choices = list(chosen.values())
     try:
         out.tree = tree_of(out.choices, search_path)
-    except Refused as refused:
-        out.faults = [*faults.found, *refused.faults]
-        out.tree, out.choices, out.lost = tree_of([]), [], {*known}
+    except ConfigError as refused:
+        out.issues = [*issues.found, *refused.issues]
+        out.tree, out.choices, out.invalid = tree_of([]), [], {*known}
         return out
     keys = once(("keys", *out.choices, search_path), lambda: dict(flatten(out.tree)))
-    _check_values(values, out, keys, faults, known)
-    out.faults = faults.found
+    _check_values(values, out, keys, issues, known)
+    out.issues = issues.found
     return out
 
 
 def _check_values(
-    values: list[tuple[str, Any, str]], out: Checked, keys: dict[str, Any], faults: Faults, known: Groups
+    values: list[tuple[str, Any, str]], out: Checked, keys: dict[str, Any], issues: Issues, known: Groups
 ) -> None:
     """Sort ``values`` into those that set a key of the tree (``keys``: all of them, with dots) and faults."""
-    lost = frozenset(out.lost)
+    invalid = frozenset(out.invalid)
     for key, item, text in values:
         head = key.split(".")[0]
         if item.is_add() or item.is_delete():
             problem = "keys cannot be removed" if item.is_delete() else "new keys are not allowed here"
             hit, fix = (key, f"write {key}=…") if key in keys else suggest(key, keys, known)
-            faults.add(short(text.partition("=")[0]), problem, fix)
-            out.lost.add((hit or key).split(".")[0])
-        elif head in lost and head in known:
+            issues.add(short(text.partition("=")[0]), problem, fix)
+            out.invalid.add((hit or key).split(".")[0])
+        elif head in invalid and head in known:
             continue  # its group is not known, so neither are its keys
         elif head in known and "." in key and out.tree.get(head) is None:
-            faults.add(short(key), f"no {head} is chosen", f"add {head}=NAME, as in {head}={known[head][0]}")
-            out.lost.add(head)
+            issues.add(short(key), f"no {head} is chosen", f"add {head}=NAME, as in {head}={known[head][0]}")
+            out.invalid.add(head)
         elif key not in keys:
             hit, fix = suggest(key, keys, known)
-            faults.add(short(key or text), "no such key", fix)
-            out.lost.add((hit or key).split(".")[0])
+            issues.add(short(key or text), "no such key", fix)
+            out.invalid.add((hit or key).split(".")[0])
         elif key == f"{head}.name" and head in known:
             fix = f"write {head}=NAME, as in {head}={known[head][0]}"
-            faults.add(short(text), f"is fixed by the choice of {head}", fix)
-            out.lost.add(head)
+            issues.add(short(text), f"is fixed by the choice of {head}", fix)
+            out.invalid.add(head)
         elif isinstance(keys[key], dict) and not isinstance(item.value(), dict):
             inner = next((k for k in keys if k.startswith(key + ".")), None)
             fix = f"write for example {inner}=…" if inner else f"write {key}={{…}}"
-            faults.add(short(text), "is a group of keys, not a value", fix)
-            out.lost.add(head)
+            issues.add(short(text), "is a group of keys, not a value", fix)
+            out.invalid.add(head)
         else:
             out.values.append((key, _typed(item.value(), keys[key], text), text))
 
@@ -165,39 +165,39 @@ def _parse(text: str) -> tuple[str, Any]:
         if not item.key_or_group:
             raise ValueError("no key")
     except (HydraException, RecursionError, ValueError):
-        raise Refused([_unreadable(text, key, value)]) from None
+        raise ConfigError([_unreadable(text, key, value)]) from None
     return item.key_or_group, item
 
 
-def _unreadable(text: str, key: str, value: str) -> Fault:
+def _unreadable(text: str, key: str, value: str) -> Issue:
     at, bare = short(text), key.lstrip("+~")
     name = short(bare, 30)
     if not KEY.fullmatch(bare):
-        return Fault(at, f"'{name}' is not a key", "keys are words with dots: trainer.max_epochs=3")
+        return Issue(at, f"'{name}' is not a key", "keys are words with dots: trainer.max_epochs=3")
     odd = any(value.count(a) != value.count(b) for a, b in ("()", "[]", "{}")) or any(value.count(q) % 2 for q in "'\"")
     if odd:
-        return Fault(at, "has a quote or bracket that is not closed", f"write {name}=… with pairs of them")
+        return Issue(at, "has a quote or bracket that is not closed", f"write {name}=… with pairs of them")
     if re.fullmatch(r"\w+\(.*\)", value):
-        return Fault(at, "is not a function that can be used here", "write the value itself")
+        return Issue(at, "is not a function that can be used here", "write the value itself")
     if value.endswith(",") or value.startswith("="):
-        return Fault(
+        return Issue(
             at, f"has {'a comma' if value.endswith(',') else 'an equals sign'} too many", f"write {name}=VALUE"
         )
     if value.startswith(("[", "{")):
-        return Fault(at, "is not a list or a mapping that can be read", "as in [1, a] or {a: 1}, with plain keys")
+        return Issue(at, "is not a list or a mapping that can be read", "as in [1, a] or {a: 1}, with plain keys")
     quoted = short(value.replace('"', "").replace("'", ""), 40)
-    return Fault(at, "holds characters that need quotes", f"""write '{name}="{quoted}"'""")
+    return Issue(at, "holds characters that need quotes", f"""write '{name}="{quoted}"'""")
 
 
-def _choice(faults: Faults, key: str, value: Any, members: list[str]) -> bool:
+def _choice(issues: Issues, key: str, value: Any, members: list[str]) -> bool:
     """Whether ``value`` names members of the group ``key``."""
     if value is None and key in optional():
         return True
     if isinstance(value, dict):
-        faults.add(f"{key}={{…}}", "a group takes the name of a member", did_you_mean("", members))
+        issues.add(f"{key}={{…}}", "a group takes the name of a member", did_you_mean("", members))
         return False
     if isinstance(value, list) and key not in SEVERAL:
-        faults.add(short(f"{key}={spell(value)}"), "takes one member, not a list", did_you_mean("", members))
+        issues.add(short(f"{key}={spell(value)}"), "takes one member, not a list", did_you_mean("", members))
         return False
     good = True
     for name in value if isinstance(value, list) else [value]:
@@ -206,7 +206,7 @@ def _choice(faults: Faults, key: str, value: Any, members: list[str]) -> bool:
         good = False
         problem = f"no such {key}" if name not in ("", None) else "names no member"
         fix = did_you_mean(spell(name), members, 6) + HINTS.get(key, "")
-        faults.add(short(f"{key}={spell(name)}"), problem, fix)
+        issues.add(short(f"{key}={spell(name)}"), problem, fix)
     return good
 
 
@@ -240,14 +240,14 @@ def suggest(key: str, keys: dict[str, Any], known: Groups) -> tuple[str | None, 
 
 
 def expand(overrides: list[str]) -> tuple[list[list[str]], list[str]]:
-    """(the cells of a sweep, Hydra's own overrides). Raises Refused with every override that cannot be swept."""
+    """(the cells of a sweep, Hydra's own overrides). Raises ConfigError with every override that cannot be swept."""
     from hydra.errors import HydraException
 
-    faults = Faults()
+    issues = Issues()
     axes: list[list[str]] = []
     own: list[str] = []
     for text in overrides:
-        with faults.catch():
+        with issues.catch():
             key, item = _read(text)
             if _is_hydra(key):
                 if not re.match(r"hydra(/launcher$|\.launcher\.|\.sweep\.(dir|subdir)$|\.verbose$)", key):
@@ -260,7 +260,7 @@ def expand(overrides: list[str]) -> tuple[list[list[str]], list[str]]:
                     refuse(short(text), "its values cannot be listed", f"write them: {short(key, 30)}=a,b")
             else:
                 axes.append([text])
-    faults.raise_if_any()
+    issues.raise_if_any()
     return [list(cell) for cell in itertools.product(*axes)], own
 
 

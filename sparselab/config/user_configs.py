@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Faults, refuse, short
+from sparselab.core.errors import Issues, refuse, short
 
 MAX_BYTES = 200_000  # the longest of the project's own has 30 kB
 MAX_FILES = 2_000
@@ -32,13 +32,13 @@ def scan(search_path: str | None) -> None:
         refuse(where, "is not a folder", "name a folder with YAML files, such as mine/method/")
     if (root / "hydra").exists():
         refuse(where, "holds a folder hydra/, and Hydra's own settings are not taken from outside", "remove it")
-    faults = Faults()
+    issues = Issues()
     for number, file in enumerate(_files(root)):
         if number == MAX_FILES:
             refuse(where, f"holds more than {MAX_FILES:,} YAML files", "name a folder of its own")
-        with faults.catch():
+        with issues.catch():
             scan_file(file)
-    faults.raise_if_any()
+    issues.raise_if_any()
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -55,7 +55,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def scan_file(file: Path) -> None:
-    """One file's share of :func:`scan`. Raises Refused with the first fault."""
+    """One file's share of :func:`scan`. Raises ConfigError with the first fault."""
     import yaml
 
     try:

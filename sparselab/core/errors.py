@@ -12,7 +12,7 @@ WIDTH = 160
 
 
 @dataclass(frozen=True)
-class Fault:
+class Issue:
     """A reason to refuse a request.
 
     ``where`` names the key (and the value as the user wrote it), ``problem`` what is wrong, ``fix`` what to write.
@@ -45,12 +45,12 @@ def _cut(text: str, excess: int, at_least: int) -> str:
     return f"{head}…{tail[len(text) - room - 1 :]}" if mark and room > len(head) else text[:room] + "…"
 
 
-class Refused(Exception):
+class ConfigError(Exception):
     """A request that cannot be met. Carries every fault found; the entry points print them and exit with 2."""
 
-    def __init__(self, faults: Iterable[Fault]):
-        self.faults = list(dict.fromkeys(faults))
-        super().__init__("\n".join(map(str, self.faults)))
+    def __init__(self, issues: Iterable[Issue]):
+        self.issues = list(dict.fromkeys(issues))
+        super().__init__("\n".join(map(str, self.issues)))
 
 
 class RunFailed(Exception):
@@ -62,30 +62,30 @@ class Stopped(Exception):
 
 
 def refuse(where: str, problem: str, fix: str) -> NoReturn:
-    """Raise :class:`Refused` with one fault."""
-    raise Refused([Fault(where, problem, fix)])
+    """Raise :class:`ConfigError` with one fault."""
+    raise ConfigError([Issue(where, problem, fix)])
 
 
 @dataclass
-class Faults:
+class Issues:
     """Collects faults, so that one pass over a config reports all of them."""
 
-    found: list[Fault] = field(default_factory=list)
+    found: list[Issue] = field(default_factory=list)
 
     def add(self, where: str, problem: str, fix: str) -> None:
-        self.found.append(Fault(where, problem, fix))
+        self.found.append(Issue(where, problem, fix))
 
     @contextmanager
     def catch(self) -> Iterator[None]:
-        """Collect the faults of a :class:`Refused` raised inside instead of letting it through."""
+        """Collect the faults of a :class:`ConfigError` raised inside instead of letting it through."""
         try:
             yield
-        except Refused as refused:
-            self.found += refused.faults
+        except ConfigError as refused:
+            self.found += refused.issues
 
     def raise_if_any(self) -> None:
         if self.found:
-            raise Refused(self.found)
+            raise ConfigError(self.found)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

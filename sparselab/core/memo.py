@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def once(key: Hashable, make: Callable[[], T]) -> T:
     if key not in shared:
         try:
             shared[key] = make()
-        except Refused as refused:
+        except ConfigError as refused:
             shared[key] = _No(refused)
             raise
     found = shared[key]
@@ -69,4 +69,4 @@ def once(key: Hashable, make: Callable[[], T]) -> T:
 class _No:
     """What stands for a result that was refused."""
 
-    refused: Refused
+    refused: ConfigError

@@ -51,7 +51,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Outline:
+class ModelSpec:
     """All layers in forward order, with what the network holds and computes besides them.
 
     params:  every parameter, tied ones once (weights of ``layers`` included).

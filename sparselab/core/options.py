@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sparselab.core.errors import Fault, Refused, did_you_mean, spell
+from sparselab.core.errors import ConfigError, Issue, did_you_mean, spell
 
 Some = TypeVar("Some", bound="Options")
 
@@ -21,10 +21,10 @@ class Options(BaseModel):
 
 
 def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
-    """``values`` as an instance of ``schema``; every fault of it at once as :class:`Refused`."""
+    """``values`` as an instance of ``schema``; every fault of it at once as :class:`ConfigError`."""
     made, found = attempt(schema, values, where)
     if made is None:
-        raise Refused([fault for _, fault in found])
+        raise ConfigError([issue for _, issue in found])
     return made
 
 
@@ -34,30 +34,30 @@ def _set(values: dict[str, Any]) -> dict[str, Any]:
 
 def attempt(
     schema: type[Some], values: dict[str, Any], where: str = ""
-) -> tuple[Some | None, list[tuple[tuple[str, ...], Fault]]]:
+) -> tuple[Some | None, list[tuple[tuple[str, ...], Issue]]]:
     """(the instance or None, (path of the key, fault) of everything that ``schema`` does not allow; one per key)."""
     try:
         return schema.model_validate(_set(values)), []
     except ValidationError as error:
-        found: dict[str, tuple[tuple[str, ...], Fault]] = {}
+        found: dict[str, tuple[tuple[str, ...], Issue]] = {}
         for item in error.errors():
-            path, fault = _fault(schema, item, where)
-            found.setdefault(".".join(path), (path, fault))  # each arm of a union reports the same key
+            path, issue = _fault(schema, item, where)
+            found.setdefault(".".join(path), (path, issue))  # each arm of a union reports the same key
         return None, list(found.values())
 
 
-def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...], Fault]:
+def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...], Issue]:
     path, model, description = _place(schema, item["loc"])
     key = ".".join([where, *path] if where else path)
     if item["type"] == "extra_forbidden":
         if not model.model_fields:
-            return path, Fault(key, "no such key: there are no options here", "leave it out")
-        return path, Fault(key, "no such key", did_you_mean(path[-1], model.model_fields))
+            return path, Issue(key, "no such key: there are no options here", "leave it out")
+        return path, Issue(key, "no such key", did_you_mean(path[-1], model.model_fields))
     if item["type"] == "missing":
-        return path, Fault(key, "is required and has no value", f"write {key}=…")
+        return path, Issue(key, "is required and has no value", f"write {key}=…")
     message = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
     message = message[:1].lower() + message[1:] if item["input"] is not None else "has no value"
-    return path, Fault(f"{key}={spell(item['input'])}"[:60], message, description)
+    return path, Issue(f"{key}={spell(item['input'])}"[:60], message, description)
 
 
 def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...], type[Options], str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 
-def address(*parts: object) -> int:
+def derive_seed(*parts: object) -> int:
     """A 63-bit seed for the place named by ``parts`` (numbers and words), the same on every machine."""
     text = "\x1f".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

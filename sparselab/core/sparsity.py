@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sparselab.core.errors import Fault, Refused, refuse, short, spell
+from sparselab.core.errors import ConfigError, Issue, refuse, short, spell
 
 FORMS = 'write 0.9, "2:4", block:4x1:0.8, channel:0.5, in_channel:0.5 or dense'
 
@@ -72,7 +72,7 @@ class Sparsity:
             fix = f'for {match[1]} kept of {match[2]} write "{match[1]}:{match[2]}"'
         if match := re.fullmatch(r"(\d\d?(\.\d+)?) ?%", text):
             fix = f"for {match[1]} % write {float(match[1]) / 100:.10g}"
-        raise Refused([Fault(at, "not a sparsity", fix)])
+        raise ConfigError([Issue(at, "not a sparsity", fix)])
 
     @classmethod
     def _number(cls, value: int | float, at: str) -> Sparsity:

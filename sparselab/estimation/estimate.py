@@ -6,9 +6,9 @@ from typing import Any
 
 from sparselab.config.schema import Common
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.estimation.estimators.estimator import ESTIMATORS
-from sparselab.estimation.monte_carlo import Draws
+from sparselab.estimation.monte_carlo import MonteCarloEngine
 from sparselab.running.engine import ENGINES, Plan
 from sparselab.running.signals import StopFlag
 from sparselab.running.single_process import Outcome
@@ -22,7 +22,7 @@ class EstimateCell(Common):
 
 
 @ENGINES.register("estimate")
-class Estimate(Draws):
+class Estimate(MonteCarloEngine):
     """Draw, fit, and score against the truth, which the estimator never sees."""
 
     Top = EstimateCell
@@ -38,7 +38,7 @@ class Estimate(Draws):
             stop.check(f"after {start} of {self.options.draws} draws")
             numbers = range(start, min(start + estimator.together, self.options.draws))
             samples = [problem.draw(cell.seed, number) for number in numbers]
-            seeds = [address("estimator", cell.seed, number) for number in numbers]
+            seeds = [derive_seed("estimator", cell.seed, number) for number in numbers]
             try:
                 fitted = estimator.fit([sample.X for sample in samples], [sample.y for sample in samples], seeds)
             except ValueError as error:

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from sparselab.config.schema import Common
-from sparselab.core.errors import Fault, Faults
+from sparselab.core.errors import Issue, Issues
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 from sparselab.estimation.problems.problem import PROBLEMS, Problem
 from sparselab.running.identity import content
 from sparselab.running.parts import build
-from sparselab.running.single_process import Direct, Job, Outcome
+from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 
 
 class DrawOptions(Options):
@@ -28,7 +28,7 @@ class DrawOptions(Options):
     draws: int = Field(ge=1, description="draws of the problem, at least 1")
 
 
-class Draws(Direct):
+class MonteCarloEngine(SingleProcessEngine):
     """Base: a subclass names the group of what meets the draws, and says in ``execute`` how.
 
     Members of the group have ``takes``, ``version``, ``faults(problem)`` and ``work(problem)``.
@@ -40,37 +40,39 @@ class Draws(Direct):
     registry: ClassVar[Registry[Any]]
     guess = 0.0
 
-    def gather(self, cell: Common, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
+    def gather(
+        self, cell: Common, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]
+    ) -> Job | None:
         problem: Problem | None = None
         member: Any = None
         files: dict[str, str] = {}
-        if "problem" not in lost:
-            with faults.catch():
+        if "problem" not in invalid:
+            with issues.catch():
                 problem = build(PROBLEMS, cell.problem, "problem", cell.data_dir)  # type: ignore[attr-defined]
-                faults.found += problem.faults()
-        if self.group not in lost:
-            with faults.catch():
+                issues.found += problem.issues()
+        if self.group not in invalid:
+            with issues.catch():
                 member = build(self.registry, getattr(cell, self.group), self.group)
-        if problem is not None and "data_dir" not in lost:
-            with faults.catch():
+        if problem is not None and "data_dir" not in invalid:
+            with issues.catch():
                 files = problem.files()
-        if problem is None or member is None or faults.found:
+        if problem is None or member is None or issues.found:
             return None
         if problem.draws not in member.takes:
             takes = " or ".join(member.takes)
             fits = [name for name in PROBLEMS if PROBLEMS[name].draws in member.takes]
             where = f"problem={problem.name} {self.group}={member.name}"
-            faults.add(
+            issues.add(
                 where, f"it takes a {takes}, and this is a {problem.draws}", f"write problem={' or '.join(fits)}"
             )
             return None
-        faults.found += member.faults(problem)
+        issues.found += member.issues(problem)
         if self.options.draws > 1 and not problem.random:
-            faults.found.append(
-                Fault(f"engine.draws={self.options.draws}", f"{problem.name} is always the same", "write 1")
+            issues.found.append(
+                Issue(f"engine.draws={self.options.draws}", f"{problem.name} is always the same", "write 1")
             )
         draws = self.options.draws
-        hashes = {name: content(path, needs, f"problem.{name}") for name, path in files.items()}
+        hashes = {name: content(path, dependencies, f"problem.{name}") for name, path in files.items()}
         return Job(
             parts=(cell, problem, member, hashes),
             size=f"{draws:,} draw{'s' if draws > 1 else ''}",

@@ -6,8 +6,8 @@ from typing import Any
 
 from sparselab.config.schema import Common
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import address
-from sparselab.estimation.monte_carlo import Draws
+from sparselab.core.seeds import derive_seed
+from sparselab.estimation.monte_carlo import MonteCarloEngine
 from sparselab.estimation.solvers.solver import SOLVERS
 from sparselab.running.engine import ENGINES, Plan
 from sparselab.running.signals import StopFlag
@@ -22,7 +22,7 @@ class InteractCell(Common):
 
 
 @ENGINES.register("interact")
-class Interact(Draws):
+class Interact(MonteCarloEngine):
     """Draw an environment, let the solver ask, and score its answer and its queries against the truth."""
 
     Top = InteractCell
@@ -40,7 +40,7 @@ class Interact(Draws):
             stop.check(f"after {number} of {self.options.draws} draws")
             try:
                 environment = problem.draw(cell.seed, number)
-                answer = solver.solve(environment, np.random.default_rng(address("solver", cell.seed, number)))
+                answer = solver.solve(environment, np.random.default_rng(derive_seed("solver", cell.seed, number)))
             except ValueError as error:
                 raise RunFailed(f"draw {number}: {error}") from None
             rows.append(environment.measure(answer))

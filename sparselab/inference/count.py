@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparselab.core.model_spec import Outline
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.inference.activation.frozen.masking import Masking
     from sparselab.inference.attention.tiled.tiles import Ledger
     from sparselab.inference.parts import Activations
 
 
-def macs_per_token(outline: Outline, sparsity: float) -> float:
+def macs_per_token(model_spec: ModelSpec, sparsity: float) -> float:
     """(1 - s) of the linear layers' weights, and the head's: the paper's FLOPs (arXiv 2505.19427, table 5).
 
     Products of attention, norms and what a rotation adds are not in it.
     """
-    rows = {layer.name: layer for layer in outline.layers}
+    rows = {layer.name: layer for layer in model_spec.layers}
     head = sum(layer.numel for layer in rows.values() if "head" in layer.roles)
     linear = sum(layer.numel for layer in rows.values() if not layer.roles & {"head", "embedding"})
     return (1 - sparsity) * linear + head
 
 
 def counted(
-    outline: Outline, active: Activations | None, masking: Masking | None, ledger: Ledger | None, block: int
+    model_spec: ModelSpec, active: Activations | None, masking: Masking | None, ledger: Ledger | None, block: int
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """(the account of one window, the sparsities as metrics).
 
     Of a zero input entry the layer saves one multiplication for each output. Of a skipped tile attention saves the
     product with the values, never that with the keys: what is left is ``(1 + (1 - s)) / 2`` of both.
     """
-    macs, metrics = float(outline.macs), {}
+    macs, metrics = float(model_spec.macs), {}
     if active is not None and masking is not None:
         total = {site.name: site.params for site in active.sites}
         weigh = lambda of: sum(of(masking.counts[n]) * size for n, size in total.items()) / sum(total.values())  # noqa: E731
@@ -41,12 +41,12 @@ def counted(
         share = metrics["attention.sparsity"] = ledger.sparsity()
         for phase in {phase for _, phase in ledger.tallies}:
             metrics[f"attention.{phase}_sparsity"] = ledger.sparsity(phase)
-        macs -= sum(outline.fixed_macs.values()) * share / 2
-    account = {
-        "params": outline.params,
-        "params_nonzero": outline.params,
-        "macs_dense": outline.macs,
+        macs -= sum(model_spec.fixed_macs.values()) * share / 2
+    cost = {
+        "params": model_spec.params,
+        "params_nonzero": model_spec.params,
+        "macs_dense": model_spec.macs,
         "macs": round(macs),
         "macs_rotation": 0 if active is None else active.rotation_macs * block,
     }
-    return account, metrics
+    return cost, metrics

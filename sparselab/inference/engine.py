@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Common
-from sparselab.core.errors import Fault, Faults, short, spell
+from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import Sparsity
 from sparselab.inference.activation.rule import ACTIVATIONS
@@ -17,19 +17,19 @@ from sparselab.inputs.models.family import MODELS
 from sparselab.running.engine import ENGINES
 from sparselab.running.identity import content
 from sparselab.running.parts import build, near_data, without_pending
-from sparselab.running.single_process import Direct, Job, Outcome
+from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 from sparselab.storage.ids import canonical
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.model_spec import Outline
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.inputs.models.family import Family
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
 
 
 @ENGINES.register("intervene")
-class Intervene(Direct):
+class Intervene(SingleProcessEngine):
     """Scores a trained network as it is and under its rules, on the same windows of text.
 
     Nothing is trained. ``activation`` zeroes entries of what linear layers read, ``attention`` skips tiles of keys;
@@ -52,83 +52,83 @@ class Intervene(Direct):
     guess = 2e10  # multiply-accumulates a second
     uses_torch = True
 
-    def gather(self, cell: Any, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
+    def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         made: dict[str, Any] = {"activation": None, "attention": None, "target": None}
-        with faults.catch():
-            if "sparsity" not in lost:
+        with issues.catch():
+            if "sparsity" not in invalid:
                 made["target"] = _target(cell.sparsity)
-        if cell.activation is not None and "activation" not in lost:
-            with faults.catch():
+        if cell.activation is not None and "activation" not in invalid:
+            with issues.catch():
                 made["activation"] = build(ACTIVATIONS, cell.activation, "activation")
-        if cell.attention is not None and "attention" not in lost:
-            with faults.catch():
+        if cell.attention is not None and "attention" not in invalid:
+            with issues.catch():
                 own = (
                     made["target"] if cell.activation is None else None
                 )  # of two rules the sparsity is the activations'
                 made["attention"] = build(ATTENTIONS, cell.attention, "attention", own)
-        faults.found += [] if "sparsity" in lost else self._misfits(cell, made)
-        if "dataset" not in lost:
-            with faults.catch():
+        issues.found += [] if "sparsity" in invalid else self._misfits(cell, made)
+        if "dataset" not in invalid:
+            with issues.catch():
                 made["dataset"] = build(DATASETS, cell.dataset, "dataset", cell.data_dir)
-        if "dataset" in made and "data_dir" not in lost:
-            with faults.catch():
+        if "dataset" in made and "data_dir" not in invalid:
+            with issues.catch():
                 made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
-        if "model" not in lost and "data" in made:
-            with faults.catch():
+        if "model" not in invalid and "data" in made:
+            with issues.catch():
                 model = near_data(cell.model, made["dataset"].folder())
                 made["family"] = build(MODELS, model, "model")
-                checked = without_pending(model, needs)
+                checked = without_pending(model, dependencies)
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
                 rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
-                made["outline"] = self._outline(family, made["data"], rules, faults)
-        if faults.found or lost or "outline" not in made:
+                made["model_spec"] = self._outline(family, made["data"], rules, issues)
+        if issues.found or invalid or "model_spec" not in made:
             return None
-        return self._job(Parts(cell=cell, **made), needs)
+        return self._job(Parts(cell=cell, **made), dependencies)
 
-    def _outline(self, family: Family, data: DataSpec, rules: list[str], faults: Faults) -> Outline | None:
+    def _outline(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
         where = f"model={family.name}"
         if family.task != "text":
             fix = "choose a model of text, such as model=llama_tiny or model=hf"
-            faults.found.append(Fault(where, "engine=intervene reads language models", fix))
+            issues.found.append(Issue(where, "engine=intervene reads language models", fix))
             return None
-        found = family.faults(data)
+        found = family.issues(data)
         if rules and not family.decoder:
             problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
-            found.append(Fault(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
+            found.append(Issue(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
         if data.streams:
             problem = "engine=intervene reads each window by itself"
-            found.append(Fault("dataset.windows=streams", problem, "write dataset.windows=drawn"))
-        faults.found += found
-        return None if found else family.outline(data)
+            found.append(Issue("dataset.windows=streams", problem, "write dataset.windows=drawn"))
+        issues.found += found
+        return None if found else family.model_spec(data)
 
-    def _misfits(self, cell: Any, made: dict[str, Any]) -> list[Fault]:
+    def _misfits(self, cell: Any, made: dict[str, Any]) -> list[Issue]:
         """Rules and the sparsity: does each have one, and is there one for each?"""
         rule, target, found = made["attention"], made["target"], []
         if target and cell.activation is None and cell.attention is None:
             found.append(
-                Fault(f"sparsity={spell(cell.sparsity)}", "no rule to reach it", "add activation=wina or leave it out")
+                Issue(f"sparsity={spell(cell.sparsity)}", "no rule to reach it", "add activation=wina or leave it out")
             )
         if rule is None:
             return found
         own = rule.own_limit
         if own and target and cell.activation is None:
-            found.append(Fault(f"attention.{own}", "sparsity= asks for a fit instead", "leave one of the two out"))
+            found.append(Issue(f"attention.{own}", "sparsity= asks for a fit instead", "leave one of the two out"))
         if not own and rule.sparsity is None:
             fix = (
                 "write sparsity=0.5"
                 if cell.activation is None
                 else "write attention.threshold=…, or leave activation out"
             )
-            found.append(Fault(f"attention={rule.name}", "has no sparsity to reach", fix))
+            found.append(Issue(f"attention={rule.name}", "has no sparsity to reach", fix))
         return found
 
-    def _job(self, parts: Parts, needs: Mapping[str, str]) -> Job:
+    def _job(self, parts: Parts, dependencies: Mapping[str, str]) -> Job:
         rules = [rule for rule in (parts.activation, parts.attention) if rule is not None]
         files = {
-            f"model.{option}": [content(path, needs, f"model.{option}") for path in paths]
+            f"model.{option}": [content(path, dependencies, f"model.{option}") for path in paths]
             for option, paths in parts.family.files().items()
         }
-        block, macs = parts.data.shape[0], parts.outline.macs if parts.outline else 0
+        block, macs = parts.data.shape[0], parts.model_spec.macs if parts.model_spec else 0
         windows = (self.options.tokens or parts.data.test * block) / block
         passes = 2 * windows + self.options.windows * len(rules)
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
@@ -138,7 +138,7 @@ class Intervene(Direct):
                      f" ({parts.data.source})"),
         ]  # fmt: skip
         notes = []
-        if parts.outline is None:
+        if parts.model_spec is None:
             notes.append("the layers of this model are known once it is built; they are checked then")
         else:
             facts.append(("MACs", f"{macs // block:,} a token, dense"))
@@ -163,14 +163,14 @@ class Intervene(Direct):
 
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
-        metrics, account = record["metrics"], record["account"]
+        metrics, cost = record["metrics"], record["account"]
         shown = {kind: metrics.get(f"{kind}.sparsity") for kind in ("activation", "attention")}
         return [
             ("test perplexity", f"{metrics['test.perplexity']:.4f} (dense {metrics['test.dense_perplexity']:.4f},"
                                 f" n = {metrics['test.n']:,.0f} tokens)"),
             ("next token", f"{100 * metrics['test.accuracy']:.2f} % (dense {100 * metrics['test.dense_accuracy']:.2f} %)"),
             *((f"{kind} zeros", f"{100 * share:.2f} %") for kind, share in shown.items() if share is not None),
-            ("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per window"),
+            ("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} per window"),
         ]  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def _target(value: Any) -> float | None:
         return None
     parsed = Sparsity.parse(value)
     if parsed.kind not in ("unstructured", "dense"):
-        Faults(
-            [Fault(short(f"sparsity={spell(value)}"), "engine=intervene takes a fraction", "write 0.5")]
+        Issues(
+            [Issue(short(f"sparsity={spell(value)}"), "engine=intervene takes a fraction", "write 0.5")]
         ).raise_if_any()
     return parsed.sparsity if parsed.kind == "unstructured" else 0.0

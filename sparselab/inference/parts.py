@@ -11,7 +11,7 @@ from sparselab.core.options import Options
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.model_spec import Outline
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.inference.activation.frozen.sites import Block, Site
     from sparselab.inference.activation.rule import Rule as ActivationRule
     from sparselab.inference.attention.rule import Rule as AttentionRule
@@ -39,7 +39,7 @@ class Parts:
     dataset: Dataset
     data: DataSpec
     family: Family
-    outline: Outline | None
+    model_spec: ModelSpec | None
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.inference.activation.frozen.allocate import effective, greedy, nearest, uniform
 from sparselab.inference.activation.frozen.calibrate import Gates
 from sparselab.inference.activation.frozen.masking import Masking
@@ -42,9 +42,9 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     cuda = torch.cuda.is_available() and host["accelerator"] != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
     splits: Any = parts.dataset.load()
-    torch.manual_seed(address(parts.cell.seed, "init"))
+    torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
-    outline = parts.outline or trace(model, parts.data)
+    model_spec = parts.model_spec or trace(model, parts.data)
     seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size
 
     calibration = list(
@@ -77,14 +77,14 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
             ledger = rules.enter_context(Attached(model, parts.attention, options.phase))
         under = score(logits, test()) if parts.activation or parts.attention else dense
 
-    account, measured = counted(outline, active, masking, ledger, block)
+    cost, measured = counted(model_spec, active, masking, ledger, block)
     metrics = {**scores(under, dense, splits.bytes_per_token["test"]), **measured}
     metrics["test.length"] = block
-    metrics["test.macs_per_token"] = macs_per_token(outline, measured.get("activation.gated_sparsity", 0.0))
+    metrics["test.macs_per_token"] = macs_per_token(model_spec, measured.get("activation.gated_sparsity", 0.0))
     return Outcome(
         metrics=metrics,
         sparsity=realised(parts, active, masking, ledger),
-        account=account,
+        cost=cost,
         data={
             "name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
             "content": splits.content, "source": parts.data.source,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.config.schema import Common
-from sparselab.core.errors import Fault, Faults, spell
+from sparselab.core.errors import Issue, Issues, spell
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import Options
 from sparselab.core.sparsity import Sparsity
@@ -18,7 +18,7 @@ from sparselab.latency.workloads.workload import WORKLOADS, Step, Workload
 from sparselab.running.engine import ENGINES, Plan
 from sparselab.running.parts import build
 from sparselab.running.signals import StopFlag
-from sparselab.running.single_process import Direct, Job, Outcome
+from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 from sparselab.weights.patterns.fit import misfit
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class MeasureOptions(Options):
 
 
 @ENGINES.register("measure")
-class Measure(Direct):
+class Measure(SingleProcessEngine):
     """Milliseconds for one image on one thread.
 
     The kernels take turns, round by round, so that whatever else the machine does meets all of them; the fastest round of
@@ -67,30 +67,30 @@ class Measure(Direct):
         workload: dict[str, Any]
         sparsity: Any
 
-    def gather(self, cell: Any, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
+    def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         made: dict[str, Any] = {}
         for where, registry in (("kernel", KERNELS), ("workload", WORKLOADS)):
-            if where not in lost:
-                with faults.catch():
+            if where not in invalid:
+                with issues.catch():
                     made[where] = build(registry, getattr(cell, where), where)
-        if "sparsity" not in lost:
-            with faults.catch():
+        if "sparsity" not in invalid:
+            with issues.catch():
                 made["sparsity"] = Sparsity.parse("dense" if cell.sparsity is None else cell.sparsity)
         others: dict[str, Kernel] = {}
         for name in self.options.against:
-            with faults.catch():
+            with issues.catch():
                 others[name] = build(KERNELS, {"name": name}, "engine.against")
         for kernel in [*([made["kernel"]] if "kernel" in made else []), *others.values()]:
-            faults.found += kernel.faults()
+            issues.found += kernel.issues()
         if others and not any(not kernel.sparse for kernel in others.values()):
-            faults.add(f"engine.against={spell(self.options.against)}", "none of them is dense", "add dense")
-        if "trainer" not in lost and cell.trainer.threads not in (None, 1):
-            faults.add(
+            issues.add(f"engine.against={spell(self.options.against)}", "none of them is dense", "add dense")
+        if "trainer" not in invalid and cell.trainer.threads not in (None, 1):
+            issues.add(
                 f"trainer.threads={cell.trainer.threads}", "latency is of one thread", "write 1, or leave it out"
             )
         if "workload" in made and "sparsity" in made:
-            faults.found += self._misfits(made["workload"].steps(), made["sparsity"])
-        if faults.found or len(made) < 3:
+            issues.found += self._misfits(made["workload"].steps(), made["sparsity"])
+        if issues.found or len(made) < 3:
             return None
         steps = made["workload"].steps()
         macs = sum(step.macs for step in steps)
@@ -107,7 +107,7 @@ class Measure(Direct):
             spent=("sparsity",),
         )
 
-    def _misfits(self, steps: list[Step], sparsity: Sparsity) -> list[Fault]:
+    def _misfits(self, steps: list[Step], sparsity: Sparsity) -> list[Issue]:
         pointwise = [step for step in steps if step.kind == "pointwise"]
         layers = [
             Layer(f"pointwise.{number}", "linear", (step.outputs, step.inputs), step.macs)
@@ -116,7 +116,7 @@ class Measure(Direct):
         ]
         if sparsity.kind == "dense":
             return []
-        return [fault for layer in layers if (fault := misfit(layer, sparsity, "in"))][:3]
+        return [issue for layer in layers if (issue := misfit(layer, sparsity, "in"))][:3]
 
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         import torch
@@ -132,7 +132,7 @@ class Measure(Direct):
         return Outcome(
             metrics,
             sparsity=realised(parts.sparsity, layers),
-            account=counted(layers),
+            cost=counted(layers),
             data={"name": parts.workload.name, "title": f"{parts.workload.name}, random weights", "source": "bundled"},
         )
 

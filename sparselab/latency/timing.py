@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.core.sparsity import Sparsity
 from sparselab.latency.kernels.chain import pointwise
 from sparselab.latency.kernels.kernel import Kernel
@@ -35,7 +35,7 @@ def layers_of(steps: list[Step], sparsity: Sparsity, block_from: int, seed: int)
             return abs(weight) >= 0
         return Pattern.of(wanted).mask(torch.from_numpy(weight).abs()).numpy()
 
-    return draw(steps, address(seed, "weights"), mask)
+    return draw(steps, derive_seed(seed, "weights"), mask)
 
 
 def compare(
@@ -44,7 +44,9 @@ def compare(
     """Milliseconds of each kernel and ratios to the first; ``test.speedup`` is against the fastest dense one."""
     kernels = {OWN: kernel, **others}
     first = layers[0].step
-    image = torch.randn(1, first.inputs, *first.size, generator=torch.Generator().manual_seed(address(seed, "image")))
+    image = torch.randn(
+        1, first.inputs, *first.size, generator=torch.Generator().manual_seed(derive_seed(seed, "image"))
+    )
     networks = {name: one.network(layers) for name, one in kernels.items()}
     expected, given = networks[next(iter(others))](image).flatten().clone(), networks[OWN](image).flatten()
     error = float((given - expected).abs().max() / expected.abs().max())

@@ -40,12 +40,12 @@ class Plan:
     steps: int = 0
     size: str = ""
     work: float = 0.0
-    account: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
     facts: list[tuple[str, str]] = field(default_factory=list)
     typed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     parts: Any = None
-    needs: dict[str, str] = field(default_factory=dict)
+    dependencies: dict[str, str] = field(default_factory=dict)
     first: list[Plan] = field(default_factory=list)
     identity: Identity = field(default_factory=lambda: ({}, {}))
 
@@ -56,7 +56,7 @@ class Plan:
     def _named(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: self._named(item) for key, item in value.items()}
-        return f"cell:{self.needs[value]}" if isinstance(value, str) and value in self.needs else value
+        return f"cell:{self.dependencies[value]}" if isinstance(value, str) and value in self.dependencies else value
 
 
 COMMON = tuple(Common.model_fields)
@@ -86,21 +86,21 @@ class Engine(ABC):
         self,
         config: dict[str, Any],
         overrides: list[str],
-        lost: frozenset[str] = frozenset(),
-        needs: Mapping[str, str] = NOTHING,
+        invalid: frozenset[str] = frozenset(),
+        dependencies: Mapping[str, str] = NOTHING,
     ) -> Plan:
-        """Every check, no torch. Raises Refused with all faults.
+        """Every check, no torch. Raises ConfigError with all faults.
 
         lost: groups of the config that are not what was asked for; only what is independent of them is checked.
         needs: path of a weights file to the id of the cell that makes it. The file need not be there yet.
         """
 
-    def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
-        """What the id of a cell is a hash of; of the checks only those without which it is not known. Raises Refused.
+    def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
+        """What the id of a cell is a hash of; of the checks only those without which it is not known. Raises ConfigError.
 
         It depends on the seed in nothing but the config's ``seed``: cells that differ in it alone are told apart by it.
         """
-        return self.plan(config, [], needs=needs).identity
+        return self.plan(config, [], dependencies=dependencies).identity
 
     @abstractmethod
     def run(self, plan: Plan) -> dict[str, Any]:

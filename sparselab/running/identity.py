@@ -32,9 +32,13 @@ def identified(config: dict[str, Any]) -> dict[str, Any]:
     return identity
 
 
-def content(path: str, needs: Mapping[str, str], where: str) -> str:
+def content(path: str, dependencies: Mapping[str, str], where: str) -> str:
     """What a file means: the cell that makes it, where the config names one, else its bytes. ``where``: key of the config."""
-    return f"cell:{needs[path]}" if path in needs else once(("digest", path, where), lambda: _digest(path, where))
+    return (
+        f"cell:{dependencies[path]}"
+        if path in dependencies
+        else once(("digest", path, where), lambda: _digest(path, where))
+    )
 
 
 def _digest(path: str, where: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sparselab.config.compose import defaults
 from sparselab.config.schema import Common
-from sparselab.core.errors import Fault, Refused, did_you_mean, short
+from sparselab.core.errors import ConfigError, Issue, did_you_mean, short
 from sparselab.core.options import attempt, validate
 from sparselab.core.registry import Registry
 
@@ -18,19 +18,19 @@ Top = TypeVar("Top", bound=Common)
 
 
 def build(registry: Registry, values: dict[str, Any], where: str, *arguments: Any) -> Any:
-    """The registered class named by ``values['name']``, with its options validated. Raises Refused."""
+    """The registered class named by ``values['name']``, with its options validated. Raises ConfigError."""
     values = dict(values)
     name = values.pop("name", None)
     if not isinstance(name, str):
-        raise Refused([Fault(where, "has no name", did_you_mean("", registry))])
+        raise ConfigError([Issue(where, "has no name", did_you_mean("", registry))])
     cls = registry[name]
     fields = cls.Options.model_fields
     return cls(validate(cls.Options, {**({"name": name} if "name" in fields else {}), **values}, where), *arguments)
 
 
 def top_level(
-    schema: type[Top], config: dict[str, Any], lost: frozenset[str]
-) -> tuple[Top, list[Fault], frozenset[str]]:
+    schema: type[Top], config: dict[str, Any], invalid: frozenset[str]
+) -> tuple[Top, list[Issue], frozenset[str]]:
     """(the top level, its faults, the keys that are lost with them).
 
     A faulty value is replaced by the default, so that the rest can be checked nevertheless. Refused where there is no
@@ -38,20 +38,20 @@ def top_level(
     """
     made, found = attempt(schema, config)
     if made is not None:
-        return made, [], lost
+        return made, [], invalid
     usable, usual = copy.deepcopy(config), defaults()
     for path, _ in found:
         usable.pop(path[0], None)
         if path[0] in usual:
             usable[path[0]] = usual[path[0]]
-    faults = [fault for path, fault in found if path[0] not in lost]  # of those, what is wrong has been said
+    issues = [issue for path, issue in found if path[0] not in invalid]  # of those, what is wrong has been said
     made, _ = attempt(schema, usable)
     if made is None:
-        raise Refused(faults)
-    return made, faults, lost | {path[0] for path, _ in found}
+        raise ConfigError(issues)
+    return made, issues, invalid | {path[0] for path, _ in found}
 
 
-def unwritable(runs_dir: str) -> list[Fault]:
+def unwritable(runs_dir: str) -> list[Issue]:
     """Why ``runs_dir`` cannot be written; nothing where it can. Nothing is made."""
     runs = Path(runs_dir)
     where = f"runs_dir={short(runs_dir)}"
@@ -61,25 +61,25 @@ def unwritable(runs_dir: str) -> list[Fault]:
         pass
     except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
         reason = getattr(error, "strerror", None) or str(error)
-        return [Fault(where, f"cannot be a folder ({reason})", "choose another folder with runs_dir=…")]
+        return [Issue(where, f"cannot be a folder ({reason})", "choose another folder with runs_dir=…")]
     if runs.is_symlink() and not runs.exists():
-        return [Fault(where, "is a link to nothing", "name a folder that can be made")]
+        return [Issue(where, "is a link to nothing", "name a folder that can be made")]
     there = next(path for path in [runs, *runs.absolute().parents] if path.exists())
     if not there.is_dir():
-        return [Fault(where, f"{short(str(there))} is not a folder", "name a folder that can be made")]
+        return [Issue(where, f"{short(str(there))} is not a folder", "name a folder that can be made")]
     if not os.access(there, os.W_OK | os.X_OK):
-        return [Fault(where, "cannot be written", "choose another folder with runs_dir=…")]
+        return [Issue(where, "cannot be written", "choose another folder with runs_dir=…")]
     return []
 
 
-def pending(path: str, needs: Mapping[str, str]) -> bool:
+def pending(path: str, dependencies: Mapping[str, str]) -> bool:
     """Whether a file is one that another cell has yet to make."""
-    return path in needs and not Path(path).exists()
+    return path in dependencies and not Path(path).exists()
 
 
-def without_pending(values: dict[str, Any], needs: Mapping[str, str]) -> dict[str, Any]:
+def without_pending(values: dict[str, Any], dependencies: Mapping[str, str]) -> dict[str, Any]:
     """A plug-in's options as far as they can be checked: without a file that another cell has yet to make."""
-    missing = {key: None for key, value in values.items() if isinstance(value, str) and pending(value, needs)}
+    missing = {key: None for key, value in values.items() if isinstance(value, str) and pending(value, dependencies)}
     return {**values, **missing} if missing else values
 
 

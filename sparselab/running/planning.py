@@ -11,7 +11,7 @@ from typing import Any
 
 from sparselab.config.compose import compose, defaults
 from sparselab.config.schema import UNIDENTIFIED, HostOptions
-from sparselab.core.errors import Fault, Faults, Refused, did_you_mean, refuse, short
+from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse, short
 from sparselab.core.memo import once
 from sparselab.core.options import validate
 from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
@@ -29,7 +29,7 @@ INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debu
 
 
 def engine_of(config: dict[str, Any]) -> Engine:
-    """The engine that the config names. Raises Refused."""
+    """The engine that the config names. Raises ConfigError."""
     values = dict(config.get("engine") or {})
     name = values.pop("name", None)
     if not isinstance(name, str):
@@ -46,9 +46,9 @@ class Read:
     """
 
     config: dict[str, Any]
-    lost: set[str]
-    faults: Faults
-    needs: dict[str, str] = field(default_factory=dict)
+    invalid: set[str]
+    issues: Issues
+    dependencies: dict[str, str] = field(default_factory=dict)
     first: dict[str, Plan] = field(default_factory=dict)
 
 
@@ -63,12 +63,12 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         return plan.id, plan
 
     found, cell = _read(overrides, search_path, planned), _without_passing(overrides)
-    with found.faults.catch():
+    with found.issues.catch():
         engine = _engine(found, cell)
-        plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.lost), found.needs)
+        plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.invalid), found.dependencies)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.first = list(found.first.values())
-    found.faults.raise_if_any()
+    found.issues.raise_if_any()
     return plan
 
 
@@ -86,11 +86,11 @@ def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Ide
         return id, None
 
     found = _read(overrides, None, named)
-    with found.faults.catch():
+    with found.issues.catch():
         engine = _engine(found, _without_passing(overrides))
-        found.faults.raise_if_any()
-        return engine.identity(part_of(engine, found.config), found.needs)
-    raise Refused(found.faults.found)
+        found.issues.raise_if_any()
+        return engine.identity(part_of(engine, found.config), found.dependencies)
+    raise ConfigError(found.issues.found)
 
 
 def cell_id_of(overrides: list[str]) -> str:
@@ -106,7 +106,7 @@ def cell_id_of(overrides: list[str]) -> str:
     general = tuple(_with_seed(text, number, "any") if CELL in text else text for text in rest)
     try:
         found = once(("any seed", *general), lambda: _Family(rest, number)).id(number)
-    except Refused:
+    except ConfigError:
         if not any(CELL in text for text in rest):
             raise
         found = None  # what is wrong with the cells of one seed need not be wrong with those of another
@@ -154,8 +154,8 @@ class _Family:
 
 def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     composed = compose(overrides, search_path)
-    found = Read(composed.config, set(composed.lost), Faults(list(composed.faults)))
-    with found.faults.catch():
+    found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
+    with found.issues.catch():
         _resolve(composed.config, "", overrides, named, found)
     return found
 
@@ -166,12 +166,12 @@ def _without_passing(overrides: list[str]) -> list[str]:
 
 def _engine(found: Read, cell: list[str]) -> Engine:
     """The engine of what was read, once what it does not read is among the faults."""
-    engine, faults = engine_of(found.config), found.faults
+    engine, issues = engine_of(found.config), found.issues
     foreign = _foreign(engine, cell)
-    if "engine" not in found.lost and not foreign & found.lost:
-        faults.found += _unread(engine, cell)
-    if foreign & (found.lost | {_head(text) for text in cell}):
-        faults.raise_if_any()  # what an engine misses that nobody wanted is of no interest
+    if "engine" not in found.invalid and not foreign & found.invalid:
+        issues.found += _unread(engine, cell)
+    if foreign & (found.invalid | {_head(text) for text in cell}):
+        issues.raise_if_any()  # what an engine misses that nobody wanted is of no interest
     return engine
 
 
@@ -198,7 +198,7 @@ def _foreign(engine: Engine, overrides: list[str]) -> set[str]:
     return {key for name in ENGINES for key in ENGINES[name].reads} - set(engine.reads)
 
 
-def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:
+def _unread(engine: Engine, overrides: list[str]) -> list[Issue]:
     """A fault for each override that would change nothing, because the engine does not look at it."""
     found = []
     for text in overrides:
@@ -210,7 +210,7 @@ def _unread(engine: Engine, overrides: list[str]) -> list[Fault]:
         others = [name for name in ENGINES if head in ENGINES[name].reads]
         if others:
             fix = f"leave it out, or choose engine={' or engine='.join(others)}"
-            found.append(Fault(short(text), f"engine={engine.name} does not read it", fix))
+            found.append(Issue(short(text), f"engine={engine.name} does not read it", fix))
     return found
 
 
@@ -228,13 +228,13 @@ def _resolve(node: dict[str, Any], where: str, outer: list[str], named: Named, f
                 if place in INHERITED:
                     refuse(short(f"{place}={value}"), "takes no cell", "write a value; cells stand for networks")
                 id, plan = _named_cell(place, value, outer, named)
-            except Refused as refused:
-                found.faults.found += refused.faults
-                found.lost.add(place.partition(".")[0])
+            except ConfigError as refused:
+                found.issues.found += refused.issues
+                found.invalid.add(place.partition(".")[0])
                 continue
             folder = plan.folder if plan is not None else Path(str(found.config["runs_dir"])) / id
             path = node[key] = str(Path(folder) / MODEL)
-            found.needs[path] = id
+            found.dependencies[path] = id
             if plan is not None:
                 found.first[path] = plan
 
@@ -250,10 +250,10 @@ def _named_cell(where: str, value: str, outer: list[str], named: Named) -> tuple
     how = [text for text in outer if text.partition("=")[0] in INHERITED]
     try:
         return named(own, how)
-    except Refused as refused:
-        raise Refused(
-            [Fault(f"{where}: {fault.where}", fault.problem, fault.fix) for fault in refused.faults]
+    except ConfigError as refused:
+        raise ConfigError(
+            [Issue(f"{where}: {issue.where}", issue.problem, issue.fix) for issue in refused.issues]
         ) from None
 
 
-__all__ = ["Refused", "cell_id_of", "engine_of", "identity_of", "plan_of"]
+__all__ = ["ConfigError", "cell_id_of", "engine_of", "identity_of", "plan_of"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.core.errors import Refused, RunFailed, Stopped
+from sparselab.core.errors import ConfigError, RunFailed, Stopped
 
 if TYPE_CHECKING:
     from sparselab.running.engine import Plan
@@ -20,10 +20,10 @@ def guarded(action: Callable[[], int], debug: bool = False) -> int:
     """Run ``action``; turn what a user can mend into lines and an exit code. Tracebacks only with ``debug``."""
     try:
         return action()
-    except Refused as refused:
+    except ConfigError as refused:
         _show_traceback(debug)
-        for fault in refused.faults:
-            print(fault, file=sys.stderr)
+        for issue in refused.issues:
+            print(issue, file=sys.stderr)
         return EXIT_REFUSED
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

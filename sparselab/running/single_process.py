@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sparselab.config.schema import Common, HostOptions
-from sparselab.core.errors import Faults, Refused
+from sparselab.core.errors import ConfigError, Issues
 from sparselab.core.memo import once
 from sparselab.running.engine import NOTHING, Engine, Plan
 from sparselab.running.identity import identified
@@ -28,7 +28,7 @@ from sparselab.storage.ids import cell_id
 
 @dataclass
 class Job:
-    """What :meth:`Direct.gather` found out of a cell: all that its plan needs.
+    """What :meth:`SingleProcessEngine.gather` found out of a cell: all that its plan needs.
 
     parts:  whatever ``execute`` wants to find again.
     size, work, facts, notes, account: as in :class:`~sparselab.running.engine.Plan`.
@@ -41,7 +41,7 @@ class Job:
     work: float
     facts: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    account: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     spent: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ def write_nothing(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Outcome:
-    """What :meth:`Direct.execute` gives.
+    """What :meth:`SingleProcessEngine.execute` gives.
 
     metrics:  plain finite numbers; the ones that a table reads begin with ``test.``.
     sparsity: where something is sparse: ``requested``, ``realised`` and, if it helps, ``layers``.
@@ -63,12 +63,12 @@ class Outcome:
 
     metrics: dict[str, float]
     sparsity: dict[str, Any] = field(default_factory=dict)
-    account: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     write: Callable[[Path], dict[str, Any]] = write_nothing
 
 
-class Direct(Engine):
+class SingleProcessEngine(Engine):
     """A subclass names its top level and its groups, and writes two methods: :meth:`gather` and :meth:`execute`.
 
     Top:     the schema of its config: :class:`~sparselab.config.schema.Common` and the groups that it reads.
@@ -83,7 +83,7 @@ class Direct(Engine):
     repeatable: ClassVar[bool] = True
 
     @abstractmethod
-    def gather(self, cell: Any, faults: Faults, lost: frozenset[str], needs: Mapping[str, str]) -> Job | None:
+    def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         """Build the parts and check them against each other, without torch and in well under a second.
 
         Faults go to ``faults`` (all of them at once: ``with faults.catch()``); None where the parts could not be made.
@@ -98,29 +98,29 @@ class Direct(Engine):
         self,
         config: dict[str, Any],
         overrides: list[str],
-        lost: frozenset[str] = frozenset(),
-        needs: Mapping[str, str] = NOTHING,
+        invalid: frozenset[str] = frozenset(),
+        dependencies: Mapping[str, str] = NOTHING,
     ) -> Plan:
-        faults = Faults()
-        cell, found, lost = top_level(self.Top, config, lost)
-        faults.found += found
-        if "logger" not in lost:
-            with faults.catch():
+        issues = Issues()
+        cell, found, invalid = top_level(self.Top, config, invalid)
+        issues.found += found
+        if "logger" not in invalid:
+            with issues.catch():
                 build(LOGGERS, cell.logger, "logger")
-        if "runs_dir" not in lost:
-            faults.found += once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir))
+        if "runs_dir" not in invalid:
+            issues.found += once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir))
         job = None
-        with faults.catch():
-            job = self.gather(cell, faults, lost, needs)
-        faults.raise_if_any()
-        if lost:
-            raise Refused([])  # the caller has the faults of what is lost
+        with issues.catch():
+            job = self.gather(cell, issues, invalid, dependencies)
+        issues.raise_if_any()
+        if invalid:
+            raise ConfigError([])  # the caller has the faults of what is lost
         assert job is not None, f"{type(self).__name__}.gather found no fault and made nothing"
         identity = self._identify(config, job)
         id = cell_id(*identity)
         return Plan(
             config=config, overrides=overrides, id=id, folder=str(Path(cell.runs_dir) / id), size=job.size, work=job.work,
-            account=job.account, facts=job.facts, notes=job.notes, parts=job.parts, needs=dict(needs),
+            cost=job.cost, facts=job.facts, notes=job.notes, parts=job.parts, dependencies=dict(dependencies),
             identity=identity,
         )  # fmt: skip
 
@@ -154,7 +154,7 @@ class Direct(Engine):
                 "overrides": plan.overrides,
                 "metrics": outcome.metrics,
                 "sparsity": outcome.sparsity,
-                "account": {**outcome.account, "work": plan.work},
+                "account": {**outcome.cost, "work": plan.work},
                 "seconds": round(time.monotonic() - began, 3),
                 "environment": environment(host) | ({} if self.repeatable else {"promise": "D"}),
                 "data": outcome.data,

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Fault, RunFailed
+from sparselab.core.errors import Issue, RunFailed
 
 DAY = 86_400.0  # seconds after which a temporary file of another machine counts as abandoned
 
@@ -172,7 +172,7 @@ def _temporary(path: Path, data: memoryview) -> Iterator[Path]:
     except OSError as error:
         reason, fix = _REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another runs_dir"))
         problem = f"{reason}, {len(data):,} bytes needed and {free_bytes(path.parent):,} free"
-        raise RunFailed(str(Fault(shown(path), problem, fix))) from error
+        raise RunFailed(str(Issue(shown(path), problem, fix))) from error
 
 
 def _create(path: Path) -> tuple[Path, int]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.core.errors import Fault, Refused, RunFailed, refuse
+from sparselab.core.errors import ConfigError, Issue, RunFailed, refuse
 from sparselab.storage import atomic
 from sparselab.storage.atomic import shown
 from sparselab.storage.ids import digest
@@ -105,14 +105,14 @@ class Checkpoints:
             if self._overtaken(path):
                 return path
             problem = f"the checkpoint just written reads back wrong ({unusable})"
-            raise RunFailed(str(Fault(shown(path), problem, "check the disk and run the same command again"))) from None
+            raise RunFailed(str(Issue(shown(path), problem, "check the disk and run the same command again"))) from None
         self._prune(path)
         return path
 
     def load_latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None where there is none.
 
-        Damaged ones are passed over with one line of warning. :class:`Refused` for a checkpoint of another cell or of a
+        Damaged ones are passed over with one line of warning. :class:`ConfigError` for a checkpoint of another cell or of a
         newer schema, and for one that is whole and holds anything but plain containers and tensors.
         """
         search = True
@@ -152,7 +152,7 @@ class Checkpoints:
         atomic.sweep(self.folder)
 
     def need_space(self, planned: int) -> None:
-        """:class:`Refused` unless three checkpoints of ``planned`` bytes fit: two that stay and one on its way."""
+        """:class:`ConfigError` unless three checkpoints of ``planned`` bytes fit: two that stay and one on its way."""
         free = atomic.free_bytes(self.folder)
         if free < 3 * planned:
             problem = f"{free:,} bytes free, {3 * planned:,} needed (3 checkpoints of {planned:,})"
@@ -216,7 +216,7 @@ class Checkpoints:
             try:
                 self._verified(path)
                 good += 1
-            except (_Unusable, Refused):
+            except (_Unusable, ConfigError):
                 continue
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.core.errors import Fault, RunFailed
+from sparselab.core.errors import Issue, RunFailed
 from sparselab.storage import atomic, tensors
 from sparselab.storage.atomic import shown
 
@@ -70,7 +70,7 @@ def _check_mask(name: str, mask: Tensor, kept: Mapping[str, Tensor]) -> None:
     weight = kept.get(name)
     if weight is None or weight.shape != mask.shape:
         problem = "its mask has another shape" if weight is not None else "there is a mask and no such tensor"
-        raise RunFailed(str(Fault(shown(name), problem, "report this as a bug")))
+        raise RunFailed(str(Issue(shown(name), problem, "report this as a bug")))
     revived = int((weight.detach()[~mask.to(weight.device)] != 0).sum())
     if revived:
-        raise RunFailed(str(Fault(shown(name), f"{revived:,} pruned weights are not zero", "report this as a bug")))
+        raise RunFailed(str(Issue(shown(name), f"{revived:,} pruned weights are not zero", "report this as a bug")))

@@ -18,7 +18,7 @@ _MARK = "\0the number\0"  # no text of a config
 def canonical(config: Any, where: str = "config") -> str:
     """The one JSON text of a plain value: the order of keys and the way a number is written leave no trace.
 
-    ``1``, ``1.0`` and ``1e0`` are one number, tuples are lists. :class:`Refused`, naming the key, for NaN, infinity,
+    ``1``, ``1.0`` and ``1e0`` are one number, tuples are lists. :class:`ConfigError`, naming the key, for NaN, infinity,
     keys that are not text and values that are not plain data.
     """
     return json.dumps(_plain(config, where), sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Fault, Refused, RunFailed, refuse
+from sparselab.core.errors import ConfigError, Issue, RunFailed, refuse
 from sparselab.storage import atomic
 from sparselab.storage.atomic import shown
 from sparselab.storage.ids import digest
@@ -29,7 +29,7 @@ _AGAIN = "run the cell again, or remove the file"
 _RESULT = ("id", "status", "metrics", "sparsity", "account", "files")
 
 
-class Newer(Refused):
+class Newer(ConfigError):
     """A record that a newer sparselab wrote: not ours to judge, and never put aside or written over."""
 
 
@@ -54,7 +54,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 refuse(f"record.metrics.{name}", "is not a number", "metrics are plain numbers")
         whole["seal"] = digest(whole, "record")
-    except Refused as refused:
+    except ConfigError as refused:
         raise RunFailed(str(refused)) from None
     return whole
 
@@ -77,7 +77,7 @@ def settle(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> bool:
         return True
     try:
         there = read(folder, whole["id"])
-    except Refused:
+    except ConfigError:
         there = None
     if there is None or there["status"] != "finished":
         atomic.write_bytes(path, data)
@@ -91,7 +91,7 @@ def settle(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> bool:
 def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any]:
     """The record of a run folder.
 
-    :class:`Refused` when it is missing, half-written or changed (its seal does not fit), of a newer schema, or, where
+    :class:`ConfigError` when it is missing, half-written or changed (its seal does not fit), of a newer schema, or, where
     ``id`` is given, another cell's.
     """
     path = path_of(folder)
@@ -156,7 +156,7 @@ def valid(folder: str | os.PathLike[str], id: str) -> bool:
         return read(folder, id)["status"] == "finished"
     except Newer:
         raise
-    except Refused:
+    except ConfigError:
         return False
 
 
@@ -185,7 +185,7 @@ def _fits_as_ours(record: Mapping[str, Any]) -> bool:
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
-    corrupt = Refused([Fault(where, "corrupt or half-written record", _AGAIN)])
+    corrupt = ConfigError([Issue(where, "corrupt or half-written record", _AGAIN)])
     try:
         record = json.loads(data)
         schema = record["schema"]
@@ -193,7 +193,7 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
             if _fits_as_ours(record):
                 raise corrupt
             problem = f"schema {schema} is newer than this sparselab's {SCHEMA}"
-            raise Newer([Fault(where, problem, "update sparselab, or choose another runs_dir")])
+            raise Newer([Issue(where, problem, "update sparselab, or choose another runs_dir")])
         # Bytes as well as the seal: JSON has many spellings of one value, and only one of them is what was written.
         if atomic.render(sealed(record)) != data:
             raise corrupt

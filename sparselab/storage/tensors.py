@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.core.errors import Faults, refuse
+from sparselab.core.errors import Issues, refuse
 from sparselab.storage import atomic
 from sparselab.storage.atomic import shown
 
@@ -69,7 +69,7 @@ class Header:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Check a safetensors file from its header and its size alone. :class:`Refused` for anything that does not fit."""
+    """Check a safetensors file from its header and its size alone. :class:`ConfigError` for anything that does not fit."""
     path = Path(path)
     where = shown(path)
     fix = "give a whole safetensors file"
@@ -100,7 +100,7 @@ def load(path: str | os.PathLike[str], expected: Mapping[str, Any] | None = None
     """The tensors of a safetensors file on the CPU; names that share a tensor come back sharing it.
 
     ``expected`` (a ``state_dict``, on any device, ``meta`` too) is compared name by name, shape by shape and dtype by
-    dtype before anything is copied. :class:`Refused` carries every difference (the first eight).
+    dtype before anything is copied. :class:`ConfigError` carries every difference (the first eight).
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -142,7 +142,7 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> byt
 
 
 def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The masks of a ``masks.safetensors``; :class:`Refused` where one is not boolean."""
+    """The masks of a ``masks.safetensors``; :class:`ConfigError` where one is not boolean."""
     for name, entry in read_header(path).tensors.items():
         if entry.dtype != "bool":
             refuse(shown(path), f"{shown(name, 40)} is {entry.dtype}, and a mask is bool", "give a masks.safetensors")
@@ -164,7 +164,7 @@ def pack_masks(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 
 def unpack_masks(packed: Mapping[str, Mapping[str, Any]], where: str = "masks") -> dict[str, Tensor]:
-    """The inverse of :func:`pack_masks`. :class:`Refused`, before any copy, where shape and bits do not fit."""
+    """The inverse of :func:`pack_masks`. :class:`ConfigError`, before any copy, where shape and bits do not fit."""
     import numpy as np
     import torch
 
@@ -247,18 +247,18 @@ def _check_aliases(metadata: Mapping[str, str], tensors: Mapping[str, Entry]) ->
 
 def _compare(path: str | os.PathLike[str], header: Header, expected: Mapping[str, Any]) -> None:
     found = header.tensors | {alias: header.tensors[name] for alias, name in header.aliases.items()}
-    where, faults = shown(path), Faults()
+    where, issues = shown(path), Issues()
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
-            faults.add(where, f"{shown(name, 40)} is missing", "give weights of this very model")
+            issues.add(where, f"{shown(name, 40)} is missing", "give weights of this very model")
         elif name not in expected:
-            faults.add(where, f"{shown(name, 40)} is not in the model", "give weights of this very model")
+            issues.add(where, f"{shown(name, 40)} is not in the model", "give weights of this very model")
         else:
             want = Entry(str(expected[name].dtype).removeprefix("torch."), tuple(expected[name].shape))
             if want != found[name]:
-                faults.add(where, f"{shown(name, 40)} is {found[name]}", f"the model has {want}")
-    faults.found = faults.found[:_SHOWN_FAULTS]
-    faults.raise_if_any()
+                issues.add(where, f"{shown(name, 40)} is {found[name]}", f"the model has {want}")
+    issues.found = issues.found[:_SHOWN_FAULTS]
+    issues.raise_if_any()
 
 
 def _in_order(data: bytes) -> bytes:

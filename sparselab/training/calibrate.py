@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.weights.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ def calibration(
     samples = parts.method.options.samples  # type: ignore[attr-defined]
     size = min(samples, parts.cell.trainer.batch_size)
     workers = parts.cell.trainer.workers
-    feed = splits.feed("train", size, address(parts.cell.seed, "calibration"), device=str(device), workers=workers)
+    loader = splits.loader(
+        "train", size, derive_seed(parts.cell.seed, "calibration"), device=str(device), workers=workers
+    )
 
     def batches() -> Iterator[torch.Tensor]:
-        feed.position(0, 0)
-        return (batch[0].to(device) for batch in islice(feed, -(-samples // size)))
+        loader.position(0, 0)
+        return (batch[0].to(device) for batch in islice(loader, -(-samples // size)))
 
     blocks = parts.family.blocks(network) if parts.family.has_blocks else []
     return Calibration(network, lambda batch: parts.family.logits(network, batch), sparsifier.slots, blocks, batches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import Fault, Faults, short, spell
+from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.inputs.models.weights import compare_outline, place, read_header
 from sparselab.running.parts import pending
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sparselab.config.schema import Cell
-    from sparselab.core.model_spec import Outline
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.core.sparsity import Sparsity
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.weights import Entry
@@ -38,19 +38,19 @@ def combination(
     schedule: Schedule,
     distribution: Distribution,
     steps: int,
-    faults: Faults,
+    issues: Issues,
 ) -> None:
     """Method, pattern, schedule and distribution: does each admit the others?"""
     kind = sparsity.kind
     if kind not in method.patterns:
         where = short(f"sparsity={spell(cell.sparsity)}")
         if kind == "dense":
-            faults.add(where, f"method={method.name} needs a sparsity", "use method=dense for the dense network")
+            issues.add(where, f"method={method.name} needs a sparsity", "use method=dense for the dense network")
         elif method.patterns == ("dense",):
-            faults.add(where, f"method={method.name} has none", "leave sparsity out, or pick another method")
+            issues.add(where, f"method={method.name} has none", "leave sparsity out, or pick another method")
         else:
             fix = f"write sparsity={' or sparsity='.join(EXAMPLES[pattern] for pattern in method.patterns)}"
-            faults.add(where, f"method={method.name} is not defined for {FORMS[kind]}", fix)
+            issues.add(where, f"method={method.name} is not defined for {FORMS[kind]}", fix)
         return
     if kind == "dense":
         return
@@ -59,27 +59,27 @@ def combination(
             fix = f"write schedule={' or schedule='.join(method.schedules)}"
         else:
             fix = f"write method={' or method='.join(name for name in METHODS if METHODS[name].admits(type(schedule)))}"
-        faults.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
+        issues.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
         return
     if kind == "nm":
-        _axis(cell, method, faults)
+        _axis(cell, method, issues)
     if kind not in schedule.patterns:
         problem = f"is not defined for {FORMS[kind]}{', which has no in-between' if kind == 'nm' else ''}"
         examples = [EXAMPLES[pattern] for pattern in schedule.patterns if pattern in method.patterns]
-        faults.add(
+        issues.add(
             f"schedule={schedule.name}", problem, f"write schedule=one_shot, or a sparsity such as {examples[0]}"
         )
     if kind not in distribution.patterns:
         problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
-        faults.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
+        issues.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
     if method.by_chance and kind != "unstructured":
-        _chance(short(f"sparsity={spell(cell.sparsity)}"), kind, method, faults)
+        _chance(short(f"sparsity={spell(cell.sparsity)}"), kind, method, issues)
     if method.ranks_layers and not distribution.needs_scores:
         able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
-        faults.add(f"distribution={distribution.name}", problem, f"write distribution={able}")
+        issues.add(f"distribution={distribution.name}", problem, f"write distribution={able}")
     if steps or cell.trainer.max_steps == 0:
-        faults.found += schedule.faults(steps)
+        issues.found += schedule.issues(steps)
 
 
 def own_combinations(
@@ -89,15 +89,15 @@ def own_combinations(
     method: Method,
     schedule: Schedule,
     steps: int,
-    faults: Faults,
+    issues: Issues,
 ) -> None:
     """The same for patterns of some layers, in which the distribution has no part."""
     if own and sparsity.kind == "dense":
-        faults.add(OWN, "the others have no sparsity", "write theirs, as in sparsity=0.9, or leave it out")
+        issues.add(OWN, "the others have no sparsity", "write theirs, as in sparsity=0.9, or leave it out")
         return
     if own and method.ranks_layers:
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
-        faults.add(OWN, problem, "leave it out")
+        issues.add(OWN, problem, "leave it out")
         return
     for selector, pattern in own.items():
         where = f"{OWN}.{selector}={pattern}"
@@ -108,56 +108,56 @@ def own_combinations(
             if pattern.kind not in kinds:
                 example = next((EXAMPLES[kind] for kind in kinds if kind != "dense"), None)
                 fix = f"write one such as {example}" if example else "leave it out"
-                faults.add(where, f"{plugin} is not defined for {FORMS[pattern.kind]}", fix)
+                issues.add(where, f"{plugin} is not defined for {FORMS[pattern.kind]}", fix)
         if pattern.kind == "nm" and sparsity.kind != "nm":
-            _axis(cell, method, faults)
+            _axis(cell, method, issues)
         if method.by_chance and pattern.kind != "unstructured":
-            _chance(where, pattern.kind, method, faults)
+            _chance(where, pattern.kind, method, issues)
         if steps and pattern.kind in schedule.patterns:
-            found = schedule.towards(pattern).faults(steps)
-            faults.found += [fault for fault in found if fault not in faults.found]
+            found = schedule.for_target(pattern).issues(steps)
+            issues.found += [issue for issue in found if issue not in issues.found]
 
 
-def _chance(where: str, kind: str, method: Method, faults: Faults) -> None:
+def _chance(where: str, kind: str, method: Method, issues: Issues) -> None:
     problem = f"with these options method={method.name} keeps each weight by itself, not by {FORMS[kind]}"
-    faults.add(where, problem, f"write {method.by_chance}")
+    issues.add(where, problem, f"write {method.by_chance}")
 
 
-def _axis(cell: Cell, method: Method, faults: Faults) -> None:
+def _axis(cell: Cell, method: Method, issues: Issues) -> None:
     if method.axes is not None and cell.targets.axis not in method.axes:
         where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(method.axes)}"
-        faults.add(where, f"method={method.name} is not defined for it", fix)
+        issues.add(where, f"method={method.name} is not defined for it", fix)
 
 
 def weights_files(
     where: str,
     files: dict[str, str],
-    outline: Outline | None,
-    faults: Faults,
-    needs: Mapping[str, str],
-    compare: Callable[[Mapping[str, Entry], Outline, str], list[Fault]] = compare_outline,
+    model_spec: ModelSpec | None,
+    issues: Issues,
+    dependencies: Mapping[str, str],
+    compare: Callable[[Mapping[str, Entry], ModelSpec, str], list[Issue]] = compare_outline,
 ) -> None:
     """Weights files of the network that a plug-in reads: are they there, and do they fit?"""
     for option, path in files.items():
-        if pending(path, needs):
+        if pending(path, dependencies):
             continue
         key = f"{where}.{option}"
-        with faults.catch():
+        with issues.catch():
             entries = read_header(path, key)
-            if outline is not None:
-                faults.found += compare(entries, outline, place(path, key))
+            if model_spec is not None:
+                issues.found += compare(entries, model_spec, place(path, key))
 
 
-def demands(term: Term, family: Family) -> list[Fault]:
+def demands(term: Term, family: Family) -> list[Issue]:
     """What a term asks of the model."""
     found = []
     if term.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
-        found.append(Fault(f"term.{term.name}", problem, "choose another model, or term=[distill]"))
+        found.append(Issue(f"term.{term.name}", problem, "choose another model, or term=[distill]"))
     if term.taught_by is not None and family.carries:
         problem = "its teacher reads each window from nothing, and the model goes on from the one before"
-        found.append(Fault(f"term.{term.name}", problem, "write model.carry=false"))
+        found.append(Issue(f"term.{term.name}", problem, "write model.carry=false"))
     if term.needs_trained_start and not family.starts_trained:
         problem = "training starts from random weights, which teach nothing"
-        found.append(Fault(f"term.{term.name}.teacher=start", problem, "set model.weights, or name a teacher"))
+        found.append(Issue(f"term.{term.name}.teacher=start", problem, "set model.weights, or name a teacher"))
     return found

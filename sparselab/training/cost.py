@@ -12,16 +12,16 @@ from sparselab.training.parts import Parts
 
 def foresee(parts: Parts) -> dict[str, Any]:
     """The account of the finished network, and of training as the schedule foresees it."""
-    from sparselab.weights.cost import account, plain_cost, train_flops, train_flops_dense
+    from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
 
-    if parts.outline is None:
+    if parts.model_spec is None:
         return {}
     batch = parts.cell.trainer.batch_size
     ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
     patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
-    ways = {pattern: parts.schedule.towards(pattern) for pattern in set(patterns.values())}
-    for step in sorted({step for way in ways.values() for step in way.updates(parts.steps)}):
-        levels = {pattern: way.costing(step, parts.steps) for pattern, way in ways.items()}
+    schedules = {pattern: parts.schedule.for_target(pattern) for pattern in set(patterns.values())}
+    for step in sorted({step for way in schedules.values() for step in way.updates(parts.steps)}):
+        levels = {pattern: way.costing(step, parts.steps) for pattern, way in schedules.items()}
         kept = {}
         for layer in parts.layers:
             pattern = patterns[layer.name]
@@ -31,15 +31,15 @@ def foresee(parts: Parts) -> dict[str, Any]:
             ledger.pop()
         ledger.append((step, kept))
     final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
-    numbers = account(parts.outline, final).record()
+    numbers = cost_of(parts.model_spec, final).record()
     return {
         **{key: value for key, value in numbers.items() if key != "layers"},
-        **plain_cost(parts.outline),
+        **plain_cost(parts.model_spec),
         "flops_train": train_flops(
-            parts.outline, ledger, batch, parts.method.weight_grad,
+            parts.model_spec, ledger, batch, parts.method.weight_grad,
             steps=parts.steps, dense_steps=dense_steps(parts),
         ),
-        "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
+        "flops_train_dense": train_flops_dense(parts.model_spec, batch, parts.steps),
         "flops_teacher": teacher_flops(parts),
     }  # fmt: skip
 
@@ -50,7 +50,7 @@ def teacher_flops(parts: Parts) -> int:
 
     teachers = {term.taught_by for term in parts.terms if term.options.weight} - {None}
     samples = parts.cell.trainer.batch_size * parts.steps
-    return FLOPS_PER_MAC * parts.outline.macs * samples * len(teachers)
+    return FLOPS_PER_MAC * parts.model_spec.macs * samples * len(teachers)
 
 
 def dense_steps(parts: Parts) -> list[int]:
@@ -58,6 +58,6 @@ def dense_steps(parts: Parts) -> list[int]:
     due = parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []
     if not parts.method.learns:
         return due
-    turn, total = parts.method.turn, parts.steps
+    update_at, total = parts.method.alternating_update, parts.steps
     key = "learned", type(parts.method), canonical(parts.method.options.model_dump()), total
-    return [*due, *once(key, lambda: [step for step in range(1, total + 1) if turn(step, total).learned])]
+    return [*due, *once(key, lambda: [step for step in range(1, total + 1) if update_at(step, total).learned])]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def facts(plan: Plan) -> list[tuple[str, str]]:
     """(label, text) lines about a plan."""
-    parts, account = plan.parts, plan.account
+    parts, cost = plan.parts, plan.cost
     data = parts.data
     out = [
         ("method", f"{parts.method.name} · sparsity {parts.asked} · schedule {parts.schedule.name}"
@@ -19,26 +19,26 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
                  f" ({data.source})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
     ]  # fmt: skip
-    if account:
-        kept = account["params_nonzero"]
-        out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
-        out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
-        out += _equal_cost(account)
-        if account["flops_train_dense"]:  # not where nothing is trained
-            times = account["flops_train"] / account["flops_train_dense"]
-            out.append(("training FLOPs", f"{account['flops_train']:.3e} ({times:.3f}x dense{of_teacher(account)})"))
+    if cost:
+        kept = cost["params_nonzero"]
+        out.append(("parameters", f"{cost['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
+        out.append(("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} per sample"))
+        out += _equal_cost(cost)
+        if cost["flops_train_dense"]:  # not where nothing is trained
+            times = cost["flops_train"] / cost["flops_train_dense"]
+            out.append(("training FLOPs", f"{cost['flops_train']:.3e} ({times:.3f}x dense{of_teacher(cost)})"))
     return out
 
 
-def of_teacher(account: dict[str, Any]) -> str:
+def of_teacher(cost: dict[str, Any]) -> str:
     """What teachers cost besides: ``, a teacher 0.333x``; empty where there is none."""
-    share = account.get("flops_teacher", 0) / account["flops_train_dense"]
+    share = cost.get("flops_teacher", 0) / cost["flops_train_dense"]
     return f", a teacher {share:.3f}x" if share else ""
 
 
 def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what a researcher can quote of a finished cell."""
-    metrics, sparse, account = record["metrics"], record["sparsity"], record["account"]
+    metrics, sparse, cost = record["metrics"], record["sparsity"], record["account"]
     rows: list[tuple[str, str]] = []
     n = metrics.get("test.n", 0)
     if "test.accuracy" in metrics:
@@ -63,19 +63,19 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
         )
     else:
         rows.append(("sparsity", "dense"))
-    rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
-    ratio = account["macs"] / account["macs_dense"]
-    rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
-    rows += _equal_cost(account)
-    if account["flops_train_dense"]:
-        times = account["flops_train"] / account["flops_train_dense"]
-        rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
+    rows.append(("parameters", f"{cost['params_nonzero']:,} nonzero of {cost['params']:,}"))
+    ratio = cost["macs"] / cost["macs_dense"]
+    rows.append(("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} ({ratio:.3f}x) per sample"))
+    rows += _equal_cost(cost)
+    if cost["flops_train_dense"]:
+        times = cost["flops_train"] / cost["flops_train_dense"]
+        rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(cost)}"))
     return rows
 
 
-def _equal_cost(account: dict[str, Any]) -> list[tuple[str, str]]:
+def _equal_cost(cost: dict[str, Any]) -> list[tuple[str, str]]:
     """For a transformed network: what it costs against the dense one whose place it takes."""
-    plain = account.get("macs_plain")
+    plain = cost.get("macs_plain")
     if plain is None:
         return []
-    return [("equal cost", f"{account['macs'] / plain:.5f}x the {plain:,} MACs of the network it replaces")]
+    return [("equal cost", f"{cost['macs'] / plain:.5f}x the {plain:,} MACs of the network it replaces")]

@@ -19,26 +19,26 @@ def make_edit(
     parts: Parts, network: torch.nn.Module, sparsifier: Sparsifier, splits: Any, device: torch.device
 ) -> Callable[[], None]:
     """The cell's edit, to be called once the first masks are made; nothing where it has none."""
-    edit, outline = parts.edit, parts.outline
+    edit, model_spec = parts.edit, parts.model_spec
     if edit is None:
         return lambda: None
-    assert outline is not None
+    assert model_spec is not None
     names = ("train", *getattr(splits, "others", ()))
-    feeds = {
-        name: splits.feed(name, parts.cell.trainer.batch_size, parts.cell.seed, train=False, device=str(device))
+    loaders = {
+        name: splits.loader(name, parts.cell.trainer.batch_size, parts.cell.seed, train=False, device=str(device))
         for name in names
     }
-    heads = [layer for layer in outline.layers if "head" in layer.roles]
+    heads = [layer for layer in model_spec.layers if "head" in layer.roles]
 
     def batches(name: str) -> Batches:
-        for inputs, labels in feeds[name]:
+        for inputs, labels in loaders[name]:
             yield inputs.to(device), labels.to(device)
 
     editing = Editing(
         network=network,
         logits=parts.family.logits,
         parts={name: partial(batches, name) for name in names},
-        sizes={name: len(feed.source) for name, feed in feeds.items()},
+        sizes={name: len(loader.source) for name, loader in loaders.items()},
         head=frozenset(name for layer in heads for name in (layer.tensor, f"{layer.name}.bias")),
         seed=parts.cell.seed,
     )

@@ -34,10 +34,10 @@ class Train(Engine):
         self,
         config: dict[str, Any],
         overrides: list[str],
-        lost: frozenset[str] = frozenset(),
-        needs: Mapping[str, str] = NOTHING,
+        invalid: frozenset[str] = frozenset(),
+        dependencies: Mapping[str, str] = NOTHING,
     ) -> Plan:
-        parts = gather(config, lost, needs)
+        parts = gather(config, invalid, dependencies)
         identity = identify(config, parts)
         cell = cell_id(*identity)
         plan = Plan(
@@ -47,14 +47,14 @@ class Train(Engine):
             folder=str(Path(parts.cell.runs_dir) / cell),
             steps=parts.steps,
             size=f"{parts.steps:,} updates",
-            account=once(_costing(config, parts), lambda: foresee(parts)),
+            cost=once(_costing(config, parts), lambda: foresee(parts)),
             parts=parts,
-            needs=parts.needs,
+            dependencies=parts.dependencies,
             identity=identity,
         )
-        plan.work = float(plan.account.get("flops_train_dense") or 0)
+        plan.work = float(plan.cost.get("flops_train_dense") or 0)
         plan.facts = facts(plan)
-        if parts.outline is None:
+        if parts.model_spec is None:
             plan.notes.append(
                 "the layers of this model are known once it is built; they are checked then, before training"
             )
@@ -62,11 +62,11 @@ class Train(Engine):
             plan.notes.append(
                 "each weight is kept by a draw of its own: the numbers of weights, MACs and FLOPs are means"
             )
-        plan.notes += precision_notes(parts.cell.trainer, parts.outline)
+        plan.notes += precision_notes(parts.cell.trainer, parts.model_spec)
         return plan
 
-    def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
-        return identify(config, identified_parts(config, needs))
+    def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
+        return identify(config, identified_parts(config, dependencies))
 
     def run(self, plan: Plan) -> dict[str, Any]:
         from sparselab.storage import record as records

@@ -27,15 +27,15 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     identity["trainer"]["updates"] = parts.steps
     files = {}
     for option, paths in parts.family.files().items():
-        files[f"model.{option}"] = [content(path, parts.needs, f"model.{option}") for path in paths]
+        files[f"model.{option}"] = [content(path, parts.dependencies, f"model.{option}") for path in paths]
         identity["model"].pop(option)
     for term in parts.terms:
         for option, path in term.files().items():
             key = f"term.{term.name}.{option}"
-            files[key] = content(path, parts.needs, key)
+            files[key] = content(path, parts.dependencies, key)
             identity["term"][term.name].pop(option)
     for option, path in parts.method.files().items():
-        files[f"method.{option}"] = content(path, parts.needs, f"method.{option}")
+        files[f"method.{option}"] = content(path, parts.dependencies, f"method.{option}")
         identity["method"].pop(option)
     for option in parts.dataset.places():
         identity["dataset"].pop(option)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import Fault, Refused
+from sparselab.core.errors import ConfigError, Issue
 from sparselab.weights.count import keep_count
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sparselab.config.schema import TargetOptions
-    from sparselab.core.model_spec import Layer, Outline
+    from sparselab.core.model_spec import Layer, ModelSpec
     from sparselab.core.sparsity import Sparsity
     from sparselab.training.parts import Parts
     from sparselab.weights.schedules import Schedule
@@ -31,7 +31,7 @@ def choose_layers(
     targets: TargetOptions,
     sparsity: Sparsity,
     own: Mapping[str, Sparsity],
-    outline: Outline,
+    model_spec: ModelSpec,
     schedule: Schedule | None = None,
 ) -> tuple[list[Layer], dict[str, Sparsity]]:
     """The layers that ``targets`` selects, none for a dense cell; and those with a pattern of their own, by name.
@@ -40,38 +40,38 @@ def choose_layers(
     """
     if sparsity.kind == "dense":
         return [], {}
-    layers = select(outline, targets.include, targets.exclude)
+    layers = select(model_spec, targets.include, targets.exclude)
     apart = exceptions(layers, sparsity, own)
     found = []
     for layer in layers:
-        fault = misfit(layer, apart.get(layer.name, sparsity), targets.axis)
+        issue = misfit(layer, apart.get(layer.name, sparsity), targets.axis)
         found += (
-            [replace(fault, where=f"{OWN}: {apart[layer.name]}") if layer.name in apart else fault] if fault else []
+            [replace(issue, where=f"{OWN}: {apart[layer.name]}") if layer.name in apart else issue] if issue else []
         )
     if schedule is not None and not found:
-        ways = {pattern: schedule.towards(pattern) for pattern in {sparsity, *apart.values()}}
-        tried = (_misfit_on_the_way(x, ways[apart.get(x.name, sparsity)], targets.axis) for x in layers)
-        found = [fault for fault in tried if fault]
+        schedules = {pattern: schedule.for_target(pattern) for pattern in {sparsity, *apart.values()}}
+        tried = (_misfit_on_the_way(x, schedules[apart.get(x.name, sparsity)], targets.axis) for x in layers)
+        found = [issue for issue in tried if issue]
     if len(found) > SHOWN:
-        found[SHOWN:] = [Fault("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")]
+        found[SHOWN:] = [Issue("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")]
     if found:
-        raise Refused(found)
+        raise ConfigError(found)
     return layers, apart
 
 
-def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Fault | None:
+def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Issue | None:
     """Why the first structure that does not fit ``layer`` does not; None if all do."""
-    faults = (misfit(layer, structure, axis) for structure in schedule.structures())
-    fault = next((fault for fault in faults if fault), None)
-    return fault and Fault(
-        f"schedule={schedule.name}", f"{fault.where.removeprefix('sparsity=')}: {fault.problem}", fault.fix
+    issues = (misfit(layer, structure, axis) for structure in schedule.structures())
+    issue = next((issue for issue in issues if issue), None)
+    return issue and Issue(
+        f"schedule={schedule.name}", f"{issue.where.removeprefix('sparsity=')}: {issue.problem}", issue.fix
     )
 
 
-def place_masks(parts: Parts, outline: Outline) -> None:
+def place_masks(parts: Parts, model_spec: ModelSpec) -> None:
     """Choose the layers and their counts once an outline is there that could not be foreseen."""
-    parts.outline = outline
-    chosen = choose_layers(parts.cell.targets, parts.sparsity, parts.own, outline, parts.schedule)
+    parts.model_spec = model_spec
+    chosen = choose_layers(parts.cell.targets, parts.sparsity, parts.own, model_spec, parts.schedule)
     parts.layers, parts.exceptions = chosen
     if parts.layers:
         parts.kept = final_counts(parts)

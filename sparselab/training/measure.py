@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    metrics: list[Metric], task: Task, feeds: Mapping[str, Iterable[Any]], splits: Any, precision: Any
+    metrics: list[Metric], task: Task, loaders: Mapping[str, Iterable[Any]], splits: Any, precision: Any
 ) -> dict[str, float]:
     """All of ``metrics`` on the batches of ``feeds["test"]``, in evaluation mode and under the training precision.
 
@@ -27,12 +27,12 @@ def measure(
         return {}
     device = next(task.network.parameters()).device
 
-    def batches(feed: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, labels in feed:
+    def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, labels in loader:
             if len(labels):  # of several ranks one may have nothing of the last batch
                 yield inputs.to(device), labels.to(device)
 
-    passes = {part: partial(batches, feed) for part, feed in feeds.items()}
+    passes = {part: partial(batches, loader) for part, loader in loaders.items()}
     subject = Subject(
         task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data, splits.mean, splits.std,
         passes,

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from sparselab.config.schema import TrainerOptions
 from sparselab.core.memo import once
-from sparselab.core.model_spec import Outline
+from sparselab.core.model_spec import ModelSpec
 
 NATIVE = frozenset({"avx512_bf16", "amx_bf16"})
 
 
-def precision_notes(trainer: TrainerOptions, outline: Outline | None) -> list[str]:
+def precision_notes(trainer: TrainerOptions, model_spec: ModelSpec | None) -> list[str]:
     """A line where training on this CPU in another precision would be faster, as results/bench has it."""
     if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and any(Path("/dev").glob("nvidia[0-9]*"))):
         return []
     flags = once("processor flags", processor_flags)
     if trainer.precision == "bf16" and flags and not flags & NATIVE:
         return ["this processor only emulates bf16: trainer.precision=32 would be faster, at other numbers"]
-    deep = outline is not None and (outline.fixed_macs or any(layer.kind == "conv" for layer in outline.layers))
+    deep = model_spec is not None and (
+        model_spec.fixed_macs or any(layer.kind == "conv" for layer in model_spec.layers)
+    )
     if trainer.precision == "32" and flags & NATIVE and deep:  # of a perceptron it changes nothing
         return ["this processor multiplies bf16: trainer.precision=bf16 would be faster, at other numbers"]
     return []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Cell
-from sparselab.core.errors import Fault, Faults, Refused, refuse
+from sparselab.core.errors import ConfigError, Issue, Issues, refuse
 from sparselab.core.memo import once
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.data.dataset import DATASETS
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sparselab.config.schema import TrainerOptions
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.model_spec import Layer, Outline
+    from sparselab.core.model_spec import Layer, ModelSpec
     from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
     from sparselab.running.loggers.logger import Logger
@@ -70,13 +70,13 @@ class Parts:
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     own: dict[str, Sparsity] = field(default_factory=dict)
-    outline: Outline | None = None
+    model_spec: ModelSpec | None = None
     layers: list[Layer] = field(default_factory=list)
     exceptions: dict[str, Sparsity] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     batches_per_epoch: int = 0
-    needs: dict[str, str] = field(default_factory=dict)  # weights file to the id of the cell that makes it
+    dependencies: dict[str, str] = field(default_factory=dict)  # weights file to the id of the cell that makes it
 
     @property
     def asked(self) -> str:
@@ -96,9 +96,9 @@ class Made:
     """
 
     cell: Cell
-    lost: frozenset[str]
-    needs: Mapping[str, str]
-    faults: Faults
+    invalid: frozenset[str]
+    dependencies: Mapping[str, str]
+    issues: Issues
     parts: dict[str, Any] = field(default_factory=dict)
     terms: list[Term] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
@@ -106,31 +106,31 @@ class Made:
     own: dict[str, Sparsity] = field(default_factory=dict)
     steps: int = 0
     batches_per_epoch: int = 0
-    outline: Outline | None = None
+    model_spec: ModelSpec | None = None
 
     def has(self, *names: str) -> bool:
         return self.parts.keys() >= set(names)
 
     def whole(self, layers: list[Layer] | None = None, exceptions: dict[str, Sparsity] | None = None) -> Parts:
         """The parts; Refused with every fault where one is missing or lost."""
-        if self.faults.found or self.lost or not self.has(*NEEDED):
-            raise Refused(self.faults.found)
+        if self.issues.found or self.invalid or not self.has(*NEEDED):
+            raise ConfigError(self.issues.found)
         found = self.parts
         return Parts(
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], family=found["model"],
             optim=found["optim"], logger=found["logger"], terms=self.terms, metrics=self.metrics, edit=self.edit,
-            own=self.own, outline=self.outline, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
-            batches_per_epoch=self.batches_per_epoch, needs=dict(self.needs),
+            own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
+            batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
 
 
-def make(config: dict[str, Any], lost: frozenset[str], needs: Mapping[str, str]) -> Made:
+def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[str, str]) -> Made:
     """Build every part, as far as it can be, and nothing of what follows from several but the length of the run."""
-    faults = Faults()
-    cell, top, lost = top_level(Cell, config, lost)
-    faults.found += top
-    made = Made(cell, lost, needs, faults)
+    issues = Issues()
+    cell, top, invalid = top_level(Cell, config, invalid)
+    issues.found += top
+    made = Made(cell, invalid, dependencies, issues)
     parts = made.parts
     for where, registry, extra in (
         ("method", METHODS, ()),
@@ -141,33 +141,35 @@ def make(config: dict[str, Any], lost: frozenset[str], needs: Mapping[str, str])
         ("optim", OPTIMS, ()),
         ("logger", LOGGERS, ()),
     ):
-        if where not in lost:
-            with faults.catch():
+        if where not in invalid:
+            with issues.catch():
                 parts[where] = build(registry, getattr(cell, where), where, *extra)
-    for name, values in cell.term.items() if "term" not in lost else ():
-        with faults.catch():
+    for name, values in cell.term.items() if "term" not in invalid else ():
+        with issues.catch():
             made.terms.append(build(TERMS, {"name": name, **values}, f"term.{name}"))
-    with faults.catch():
-        if cell.edit is not None and "edit" not in lost:
+    with issues.catch():
+        if cell.edit is not None and "edit" not in invalid:
             made.edit = build(EDITS, cell.edit, "edit")
-    for name, values in cell.metric.items() if not lost & {"metric", "data_dir"} else ():
-        with faults.catch():
+    for name, values in cell.metric.items() if not invalid & {"metric", "data_dir"} else ():
+        with issues.catch():
             made.metrics.append(build(METRICS, {"name": name, **values}, f"metric.{name}", cell.data_dir))
-    with faults.catch():
-        if "sparsity" not in lost and ("method" in parts or cell.sparsity is not None):
+    with issues.catch():
+        if "sparsity" not in invalid and ("method" in parts or cell.sparsity is not None):
             parts["sparsity"] = _sparsity(cell, parts.get("method"))
-    with faults.catch():
-        if "targets" not in lost:
+    with issues.catch():
+        if "targets" not in invalid:
             made.own = own_patterns(cell.targets.patterns)
             if made.own and "sparsity" in parts and parts["sparsity"].kind == "iso":
                 refuse(ISO, "is one sparsity for all layers", f"write sparsity=0.9, or leave {OWN} out")
-    with faults.catch():
-        if "dataset" in parts and "data_dir" not in lost:
+    with issues.catch():
+        if "dataset" in parts and "data_dir" not in invalid:
             parts["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), parts["dataset"].spec)
-    faults.found += _hardware(cell) if "trainer" not in lost else []
-    faults.found += once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in lost else []
-    with faults.catch():
-        if "data" in parts and "trainer" not in lost:
+    issues.found += _hardware(cell) if "trainer" not in invalid else []
+    issues.found += (
+        once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []
+    )
+    with issues.catch():
+        if "data" in parts and "trainer" not in invalid:
             made.steps, made.batches_per_epoch = _length(cell.trainer, parts["data"])
     return made
 
@@ -175,69 +177,69 @@ def make(config: dict[str, Any], lost: frozenset[str], needs: Mapping[str, str])
 def foresee_layers(made: Made) -> None:
     """The outline of the network, with what the model says against the data, where both are there."""
     if made.has("model", "data"):
-        model, data = without_pending(made.cell.model, made.needs), made.parts["data"]
+        model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
-        found, made.outline = once(("outline", canonical(model), data), lambda: _outline(family, data))
-        made.faults.found += found
+        found, made.model_spec = once(("outline", canonical(model), data), lambda: _outline(family, data))
+        made.issues.found += found
 
 
 def match_sparsity(made: Made) -> None:
     """The sparsity that was asked for as the cost of another network: it follows from all the other parts."""
     if "sparsity" in made.parts and made.parts["sparsity"].kind == "iso":
         made.parts.pop("sparsity")
-        outline, targets = made.outline, made.cell.targets
-        with made.faults.catch():
-            if not made.faults.found and not made.lost:
-                chosen = select(outline, targets.include, targets.exclude) if outline else []
-                made.parts["sparsity"] = matched(outline, chosen, made.parts["distribution"])
+        model_spec, targets = made.model_spec, made.cell.targets
+        with made.issues.catch():
+            if not made.issues.found and not made.invalid:
+                chosen = select(model_spec, targets.include, targets.exclude) if model_spec else []
+                made.parts["sparsity"] = matched(model_spec, chosen, made.parts["distribution"])
 
 
 def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
     if cell.sparsity is None:
         if method is not None and "dense" not in method.patterns:
-            raise Refused(
-                [Fault("sparsity", f"method={method.name} needs one", 'write sparsity=0.9 or sparsity="2:4"')]
+            raise ConfigError(
+                [Issue("sparsity", f"method={method.name} needs one", 'write sparsity=0.9 or sparsity="2:4"')]
             )
         return Sparsity("dense", 1.0)
     return Sparsity.parse(cell.sparsity)
 
 
-def _hardware(cell: Cell) -> list[Fault]:
-    faults = Faults()
+def _hardware(cell: Cell) -> list[Issue]:
+    issues = Issues()
     gpus = once("gpus", lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))))
     trainer = cell.trainer
     if trainer.accelerator == "gpu" and not gpus:
-        faults.add("trainer.accelerator=gpu", "there is no CUDA device here", "write trainer.accelerator=cpu or auto")
+        issues.add("trainer.accelerator=gpu", "there is no CUDA device here", "write trainer.accelerator=cpu or auto")
     elif trainer.devices > gpus and (trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and gpus)):
-        faults.add(f"trainer.devices={trainer.devices}", f"{gpus} CUDA devices are here", f"at most {gpus}")
+        issues.add(f"trainer.devices={trainer.devices}", f"{gpus} CUDA devices are here", f"at most {gpus}")
     share = trainer.devices * trainer.accumulate
     if trainer.batch_size % share:
         where = f"trainer.batch_size={trainer.batch_size}"
         fix = f"write {trainer.batch_size // share * share or share}"
-        faults.add(where, f"is not a multiple of devices x accumulate = {share}", fix)
-    return faults.found
+        issues.add(where, f"is not a multiple of devices x accumulate = {share}", fix)
+    return issues.found
 
 
 def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
     """(optimiser updates of the run, batches per epoch): whichever of max_epochs and max_steps comes first."""
     if data.train and trainer.batch_size > data.train:
         where = f"trainer.batch_size={trainer.batch_size}"
-        raise Refused(
-            [Fault(where, f"{data.name} has {data.train:,} training examples", f"write at most {data.train}")]
+        raise ConfigError(
+            [Issue(where, f"{data.name} has {data.train:,} training examples", f"write at most {data.train}")]
         )
     per_epoch = data.train // trainer.batch_size
     lengths = [trainer.max_steps] if trainer.max_steps is not None else []
     if trainer.max_epochs:
         if not per_epoch and not lengths:
-            raise Refused(
-                [Fault("trainer.max_epochs", f"the length of {data.name} is not known", "write trainer.max_steps=…")]
+            raise ConfigError(
+                [Issue("trainer.max_epochs", f"the length of {data.name} is not known", "write trainer.max_steps=…")]
             )
         lengths += [trainer.max_epochs * per_epoch] if per_epoch else []
     if not lengths:
-        raise Refused([Fault("trainer", "both max_epochs and max_steps are null", "write trainer.max_epochs=…")])
+        raise ConfigError([Issue("trainer", "both max_epochs and max_steps are null", "write trainer.max_epochs=…")])
     return min(lengths), per_epoch
 
 
-def _outline(family: Family, data: DataSpec) -> tuple[list[Fault], Outline | None]:
-    faults = family.faults(data)
-    return faults, None if faults else family.outline(data)
+def _outline(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
+    issues = family.issues(data)
+    return issues, None if issues else family.model_spec(data)

@@ -11,7 +11,7 @@ from sparselab.storage import export
 from sparselab.storage import record as records
 from sparselab.training.cost import dense_steps, teacher_flops
 from sparselab.training.runner import Finished
-from sparselab.weights.cost import account, plain_cost, train_flops, train_flops_dense
+from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
 from sparselab.weights.kernels import native
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
     batch, ledger = parts.cell.trainer.batch_size, finished.sparsifier.ledger
     kept = ledger[-1][1] if ledger else {}
     trained = train_flops(
-        parts.outline, ledger or [(0, {})], batch, parts.method.weight_grad,
+        parts.model_spec, ledger or [(0, {})], batch, parts.method.weight_grad,
         steps=parts.steps, dense_steps=dense_steps(parts),
     )  # fmt: skip
     return {
-        **account(parts.outline, kept).record(),
-        **plain_cost(parts.outline),
+        **cost_of(parts.model_spec, kept).record(),
+        **plain_cost(parts.model_spec),
         "flops_train": trained,
-        "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),
+        "flops_train_dense": train_flops_dense(parts.model_spec, batch, parts.steps),
         "flops_teacher": teacher_flops(parts),
         "updates": parts.steps,
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.core.errors import RunFailed, Stopped
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.inputs.models.trace import trace
 from sparselab.running.loggers.logger import Guarded
 from sparselab.running.signals import StopFlag
@@ -27,7 +27,7 @@ from sparselab.training.loop.batchnorm import synchronise
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.lazy_lightning import environments, pl
-from sparselab.training.loop.loader import Interruptible, RunFeed
+from sparselab.training.loop.loader import Interruptible, RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree, many_ranks
 from sparselab.training.loop.spread import Spread
 from sparselab.training.loop.stopping import Agreement, Saver
@@ -71,7 +71,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     """Train the cell of ``plan`` to its end, from its last checkpoint where there is one.
 
     flag: asks the run to stop, at any time. Where several processes run the cell, each of them calls this.
-    Raises Refused (before training), RunFailed (NaN, disk, disagreement), Stopped (resumable).
+    Raises ConfigError (before training), RunFailed (NaN, disk, disagreement), Stopped (resumable).
     """
     began = time.monotonic()
     parts: Parts = plan.parts
@@ -83,9 +83,9 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     folder = Path(plan.folder)
     splits = parts.dataset.load()
     flag.check("while the data was loaded")
-    torch.manual_seed(address(parts.cell.seed, "init"))
+    torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
-    if parts.outline is None:
+    if parts.model_spec is None:
         place_masks(parts, trace(network, parts.data))
 
     checkpoints = Checkpoints(folder / "checkpoints", plan.id)
@@ -114,22 +114,22 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
     task.beside = sparsifier.groups()
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})
-    feeds = {
-        part: splits.feed(
+    loaders = {
+        part: splits.loader(
             part, options.batch_size, parts.cell.seed,
             rank=rank, world=world, device=str(device), workers=options.workers,
         )
         for part in ("train", "val", "test", *getattr(splits, "others", ()))
     }  # fmt: skip
-    train_feed, val_feed = feeds.pop("train"), feeds.pop("val")
+    train_loader, val_loader = loaders.pop("train"), loaders.pop("val")
     if parts.family.carries:
-        task.carry = Carry(options.accumulate, len(train_feed) * options.accumulate)
+        task.carry = Carry(options.accumulate, len(train_loader) * options.accumulate)
     if parts.method.reads_inputs:
         sparsifier.inputs = calibration(parts, network, sparsifier, splits, device).moments
     precision = trainer.precision_plugin
     agreement = Agreement()
     history = History(
-        folder / "metrics.csv", val_feed, options.evals, parts.steps, precision, ema,
+        folder / "metrics.csv", val_loader, options.evals, parts.steps, precision, ema,
         [Guarded(parts.logger, plan)] if rank == 0 else [],
     )  # fmt: skip
     progress = Progress(parts.steps, history, options.progress)
@@ -146,19 +146,19 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
     if options.track_masks and ema is None:
         sparsifier.on_last_cut = lambda: history.before_cut(loop)
-    feed = RunFeed(train_feed, parts.steps, options.accumulate)
+    loader = RunLoader(train_loader, parts.steps, options.accumulate)
     if found is not None:
-        feed.start = found.state["callbacks"][loop.state_key]["batches"]
+        loader.start = found.state["callbacks"][loop.state_key]["batches"]
     clock = time.process_time if device.type == "cpu" else time.monotonic  # other jobs on the same cores do not count
     fitting = fitted = clock()
     try:
         flag.check("before an update")
-        trainer.fit(task, feed, ckpt_path=str(found.path) if found else None, weights_only=True)
+        trainer.fit(task, loader, ckpt_path=str(found.path) if found else None, weights_only=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         fitted = clock()
         task.to(device)
-        metrics, state = conclude(parts, loop, history, splits, feeds, flag, agreement)
+        metrics, state = conclude(parts, loop, history, splits, loaders, flag, agreement)
     except FloatingPointError as error:
         raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
     finally:
@@ -178,7 +178,13 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
 
 
 def conclude(
-    parts: Parts, loop: Loop, history: History, splits: Any, feeds: dict[str, Any], flag: StopFlag, agreement: Agreement
+    parts: Parts,
+    loop: Loop,
+    history: History,
+    splits: Any,
+    loaders: dict[str, Any],
+    flag: StopFlag,
+    agreement: Agreement,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
 
@@ -196,10 +202,10 @@ def conclude(
     try:
         with loop.ema.applied() if loop.ema else nullcontext():
             check_pattern(parts, loop.sparsifier, loop.task.network)
-            feeds = {part: Interruptible(feed, check) for part, feed in feeds.items()}
+            loaders = {part: Interruptible(loader, check) for part, loader in loaders.items()}
             precision = loop.trainer.precision_plugin
-            scores = evaluate(loop.task, feeds["test"], "test", precision)
-            scores |= measure(parts.metrics, loop.task, feeds, splits, precision)
+            scores = evaluate(loop.task, loaders["test"], "test", precision)
+            scores |= measure(parts.metrics, loop.task, loaders, splits, precision)
             state = snapshot(loop.task.network)
     except Stopped:
         loop.trainer.save_checkpoint(f"step-{parts.steps}")
@@ -235,9 +241,9 @@ def close(plan: Plan) -> None:
 def wants_channels_last(parts: Parts) -> bool:
     """As asked; ``auto`` for networks of convolutions (ResNet-20 on two cores: 0.41 s an update against 0.55)."""
     asked = parts.cell.trainer.channels_last
-    assert parts.outline is not None
-    convolutions = sum(layer.kind == "conv" for layer in parts.outline.layers)
-    return convolutions > len(parts.outline.layers) / 2 if asked == "auto" else asked
+    assert parts.model_spec is not None
+    convolutions = sum(layer.kind == "conv" for layer in parts.model_spec.layers)
+    return convolutions > len(parts.model_spec.layers) / 2 if asked == "auto" else asked
 
 
 def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
@@ -272,17 +278,17 @@ def make_probe(parts: Parts, task: Task, splits: Any, device: torch.device) -> P
         inputs, targets = (part.to(device) for part in batch)
         return task.criterion(parts.family.logits(network, inputs) / temperature, targets)
 
-    def feed() -> Any:
-        return iter(splits.feed("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))
+    def loader() -> Any:
+        return iter(splits.loader("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))
 
-    return Probe(task.network, loss, feed, parts.data.classes, parts.cell.seed)
+    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed)
 
 
 def targeted(parts: Parts, network: torch.nn.Module) -> list[torch.nn.Parameter]:
     """The weights that the cell's targets name, of a dense cell too; a tied one once."""
     options = parts.cell.targets
-    assert parts.outline is not None
-    layers = parts.layers or select(parts.outline, options.include, options.exclude)
+    assert parts.model_spec is not None
+    layers = parts.layers or select(parts.model_spec, options.include, options.exclude)
     return list({id(p): p for p in (network.get_parameter(layer.tensor) for layer in layers)}.values())
 
 

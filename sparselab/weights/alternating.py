@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Turn:
+class AlternatingUpdate:
     """Methods that optimise on two levels take turns: each update is one batch and one gradient, and moves a part.
 
     weights: the tensors that have masks. others: the network's other parameters (biases, norms, dense layers).
@@ -19,4 +19,4 @@ class Turn:
     learned: bool = True
 
 
-ALL = Turn()
+ALL = AlternatingUpdate()

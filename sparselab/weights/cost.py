@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.model_spec import Layer, ModelSpec
 
 FLOPS_PER_MAC = 2  # a multiplication and an addition
 
@@ -25,7 +25,7 @@ class LayerAccount:
 
 
 @dataclass(frozen=True)
-class Account:
+class Cost:
     """A network's cost per sample (an image; a full window of text), forward.
 
     ``params`` and ``params_nonzero`` count the whole network: what no mask touches is counted as nonzero.
@@ -47,18 +47,18 @@ class Account:
         return {**plain, "layers": list(plain["layers"])}
 
 
-def plain_cost(outline: Outline) -> dict[str, int]:
+def plain_cost(model_spec: ModelSpec) -> dict[str, int]:
     """For a record: the multiply-accumulates of the dense network that ``outline`` takes the place of, where it does."""
-    return {} if outline.plain_macs is None else {"macs_plain": outline.plain_macs}
+    return {} if model_spec.plain_macs is None else {"macs_plain": model_spec.plain_macs}
 
 
-def account(outline: Outline, kept: Mapping[str, int] | None = None) -> Account:
+def cost_of(model_spec: ModelSpec, kept: Mapping[str, int] | None = None) -> Cost:
     """The cost of ``outline`` where layer ``name`` keeps ``kept[name]`` weights; a layer not named keeps all.
 
     A weight works once at every position of a sample, so a layer's multiply-accumulates are proportional to what it
     keeps, exactly. Raises ValueError for a name that is no layer and for a number outside [0, size].
     """
-    counts = _counts(outline, kept or {})
+    counts = _counts(model_spec, kept or {})
     layers = tuple(
         LayerAccount(
             layer.name,
@@ -69,22 +69,22 @@ def account(outline: Outline, kept: Mapping[str, int] | None = None) -> Account:
             FLOPS_PER_MAC * layer.macs,
             FLOPS_PER_MAC * _macs(layer, counts[layer.name]),
         )
-        for layer in outline.layers
+        for layer in model_spec.layers
     )
-    macs = sum(layer.macs for layer in layers) + sum(outline.fixed_macs.values())
-    return Account(
-        params=outline.params,
-        params_nonzero=outline.params - sum(layer.params - layer.params_nonzero for layer in layers),
-        macs_dense=outline.macs,
+    macs = sum(layer.macs for layer in layers) + sum(model_spec.fixed_macs.values())
+    return Cost(
+        params=model_spec.params,
+        params_nonzero=model_spec.params - sum(layer.params - layer.params_nonzero for layer in layers),
+        macs_dense=model_spec.macs,
         macs=macs,
-        flops_dense=FLOPS_PER_MAC * outline.macs,
+        flops_dense=FLOPS_PER_MAC * model_spec.macs,
         flops=FLOPS_PER_MAC * macs,
         layers=layers,
     )
 
 
 def train_flops(
-    outline: Outline,
+    model_spec: ModelSpec,
     ledger: Sequence[tuple[int, Mapping[str, int]]],
     samples_per_step: int,
     weight_grad: Literal["dense", "kept"],
@@ -121,22 +121,22 @@ def train_flops(
     macs = 0
     for (start, kept), end in zip(ledger, ends, strict=True):
         updates = range(start + 1, min(end, steps) + 1)
-        sparse = account(outline, kept).macs
+        sparse = cost_of(model_spec, kept).macs
         dense = len(updates) if weight_grad == "dense" else sum(step in updates for step in set(dense_steps))
-        macs += len(updates) * 3 * sparse + dense * (outline.macs - sparse)
+        macs += len(updates) * 3 * sparse + dense * (model_spec.macs - sparse)
     return FLOPS_PER_MAC * macs * samples_per_step
 
 
-def train_flops_dense(outline: Outline, samples_per_step: int, steps: int) -> int:
+def train_flops_dense(model_spec: ModelSpec, samples_per_step: int, steps: int) -> int:
     """FLOPs of ``steps`` updates of dense training: three forward passes a sample."""
-    return train_flops(outline, [(0, {})], samples_per_step, "dense", steps=steps)
+    return train_flops(model_spec, [(0, {})], samples_per_step, "dense", steps=steps)
 
 
-def _counts(outline: Outline, kept: Mapping[str, int]) -> dict[str, int]:
-    sizes = {layer.name: layer.numel for layer in outline.layers}
+def _counts(model_spec: ModelSpec, kept: Mapping[str, int]) -> dict[str, int]:
+    sizes = {layer.name: layer.numel for layer in model_spec.layers}
     for name, count in kept.items():
         if name not in sizes:
-            raise ValueError(f"{name} is no layer of {outline.name}")
+            raise ValueError(f"{name} is no layer of {model_spec.name}")
         if not 0 <= count <= sizes[name]:
             raise ValueError(f"{name} has {sizes[name]} weights and cannot keep {count}")
     return {**sizes, **kept}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import Refused, refuse
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.errors import ConfigError, refuse
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.core.sparsity import Sparsity
-from sparselab.weights.cost import account
+from sparselab.weights.cost import cost_of
 
 if TYPE_CHECKING:
     from sparselab.weights.distributions import Distribution
@@ -17,16 +17,16 @@ PARTS = 10**6  # the sparsity is found to this fraction, and is written with as 
 TOLERANCE = 1e-3  # of the plain network's FLOPs, as in the authors' bisection
 
 
-def matched(outline: Outline | None, layers: list[Layer], distribution: Distribution) -> Sparsity:
+def matched(model_spec: ModelSpec | None, layers: list[Layer], distribution: Distribution) -> Sparsity:
     """The unstructured sparsity of ``layers`` that brings ``outline`` nearest to ``outline.plain_macs``.
 
     Found by bisection: what a network costs falls with its sparsity. What stays dense is counted, so this differs from
-    the sparsity that the network was made for wherever the first and the last layer have grown too. Raises Refused
+    the sparsity that the network was made for wherever the first and the last layer have grown too. Raises ConfigError
     where the network is not transformed, where the distribution ranks weights over layers (its FLOPs are not known
     before), and where no sparsity comes within 0.1 % of the cost.
     """
-    budget = outline.plain_macs if outline else None
-    if outline is None or budget is None:
+    budget = model_spec.plain_macs if model_spec else None
+    if model_spec is None or budget is None:
         refuse(
             WHERE, "there is no network whose cost this one should have", "set model.transform, or write sparsity=0.9"
         )
@@ -37,8 +37,8 @@ def matched(outline: Outline | None, layers: list[Layer], distribution: Distribu
 
     def macs(part: int) -> int:
         try:
-            return account(outline, distribution.allocate(layers, 1 - part / PARTS)).macs
-        except Refused:  # fewer weights than layers
+            return cost_of(model_spec, distribution.allocate(layers, 1 - part / PARTS)).macs
+        except ConfigError:  # fewer weights than layers
             return 0
 
     low, high = 0, PARTS  # dense enough, too sparse

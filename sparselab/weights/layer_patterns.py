@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparselab.core.errors import Faults, refuse
+from sparselab.core.errors import Issues, refuse
 from sparselab.core.model_spec import Layer
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.targets import matching
@@ -16,16 +16,16 @@ WHERE = "targets.patterns"
 def own_patterns(patterns: Mapping[str, Any]) -> dict[str, Sparsity]:
     """Selectors with their sparsities, parsed; Refused with every one that is none."""
     own: dict[str, Sparsity] = {}
-    faults = Faults()
+    issues = Issues()
     for selector, value in patterns.items():
         where = f"{WHERE}.{selector}"
-        with faults.catch():
+        with issues.catch():
             own[selector] = parsed = Sparsity.parse(value, where)
             if parsed.kind == "dense":
                 refuse(f"{where}={parsed}", "keeps every weight", f'write targets.exclude=["{selector}"]')
             if parsed.kind == "iso":
                 refuse(f"{where}={parsed}", "is worked out for a whole network", 'write a pattern such as "1:8"')
-    faults.raise_if_any()
+    issues.raise_if_any()
     return own
 
 
@@ -36,15 +36,15 @@ def exceptions(layers: list[Layer], sparsity: Sparsity, own: Mapping[str, Sparsi
     left for ``sparsity`` itself.
     """
     found: dict[str, Sparsity] = {}
-    faults = Faults()
+    issues = Issues()
     for selector, pattern in own.items():
         where = f"{WHERE}.{selector}"
-        with faults.catch():
+        with issues.catch():
             matched = {layer.name for layer in matching(layers, selector, where)}
             if matched <= found.keys():
                 refuse(where, "earlier selectors have all its layers", "write it before them")
             found = {**dict.fromkeys(matched, pattern), **found}
-    faults.raise_if_any()
+    issues.raise_if_any()
     if own and len(found) == len(layers):
         fix = f"make one of them the sparsity, and leave it out of {WHERE}"
         refuse(f"sparsity={sparsity}", f"no layer has it: {WHERE} has one for each", fix)

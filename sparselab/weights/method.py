@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
-from sparselab.weights.alternating import ALL, Turn
+from sparselab.weights.alternating import ALL, AlternatingUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.errors import Fault
+    from sparselab.core.errors import Issue
     from sparselab.weights.probe import Probe
     from sparselab.weights.schedules import Schedule
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 
 class Method:
@@ -74,7 +74,7 @@ class Method:
     def __init__(self, options: Any):
         self.options = options  # an instance of the class's own Options
 
-    def faults(self, data: DataSpec) -> list[Fault]:
+    def issues(self, data: DataSpec) -> list[Issue]:
         """What keeps these options from working on these data. Asked by the plan, without torch."""
         return []
 
@@ -85,13 +85,13 @@ class Method:
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
         """Once, before the first mask: measure what scores need. Not called when a run resumes: masks are stored."""
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         """Importance of each weight, the slot's shape; the largest are kept."""
         return slot.dense.abs()
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves; see ``by_chance``)."""
-        return slot.pattern.mask(self.score(slot, moment), kept / slot.mask.numel())
+        return slot.pattern.mask(self.score(slot, context), kept / slot.mask.numel())
 
     def effective(self, slot: Slot, out: Tensor) -> None:
         """Write the weights that the network computes with into ``out``."""
@@ -99,7 +99,7 @@ class Method:
 
         masked([slot.dense], [slot.mask], [out])
 
-    def begin(self, slots: list[Slot], moment: Moment) -> None:
+    def begin(self, slots: list[Slot], context: UpdateContext) -> None:
         """Before the pull-backs of an update; ``moment.step`` is its number, from 1. What has to outlast it is kept in
         ``slot.state``, which checkpoints hold."""
 
@@ -137,7 +137,7 @@ class Method:
 
     # -- for methods on two levels, and those that train something beside the weights --------------------------------
 
-    def turn(self, step: int, total: int) -> Turn:
+    def alternating_update(self, step: int, total: int) -> AlternatingUpdate:
         """What update ``step`` (from 1) of ``total`` moves. A function of the step alone, so that it needs no state.
 
         Masks that move ``every_step`` stay in updates whose turn has nothing ``learned``.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,13 +30,13 @@ class Probe:
         self,
         network: nn.Module,
         loss: Callable[[nn.Module, Batch, float], Tensor],
-        feed: Callable[[], Iterator[Batch]],
+        loader: Callable[[], Iterator[Batch]],
         classes: int,
         seed: int,
     ):
         self.network = network
         self.loss = loss
-        self.feed = feed
+        self.loader = loader
         self.classes = classes
         self.seed = seed
 
@@ -54,13 +54,13 @@ class Probe:
         for name in sorted(names):
             # Drawn on the CPU, addressed by the name: every device and rank gets the same.
             weight = torch.empty(network.get_parameter(name).shape)
-            generator = torch.Generator().manual_seed(address(self.seed, "reinitialise", name))
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "reinitialise", name))
             nn.init.xavier_normal_(weight, generator=generator)
             network.get_parameter(name).data.copy_(weight)
 
     def batches(self, count: int) -> list[Batch]:
         """The first ``count`` batches of training; those of the first epoch again where it has fewer."""
-        return list(islice(chain.from_iterable(self.feed() for _ in repeat(None)), count))
+        return list(islice(chain.from_iterable(self.loader() for _ in repeat(None)), count))
 
     def per_class(self, count: int) -> list[Batch]:
         """The first ``count`` examples of each class in the order of training, in batches of its size."""
@@ -68,7 +68,7 @@ class Probe:
         taken = torch.zeros(classes, dtype=torch.int64)
         parts: list[Batch] = []
         size = 0
-        for inputs, targets in self.feed():
+        for inputs, targets in self.loader():
             size = size or len(targets)
             labels = targets.argmax(-1) if targets.is_floating_point() else targets  # mixup gives shares of classes
             rank = _rank_in_class(labels.cpu(), classes) + taken[labels.cpu()]
@@ -97,7 +97,7 @@ class Probe:
         total = sum(len(batch[0]) for batch in batches)
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index, batch in enumerate(batches):
-            torch.manual_seed(address(self.seed, "probe", index))  # dropout
+            torch.manual_seed(derive_seed(self.seed, "probe", index))  # dropout
             with torch.enable_grad(), _differentiable_twice(network):
                 loss = self.loss(network, batch, temperature) * (len(batch[0]) / total)
                 parts = torch.autograd.grad(loss, parameters, create_graph=along is not None)

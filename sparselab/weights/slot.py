@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.weights.schedules.base import FADED
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Slot:
     state: dict[str, Tensor] = field(default_factory=dict)
     dense_grad: Tensor | None = None
     kept: int = 0
-    leak: float = 0.0
+    soft_coefficient: float = 0.0
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Slot:
     @property
     def computing(self) -> int:
         """Weights that the network computes with: those kept, or all while pruned ones take part."""
-        return self.mask.numel() if self.leak >= FADED else self.kept
+        return self.mask.numel() if self.soft_coefficient >= FADED else self.kept
 
     @property
     def grad(self) -> Tensor:
@@ -66,7 +66,7 @@ def no_inputs(slot: Slot) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Moment:
+class UpdateContext:
     """When a mask is made. ``step``: optimiser updates so far (0: before training); ``total``: of the whole run.
 
     fraction: share of the kept connections that a periodic method exchanges now.
@@ -91,5 +91,5 @@ class Moment:
         return (self._numbers(slot) >= 1 - kept / slot.mask.numel()).to(slot.param.device)
 
     def _numbers(self, slot: Slot) -> Tensor:
-        generator = torch.Generator().manual_seed(address(self.seed, "mask", slot.name, self.step))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "mask", slot.name, self.step))
         return torch.rand(slot.param.shape, generator=generator)

@@ -7,11 +7,11 @@ master copy, where a method has one, lives in the slot, beside the network.
 One optimiser update::
 
     backward                    dL/dW_effective lands in .grad, dense
-    sparsifier.pull_back()      method.pullback rewrites .grad; the master, if any, goes into the parameter
+    sparsifier.before_step()      method.pullback rewrites .grad; the master, if any, goes into the parameter
     clip, optimizer.step()
-    sparsifier.settle(...)      method.after_step; a new mask if one is due; effective weights back into the parameter
+    sparsifier.after_step(...)    method.after_step; a new mask if one is due; effective weights back into the parameter
 
-A step that the loss scaler skips never reaches ``settle``; ``unswap`` then puts the effective weights back.
+A step that the loss scaler skips never reaches ``after_step``; ``unswap`` then puts the effective weights back.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from sparselab.weights.count import nearest_count
 from sparselab.weights.kernels.dispatch import count, masked
 from sparselab.weights.patterns.layout import n_of_m
 from sparselab.weights.patterns.pattern import n_of_m_on_device
-from sparselab.weights.slot import Moment, Slot, no_inputs
+from sparselab.weights.slot import Slot, UpdateContext, no_inputs
 
 if TYPE_CHECKING:
-    from sparselab.weights.alternating import Turn
+    from sparselab.weights.alternating import AlternatingUpdate
     from sparselab.weights.method import Method
     from sparselab.weights.probe import Probe
     from sparselab.weights.schedules import Schedule
@@ -58,9 +58,9 @@ class Sparsifier:
         self.total = total
         self.seed = seed
         # How each slot gets to its own pattern; most have the same one.
-        ways = {pattern: schedule.towards(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
-        self.ways = [ways[slot.pattern.sparsity] for slot in slots]
-        self.updates = sorted({update for way in ways.values() for update in way.updates(total)})
+        schedules = {pattern: schedule.for_target(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
+        self.schedules = [schedules[slot.pattern.sparsity] for slot in slots]
+        self.updates = sorted({update for way in schedules.values() for update in way.updates(total)})
         self.carried_out = 0  # how many of ``updates`` have been made
         self.made = 0  # when the masks in force were made
         # Kept weights per layer from a step on, noted where a mask is due and at the end. (Where layers are ranked
@@ -115,35 +115,35 @@ class Sparsifier:
         self._write_effective()
 
     @torch.no_grad()
-    def pull_back(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def before_step(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
         """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
         wants_dense = self.method.needs_dense_grad and self._due(step)
-        turn = self.method.turn(step, self.total)
-        self.method.begin(self.slots, self._moment(step))
+        update = self.method.alternating_update(step, self.total)
+        self.method.begin(self.slots, self._context(step))
         for slot in self.slots:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
             if slot.learned is not None:
-                slot.learned.grad = self.method.learn(slot) if turn.learned else None
-        if turn.weights:
+                slot.learned.grad = self.method.learn(slot) if update.learned else None
+        if update.weights:
             self.method.pullbacks(self.slots)
         if optimizer is not None and self.method.rewinds is not None and not self.early:
             self._keep_early(step, optimizer)
-        if optimizer is not None and not (turn.weights and turn.others):
-            self._hold(turn, optimizer)
+        if optimizer is not None and not (update.weights and update.others):
+            self._hold(update, optimizer)
         self._swap()
 
     @torch.no_grad()
-    def settle(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """After the raw optimiser's step number ``step``: new masks where due, effective weights in the parameters."""
         self._swap_back()
-        turn = self.method.turn(step, self.total)
-        for slot in self.slots if turn.weights else []:
+        update = self.method.alternating_update(step, self.total)
+        for slot in self.slots if update.weights else []:
             self.method.after_step(slot)
         if self._due(step):
             self._remask(step, optimizer)
             self._rewind(optimizer)
             self.on_mask_change()
-        elif self.method.every_step and self.carried_out and turn.learned:
+        elif self.method.every_step and self.carried_out and update.learned:
             self._remask(step, optimizer)
         elif not (self.stays and self.written and getattr(optimizer, "keeps_zeros", False)):
             self._write_effective()
@@ -171,12 +171,12 @@ class Sparsifier:
     def _due(self, step: int) -> bool:
         return bisect_right(self.updates, step) > self.carried_out
 
-    def _hold(self, turn: Turn, optimizer: torch.optim.Optimizer) -> None:
+    def _hold(self, update: AlternatingUpdate, optimizer: torch.optim.Optimizer) -> None:
         """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""
         masked = {id(slot.param) for slot in self.slots}
         learned = {id(slot.learned) for slot in self.slots}
         for param in _parameters(optimizer):
-            if id(param) not in learned and not (turn.weights if id(param) in masked else turn.others):
+            if id(param) not in learned and not (update.weights if id(param) in masked else update.others):
                 param.grad = None
 
     def _keep_early(self, step: int, optimizer: torch.optim.Optimizer) -> None:
@@ -224,8 +224,8 @@ class Sparsifier:
             self._write_effective()
             self.on_last_cut()
         self._shape(step)
-        moment = self._moment(step)
-        kept = self._allocate(level, moment)
+        context = self._context(step)
+        kept = self._allocate(level, context)
         together = self._all_at_once(step, changes) if self.one_pass else None
         for i, slot in enumerate(self.slots):
             try:
@@ -235,7 +235,7 @@ class Sparsifier:
                     density = kept[slot.layer.name] / slot.mask.numel()
                     mask = slot.pattern.mask(slot.dense, density, magnitude=True, out=slot.param.data)
                 else:
-                    mask = self.method.remask(slot, kept[slot.layer.name], moment)
+                    mask = self.method.remask(slot, kept[slot.layer.name], context)
             except ValueError as error:
                 raise RunFailed(f"step {step}: {slot.name}: {error}") from None
             if self.method.clears_state and optimizer is not None:
@@ -271,26 +271,26 @@ class Sparsifier:
                     raise RunFailed(f"step {step}: {slot.name}: scores hold NaN or infinite values")
         return masks
 
-    def _moment(self, step: int) -> Moment:
-        return Moment(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
+    def _context(self, step: int) -> UpdateContext:
+        return UpdateContext(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
 
     def _shape(self, step: int) -> None:
         """The structure of masks made now, and what they leave of pruned weights."""
-        leak = self.schedule.leak(step, self.total)
-        for slot, way in zip(self.slots, self.ways, strict=True):
-            slot.leak = leak
+        soft_coefficient = self.schedule.soft_coefficient(step, self.total)
+        for slot, way in zip(self.slots, self.schedules, strict=True):
+            slot.soft_coefficient = soft_coefficient
             if (structure := way.structure(step, self.total)) is not None:
                 slot.pattern = replace(slot.pattern, sparsity=structure)
 
-    def _allocate(self, level: float, moment: Moment) -> dict[str, int]:
+    def _allocate(self, level: float, context: UpdateContext) -> dict[str, int]:
         if not self.method.scored_allocation:
             return self.allocate(level, None)
-        scores = {slot.layer.name: self.method.score(slot, moment) for slot in self.slots}
+        scores = {slot.layer.name: self.method.score(slot, context) for slot in self.slots}
         try:
             return self.allocate(level, scores)
         except ValueError as error:
             bad = next((s.name for s in self.slots if not bool(scores[s.layer.name].isfinite().all())), "all layers")
-            raise RunFailed(f"step {moment.step}: {bad}: {error}") from None
+            raise RunFailed(f"step {context.step}: {bad}: {error}") from None
 
     def _note(self, step: int) -> None:
         kept = {slot.layer.name: slot.computing for slot in self.slots}
@@ -331,10 +331,12 @@ class Sparsifier:
         """Where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
         if not self.slots:
             return {}
-        ours = (slot for slot, way in zip(self.slots, self.ways, strict=True) if way.sparsity == self.schedule.sparsity)
+        ours = (
+            slot for slot, way in zip(self.slots, self.schedules, strict=True) if way.sparsity == self.schedule.sparsity
+        )
         slot, found = next(ours, self.slots[0]), {}
         if self.schedule.soft:
-            found["leak"] = slot.leak
+            found["leak"] = slot.soft_coefficient
         if len(self.schedule.structures()) > 1:
             n, m = n_of_m(slot.pattern.sparsity)
             found |= {"n": n if slot.kept < slot.mask.numel() else m, "m": m}
@@ -342,7 +344,11 @@ class Sparsifier:
 
     def softness(self) -> dict[str, float]:
         """``leak_end``: what the last update still computed with of pruned weights, before the mask turned hard."""
-        return {"leak_end": self.schedule.leak(self.total - 1, self.total)} if self.schedule.soft and self.slots else {}
+        return (
+            {"leak_end": self.schedule.soft_coefficient(self.total - 1, self.total)}
+            if self.schedule.soft and self.slots
+            else {}
+        )
 
     # -- what is saved ----------------------------------------------------------------------------------------------
 

@@ -6,36 +6,36 @@ import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from sparselab.core.errors import Faults, did_you_mean, nearest, refuse
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.errors import Issues, did_you_mean, nearest, refuse
+from sparselab.core.model_spec import Layer, ModelSpec
 
 # As in spec/outline.py.
 ROLES = frozenset({"stem", "head", "embedding", "downsample", "depthwise", "gates", "qkv", "q", "k", "v", "proj", "ff"})
 
 
-def select(outline: Outline, include: Sequence[str], exclude: Sequence[str] = ()) -> list[Layer]:
+def select(model_spec: ModelSpec, include: Sequence[str], exclude: Sequence[str] = ()) -> list[Layer]:
     """The layers that ``include`` selects and ``exclude`` does not, in forward order.
 
     A selector is a layer's name, a glob over full names (``blocks.*.attn.qkv``; ``*`` crosses dots) or ``@role``. One
     that matches nothing is Refused with the closest that would, all of them at once; only ``exclude`` may name a role
     that this model happens not to have.
     """
-    faults = Faults()
+    issues = Issues()
     chosen: dict[str, set[str]] = {"include": set(), "exclude": set()}
     for key, selectors in (("include", include), ("exclude", exclude)):
         for i, selector in enumerate(selectors):
             if key == "exclude" and selector[:1] == "@" and selector[1:] in ROLES:
-                chosen[key] |= {layer.name for layer in outline.layers if selector[1:] in layer.roles}
+                chosen[key] |= {layer.name for layer in model_spec.layers if selector[1:] in layer.roles}
                 continue
-            with faults.catch():
-                found = matching(outline.layers, selector, f"targets.{key}[{i}]")
+            with issues.catch():
+                found = matching(model_spec.layers, selector, f"targets.{key}[{i}]")
                 chosen[key] |= {layer.name for layer in found}
-    faults.raise_if_any()
+    issues.raise_if_any()
     names = chosen["include"] - chosen["exclude"]
     if not names:
         why = "nothing is included" if not chosen["include"] else "exclude takes out all that include selects"
         refuse("targets", f"no layer is left to be sparse: {why}", 'write targets.include=["*"]')
-    return [layer for layer in outline.layers if layer.name in names]
+    return [layer for layer in model_spec.layers if layer.name in names]
 
 
 def matching(layers: Iterable[Layer], selector: str, where: str) -> list[Layer]:

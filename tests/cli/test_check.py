@@ -14,7 +14,7 @@ import pytest
 from sparselab.cli import application, main
 from sparselab.cli.arguments import parse
 from sparselab.config.compose import groups
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inputs.data.sets.arrays import Digits
 from sparselab.running.planning import plan_of
 from sparselab.weights.method import METHODS
@@ -141,7 +141,7 @@ def test_a_sweep_with_one_bad_cell_is_refused_before_the_first_runs(capsys):
 
 def test_a_folder_that_cannot_be_written_is_refused(monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(Refused, match=r"runs_dir=runs: cannot be written — choose another folder with runs_dir=…"):
+    with pytest.raises(ConfigError, match=r"runs_dir=runs: cannot be written — choose another folder with runs_dir=…"):
         cell()
 
 
@@ -156,7 +156,7 @@ def test_an_estimate_follows_earlier_records(tmp_path, capsys):
     plan = plan_of(BASE)
     record = {
         "status": "finished", "seconds": 7200.0, "config": plan.config,
-        "account": {"flops_train_dense": plan.account["flops_train_dense"]},
+        "account": {"flops_train_dense": plan.cost["flops_train_dense"]},
     }  # fmt: skip
     for name, text in (("a", json.dumps(record)), ("b", "not JSON"), ("c", "[]")):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -202,9 +202,9 @@ def test_flags_may_stand_anywhere():
 
 
 def test_every_bad_flag_is_told():
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         parse(["--cfg", "--seed=3", "-x", "--config-dir"])
-    assert [fault.where for fault in refused.value.faults] == ["--cfg", "--seed=3", "-x", "--config-dir"]
+    assert [issue.where for issue in refused.value.issues] == ["--cfg", "--seed=3", "-x", "--config-dir"]
 
 
 def test_a_reader_that_goes_away_is_no_traceback():

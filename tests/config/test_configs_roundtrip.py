@@ -11,7 +11,7 @@ import yaml
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.user_configs import BASE_60
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET
 from sparselab.estimation.estimators.estimator import ESTIMATORS
 from sparselab.estimation.problems.problem import PROBLEMS
@@ -123,13 +123,13 @@ def test_v3_every_member_is_among_the_cases():
 @pytest.mark.parametrize("words", CASES, ids=" ".join)
 def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
     composed = compose(words)
-    assert composed.faults == []
+    assert composed.issues == []
     assert json.loads(json.dumps(composed.config)) == composed.config  # plain data
     try:
         plan = plan_of(words)
-    except Refused as refused:
-        for fault in refused.faults:
-            assert len(str(fault)) <= WIDTH and fault.fix
+    except ConfigError as refused:
+        for issue in refused.issues:
+            assert len(str(issue)) <= WIDTH and issue.fix
             allowed = (
                 "dataset=", "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
                 "kernel=", "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
@@ -138,7 +138,7 @@ def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
                 "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "distribution=global: is not defined for",
             )  # fmt: skip
-            assert str(fault).startswith(allowed), str(fault)
+            assert str(issue).startswith(allowed), str(issue)
     else:
         assert plan.id == plan_of(words).id
         assert plan.size
@@ -157,7 +157,7 @@ def test_v3_values_said_again_change_nothing(words):
         elif isinstance(value, dict) and key.count(".") == 1 and head not in ("term", "metric"):
             again.append(f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}")
     composed = compose(again)
-    assert composed.faults == []
+    assert composed.issues == []
     assert composed.config == config
 
 

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from sparselab.config.compose import compose, defaults
 from sparselab.config.overrides import check, expand, for_hydra
-from sparselab.core.errors import WIDTH, Fault, Faults, Refused, did_you_mean, nearest, refuse, short, spell
+from sparselab.core.errors import WIDTH, ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
 from sparselab.core.options import Options, attempt, validate
 from sparselab.core.registry import Registry
 from sparselab.core.sparsity import Sparsity
 
 
 def lines(words):
-    return [str(fault) for fault in compose(words).faults]
+    return [str(issue) for issue in compose(words).issues]
 
 
 # --- overrides --------------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def lines(words):
 )
 def test_values_as_they_arrive_in_the_config(text, key, value):
     node = compose(["model=mlp", text])
-    assert node.faults == [] and node.lost == frozenset()
+    assert node.issues == [] and node.invalid == frozenset()
     found = node.config
     for part in key.split("."):
         found = found[part]
@@ -75,9 +75,9 @@ def test_composing_leaves_no_trace_in_the_next():
 
 
 def test_lost_are_the_keys_that_are_not_what_was_asked_for():
-    assert check(["sparsty=2:4"]).lost == {"sparsity"}
-    assert check(["model=vit-s", "optim.lrr=1"]).lost == {"model", "optim"}
-    assert check(["seed"]).lost == {"seed"}
+    assert check(["sparsty=2:4"]).invalid == {"sparsity"}
+    assert check(["model=vit-s", "optim.lrr=1"]).invalid == {"model", "optim"}
+    assert check(["seed"]).invalid == {"seed"}
 
 
 def test_keys_of_a_group_that_is_lost_are_not_judged():
@@ -145,9 +145,9 @@ class Outer(Options):
     ],
 )
 def test_a_line_names_the_innermost_key_and_what_it_takes(values, told):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         validate(Outer, values, "at")
-    assert [str(fault) for fault in refused.value.faults] == [told]
+    assert [str(issue) for issue in refused.value.issues] == [told]
 
 
 def test_options_without_keys_say_so():
@@ -168,7 +168,7 @@ def test_what_is_valid_comes_back_as_it_was_given():
 
 @given(st.text(max_size=400), st.text(max_size=400), st.text(max_size=400))
 def test_a_fault_is_one_short_printable_line(where, problem, fix):
-    line = str(Fault(where, problem, fix))
+    line = str(Issue(where, problem, fix))
     assert len(line) <= WIDTH and line.isprintable()
     line.encode()
 
@@ -183,18 +183,18 @@ def test_a_fault_is_one_short_printable_line(where, problem, fix):
     ],
 )
 def test_a_long_line_keeps_its_key_and_its_mend(where, told):
-    line = str(Fault(where, "p" * 200, "write another"))
+    line = str(Issue(where, "p" * 200, "write another"))
     assert line.startswith(told) and line.endswith("p… — write another") and len(line) == WIDTH
 
 
 def test_faults_are_collected_and_told_once():
-    faults = Faults()
+    issues = Issues()
     for _ in range(2):
-        with faults.catch():
+        with issues.catch():
             refuse("a", "b", "c")
-    with pytest.raises(Refused) as refused:
-        faults.raise_if_any()
-    assert refused.value.faults == [Fault("a", "b", "c")] and str(refused.value) == "a: b — c"
+    with pytest.raises(ConfigError) as refused:
+        issues.raise_if_any()
+    assert refused.value.issues == [Issue("a", "b", "c")] and str(refused.value) == "a: b — c"
 
 
 def test_words():
@@ -215,7 +215,7 @@ def test_a_name_is_registered_once():
     assert registry["one"] is One and One.name == "one" and "one" in registry
     with pytest.raises(ValueError, match="registered twice"):
         registry.register("one")(type("Two", (), {}))
-    with pytest.raises(Refused, match=r'thing=on: no such thing — did you mean "one"\?'):
+    with pytest.raises(ConfigError, match=r'thing=on: no such thing — did you mean "one"\?'):
         registry["on"]
 
 
@@ -243,7 +243,7 @@ def test_every_pattern_is_taken_or_told(n, m):
         parsed = Sparsity.parse(f"{n}:{m}")
         assert (parsed.n, parsed.m, str(parsed)) == (n, m, f"{n}:{m}")
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(ConfigError):
             Sparsity.parse(f"{n}:{m}")
 
 
@@ -251,7 +251,7 @@ def test_every_pattern_is_taken_or_told(n, m):
 def test_what_yaml_makes_of_an_unquoted_pattern_is_recognised(n, m):
     """YAML 1.1 reads n:m as 60 n + m."""
     if n < m:
-        with pytest.raises(Refused, match=f"looks like an unquoted {n}:{m}"):
+        with pytest.raises(ConfigError, match=f"looks like an unquoted {n}:{m}"):
             Sparsity.parse(60 * n + m)
 
 
@@ -259,6 +259,6 @@ def test_what_yaml_makes_of_an_unquoted_pattern_is_recognised(n, m):
 def test_any_value_is_a_sparsity_or_refused(value):
     try:
         assert 0 < Sparsity.parse(value).density <= 1
-    except Refused as refused:
-        (fault,) = refused.faults
-        assert str(fault).startswith("sparsity=")
+    except ConfigError as refused:
+        (issue,) = refused.issues
+        assert str(issue).startswith("sparsity=")

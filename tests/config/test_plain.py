@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparselab.config.plain import read, repeated
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.schema import load_all
 from sparselab.running.planning import plan_of
@@ -100,7 +100,7 @@ TWICE = [
 
 @pytest.mark.parametrize("value", TWICE)
 def test_a_key_that_is_given_twice_is_refused(value: str) -> None:
-    with pytest.raises(Refused, match=r"names (@q|layers\.0|a b) twice — keep one of the two"):
+    with pytest.raises(ConfigError, match=r"names (@q|layers\.0|a b) twice — keep one of the two"):
         plan_of(["method=srste", "sparsity=2:4", f"targets.patterns={value}"])
 
 

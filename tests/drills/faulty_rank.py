@@ -8,14 +8,14 @@ import sys
 from sparselab.training import runner
 from sparselab.training.ranks import rank
 from sparselab.training.tasks.classify import Classify
-from sparselab.weights.slot import Moment
+from sparselab.weights.slot import UpdateContext
 
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
 
 
 def other_masks() -> None:
-    real = Moment.random
-    Moment.random = lambda moment, slot: real(moment, slot).flip(0)
+    real = UpdateContext.random
+    UpdateContext.random = lambda context, slot: real(context, slot).flip(0)
 
 
 def no_number() -> None:

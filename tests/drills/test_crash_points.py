@@ -12,7 +12,7 @@ import torch
 from test_files import Crash, Dying, in_place
 from whole_cell import ended, forked, outcome, run
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.storage import atomic, record, tensors
 from sparselab.storage.checkpoints import Checkpoints
 
@@ -55,7 +55,7 @@ def torn(folder: Path):
             elif path.suffix == ".csv":
                 text = path.read_text()
                 assert text.endswith("\n") and len({len(row) for row in csv.reader(text.splitlines())}) == 1
-        except (Refused, AssertionError):
+        except (ConfigError, AssertionError):
             found.append(path.name)
     for manifest in folder.glob("*/checkpoints/*.json"):
         store = Checkpoints(manifest.parent, manifest.parents[1].name)

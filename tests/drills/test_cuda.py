@@ -88,7 +88,7 @@ def test_stopped_and_started_again_it_finishes(tmp_path):
     "asked", [["method=random", "sparsity=0.9"], ["method=srste", "sparsity=2:4"], ["method=gmp", "sparsity=0.9"]]
 )
 def test_an_update_without_a_new_mask_waits_for_nothing(asked):
-    """No synchronisation from the pull-back to the end of ``settle``: the host runs ahead of the device."""
+    """No synchronisation from the pull-back to the end of ``after_step``: the host runs ahead of the device."""
     one = Update([*asked, "model.width=64", "model.depth=2", "model.heads=2"], "cuda")
     one()  # compiles kernels, makes the optimiser's state
     torch.cuda.synchronize()
@@ -99,9 +99,9 @@ def test_an_update_without_a_new_mask_waits_for_nothing(asked):
     try:
         with warnings.catch_warnings(record=True) as waits:
             warnings.simplefilter("always")
-            one.sparsifier.pull_back(one.step)
+            one.sparsifier.before_step(one.step)
             one.optimizer.step()
-            one.sparsifier.settle(one.step, one.optimizer)
+            one.sparsifier.after_step(one.step, one.optimizer)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert not [str(w.message) for w in waits]

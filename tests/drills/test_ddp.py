@@ -217,9 +217,9 @@ def test_r3_without_its_supervisor_no_rank_stays(tmp_path, unbroken):
         pytest.param("crashes", "failed: a rank crashed: ZeroDivisionError: planted", marks=pytest.mark.slow),
     ],
 )
-def test_r3_what_is_wrong_with_one_rank_ends_all(tmp_path, monkeypatch, fault, line):
+def test_r3_what_is_wrong_with_one_rank_ends_all(tmp_path, monkeypatch, issue, line):
     script = str(Path(__file__).with_name("faulty_rank.py"))
-    monkeypatch.setattr(ranks, "COMMAND", (sys.executable, script, fault))
+    monkeypatch.setattr(ranks, "COMMAND", (sys.executable, script, issue))
     end = run(tmp_path, "rigl", *PLAIN, *TWO)
     assert end.code == 1 and end.out == "" and end.err.splitlines()[-1] == line
     assert record.read(end.cell)["status"] == "failed"

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from sparselab.cli.inspect import examine
-from sparselab.core.errors import Refused, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.storage import atomic, record
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.storage.export import export
@@ -373,7 +373,7 @@ def test_f2_a_real_small_disk(tmp_path, tmpfs):
 def test_f2_free_space_is_counted_before_training(tmpfs):
     store = Checkpoints(tmpfs("size=1m") / "run" / "checkpoints", ID)
     store.need_space(300_000)
-    with pytest.raises(Refused, match=r"1,048,576 bytes free, 1,200,000 needed"):
+    with pytest.raises(ConfigError, match=r"1,048,576 bytes free, 1,200,000 needed"):
         store.need_space(400_000)
 
 
@@ -412,7 +412,7 @@ def test_f3_no_damaged_file_is_believed(tmp_path, caplog, flips):
         path = tmp_path / draw.choice(RESULTS)
         before = path.read_bytes()
         (_flip if count < flips else _cut)(path, draw)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ConfigError) as refused:
             examine(tmp_path)
         assert "\n" not in str(refused.value) and len(str(refused.value)) <= 160
         assert record.valid(tmp_path, ID) is (path.name != "record.json")
@@ -458,7 +458,7 @@ def test_f3_no_permission(unprivileged, caplog):
         assert store.load_latest().step == STEPS - 2
     assert len(caplog.messages) == 1 and "cannot be read (Permission denied)" in caplog.messages[0]
     assert not record.valid(folder, ID)
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         record.read(folder)
     for write in (lambda: store.save({}, 9), lambda: record.write(folder, finished())):
         with pytest.raises(RunFailed, match="no permission to write"):

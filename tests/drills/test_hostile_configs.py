@@ -14,7 +14,7 @@ import pytest
 from refusals import ROOT, environment
 
 from sparselab.config.user_configs import scan
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 
 WATCH = r"""
 import contextlib, io, json, os, sys, traceback
@@ -253,7 +253,7 @@ def test_h1_a_link_out_of_the_folder_is_followed_by_the_scan(tmp_path):
     write(tmp_path / "elsewhere", {"evil.yaml": EVIL})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "method").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    with pytest.raises(Refused, match=r"evil\.yaml:1: classes cannot be named"):
+    with pytest.raises(ConfigError, match=r"evil\.yaml:1: classes cannot be named"):
         scan(str(tmp_path / "mine"))
 
 
@@ -262,22 +262,22 @@ def test_h1_a_loop_of_links_ends(tmp_path):
     (tmp_path / "method" / "again").symlink_to(tmp_path, target_is_directory=True)
     scan(str(tmp_path))
     (tmp_path / "method" / "self.yaml").symlink_to("self.yaml")
-    with pytest.raises(Refused, match=r"self\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"self\.yaml: cannot be read"):
         scan(str(tmp_path))
 
 
 def test_h1_a_device_is_not_read(tmp_path):
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "zero.yaml").symlink_to("/dev/zero")
-    with pytest.raises(Refused, match=r"zero\.yaml: is not a file"):
+    with pytest.raises(ConfigError, match=r"zero\.yaml: is not a file"):
         scan(str(tmp_path))
 
 
 def test_h1_all_files_are_reported_at_once(tmp_path):
     write(tmp_path, {"method/a.yaml": EVIL, "method/b.yaml": BOMB, "optim/c.yaml": "lr: ${x}\n"})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         scan(str(tmp_path))
-    assert [str(fault).split(":")[0] for fault in refused.value.faults] == ["a.yaml", "b.yaml", "c.yaml"]
+    assert [str(issue).split(":")[0] for issue in refused.value.issues] == ["a.yaml", "b.yaml", "c.yaml"]
 
 
 def test_h1_a_good_folder_is_taken(tmp_path):

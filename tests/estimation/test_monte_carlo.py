@@ -8,7 +8,7 @@ from math import sqrt
 
 import pytest
 
-from sparselab.core.errors import Refused, RunFailed, Stopped
+from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.estimation.monte_carlo import over_draws
 from sparselab.estimation.problems.sem import Sem
 from sparselab.running.engine import ENGINES
@@ -109,9 +109,9 @@ def test_what_cannot_be_drawn_or_fitted_fails_with_a_line(tmp_path):
     ],
 )  # fmt: skip
 def test_bad_requests_are_answered_at_once(typed, lines):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         plan_of(typed)
-    found = list(map(str, refused.value.faults))
+    found = list(map(str, refused.value.issues))
     assert len(found) == len(lines) and all(map(str.startswith, found, lines)), found
 
 

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparselab.cli import application, check
 from sparselab.config.members import CONFIGS
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inference.count import macs_per_token
 from sparselab.inference.windows import batches, draw
 from sparselab.inputs.models.families.llama import sketch_llama
@@ -77,7 +77,7 @@ def test_the_dense_cell_scores_the_network_once(cell, capsys):
 )
 def test_zeros_are_as_many_as_asked(cell, rule):
     record = cell(*rule, "sparsity=0.5")
-    metrics, account = record["metrics"], record["account"]
+    metrics, cost = record["metrics"], record["account"]
     words = " ".join(rule)
     near = 0.08 if "threshold" in words or "greedy" in words else 1e-9
     assert metrics["activation.gated_sparsity"] == pytest.approx(0.5, abs=near)
@@ -87,8 +87,8 @@ def test_zeros_are_as_many_as_asked(cell, rule):
     assert abs(metrics["test.loss_rise"]) > 1e-6
     linear = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
     saved = linear * 32 * metrics["activation.sparsity"]
-    assert account["macs_dense"] - account["macs"] == pytest.approx(saved, abs=1)
-    assert account["macs_rotation"] == (0 if "teal" in words or "false" in words else 32 * 4 * 32 * 32)
+    assert cost["macs_dense"] - cost["macs"] == pytest.approx(saved, abs=1)
+    assert cost["macs_rotation"] == (0 if "teal" in words or "false" in words else 32 * 4 * 32 * 32)
     assert metrics["test.macs_per_token"] == pytest.approx(
         (1 - metrics["activation.gated_sparsity"]) * linear + 256 * 32
     )
@@ -103,10 +103,10 @@ def test_a_rotation_alone_leaves_the_perplexity(cell):
 @pytest.mark.parametrize("phase", ["prefill", "decode", "both"])
 def test_attention_skips_tiles(cell, phase):
     record = cell("attention=blasst", "attention.threshold=0.5", f"engine.phase={phase}", *TILES)
-    metrics, account = record["metrics"], record["account"]
+    metrics, cost = record["metrics"], record["account"]
     assert 0 < metrics["attention.sparsity"] < 1 and record["sparsity"]["realised"] == metrics["attention.sparsity"]
     products = 2 * 2 * 4 * 32 * 32 * 8
-    assert account["macs_dense"] - account["macs"] == pytest.approx(products * metrics["attention.sparsity"] / 2, abs=1)
+    assert cost["macs_dense"] - cost["macs"] == pytest.approx(products * metrics["attention.sparsity"] / 2, abs=1)
     assert {key for key in metrics if key.endswith("_sparsity")} == {
         f"attention.{name}_sparsity" for name in (("prefill", "decode") if phase == "both" else (phase,))
     }
@@ -152,9 +152,9 @@ def test_rules_on_both_at_once(cell):
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_loaded(words, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         plan_of([*TEXT[:3], "model=llama_tiny", *words])
-    assert any(str(fault).startswith(line) for fault in refused.value.faults), list(map(str, refused.value.faults))
+    assert any(str(issue).startswith(line) for issue in refused.value.issues), list(map(str, refused.value.issues))
 
 
 def test_the_id_follows_rules_and_content_alone(network, tmp_path):
@@ -213,9 +213,9 @@ KEYS = (
 @pytest.mark.parametrize("name", PAPER)
 def test_multiplications_a_token_are_the_papers(name):
     sizes, printed = PAPER[name]
-    outline = sketch_llama(dict(zip(KEYS, sizes, strict=True)), 1).outline(name)
+    model_spec = sketch_llama(dict(zip(KEYS, sizes, strict=True)), 1).model_spec(name)
     for sparsity, value in zip((0, 0.25, 0.4, 0.5, 0.65), printed, strict=True):
-        assert value is None or macs_per_token(outline, sparsity) / 1e9 == pytest.approx(value, abs=6e-4)
+        assert value is None or macs_per_token(model_spec, sparsity) / 1e9 == pytest.approx(value, abs=6e-4)
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2"])

@@ -11,7 +11,7 @@ import torch
 
 from sparselab.cli import application
 from sparselab.core import native_build as native
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.latency.kernels.kernel import KERNELS
 from sparselab.latency.timing import layers_of
@@ -66,7 +66,7 @@ def test_shapes_and_parameters_are_those_of_timm():
 def test_every_kernel_gives_the_same_network(workload, sparsity):
     layers = layers_of(steps(workload, width=0.25, image=32, classes=10), Sparsity.parse(sparsity), 0, seed=3)
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    names = [name for name in KERNELS if not kernel(name).faults()]
+    names = [name for name in KERNELS if not kernel(name).issues()]
     with torch.inference_mode():
         found = {name: kernel(name).network(layers)(image).flatten().clone() for name in names}
         again = {name: kernel(name).network(layers) for name in names}
@@ -124,18 +124,18 @@ def test_a_cell(capsys):
     ],
 )
 def test_what_cannot_be_measured_is_refused(more, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         plan_of(["kernel=native", *TINY, "sparsity=0.9", *more])
-    assert any(str(fault).startswith(line) for fault in refused.value.faults), [*map(str, refused.value.faults)]
+    assert any(str(issue).startswith(line) for issue in refused.value.issues), [*map(str, refused.value.issues)]
 
 
 def test_without_a_compiler_the_native_kernel_is_refused_and_the_library_serves(monkeypatch):
     monkeypatch.setenv("SPARSELAB_NATIVE", "0")
-    with pytest.raises(Refused, match=r"kernel=native: no C compiler is here — install gcc, or write kernel=csr"):
+    with pytest.raises(ConfigError, match=r"kernel=native: no C compiler is here — install gcc, or write kernel=csr"):
         plan_of(["kernel=native", *TINY])
     assert plan_of(["kernel=csr", *TINY, "sparsity=0.9"]).size == "15 rounds"
 
 
 def test_without_a_workload_the_fix_is_named():
-    with pytest.raises(Refused, match="workload: is required and has no value — write workload=…"):
+    with pytest.raises(ConfigError, match="workload: is required and has no value — write workload=…"):
         plan_of(["kernel=csr"])

@@ -42,7 +42,7 @@ MOMENTS = {
 @functools.cache
 def _composed(*overrides: str) -> dict[str, Any]:
     composed = compose(list(overrides))
-    assert not composed.faults, composed.faults
+    assert not composed.issues, composed.issues
     return composed.config
 
 
@@ -196,13 +196,13 @@ def check(loop: Watched) -> None:
     assert not sparsifier.swapped
     for slot in sparsifier.slots:
         pattern = parts.pattern_of(slot.layer.name)
-        way = parts.schedule.towards(pattern)
+        way = parts.schedule.for_target(pattern)
         level, structure = way.level(taken, parts.steps), way.structure(taken, parts.steps)
         want = expected_counts(parts, level)
         assert loop.task.network.get_parameter(slot.name) is slot.param
         check_slot(slot, sparsifier.method, level)
         assert slot.pattern.sparsity == (structure or pattern) or not level
-        assert slot.leak == (parts.schedule.leak(taken, parts.steps) if level else 0)
+        assert slot.soft_coefficient == (parts.schedule.soft_coefficient(taken, parts.steps) if level else 0)
         assert int(slot.mask.sum()) == slot.kept
         mean = want.get(slot.layer.name)
         if mean is not None and sparsifier.method.by_chance:
@@ -242,7 +242,7 @@ def check_slot(slot: Slot, method: Any, level: float = 1.0) -> None:
     with torch.no_grad():
         method.effective(slot, out=again)
     assert torch.equal(bits(again), bits(slot.param.data)), f"{slot.name} is not what its mask gives"
-    left = slot.leak * slot.dense[~slot.mask] if slot.leak else torch.zeros(())
+    left = slot.soft_coefficient * slot.dense[~slot.mask] if slot.soft_coefficient else torch.zeros(())
     assert torch.equal(slot.param.data[~slot.mask], left.expand_as(slot.param.data[~slot.mask])), (
         f"{slot.name}: pruned weights live"
     )
@@ -250,7 +250,7 @@ def check_slot(slot: Slot, method: Any, level: float = 1.0) -> None:
     if level:
         assert slot.pattern.holds(slot.mask)
         assert (
-            slot.leak
+            slot.soft_coefficient
             or slot.pattern.holds(slot.param.data != 0)
             or slot.pattern.sparsity.kind not in ("unstructured", "nm")
         )

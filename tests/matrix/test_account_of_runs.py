@@ -32,24 +32,21 @@ def flops(*updates):
 
 
 def test_dense(tmp_path):
-    account = record(tmp_path, "dense dense constant")["account"]
-    assert account["params"] == account["params_nonzero"] == DENSE + BIASES
-    assert account["macs"] == account["macs_dense"] == DENSE
-    assert account["flops"] == 2 * DENSE
+    cost = record(tmp_path, "dense dense constant")["account"]
+    assert cost["params"] == cost["params_nonzero"] == DENSE + BIASES
+    assert cost["macs"] == cost["macs_dense"] == DENSE
+    assert cost["flops"] == 2 * DENSE
     assert (
-        account["flops_train"]
-        == account["flops_train_dense"]
-        == flops(*[(DENSE, DENSE)] * UPDATES)
-        == 2 * 8 * 3 * DENSE * 12
+        cost["flops_train"] == cost["flops_train_dense"] == flops(*[(DENSE, DENSE)] * UPDATES) == 2 * 8 * 3 * DENSE * 12
     )
 
 
 def test_straight_through_runs_sparse_forward_and_learns_from_the_whole_gradient(tmp_path):
     body = record(tmp_path, "srste nm constant")
     half = A // 2 + B // 2 + HEAD
-    account = body["account"]
-    assert account["macs"] == half and account["params_nonzero"] == half + BIASES
-    assert account["flops_train"] == flops(*[(half, DENSE)] * UPDATES)
+    cost = body["account"]
+    assert cost["macs"] == half and cost["params_nonzero"] == half + BIASES
+    assert cost["flops_train"] == flops(*[(half, DENSE)] * UPDATES)
     assert body["sparsity"]["realised"] == 0.5 and body["sparsity"]["pattern_holds"]
 
 
@@ -61,9 +58,9 @@ def test_a_ramp_is_charged_as_it_was_climbed(tmp_path):
     for step, level in ((0, 0), (2, 37 / 64), (4, 7 / 8), (6, 63 / 64), (8, 1)):
         kept[step] = sum(size - round(level * (size - size // 4)) for size in (A, B)) + HEAD
     in_force = [kept[max(s for s in kept if s < update)] for update in range(1, UPDATES + 1)]
-    account = body["account"]
-    assert account["macs"] == A // 4 + B // 4 + HEAD
-    assert account["flops_train"] == flops(*[(macs, macs) for macs in in_force])
+    cost = body["account"]
+    assert cost["macs"] == A // 4 + B // 4 + HEAD
+    assert cost["flops_train"] == flops(*[(macs, macs) for macs in in_force])
     assert body["sparsity"]["realised"] == 0.75
 
 
@@ -72,8 +69,8 @@ def test_growth_by_gradient_is_charged_for_its_dense_gradients(tmp_path):
     often = {"every": 2, "stop": 0.75}
     body = record(tmp_path, "rigl unstructured periodic", "distribution=uniform", schedule=often)
     sparse = A // 4 + B // 4 + HEAD
-    account = body["account"]
-    assert account["flops_train"] == flops(*[(sparse, sparse)] * 8, *[(sparse, DENSE)] * 4)
+    cost = body["account"]
+    assert cost["flops_train"] == flops(*[(sparse, sparse)] * 8, *[(sparse, DENSE)] * 4)
 
 
 STAGES = {"schedule": {"begin": 0.0, "end": 0.75}}  # 9 updates for 3:4, 2:4 and 1:4
@@ -130,10 +127,10 @@ def test_independent_draws_are_charged_for_what_they_kept(row, option, tmp_path)
     a, b = (int(masks[f"layers.{i}.weight"].sum()) for i in (0, 1))
     sparse = a + b + HEAD
     assert (a, b) != (A // 4, B // 4)
-    account, sparsity = body["account"], body["sparsity"]
-    assert account["macs"] == sparse and account["params_nonzero"] == sparse + BIASES
+    cost, sparsity = body["account"], body["sparsity"]
+    assert cost["macs"] == sparse and cost["params_nonzero"] == sparse + BIASES
     dense = UPDATES // 2 if "one_shot" in row else 0
-    assert account["flops_train"] == flops(*[(DENSE, DENSE)] * dense, *[(sparse, sparse)] * (UPDATES - dense))
+    assert cost["flops_train"] == flops(*[(DENSE, DENSE)] * dense, *[(sparse, sparse)] * (UPDATES - dense))
     assert sparsity["requested"] == "0.75" and sparsity["pattern_holds"]
     assert sparsity["realised"] == 1 - (a + b) / (A + B) and sparsity["kept"] == a + b
     assert [layer["density"] for layer in sparsity["layers"]] == [a / A, b / B]
@@ -151,8 +148,8 @@ def test_what_check_foresees_is_what_the_run_costs(tmp_path):
         config = config_of(Row(method, kind, schedule), tmp_path / method)
         plan = engine_of(config).plan(config, [])
         assert run_cell(plan) == 0
-        account = json.loads(Path(plan.folder, "record.json").read_text())["account"]
-        assert {key: account[key] for key in plan.account} == plan.account
+        cost = json.loads(Path(plan.folder, "record.json").read_text())["account"]
+        assert {key: cost[key] for key in plan.cost} == plan.cost
 
 
 @pytest.mark.parametrize("sparsity", ["channel:0.3", "in_channel:0.35", "block:4x2:0.37"])
@@ -163,5 +160,5 @@ def test_what_check_foresees_of_whole_tiles_is_what_the_run_costs(sparsity, sche
     config["sparsity"] = sparsity
     plan = engine_of(config).plan(config, [])
     assert run_cell(plan) == 0
-    account = json.loads(Path(plan.folder, "record.json").read_text())["account"]
-    assert {key: account[key] for key in plan.account} == plan.account
+    cost = json.loads(Path(plan.folder, "record.json").read_text())["account"]
+    assert {key: cost[key] for key in plan.cost} == plan.cost

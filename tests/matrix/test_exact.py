@@ -11,7 +11,7 @@ import torch
 from matrix_cells import UPDATES, Row, Watch, composed, first_rows, later, rows
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import engine_of
 from sparselab.weights.method import METHODS
@@ -144,7 +144,7 @@ def test_a_mask_of_ones_is_dense_training_bit_for_bit(row, optim, run):
 
     def takes_turns(parts):
         cls = METHODS[row.method]
-        parts.method.turn = cls(cls.Options()).turn
+        parts.method.alternating_update = cls(cls.Options()).alternating_update
 
     recipe = {"optim": {"cycles": 1}, "trainer": {"clip": 1.0, "accumulate": 2, "ema": 0.5}}
     dense = run(Row("dense", "dense", "constant"), f"optim={optim}", **recipe, change=takes_turns)
@@ -162,7 +162,7 @@ def test_no_sparsity_is_a_request_for_the_dense_cell(tmp_path):
     for method in METHODS:
         if "dense" not in METHODS[method].patterns:
             config = composed(f"method={method}", "model=mlp", "sparsity=0.0")
-            with pytest.raises(Refused, match="use method=dense"):
+            with pytest.raises(ConfigError, match="use method=dense"):
                 engine_of(config).plan(config, [])
 
 

@@ -35,4 +35,4 @@ def test_the_record_counts_what_the_network_no_longer_reads(tmp_path):
     sparse = {layer["name"].removesuffix(".weight") for layer in found["sparsity"]["layers"]}
     for layer in found["account"]["layers"]:
         assert layer["macs"] * (2 if layer["name"] in sparse else 1) == layer["macs_dense"]
-    assert found["account"]["macs"] == plan.account["macs"]
+    assert found["account"]["macs"] == plan.cost["macs"]

@@ -153,7 +153,7 @@ def test_a_registered_method_is_found(methods, tmp_path, monkeypatch):
         patterns = ("unstructured", "nm")
         schedules = ("one_shot", "constant")
 
-        def score(self, slot, moment):
+        def score(self, slot, context):
             return -slot.dense.abs()
 
     assert "smallest" in list(METHODS)
@@ -174,8 +174,8 @@ class GradientMaskOnly(Method):
     def effective(self, slot, out):
         pass
 
-    def remask(self, slot, kept, moment):
-        mask = super().remask(slot, kept, moment)
+    def remask(self, slot, kept, context):
+        mask = super().remask(slot, kept, context)
         slot.param.data.mul_(mask)
         return mask
 
@@ -190,8 +190,8 @@ class DenseForward(STE):
 class OneTooMany(Method):
     """Miscounts by one."""
 
-    def remask(self, slot, kept, moment):
-        return super().remask(slot, kept + 1, moment)
+    def remask(self, slot, kept, context):
+        return super().remask(slot, kept + 1, context)
 
 
 @pytest.mark.parametrize("cls", [GradientMaskOnly, DenseForward, OneTooMany])

@@ -111,9 +111,9 @@ def test_a_score_stops_the_run(row, distribution, tmp_path, monkeypatch, capsys)
     cls = METHODS[row.method]
     plain = cls.score
 
-    def score(self, slot, moment):
-        scores = plain(self, slot, moment)
-        if moment.step == 6 and slot.layer.name == "layers.1":
+    def score(self, slot, context):
+        scores = plain(self, slot, context)
+        if context.step == 6 and slot.layer.name == "layers.1":
             scores[0, 0] = NAN
         return scores
 

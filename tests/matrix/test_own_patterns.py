@@ -8,7 +8,7 @@ import pytest
 import torch
 from matrix_cells import SPARSITIES, Row, Watch, config_of, rows
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import engine_of
 from sparselab.running.run_cell import run_cell
@@ -50,7 +50,7 @@ def test_weights_kept_by_chance_have_a_density_of_their_own_too(run):
     finished = run(row, "distribution=uniform", **options, targets={"patterns": {LAYER: 0.25}})
     density = {slot.layer.name: slot.kept / slot.mask.numel() for slot in finished.sparsifier.slots}
     assert abs(density["layers.0"] - 0.25) < 0.1 and abs(density[LAYER] - 0.75) < 0.2
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         run(row, "distribution=uniform", **options, targets={"patterns": {LAYER: "2:4"}})
     assert str(refused.value) == (
         "targets.patterns.layers.1=2:4: with these options method=random keeps each weight by itself, not by N:M — "

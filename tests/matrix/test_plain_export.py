@@ -150,7 +150,7 @@ def test_the_folder_of_a_language_model_is_a_model(answers, text, monkeypatch):
     assert not (Path(answers[1]["plain_timm"]) / "config.json").exists()
     monkeypatch.setenv("SPARSELAB_DATA", str(text))
     again = ["model=hf", f"model.path={folder}", "dataset=tinyshakespeare", "dataset.block=8", "method=dense"]
-    assert plan_of(again).account["params"] == json.loads((folder / "record.json").read_text())["account"]["params"]
+    assert plan_of(again).cost["params"] == json.loads((folder / "record.json").read_text())["account"]["params"]
 
 
 def test_names_are_the_library_s_own(answers):

@@ -6,7 +6,7 @@ import pytest
 from matrix_cells import Row
 
 from sparselab.inputs.models.transform import TRANSFORMS
-from sparselab.weights.cost import account
+from sparselab.weights.cost import cost_of
 
 METHODS = (("random", "constant"), ("set", "periodic"), ("rigl", "periodic"))
 
@@ -25,8 +25,8 @@ def test_members_compose_with_static_set_and_rigl(name, method, schedule, run):
     assert len(slots) >= 2 and all(slot.kept for slot in slots)
     counts = {tuple(kept.items()) for _, kept in finished.sparsifier.ledger}
     assert len(counts) == 1  # through every exchange
-    outline = finished.task.family.outline(finished.task.data)
-    assert account(outline, dict(counts.pop())).macs <= 1.1 * outline.plain_macs or name == "sparse_wide"
+    model_spec = finished.task.family.model_spec(finished.task.data)
+    assert cost_of(model_spec, dict(counts.pop())).macs <= 1.1 * model_spec.plain_macs or name == "sparse_wide"
 
 
 @pytest.mark.parametrize(("method", "schedule"), METHODS)
@@ -36,6 +36,6 @@ def test_iso_costs_the_same_after_training(method, schedule, run, monkeypatch):
     monkeypatch.setitem(matrix_cells.SPARSITIES, "unstructured", "iso")
     model = {"transform": {"name": "sparse_wide", "sparsity": 0.5}, "hidden": [24, 24]}
     finished = run(Row(method, "unstructured", schedule), "distribution=uniform", model=model)
-    outline = finished.task.family.outline(finished.task.data)
-    spent = account(outline, {slot.layer.name: slot.kept for slot in finished.sparsifier.slots}).macs
-    assert abs(spent - outline.plain_macs) <= 1e-3 * outline.plain_macs
+    model_spec = finished.task.family.model_spec(finished.task.data)
+    spent = cost_of(model_spec, {slot.layer.name: slot.kept for slot in finished.sparsifier.slots}).macs
+    assert abs(spent - model_spec.plain_macs) <= 1e-3 * model_spec.plain_macs

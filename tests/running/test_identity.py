@@ -39,4 +39,4 @@ def test_iso_is_the_sparsity_that_it_stands_for():
     said = plan(compose([*words, f"sparsity={iso.parts.sparsity}"]).config)
     assert iso.id == said.id
     assert iso.id != plan(compose([*words, "sparsity=0.3"]).config).id
-    assert abs(iso.account["macs"] / iso.account["macs_plain"] - 1) <= 1e-3
+    assert abs(iso.cost["macs"] / iso.cost["macs_plain"] - 1) <= 1e-3

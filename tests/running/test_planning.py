@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.schema import load_all
@@ -37,7 +37,7 @@ def test_ids_of_many_seeds_are_those_of_their_plans(monkeypatch):
 
 @pytest.mark.parametrize("seeds", [["seed=-1"], ["seed=1.5"], ["seed=9223372036854775808"], ["seed=x"]])
 def test_a_seed_that_is_none_is_refused(seeds):
-    with pytest.raises(Refused):
+    with pytest.raises(ConfigError):
         cell_id_of([*CELL, *seeds])
 
 
@@ -60,7 +60,7 @@ def test_the_ids_of_tables_are_those_of_their_plans():
             for cell in expand(table, min(table.tiers, key=("smoke", "cpu", "gpu", "paper").index)):
                 try:
                     id = plan_of(list(cell.overrides)).id
-                except Refused:
+                except ConfigError:
                     continue
                 assert cell_id_of(list(cell.overrides)) == id, (table.label, cell)
 
@@ -71,12 +71,12 @@ def test_an_id_needs_no_account_and_no_checks(monkeypatch):
     monkeypatch.setattr("sparselab.training.plan.choose_layers", lambda *_: pytest.fail("layers were chosen"))
     assert len(cell_id_of(CELL)) == 12
     monkeypatch.undo()
-    with pytest.raises(Refused):
+    with pytest.raises(ConfigError):
         plan_of([*CELL, "targets.include=[nothing]"])
 
 
 def test_a_network_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         cell_id_of([*CELL, f"model.weights={tmp_path}/none.safetensors"])
 
 
@@ -118,7 +118,7 @@ def same_ids(*cells: list[str]) -> None:
     for cell in cells:
         try:
             told.append(plan_of(cell).id)
-        except Refused as refused:
+        except ConfigError as refused:
             told.append(str(refused))
     for order in (slice(None), slice(None, None, -1)):
         with sharing():
@@ -126,7 +126,7 @@ def same_ids(*cells: list[str]) -> None:
             for cell in cells[order]:
                 try:
                     found.append(cell_id_of(cell))
-                except Refused as refused:
+                except ConfigError as refused:
                     found.append(str(refused))
         assert found == told[order]
 
@@ -147,15 +147,15 @@ def test_what_is_wrong_with_one_seed_is_not_with_another(tmp_path):
     (tmp_path / "seed=1.safetensors").write_bytes(b"")
     kinds = []
     for seed in (1, 2):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ConfigError) as refused:
             plan_of(cell(seed))
         kinds.append(str(refused.value))
     assert "seed=1" in kinds[0] and "seed=2" in kinds[1]
     with sharing():
-        with pytest.raises(Refused, match=r"model\.weights: model\.weights=.*cannot be read"):
+        with pytest.raises(ConfigError, match=r"model\.weights: model\.weights=.*cannot be read"):
             cell_id_of(cell(2))
         assert len(cell_id_of(cell(1))) == 12
-        with pytest.raises(Refused, match=r"model\.weights: model\.weights=.*cannot be read"):
+        with pytest.raises(ConfigError, match=r"model\.weights: model\.weights=.*cannot be read"):
             cell_id_of(cell(2))
 
 
@@ -180,10 +180,10 @@ def test_of_two_seeds_the_later_counts_however_it_is_written(later):
 
 @pytest.mark.parametrize("key", ["data_dir", "runs_dir", "trainer.threads"])
 def test_where_and_how_cells_run_is_no_cell(key):
-    with pytest.raises(Refused, match=f"{key}=.*takes no cell"):
+    with pytest.raises(ConfigError, match=f"{key}=.*takes no cell"):
         plan_of([*CELL, f"{key}='{FIRST}'"])
 
 
 def test_patterns_of_some_layers_of_a_dense_network_are_refused():
-    with pytest.raises(Refused, match="method=dense"):
+    with pytest.raises(ConfigError, match="method=dense"):
         plan_of(["method=dense", "model=mlp", "sparsity=0.9", "targets.patterns={head: 0.5}"])

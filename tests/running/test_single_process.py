@@ -12,11 +12,11 @@ from pydantic import Field
 
 from sparselab.cli import application, check
 from sparselab.config.schema import Common
-from sparselab.core.errors import Fault, Refused, Stopped
+from sparselab.core.errors import ConfigError, Issue, Stopped
 from sparselab.core.options import Options
 from sparselab.running.engine import ENGINES
 from sparselab.running.planning import plan_of
-from sparselab.running.single_process import Direct, Job, Outcome
+from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 from sparselab.storage import atomic
 from sparselab.storage import record as records
 
@@ -29,7 +29,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setattr(ENGINES, "_members", copy.copy(ENGINES._members))
 
     @ENGINES.register("toy")
-    class Toy(Direct):
+    class Toy(SingleProcessEngine):
         class Options(Options):
             number: int = Field(3, ge=0, description="at least 0")
 
@@ -38,9 +38,9 @@ def toy(tmp_path, monkeypatch):
 
         reads = ("sparsity",)
 
-        def gather(self, cell, faults, lost, needs):
+        def gather(self, cell, issues, invalid, dependencies):
             if self.options.number == 13:
-                faults.found.append(Fault("engine.number=13", "brings bad luck", "write 12 or 14"))
+                issues.found.append(Issue("engine.number=13", "brings bad luck", "write 12 or 14"))
             return Job(parts=self.options.number, size="1 square", work=2.0, facts=[("number", "a small one")])
 
         def execute(self, plan, stop):
@@ -56,10 +56,10 @@ def toy(tmp_path, monkeypatch):
     return str(tmp_path / "mine")
 
 
-def faults(*overrides, toy):
-    with pytest.raises(Refused) as refused:
+def issues(*overrides, toy):
+    with pytest.raises(ConfigError) as refused:
         plan_of(["engine=toy", *overrides], toy)
-    return list(map(str, refused.value.faults))
+    return list(map(str, refused.value.issues))
 
 
 def test_a_cell_runs_and_leaves_a_record(toy, capsys):
@@ -103,11 +103,11 @@ def test_check_prints_the_plan(toy, capsys):
     ],
 )
 def test_what_is_not_read_or_not_allowed_is_refused(typed, line, toy):
-    assert faults(typed, toy=toy) == [line]
+    assert issues(typed, toy=toy) == [line]
 
 
 def test_all_faults_at_once(toy):
-    assert len(faults("optim=sgd", "engine.number=13", "seed=-1", toy=toy)) == 3
+    assert len(issues("optim=sgd", "engine.number=13", "seed=-1", toy=toy)) == 3
 
 
 def test_how_it_runs_is_no_part_of_the_id(toy):

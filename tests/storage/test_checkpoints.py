@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparselab.core.errors import Refused, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.storage import atomic
 from sparselab.storage.checkpoints import _DTYPES, Checkpoints
 from sparselab.storage.ids import digest
@@ -34,7 +34,7 @@ def _steps(store):
 
 
 def _refused(call):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         call()
     line = str(refused.value)
     assert "\n" not in line and len(line) <= 160

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.storage.ids import canonical, cell_id, digest, label
 
 PLAIN = st.recursive(
@@ -52,7 +52,7 @@ def test_equal_ids_mean_equal_content(one, other):
     ],
 )
 def test_what_has_no_canonical_form_is_refused(config, said):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         canonical(config)
     assert str(refused.value).startswith(said)
 

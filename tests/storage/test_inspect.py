@@ -5,7 +5,7 @@ import torch
 
 from sparselab.cli.inspect import examine, inspect, tightest
 from sparselab.cli.inspect import run as command
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.storage import record, tensors
 from sparselab.storage.export import export
 
@@ -188,7 +188,7 @@ def test_command_line(run, capsys):
     assert command(["--layers", str(run)]) == 0 and "head.weight" in capsys.readouterr().out
     assert command(["--help"]) == 0 and "sparselab inspect <run folder" in capsys.readouterr().out
     for wrong in ([], ["a", "b"], ["--layer"]):
-        with pytest.raises(Refused, match="one path is needed"):
+        with pytest.raises(ConfigError, match="one path is needed"):
             command(wrong)
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from sparselab.core.errors import Refused, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.storage import atomic, record
 from sparselab.storage.ids import digest
 
@@ -28,7 +28,7 @@ def make(**changes):
 
 
 def _line(folder, id=None):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         record.read(folder, id)
     line = str(refused.value)
     assert "\n" not in line and len(line) <= 160 and " — " in line

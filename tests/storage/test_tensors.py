@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.storage import tensors
 
 torch.set_num_threads(1)
@@ -25,9 +25,9 @@ def entry(shape, span, dtype="F32"):
 
 
 def _fault(call):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         call()
-    assert len(refused.value.faults) == 1
+    assert len(refused.value.issues) == 1
     line = str(refused.value)
     assert "\n" not in line and len(line) <= 160 and " — " in line
     return line
@@ -78,9 +78,9 @@ def test_load_compares_before_it_copies(tmp_path):
     )
     assert "c is missing" in _fault(lambda: tensors.load(path, model | {"c": torch.empty(1)}))
     assert "b is not in the model" in _fault(lambda: tensors.load(path, {"a": model["a"]}))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         tensors.load(path, {f"n{i}": torch.empty(1) for i in range(20)})
-    assert len(refused.value.faults) == 8
+    assert len(refused.value.issues) == 8
 
 
 GOOD = raw({"a": entry([2], [0, 8])}, bytes(8))

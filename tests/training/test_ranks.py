@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparselab.core.errors import Refused, RunFailed, Stopped
+from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.running.signals import SIGNALS, StopFlag
 from sparselab.training.ranks import supervisor as ranks
 
-PLAN = SimpleNamespace(config={"trainer": {"devices": 2, "threads": 3}}, overrides=["a=1"], needs={})
+PLAN = SimpleNamespace(config={"trainer": {"devices": 2, "threads": 3}}, overrides=["a=1"], dependencies={})
 SCRIPT = """
 import json, os, sys, time
 rank = int(os.environ["LOCAL_RANK"])
@@ -57,7 +57,7 @@ def test_a_failure_ends_the_others_after_a_grace(end_of):
 
 
 def test_what_explains_most_is_said(end_of, capfd):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         end_of('end("refused", [["a", "b", "c"]], 2) if rank == 1 else end("crashed", "lost", 1)')
     assert str(refused.value) == "a: b — c"
     with pytest.raises(RunFailed, match=r"^no memory$"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparselab.inputs.data.loader import Feed
-from sparselab.training.loop.loader import Interruptible, RunFeed
+from sparselab.inputs.data.loader import Loader
+from sparselab.training.loop.loader import Interruptible, RunLoader
 
 
 class Numbers:
@@ -23,8 +23,8 @@ class Numbers:
             yield rows, rows * 10
 
 
-def feed(accumulate=2, updates=5, world=1, rank=0):
-    return RunFeed(Feed(Numbers(), 4, seed=3, train=True, rank=rank, world=world), updates, accumulate)
+def loader(accumulate=2, updates=5, world=1, rank=0):
+    return RunLoader(Loader(Numbers(), 4, seed=3, train=True, rank=rank, world=world), updates, accumulate)
 
 
 def batches(run):
@@ -32,29 +32,29 @@ def batches(run):
 
 
 def test_every_update_has_its_batch_in_as_many_parts_as_asked():
-    whole, halves = batches(feed(1)), batches(feed(2))
-    assert len(whole) == len(feed(1)) == 5 and len(halves) == len(feed(2)) == 10
+    whole, halves = batches(loader(1)), batches(loader(2))
+    assert len(whole) == len(loader(1)) == 5 and len(halves) == len(loader(2)) == 10
     assert [a + b for (a, _), (b, _) in zip(halves[::2], halves[1::2], strict=True)] == [x for x, _ in whole]
     assert whole[0] != whole[2] and sorted(whole[0][0] + whole[1][0]) == sorted(set(whole[0][0] + whole[1][0]))
 
 
 def test_goes_on_at_any_micro_batch():
-    wanted = batches(feed())
+    wanted = batches(loader())
     for start in range(len(wanted) + 1):
-        run = feed()
+        run = loader()
         run.start = start
         assert batches(run) == wanted[start:]
 
 
 def test_ranks_share_each_batch():
-    one, two = batches(feed(1, world=2)), batches(feed(1, world=2, rank=1))
-    assert [a + b for (a, _), (b, _) in zip(one, two, strict=True)] == [x for x, _ in batches(feed(1))]
+    one, two = batches(loader(1, world=2)), batches(loader(1, world=2, rank=1))
+    assert [a + b for (a, _), (b, _) in zip(one, two, strict=True)] == [x for x, _ in batches(loader(1))]
 
 
 def test_ranks_share_each_micro_batch():
     """Batch normalisation sees the examples that it would see in one process."""
-    one, two = batches(feed(2, world=2)), batches(feed(2, world=2, rank=1))
-    assert [a + b for (a, _), (b, _) in zip(one, two, strict=True)] == [x for x, _ in batches(feed(2))]
+    one, two = batches(loader(2, world=2)), batches(loader(2, world=2, rank=1))
+    assert [a + b for (a, _), (b, _) in zip(one, two, strict=True)] == [x for x, _ in batches(loader(2))]
 
 
 def test_interruptible_asks_before_each_batch():

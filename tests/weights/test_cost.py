@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
-from sparselab.weights.cost import account, train_flops, train_flops_dense
+from sparselab.weights.cost import cost_of, train_flops, train_flops_dense
 
 torch.set_num_threads(1)
 
-OUTLINE = Outline(
+OUTLINE = ModelSpec(
     "toy",
     (
         Layer("conv", "conv", (2, 1, 3, 3), 18 * 16),
@@ -33,13 +33,13 @@ def spec(task: str, shape: tuple[int, ...], classes: int) -> DataSpec:
 
 
 def test_dense() -> None:
-    cost = account(OUTLINE)
+    cost = cost_of(OUTLINE)
     assert (cost.params, cost.params_nonzero) == (50, 50)
     assert (cost.macs_dense, cost.macs, cost.flops_dense, cost.flops) == (396, 396, 792, 792)
 
 
 def test_sparse_by_hand() -> None:
-    cost = account(OUTLINE, {"conv": 9, "table": 4, "head": 1})
+    cost = cost_of(OUTLINE, {"conv": 9, "table": 4, "head": 1})
     assert cost.params_nonzero == 50 - 9 - 6 - 7
     assert cost.macs == 9 * 16 + 0 + 1 + 100
     assert cost.flops == 2 * cost.macs and cost.macs_dense == 396
@@ -62,7 +62,7 @@ def test_sparse_by_hand() -> None:
 @pytest.mark.parametrize("kept", [{"heed": 1}, {"head": 9}, {"head": -1}])
 def test_impossible_counts(kept: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"is no layer|cannot keep"):
-        account(OUTLINE, kept)
+        cost_of(OUTLINE, kept)
 
 
 @given(st.integers(0, 18), st.integers(0, 10), st.integers(0, 8))
@@ -71,8 +71,8 @@ def test_what_is_kept_and_what_is_gone_add_up(conv: int, table: int, head: int) 
         {"conv": conv, "table": table, "head": head},
         {"conv": 18 - conv, "table": 10 - table, "head": 8 - head},
     )
-    assert account(OUTLINE, kept).macs + account(OUTLINE, gone).macs == OUTLINE.macs + 100
-    assert account(OUTLINE, kept).params_nonzero + account(OUTLINE, gone).params_nonzero == 50 + (50 - 36)
+    assert cost_of(OUTLINE, kept).macs + cost_of(OUTLINE, gone).macs == OUTLINE.macs + 100
+    assert cost_of(OUTLINE, kept).params_nonzero + cost_of(OUTLINE, gone).params_nonzero == 50 + (50 - 36)
 
 
 CASES = {
@@ -84,41 +84,41 @@ CASES = {
 }
 
 
-def built(case: str) -> tuple[Outline, torch.nn.Module, torch.Tensor]:
+def built(case: str) -> tuple[ModelSpec, torch.nn.Module, torch.Tensor]:
     name, options, data = CASES[case]
     member = MODELS[name](validate(MODELS[name].Options, options, "model"))
     sample = torch.zeros(1, *data.shape, dtype=torch.float32 if data.task == "image" else torch.int64)
-    return member.outline(data), member.build(data), sample
+    return member.model_spec(data), member.build(data), sample
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_equals_torchs_counter(case: str) -> None:
     """To the FLOP, attention included: both count all pairs of tokens, causal mask or not."""
-    outline, model, sample = built(case)
+    model_spec, model, sample = built(case)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(sample)
-    assert account(outline).flops_dense == counter.get_total_flops()
+    assert cost_of(model_spec).flops_dense == counter.get_total_flops()
 
 
 def test_equals_torchs_counter_with_products_written_out() -> None:
-    outline, model, sample = built("llama")
+    model_spec, model, sample = built("llama")
     model.set_attn_implementation("eager")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(sample)
-    assert account(outline).flops_dense == counter.get_total_flops()
+    assert cost_of(model_spec).flops_dense == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("case", ["resnet20", "llama"])
 def test_dense_training_against_torchs_counter(case: str) -> None:
     """The rule counts the input gradient of the first layer; torch does not compute it for images."""
-    outline, model, sample = built(case)
+    model_spec, model, sample = built(case)
     if case == "llama":
         model.set_attn_implementation("eager")  # a fused backward pass multiplies q@k a second time
     with FlopCounterMode(display=False) as counter:
         output = model(sample)
         (output if isinstance(output, torch.Tensor) else output.logits).sum().backward()
-    uncounted = 2 * sum(layer.macs for layer in outline.layers if "stem" in layer.roles)
-    assert train_flops_dense(outline, 1, 1) - uncounted == counter.get_total_flops()
+    uncounted = 2 * sum(layer.macs for layer in model_spec.layers if "stem" in layer.roles)
+    assert train_flops_dense(model_spec, 1, 1) - uncounted == counter.get_total_flops()
 
 
 HALF = {"conv": 9, "head": 4}
@@ -140,11 +140,11 @@ def test_rigl_as_sparse_ift_counts_it() -> None:
 
     An exchange is one more update after D others, so here it is ``schedule.every = D + 1``.
     """
-    outline = Outline("one", (Layer("l", "linear", (2, 5), 10),), 10)
-    cost = train_flops(outline, [(0, {"l": 1})], 1, "kept", steps=101, dense_steps=[101])
+    model_spec = ModelSpec("one", (Layer("l", "linear", (2, 5), 10),), 10)
+    cost = train_flops(model_spec, [(0, {"l": 1})], 1, "kept", steps=101, dense_steps=[101])
     assert cost == 2 * (3 * 1 * 100 + 2 * 1 + 10)
     assert cost / 2 / 101 / 10 == pytest.approx(0.3089, abs=5e-5)
-    assert train_flops(outline, [(0, {"l": 1})], 1, "kept", steps=101) / 2 / 101 / 10 == pytest.approx(0.3)
+    assert train_flops(model_spec, [(0, {"l": 1})], 1, "kept", steps=101) / 2 / 101 / 10 == pytest.approx(0.3)
 
 
 def test_segments() -> None:
@@ -181,6 +181,6 @@ def test_a_ledger_is_the_sum_of_its_updates(steps: int, cuts: list[int], updates
     ledger = [(0, kept[0]), *zip(sorted(cuts), kept[1:], strict=False)]
     expected = 0
     for step in range(1, steps + 1):
-        sparse = account(OUTLINE, next(k for first, k in reversed(ledger) if first < step)).macs
+        sparse = cost_of(OUTLINE, next(k for first, k in reversed(ledger) if first < step)).macs
         expected += 2 * (2 * sparse + (DENSE if step in updates else sparse))
     assert train_flops(OUTLINE, ledger, 1, "kept", steps=steps, dense_steps=updates) == expected

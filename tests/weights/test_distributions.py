@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
@@ -177,8 +177,8 @@ def test_totals_are_exact_to_the_weight(name, shapes, sparsity):
     total = sum(layer.numel for layer in layers)
     try:
         kept = make(name).allocate(layers, density)
-    except Refused as refused:
-        assert all(len(str(fault)) <= WIDTH for fault in refused.faults)
+    except ConfigError as refused:
+        assert all(len(str(issue)) <= WIDTH for issue in refused.issues)
         assert name == "erk_plus" or nearest_count(density, total) < len(layers)
         return
     assert sum(kept.values()) == nearest_count(density, total)
@@ -220,9 +220,9 @@ def test_largest_remainder_by_hand():
 
 def test_fewer_weights_than_layers_is_refused():
     line = "distribution=uniform: 1 weights in all for 3 layers — ask for less sparsity or fewer layers"
-    with pytest.raises(Refused, match=line):
+    with pytest.raises(ConfigError, match=line):
         make("uniform").allocate(layers_of((1, 10), (1, 10), (1, 10)), 0.02)
-    with pytest.raises(Refused, match="do not fit"):
+    with pytest.raises(ConfigError, match="do not fit"):
         whole_numbers(layers_of((1, 2), (1, 2)), [1.0, 1.0], 5, "here")
 
 
@@ -274,9 +274,9 @@ def test_per_layer_takes_the_first_selector_that_matches():
 
 
 def test_per_layer_names_the_selectors_that_match_nothing():
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         make("per_layer", layers={"l9": 0.9, "@hed": 0.5}).densities(MLP, 0.2)
-    assert [str(fault) for fault in refused.value.faults] == [
+    assert [str(issue) for issue in refused.value.issues] == [
         "distribution.layers['l9']: 'l9' matches no layer — closest: 'l2'",
         "distribution.layers['@hed']: '@hed' matches no layer — did you mean \"@head\"?",
     ]
@@ -296,24 +296,24 @@ def test_per_layer_names_the_selectors_that_match_nothing():
     ],
 )
 def test_bad_options_are_one_line(name, options, where):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         make(name, **options)
-    (fault,) = refused.value.faults
-    assert str(fault).startswith(where) and len(str(fault)) <= WIDTH
+    (issue,) = refused.value.issues
+    assert str(issue).startswith(where) and len(str(issue)) <= WIDTH
 
 
 def test_what_the_edges_alone_exceed_is_refused():
     edges = layers_of((64, 64), (8, 8), (64, 64))
-    with pytest.raises(Refused, match=r"distribution=uniform_plus: .* exceed the request — sparsity below 0\.4"):
+    with pytest.raises(ConfigError, match=r"distribution=uniform_plus: .* exceed the request — sparsity below 0\.4"):
         make("uniform_plus").densities(edges, 0.1)
-    with pytest.raises(Refused, match=r"distribution=erk_plus: l2 at density 1 leaves -"):
+    with pytest.raises(ConfigError, match=r"distribution=erk_plus: l2 at density 1 leaves -"):
         make("erk_plus").densities(edges, 0.1)
-    with pytest.raises(Refused, match=r"leaves 1\.2"):
+    with pytest.raises(ConfigError, match=r"leaves 1\.2"):
         make("erk_plus", fc_density=0.1).densities(layers_of((2, 2), (2, 2)), 0.65)
 
 
 def test_a_rule_without_its_layer_is_refused():
     bare = [Layer("a", "linear", (4, 4), 0)]
     for name in ("uniform_plus", "erk_plus"):
-        with pytest.raises(Refused, match=r"needs one layer with role .* found 0"):
+        with pytest.raises(ConfigError, match=r"needs one layer with role .* found 0"):
             make(name).densities(bare, 0.1)

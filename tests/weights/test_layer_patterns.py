@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import plan_of
@@ -54,9 +54,9 @@ def test_the_first_selector_that_matches_counts():
     ],
 )  # fmt: skip
 def test_what_means_nothing_is_a_line_each(own, lines):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         exceptions(LAYERS, ONE, own_patterns(own))
-    found = [str(fault) for fault in refused.value.faults]
+    found = [str(issue) for issue in refused.value.issues]
     assert found == lines and all(len(line) <= WIDTH for line in found)
 
 
@@ -66,8 +66,8 @@ def test_the_plan_counts_each_layer_by_its_own_pattern():
     assert {name.removeprefix("blocks.0."): kept[name] for name in kept if name.startswith("blocks.0.")} == {
         "attn.qkv.q": 64 * 64 // 8, "attn.qkv.k": 64 * 64 // 2, "mlp.fc1": 256 * 64 // 32, "mlp.fc2": 256 * 64 // 32,
     }  # fmt: skip
-    gone = sum(plan.parts.outline[name].macs * (1 - kept[name] / plan.parts.outline[name].numel) for name in kept)
-    assert plan.account["macs"] == plan.account["macs_dense"] - gone
+    gone = sum(plan.parts.model_spec[name].macs * (1 - kept[name] / plan.parts.model_spec[name].numel) for name in kept)
+    assert plan.cost["macs"] == plan.cost["macs_dense"] - gone
     assert dict(plan.facts)["method"].startswith("srste · sparsity 1:32, @q 1:8, @k 2:4 · ")
 
 
@@ -101,7 +101,7 @@ def test_stages_are_counted_layer_by_layer():
     alone, both = plan_of(words), plan_of([*words, "targets.patterns={*.fc2: 1:8}"])
     eighth = plan_of([*words, "sparsity=1:8"])
     for key in ("flops_train", "macs"):  # fc1 and fc2 cost the same
-        assert 2 * both.account[key] == pytest.approx(alone.account[key] + eighth.account[key], rel=1e-9)
+        assert 2 * both.cost[key] == pytest.approx(alone.cost[key] + eighth.cost[key], rel=1e-9)
 
 
 def test_ids_tell_patterns_and_their_order_apart_and_not_their_spelling():
@@ -116,4 +116,4 @@ def test_ids_tell_patterns_and_their_order_apart_and_not_their_spelling():
     assert id_of("{@q: 1:8, blocks.*.qkv.*: 1:4}") != id_of("{blocks.0.*.q: 1:8, blocks.*.qkv.*: 1:4}")
     one, other = "blocks.0.attn.*: 1:8", "blocks.*.qkv.q: 2:4"
     a, b = (plan_of([*words, f"targets.patterns={{{x}, {y}}}"]) for x, y in ((one, other), (other, one)))
-    assert a.id != b.id and a.account["macs"] != b.account["macs"]
+    assert a.id != b.id and a.cost["macs"] != b.cost["macs"]

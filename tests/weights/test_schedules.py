@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.schedules import SCHEDULES, Schedule
@@ -27,7 +27,7 @@ def toward(sparsity: str, name: str, **options) -> Schedule:
 
 
 def lines(schedule: Schedule, total: int) -> list[str]:
-    return [str(fault) for fault in schedule.faults(total)]
+    return [str(issue) for issue in schedule.issues(total)]
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
@@ -126,20 +126,24 @@ def test_periodic_stops_before_a_fractional_end():
 
 def test_a_linear_mask_decay_falls_to_zero_and_stays():
     decay = make("mask_linear", coef=0.01, end=1.0)
-    assert [decay.leak(step, 200) for step in (0, 50, 100, 150)] == [1, 0.5, 0, 0]
+    assert [decay.soft_coefficient(step, 200) for step in (0, 50, 100, 150)] == [1, 0.5, 0, 0]
     assert lines(decay, 200) == [] and decay.updates(200) == [0, 100, 200]
     relative = make("mask_linear", begin=0.1, end=0.6)
-    assert [relative.leak(step, 100) for step in (10, 35, 59, 60, 100)] == pytest.approx([1, 0.5, 0.02, 0, 0])
+    assert [relative.soft_coefficient(step, 100) for step in (10, 35, 59, 60, 100)] == pytest.approx(
+        [1, 0.5, 0.02, 0, 0]
+    )
     assert [relative.level(step, 100) for step in (0, 9, 10, 100)] == [0, 0, 1, 1]
 
 
 def test_an_exponential_mask_decay_multiplies():
     decay = make("mask_exp", rate=11.0)
     for one, two in ((1, 2), (10, 35), (20, 79)):
-        assert decay.leak(one + two, 100) == pytest.approx(decay.leak(one, 100) * decay.leak(two, 100), rel=1e-12)
-    assert decay.leak(0, 100) == 1 and decay.leak(100, 100) == 0, "hard at the end"
+        assert decay.soft_coefficient(one + two, 100) == pytest.approx(
+            decay.soft_coefficient(one, 100) * decay.soft_coefficient(two, 100), rel=1e-12
+        )
+    assert decay.soft_coefficient(0, 100) == 1 and decay.soft_coefficient(100, 100) == 0, "hard at the end"
     paper = make("mask_exp", coef=1e-4)
-    found = [paper.leak(int(109_500 * share), 109_500) for share in (0.1, 0.25, 0.5)]
+    found = [paper.soft_coefficient(int(109_500 * share), 109_500) for share in (0.1, 0.25, 0.5)]
     assert found == pytest.approx([0.33, 0.065, 0.004], rel=0.05)
 
 
@@ -200,7 +204,7 @@ def test_structures_tighten_to_the_final_one_at_updates_only(n, m, name, total):
     structures, updates = decay.structures(), decay.updates(total)
     densities = [structure.density for structure in structures]
     assert densities == sorted(densities, reverse=True) and len(updates) == len(structures)
-    if decay.faults(total):
+    if decay.issues(total):
         return
     assert updates == sorted(set(updates)) and updates[-1] <= total
     seen = [decay.structure(step, total) for step in range(updates[0], total + 1)]
@@ -219,7 +223,7 @@ def test_structures_tighten_to_the_final_one_at_updates_only(n, m, name, total):
 @given(st.floats(0, 0.99), st.floats(0.01, 1), st.integers(1, 500), st.integers(1, 3000))
 def test_ramps_climb_from_dense_to_the_end_and_only_at_updates(name, begin, end, every, total):
     ramp = make(name, begin=begin, end=end, every=every)
-    if ramp.faults(total):
+    if ramp.issues(total):
         assert all(len(line) <= WIDTH for line in lines(ramp, total))
         return
     updates = ramp.updates(total)
@@ -239,7 +243,7 @@ def test_periodic_fractions_fall_and_end(decay, stop, every, total):
     updates = periodic.updates(total)
     fractions = [periodic.fraction(step, total) for step in updates]
     assert fractions == sorted(fractions, reverse=True) and all(0 < f <= 0.5 for f in fractions)
-    assert updates[-1] < total and bool(periodic.faults(total)) == (len(updates) == 1)
+    assert updates[-1] < total and bool(periodic.issues(total)) == (len(updates) == 1)
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
@@ -321,7 +325,7 @@ def test_periodic_fractions_fall_and_end(decay, stop, every, total):
 def test_a_schedule_that_never_reaches_its_end_is_a_fault(name, options, total, line):
     assert lines(make(name, **options), total) == [line]
     assert lines(make(name, **options), total)[0].startswith("schedule.")
-    assert str(make(name, **options).faults(total, "phase.schedule")[0]).startswith("phase.schedule.")
+    assert str(make(name, **options).issues(total, "phase.schedule")[0]).startswith("phase.schedule.")
 
 
 def test_both_ends_beyond_the_run_are_two_faults():
@@ -347,10 +351,10 @@ def test_defaults_reach_their_end(name):
     ],
 )
 def test_bad_options_are_one_line(name, options):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         make(name, **options)
-    (fault,) = refused.value.faults
-    assert str(fault).startswith(f"schedule.{next(iter(options))}") and len(str(fault)) <= WIDTH
+    (issue,) = refused.value.issues
+    assert str(issue).startswith(f"schedule.{next(iter(options))}") and len(str(issue)) <= WIDTH
 
 
 def test_ramps_refuse_n_of_m():

@@ -15,7 +15,7 @@ from sparselab.core.sparsity import Sparsity
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.schedules import SCHEDULES
-from sparselab.weights.slot import Moment, Slot
+from sparselab.weights.slot import Slot, UpdateContext
 from sparselab.weights.sparsifier import Sparsifier
 
 torch.set_num_threads(1)
@@ -50,9 +50,9 @@ def backward(sparsifier, step, value=None):
 
 def update(sparsifier, optimizer, step, value=None):
     backward(sparsifier, step, value)
-    sparsifier.pull_back(step)
+    sparsifier.before_step(step)
     optimizer.step()
-    sparsifier.settle(step, optimizer)
+    sparsifier.after_step(step, optimizer)
 
 
 def momentum(sparsifier):
@@ -77,9 +77,9 @@ def test_the_optimiser_sees_the_dense_weights_and_everyone_else_the_sparse_ones(
     master, effective = slot.master.clone(), slot.param.data.clone()
     assert torch.equal(effective, master * slot.mask)
     backward(sparsifier, 1)
-    sparsifier.pull_back(1)
+    sparsifier.before_step(1)
     assert sparsifier.swapped and torch.equal(slot.param.data, master) and torch.equal(slot.master, effective)
-    sparsifier.settle(1, momentum(sparsifier))
+    sparsifier.after_step(1, momentum(sparsifier))
     assert not sparsifier.swapped and torch.equal(slot.master, master) and torch.equal(slot.param.data, effective)
 
 
@@ -98,7 +98,7 @@ def test_a_skipped_update_changes_nothing():
     sparsifier.start()
     before = [(s.param.data.clone(), s.master.clone(), s.mask.clone()) for s in sparsifier.slots]
     backward(sparsifier, 1, float("inf"))
-    sparsifier.pull_back(1)
+    sparsifier.before_step(1)
     sparsifier.unswap()
     sparsifier.unswap()  # at the end of every batch, skipped or not
     for slot, (param, master, mask) in zip(sparsifier.slots, before, strict=True):
@@ -112,7 +112,7 @@ def test_a_mask_whose_update_was_skipped_is_made_at_the_next_one():
     for step in (1, 2, 3):
         update(sparsifier, optimizer, step)
     backward(sparsifier, 4)
-    sparsifier.pull_back(4)
+    sparsifier.before_step(4)
     sparsifier.unswap()
     assert sparsifier.slots[0].mask.all()
     update(sparsifier, optimizer, 5)
@@ -134,7 +134,7 @@ def test_an_exchange_by_gradient_is_not_made_up_for_at_the_finish():
     sparsifier.start()
     mask = sparsifier.slots[0].mask.clone()
     backward(sparsifier, 7, float("inf"))
-    sparsifier.pull_back(7)
+    sparsifier.before_step(7)
     sparsifier.finish()
     assert torch.equal(sparsifier.slots[0].mask, mask)
 
@@ -182,12 +182,12 @@ def test_only_due_updates_keep_the_dense_gradient():
     for step in range(1, 5):
         backward(sparsifier, step)
         dense = sparsifier.slots[0].param.grad.clone()
-        sparsifier.pull_back(step)
+        sparsifier.before_step(step)
         kept = sparsifier.slots[0].dense_grad
         assert (kept is not None) == (step == 3)
         assert kept is None or torch.equal(kept, dense)
         optimizer.step()
-        sparsifier.settle(step, optimizer)
+        sparsifier.after_step(step, optimizer)
 
 
 def test_on_mask_change_is_told_of_scheduled_masks():
@@ -206,7 +206,7 @@ class Bad(Method):
 
     Options = Options
 
-    def score(self, slot, moment):
+    def score(self, slot, context):
         return slot.dense.abs() / (slot.layer.name != "layer1")
 
 
@@ -229,7 +229,7 @@ def test_a_slot_without_a_gradient_is_named():
     backward(sparsifier, 1)
     sparsifier.slots[1].param.grad = None
     with pytest.raises(RunFailed, match=r"layer1\.weight: has no gradient"):
-        sparsifier.pull_back(1)
+        sparsifier.before_step(1)
 
 
 @pytest.mark.parametrize("method", ["ste", "gmp", "rigl", "set", "random", "magnitude"])
@@ -291,10 +291,10 @@ def test_divergence_counts_entries_that_differ_from_the_mask_before():
     found = []
     for step in range(1, TOTAL + 1):
         backward(sparsifier, step)
-        sparsifier.pull_back(step)
+        sparsifier.before_step(step)
         if step in masks:
             slot.param.data.copy_(torch.tensor([masks[step]]))
-        sparsifier.settle(step, None)
+        sparsifier.after_step(step, None)
         found.append(tuple(sparsifier.divergence().values()))
     assert found == [(0.0, 0.0, 0)] + [(0.5, 0.0, 2)] * 5 + [(1.0, 0.5, 4)] * 2
 
@@ -309,7 +309,7 @@ def test_divergence_is_symmetric_and_at_most_twice_the_rarer_of_kept_and_pruned(
         sparsifier.slots[0].master.copy_(one)
         sparsifier.start()
         sparsifier.slots[0].master.copy_(two)
-        sparsifier.settle(1, None)
+        sparsifier.after_step(1, None)
         return sparsifier.divergence()["sad"]
 
     one, two = normal(4, 8, seed=1), normal(4, 8, seed=2)
@@ -328,20 +328,20 @@ def test_divergence_is_counted_on_request():
 def test_random_numbers_are_addressed():
     sparsifier = make()
     slot, other = sparsifier.slots
-    first = Moment(3, TOTAL, 0.1, 7).random(slot)
+    first = UpdateContext(3, TOTAL, 0.1, 7).random(slot)
     torch.rand(5)
-    assert torch.equal(first, Moment(3, 99, 0.5, 7).random(slot))
+    assert torch.equal(first, UpdateContext(3, 99, 0.5, 7).random(slot))
     assert first.shape == slot.param.shape and float(first.min()) >= 0 and float(first.max()) < 1
-    for another in (Moment(4, TOTAL, 0.1, 7).random(slot), Moment(3, TOTAL, 0.1, 8).random(slot)):
+    for another in (UpdateContext(4, TOTAL, 0.1, 7).random(slot), UpdateContext(3, TOTAL, 0.1, 8).random(slot)):
         assert not torch.equal(first, another)
-    assert not torch.equal(first[:2], Moment(3, TOTAL, 0.1, 7).random(other))
+    assert not torch.equal(first[:2], UpdateContext(3, TOTAL, 0.1, 7).random(other))
 
 
 def test_no_slots_is_nothing_to_do():
     sparsifier = make("dense", shapes=())
     sparsifier.start()
-    sparsifier.pull_back(1)
-    sparsifier.settle(1, None)
+    sparsifier.before_step(1)
+    sparsifier.after_step(1, None)
     sparsifier.unswap()
     sparsifier.finish()
     assert sparsifier.ledger == [(0, {})] and sparsifier.masks() == {} and sparsifier.updates == []

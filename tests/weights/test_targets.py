@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparselab.core.errors import Refused
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.errors import ConfigError
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.weights.targets import select
 
 
@@ -13,7 +13,7 @@ def _layer(name: str, *roles: str) -> Layer:
     return Layer(name, "linear", (4, 4), 16, frozenset(roles))
 
 
-VIT = Outline(
+VIT = ModelSpec(
     "vit",
     (
         _layer("patch_embed.proj", "stem"),
@@ -33,7 +33,7 @@ def names(include, exclude=()):
 
 
 def lines(include, exclude=()):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         select(VIT, include, exclude)
     return str(refused.value).split("\n")
 
@@ -92,6 +92,6 @@ def test_nothing_left():
 
 
 def test_a_model_without_roles_says_so():
-    bare = Outline("mlp", (_layer("a"),), params=16)
-    with pytest.raises(Refused, match="no roles"):
+    bare = ModelSpec("mlp", (_layer("a"),), params=16)
+    with pytest.raises(ConfigError, match="no roles"):
         select(bare, ["@qkv"], [])

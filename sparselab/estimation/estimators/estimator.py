@@ -11,7 +11,7 @@ from sparselab.core.registry import Registry
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
-    from sparselab.core.errors import Fault
+    from sparselab.core.errors import Issue
 
 
 class Estimator:
@@ -31,7 +31,7 @@ class Estimator:
     def __init__(self, options: AnyOptions):
         self.options = options
 
-    def faults(self, problem: Any) -> list[Fault]:
+    def issues(self, problem: Any) -> list[Issue]:
         """What the options say wrong, by themselves or for ``problem``. No numpy."""
         return []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options as AnyOptions
 from sparselab.estimation.estimators.estimator import ESTIMATORS, Estimator
 
@@ -44,12 +44,12 @@ class PathEstimator(Estimator):
 
     together = 32
 
-    def faults(self, problem: Any) -> list[Fault]:
+    def issues(self, problem: Any) -> list[Issue]:
         o, found = self.options, []
         if min(o.s) <= 0:
-            found.append(Fault("estimator.s", "has a domain that is not above 0", "write numbers above 0"))
+            found.append(Issue("estimator.s", "has a domain that is not above 0", "write numbers above 0"))
         if not all(0 <= beta < 1 for beta in o.betas):
-            found.append(Fault("estimator.betas", "has a decay outside [0, 1)", "write such as [.99,.999]"))
+            found.append(Issue("estimator.betas", "has a decay outside [0, 1)", "write such as [.99,.999]"))
         return found
 
     def work(self, problem: Any) -> float:

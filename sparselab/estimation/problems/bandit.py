@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options as AnyOptions
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.estimation.problems.problem import PROBLEMS, Problem
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class BanditProblem(Problem):
         """How many there are. No numpy."""
         return int(self.options.n_actions)
 
-    def faults(self) -> list[Fault]:
+    def issues(self) -> list[Issue]:
         if self.options.s > self.d:
-            return [Fault(f"problem.s={self.options.s}", f"there are {self.d} dimensions", f"write at most {self.d}")]
+            return [Issue(f"problem.s={self.options.s}", f"there are {self.d} dimensions", f"write at most {self.d}")]
         return []
 
     def size(self) -> int:
@@ -62,9 +62,11 @@ class BanditProblem(Problem):
 
         from sparselab.estimation.problems.bandits.bandit import Bandit
 
-        features, rewards, theta = self.instance(np.random.default_rng(address(self.name, *place)))
+        features, rewards, theta = self.instance(np.random.default_rng(derive_seed(self.name, *place)))
         o = self.options
-        return Bandit(features, rewards, theta, o.eps, o.s, o.noise, np.random.default_rng(address("noise", *place)))
+        return Bandit(
+            features, rewards, theta, o.eps, o.s, o.noise, np.random.default_rng(derive_seed("noise", *place))
+        )
 
 
 @PROBLEMS.register("spread")
@@ -98,11 +100,11 @@ class Needle(BanditProblem):
 
     options: Options
 
-    def faults(self) -> list[Fault]:
-        found, o = super().faults(), self.options
+    def issues(self) -> list[Issue]:
+        found, o = super().issues(), self.options
         if o.eps > o.coherence:
             where = f"problem.eps={o.eps:g}"
-            found.append(Fault(where, "|theta| = eps / coherence would be above 1", f"write at most {o.coherence:g}"))
+            found.append(Issue(where, "|theta| = eps / coherence would be above 1", f"write at most {o.coherence:g}"))
         return found
 
     def actions(self) -> int:
@@ -149,11 +151,11 @@ class TableBandit(BanditProblem):
     def d(self) -> int:
         return self.columns
 
-    def faults(self) -> list[Fault]:
-        found = super().faults()
+    def issues(self) -> list[Issue]:
+        found = super().issues()
         if self.options.n_actions > self.rows:
             where = f"problem.n_actions={self.options.n_actions}"
-            found.append(Fault(where, f"{self.name} has {self.rows} rows", f"write at most {self.rows}"))
+            found.append(Issue(where, f"{self.name} has {self.rows} rows", f"write at most {self.rows}"))
         return found
 
     def table(self) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from sparselab.core.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-    from sparselab.core.errors import Fault
+    from sparselab.core.errors import Issue
 
 
 class Sample(Protocol):
@@ -50,7 +50,7 @@ class Problem:
         self.options = options
         self.data_dir = data_dir
 
-    def faults(self) -> list[Fault]:
+    def issues(self) -> list[Issue]:
         """What the options say wrong together. No numpy."""
         return []
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options as AnyOptions
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.estimation.problems.problem import PROBLEMS, Problem
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ class Sem(Problem):
     draws = "graph"
     options: Options
 
-    def faults(self) -> list[Fault]:
+    def issues(self) -> list[Issue]:
         o = self.options
         most = o.nodes - 1 if o.graph == "sf" else (o.nodes - 1) / 2
         where = f"problem.degree={o.degree:g}"
         if o.degree > most:
-            return [Fault(where, f"{o.nodes} nodes have room for {most:g} edges a node", f"write at most {most:g}")]
+            return [Issue(where, f"{o.nodes} nodes have room for {most:g} edges a node", f"write at most {most:g}")]
         if o.graph == "sf" and round(o.degree) < 1:
-            return [Fault(where, "a new node of a scale-free graph needs an edge", "write at least 1")]
+            return [Issue(where, "a new node of a scale-free graph needs an edge", "write at least 1")]
         return []
 
     def size(self) -> int:
@@ -71,7 +71,7 @@ class Sem(Problem):
         o = self.options
 
         def rng(what: str) -> Any:
-            return np.random.default_rng(address("sem", what, *place))
+            return np.random.default_rng(derive_seed("sem", what, *place))
 
         graph = generate.GRAPHS[o.graph](o.nodes, o.degree, rng("graph"))
         weights = generate.weigh(graph, *o.weights, rng("weights"))

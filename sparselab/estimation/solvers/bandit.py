@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options as AnyOptions
 from sparselab.estimation.solvers.linear.net import net_size, spacing
 from sparselab.estimation.solvers.solver import SOLVERS, Solver
@@ -35,14 +35,14 @@ class Elimination(Solver):
     takes = ("bandit",)
     options: Options
 
-    def faults(self, problem: Any) -> list[Fault]:
+    def issues(self, problem: Any) -> list[Issue]:
         o = problem.options
         size = net_size(problem.d, o.s, o.eps, self._eta(o.s, o.eps))
         if size <= self.options.max_candidates:
             return []
         where = f"problem.eps={o.eps:g} problem.s={o.s}"
         return [
-            Fault(
+            Issue(
                 where, f"the net has {size:.3g} candidates", "write a larger eps, a smaller s or d, or max_candidates"
             )
         ]
@@ -153,12 +153,12 @@ class BestSubset(DesignSolver):
     class Options(DesignOptions):
         max_supports: int = Field(ge=1, description="the most sets of coordinates that are tried")
 
-    def faults(self, problem: Any) -> list[Fault]:
+    def issues(self, problem: Any) -> list[Issue]:
         count = comb(problem.d, problem.options.s)
         if count <= self.options.max_supports:
             return []
         fix = "write a smaller s or d, or solver.max_supports"
-        return [Fault(f"problem.s={problem.options.s}", f"there are {count:.3g} sets of coordinates", fix)]
+        return [Issue(f"problem.s={problem.options.s}", f"there are {count:.3g} sets of coordinates", fix)]
 
     def estimate(self, features: np.ndarray, rewards: np.ndarray, weights: np.ndarray, bandit: Bandit) -> np.ndarray:
         from sparselab.estimation.solvers.linear.fit import best_subset

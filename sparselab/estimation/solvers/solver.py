@@ -10,7 +10,7 @@ from sparselab.core.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-    from sparselab.core.errors import Fault
+    from sparselab.core.errors import Issue
 
 
 class Solver:
@@ -28,7 +28,7 @@ class Solver:
     def __init__(self, options: AnyOptions):
         self.options = options
 
-    def faults(self, problem: Any) -> list[Fault]:
+    def issues(self, problem: Any) -> list[Issue]:
         """What the options say wrong, by themselves or for ``problem`` (which answers without drawing). No numpy."""
         return []
 

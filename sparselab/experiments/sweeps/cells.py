@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sparselab.config.members import groups
 from sparselab.config.overrides import TABLE, expand
 from sparselab.config.schema import UNIDENTIFIED
-from sparselab.core.errors import Fault, Faults, Refused, nearest, refuse, short
+from sparselab.core.errors import ConfigError, Issue, Issues, nearest, refuse, short
 from sparselab.core.memo import sharing
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Planned:
     title: str
     overrides: tuple[str, ...]
     work: float
-    needs: tuple[str, ...] = ()
+    dependencies: tuple[str, ...] = ()
     force: bool = False
 
 
@@ -64,7 +64,7 @@ class Schedule:
         placed: set[str] = set()
         rest = list(self.cells.values())
         while rest:
-            ready = [cell for cell in rest if placed.issuperset(cell.needs)]
+            ready = [cell for cell in rest if placed.issuperset(cell.dependencies)]
             yield ready
             placed |= {cell.id for cell in ready}
             rest = [cell for cell in rest if cell.id not in placed]
@@ -102,21 +102,21 @@ def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
     from sparselab.experiments.tables.grid import merge, tier_of
     from sparselab.experiments.tables.schema import Table, load
 
-    faults = Faults()
+    issues = Issues()
     if len(tiers) != 1 or "," in tiers[0]:
-        faults.add(TIER, "one size of the table is needed", f"add {TIER}=smoke, cpu, gpu or paper")
+        issues.add(TIER, "one size of the table is needed", f"add {TIER}=smoke, cpu, gpu or paper")
     extra, own = expand(rest)
     for text in dict.fromkeys(text for cell in extra for text in cell):
         if text.partition("=")[0] not in UNIDENTIFIED:
-            faults.add(short(text), "the cells are the table's", f"leave it out, or sweep without {TABLE}=")
+            issues.add(short(text), "the cells are the table's", f"leave it out, or sweep without {TABLE}=")
     if len(extra) > 1:
-        faults.add(TABLE, "a table cannot be crossed with other values", "give one value for each key")
+        issues.add(TABLE, "a table cannot be crossed with other values", "give one value for each key")
     tables: list[Table] = []
     for slug in slugs:
-        with faults.catch():
+        with issues.catch():
             found = load(slug)
             tables += [t for t in found if tiers and tiers[0] in t.tiers] or found[:1]
-    faults.raise_if_any()
+    issues.raise_if_any()
     tier, wanted = tiers[0], []
     for table in tables:
         tier_of(table, tier)
@@ -135,29 +135,29 @@ def plan(asked: Asked, config_dir: str | None = None) -> list[tuple[Wanted, Plan
     from sparselab.running.planning import plan_of
 
     plans: list[tuple[Wanted, Plan]] = []
-    found: dict[Fault, list[str]] = {}
+    found: dict[Issue, list[str]] = {}
     with sharing():
         for cell in asked.cells:
             try:
                 plans.append((cell, plan_of(list(cell.overrides), config_dir)))
-            except Refused as refused:
-                for fault in refused.faults:
-                    found.setdefault(fault, []).append(cell.title)
+            except ConfigError as refused:
+                for issue in refused.issues:
+                    found.setdefault(issue, []).append(cell.title)
     if found:
-        raise Refused(_named(fault, titles, asked) for fault, titles in found.items())
+        raise ConfigError(_named(issue, titles, asked) for issue, titles in found.items())
     return plans
 
 
-def _named(fault: Fault, titles: list[str], asked: Asked) -> Fault:
+def _named(issue: Issue, titles: list[str], asked: Asked) -> Issue:
     """A fault of some cells of a table says of which; what was typed says it itself."""
     if asked.paper is None or len(titles) == len(asked.cells):
-        return fault
+        return issue
     others = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
-    return Fault(f"({titles[0]}){others} {fault.where}", fault.problem, fault.fix)
+    return Issue(f"({titles[0]}){others} {issue.where}", issue.problem, issue.fix)
 
 
 def schedule(plans: Iterable[tuple[Wanted, Plan]]) -> Schedule:
-    """What has to run: each cell once, with the cells it needs before it. Raises Refused for two runs folders."""
+    """What has to run: each cell once, with the cells it needs before it. Raises ConfigError for two runs folders."""
     out, plans = Schedule(), list(plans)
     roots = {str(plan.config["runs_dir"]) for _, plan in plans}
     for wanted, plan in plans:
@@ -176,8 +176,10 @@ def _add(out: Schedule, plan: Plan, title: str) -> None:
         return
     work = plan.work or plan.steps or 1
     overrides = tuple(text for text in plan.typed if not text.startswith(("force=", "debug=")))
-    needs = tuple(needed.id for needed in plan.first)
-    out.cells[plan.id] = Planned(plan.id, plan.folder, title, overrides, float(work), needs, plan.config["force"])
+    dependencies = tuple(needed.id for needed in plan.first)
+    out.cells[plan.id] = Planned(
+        plan.id, plan.folder, title, overrides, float(work), dependencies, plan.config["force"]
+    )
 
 
 def _add_needed(out: Schedule, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparselab.core.errors import Refused, RunFailed, Stopped
+from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.experiments.sweeps import lease, state
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def execute(job: Job) -> Outcome:
         return Outcome(job.id, "left")
     try:
         plan = plan_again(job)
-    except Refused as refused:
-        return Outcome(job.id, "failed", str(refused.faults[0]))
+    except ConfigError as refused:
+        return Outcome(job.id, "failed", str(refused.issues[0]))
     if state.done(plan.folder, plan.id):
         return Outcome(job.id, "finished")
     try:
@@ -114,8 +114,8 @@ def attempt(plan: Plan, job: Job) -> Outcome:
         except KeyboardInterrupt:
             reason = "interrupted"
             print(reason, file=sys.stderr)
-        except Refused as refused:
-            return failed(plan, str(refused.faults[0]))
+        except ConfigError as refused:
+            return failed(plan, str(refused.issues[0]))
         except RunFailed as error:
             return failed(plan, " ".join(str(error).split()))
         except Exception as error:

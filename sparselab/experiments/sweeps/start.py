@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.config.members import CONFIGS, launching
 from sparselab.config.overrides import for_hydra
-from sparselab.core.errors import Refused, refuse
+from sparselab.core.errors import ConfigError, refuse
 from sparselab.experiments.sweeps import cells
 from sparselab.experiments.sweeps.job import Outcome, task
 from sparselab.experiments.sweeps.sweep import LauncherBroke, Sweep, new_token
@@ -77,7 +77,7 @@ def sweep(
         started += len(jobs)
         try:
             returns = launcher.launch(jobs, initial_job_idx=started - len(jobs))
-        except Refused:
+        except ConfigError:
             raise
         except Exception as error:  # a worker that was killed, a scheduler that does not answer
             raise LauncherBroke(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.storage import record as records
 
 Signature = tuple[int, int, int] | None
@@ -26,8 +26,8 @@ def broken(folder: str, id: str) -> str | None:
         records.read(folder, id)
     except records.Newer:
         raise
-    except Refused as refused:
-        return str(refused.faults[0])
+    except ConfigError as refused:
+        return str(refused.issues[0])
     return None
 
 
@@ -56,7 +56,7 @@ def ended(folder: str, id: str, before: Signature = None) -> Ended | None:
         return None
     try:
         record = records.read(folder, id)
-    except Refused:
+    except ConfigError:
         return None
     reason = str(record.get("reason", ""))
     return Ended(record["status"], reason, record["metrics"], float(record.get("seconds") or 0))

@@ -20,7 +20,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Faults, RunFailed
+from sparselab.core.errors import Issues, RunFailed
 from sparselab.experiments.sweeps import lease, state
 from sparselab.experiments.sweeps.cells import Asked, Planned, Schedule
 from sparselab.experiments.sweeps.job import STOP, Outcome
@@ -93,13 +93,13 @@ class Sweep:
     def _prepare(self, cells: list[Planned]) -> None:
         """Set unusable records aside; forget what is to run again, unless somebody is at it.
 
-        Raises Refused, with nothing touched, where a newer sparselab wrote a record.
+        Raises ConfigError, with nothing touched, where a newer sparselab wrote a record.
         """
-        faults = Faults()
+        issues = Issues()
         for cell in cells:
-            with faults.catch():
+            with issues.catch():
                 state.broken(cell.folder, cell.id)
-        faults.raise_if_any()
+        issues.raise_if_any()
         for cell in cells:
             if cell.force and lease.held(cell.folder) is None:
                 shutil.rmtree(cell.folder, ignore_errors=True)
@@ -140,7 +140,7 @@ class Sweep:
                 there = state.ended(cell.folder, cell.id)
                 if there is not None and there.status == "failed":
                     self.failed.setdefault(cell.id, there.reason)
-            elif broken := [id for id in cell.needs if id in self.failed]:
+            elif broken := [id for id in cell.dependencies if id in self.failed]:
                 self._fail(cell, f"needs cell {broken[0]}, which failed")
                 del left[cell.id]
             elif (holder := lease.held(cell.folder)) is not None:

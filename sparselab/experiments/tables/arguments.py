@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sparselab.core.errors import Faults, did_you_mean, short
+from sparselab.core.errors import Issues, did_you_mean, short
 
 
 @dataclass(frozen=True)
@@ -29,34 +29,34 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[st
     if any(word in ("-h", "--help", "help") for word in argv):
         print(usage(command, keys))
         return None
-    faults = Faults()
+    issues = Issues()
     values: dict[str, str] = {}
     for word in argv:
         key, equals, value = word.partition("=")
         if key not in keys:
-            faults.add(word[:60], f"sparselab {command} has no such key", did_you_mean(key, keys))
+            issues.add(word[:60], f"sparselab {command} has no such key", did_you_mean(key, keys))
         elif not equals or not value:
-            faults.add(word[:60], "has no value", f"write {key}={keys[key].choices[0] if keys[key].choices else '…'}")
+            issues.add(word[:60], "has no value", f"write {key}={keys[key].choices[0] if keys[key].choices else '…'}")
         elif key in values:
-            faults.add(word[:60], "is there twice", "give each key once")
+            issues.add(word[:60], "is there twice", "give each key once")
         elif keys[key].choices and value not in keys[key].choices:
-            faults.add(word[:60], f"no such {key}", did_you_mean(value, keys[key].choices))
+            issues.add(word[:60], f"no such {key}", did_you_mean(value, keys[key].choices))
         elif keys[key].folder:
-            _check_folder(faults, short(word), Path(value), keys[key].folder == "new")
+            _check_folder(issues, short(word), Path(value), keys[key].folder == "new")
         values[key] = value
     for key, spec in keys.items():
         if spec.default is None and key not in values:
-            faults.add(key, "is required", f"write {key}=… ({spec.help})")
-    faults.raise_if_any()
+            issues.add(key, "is required", f"write {key}=… ({spec.help})")
+    issues.raise_if_any()
     return {key: values.get(key, spec.default or "") for key, spec in keys.items()}
 
 
-def _check_folder(faults: Faults, where: str, folder: Path, new: bool) -> None:
+def _check_folder(issues: Issues, where: str, folder: Path, new: bool) -> None:
     there = next((path for path in [folder, *folder.absolute().parents] if os.path.lexists(path)), folder)
     if not there.is_dir():
-        faults.add(where, "is not a folder" if there == folder else f"{there} is not a folder", "name a folder")
+        issues.add(where, "is not a folder" if there == folder else f"{there} is not a folder", "name a folder")
     elif not new and there != folder:
-        faults.add(where, "there is no such folder", "mend the path, or leave it out")
+        issues.add(where, "there is no such folder", "mend the path, or leave it out")
 
 
 def usage(command: str, keys: Mapping[str, Key]) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.config.schema import UNIDENTIFIED
-from sparselab.core.errors import Refused, RunFailed, refuse
+from sparselab.core.errors import ConfigError, RunFailed, refuse
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import Cell, expand, merge
-from sparselab.experiments.tables.run_index import Shelf, light
+from sparselab.experiments.tables.run_index import RunIndex, light
 from sparselab.experiments.tables.schema import CONFIGS, Table, load_all
 
 RECORDS = "records.jsonl"
@@ -59,7 +59,7 @@ def collect(
     tier: str,
     cell_id: CellId | None = None,
     warn: Callable[[str], None] = lambda line: None,
-    shelf: Shelf | None = None,
+    run_index: RunIndex | None = None,
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
@@ -77,7 +77,7 @@ def collect(
     complaints: dict[str, None] = {}
     with sharing():
         for cell in expand(table, tier):
-            if shelf is not None and not shelf.may_hold(cell):
+            if run_index is not None and not run_index.may_hold(cell):
                 continue
             try:
                 run = runs_dir / name(list(cell.overrides))
@@ -86,8 +86,8 @@ def collect(
                     one = record.read(run, run.name)
                 if one is not None:
                     found.append(Entry(cell, one))
-            except Refused as refused:
-                complaints |= dict.fromkeys(map(str, refused.faults))
+            except ConfigError as refused:
+                complaints |= dict.fromkeys(map(str, refused.issues))
     for line in complaints:
         warn(line)
     return found
@@ -227,7 +227,7 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
     from sparselab.experiments.tables.summary import summarise
 
     if runs_dir is not None:
-        options["shelf"] = Shelf(runs_dir)
+        options["shelf"] = RunIndex(runs_dir)
     if "warn" in options:
         options["warn"] = lru_cache(maxsize=None)(options["warn"])  # what several tables complain of is said once
     with sharing():
@@ -254,8 +254,8 @@ def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
                 continue
             try:
                 entries = read(results_dir, table, tier)
-            except Refused as refused:
-                return list(map(str, refused.faults))
+            except ConfigError as refused:
+                return list(map(str, refused.issues))
             for name, data in rendered(table, tier, entries).items():
                 path = here / name
                 if not path.is_file() or path.read_bytes() != data:

@@ -22,7 +22,7 @@ TOLD = re.compile(r'\n  "(\w+)": \{|\n   "name": "(\w+)"|\n  "seed": (\d+)')
 Names = frozenset[tuple[str, str]]
 
 
-class Shelf:
+class RunIndex:
     """The records of a runs folder by seed and by the plug-ins that they ran with.
 
     Planning names a cell's folder exactly and takes a millisecond; a report asks for the cells of all tables, of which
@@ -78,8 +78,8 @@ class Shelf:
 def light(record: dict[str, Any]) -> dict[str, Any]:
     """The record without the parts that no rendering reads: ten thousand of them have to fit into memory."""
     rest = {key: value for key, value in record.items() if key != "config"}
-    if isinstance(account := rest.get("account"), dict):
-        rest["account"] = {key: value for key, value in account.items() if key != "layers"}
+    if isinstance(cost := rest.get("account"), dict):
+        rest["account"] = {key: value for key, value in cost.items() if key != "layers"}
     return rest
 
 
@@ -105,4 +105,4 @@ def plugin(group: str, member: str, configs: Path = CONFIGS) -> str | None:
     return found[1] if found else None
 
 
-__all__ = ["Shelf", "facts", "light", "plugin"]
+__all__ = ["RunIndex", "facts", "light", "plugin"]

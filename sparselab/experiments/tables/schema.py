@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from sparselab.config.members import CONFIGS
-from sparselab.core.errors import Fault, Faults, Refused, did_you_mean, refuse
+from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
 from sparselab.core.options import Options
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout
@@ -211,28 +211,28 @@ def load(paper: str, configs: Path = CONFIGS) -> list[Table]:
     files = [(s, name, path) for s, name, path in _files(configs) if s == slug]
     if not files:
         refuse(f"paper={paper}", "no such paper", did_you_mean(slug, papers(configs)))
-    faults = Faults()
-    _one_output(files, faults, configs)
+    issues = Issues()
+    _one_output(files, issues, configs)
     names = [name for _, name, _ in files]
     if wanted and wanted not in names:
         refuse(f"paper={paper}", f"{slug} has no such table", did_you_mean(wanted, filter(None, names)))
     tables = []
     for _, name, path in files:
         if not wanted or name == wanted:
-            with faults.catch():
+            with issues.catch():
                 tables.append(_load(slug, name, path, configs))
-    faults.raise_if_any()
+    issues.raise_if_any()
     return tables
 
 
 def load_all(configs: Path = CONFIGS) -> list[Table]:
     """Every table of every paper."""
-    faults = Faults()
+    issues = Issues()
     tables: list[Table] = []
     for paper in papers(configs):
-        with faults.catch():
+        with issues.catch():
             tables += load(paper, configs)
-    faults.raise_if_any()
+    issues.raise_if_any()
     return tables
 
 
@@ -245,7 +245,7 @@ def _files(configs: Path) -> Iterator[tuple[str, str, Path]]:
         yield path.parent.name, path.stem, path
 
 
-def _one_output(files: list[tuple[str, str, Path]], faults: Faults, configs: Path) -> None:
+def _one_output(files: list[tuple[str, str, Path]], issues: Issues, configs: Path) -> None:
     """Two files may not write to the same results, also where the file system ignores case."""
     taken: dict[str, Path] = {}
     for slug, name, path in files:
@@ -253,9 +253,9 @@ def _one_output(files: list[tuple[str, str, Path]], faults: Faults, configs: Pat
         other = taken.setdefault(output, path)
         if other != path:
             problem = f"claims the output of {_relative(other, configs)}"
-            faults.add(_relative(path, configs), problem, "rename or delete one of them")
+            issues.add(_relative(path, configs), problem, "rename or delete one of them")
         if not _NAME.fullmatch(slug) or (name and not _NAME.fullmatch(name)):
-            faults.add(_relative(path, configs), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
+            issues.add(_relative(path, configs), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
 
 
 def _relative(path: Path, configs: Path) -> str:
@@ -265,83 +265,83 @@ def _relative(path: Path, configs: Path) -> str:
 def _load(slug: str, name: str, path: Path, configs: Path) -> Table:
     where = _relative(path, configs)
     raw = read_yaml(path, where)
-    faults = Faults()
+    issues = Issues()
     for key in ("paper", "name"):
         if key in raw:
-            faults.add(f"{where} {key}", "is the file's own name", "delete the line")
-    with _At(where, faults):
+            issues.add(f"{where} {key}", "is the file's own name", "delete the line")
+    with _At(where, issues):
         claims = _claims(raw.get("claims"))
         raw = {**raw, "claims": claims}
-    with _At(where, faults):
+    with _At(where, issues):
         shape = {**raw, "claims": [], "paper": slug, "name": name}
         table = validated(Table, shape)
-    faults.raise_if_any()
+    issues.raise_if_any()
     table = table.model_copy(update={"claims": claims})
-    with _At(where, faults):
+    with _At(where, issues):
         _check(table)
-    faults.raise_if_any()
+    issues.raise_if_any()
     return table
 
 
 class _At:
     """Collects the faults of its block, each with the file's name in front."""
 
-    def __init__(self, where: str, faults: Faults):
-        self.where, self.faults = where, faults
+    def __init__(self, where: str, issues: Issues):
+        self.where, self.issues = where, issues
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Refused):
+        if not isinstance(error, ConfigError):
             return False
-        self.faults.found += [Fault(f"{self.where} {f.where}", f.problem, f.fix) for f in error.faults]
+        self.issues.found += [Issue(f"{self.where} {f.where}", f.problem, f.fix) for f in error.issues]
         return True
 
 
 def _claims(raw: Any) -> list[Claim]:
-    faults = Faults()
+    issues = Issues()
     claims: list[Claim] = []
     if not isinstance(raw, list | None):
         refuse("claims", "is not a list", "write one `- kind: ...` per claim")
     for number, item in enumerate(raw or [], 1):
-        with faults.catch():
+        with issues.catch():
             if not isinstance(item, dict) or "kind" not in item:
                 refuse(f"claims.C{number}", "has no kind", did_you_mean("", CLAIMS))
             claims.append(validated(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
-    faults.raise_if_any()
+    issues.raise_if_any()
     return claims
 
 
 def _check(table: Table) -> None:
     """Everything that the types cannot say, all faults at once."""
-    faults = Faults()
-    _check_tiers(table, faults)
-    _check_names(table, faults)
-    _check_published(table, faults)
-    _check_overrides(table, faults)
+    issues = Issues()
+    _check_tiers(table, issues)
+    _check_names(table, issues)
+    _check_published(table, issues)
+    _check_overrides(table, issues)
     for name in rings(table):
-        faults.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
-    if not faults.found:
+        issues.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
+    if not issues.found:
         for tier in table.tiers:
-            _check_cells(table, tier, faults)
-    faults.raise_if_any()
+            _check_cells(table, tier, issues)
+    issues.raise_if_any()
 
 
-def _check_tiers(table: Table, faults: Faults) -> None:
+def _check_tiers(table: Table, issues: Issues) -> None:
     for name, tier in table.tiers.items():
         if name not in TIERS:
-            faults.add(f"tiers.{name}", "no such tier", did_you_mean(name, TIERS))
+            issues.add(f"tiers.{name}", "no such tier", did_you_mean(name, TIERS))
         if len(set(tier.seeds)) < len(tier.seeds):
-            faults.add(f"tiers.{name}.seeds={tier.seeds}", "the same seed twice", "write each seed once")
+            issues.add(f"tiers.{name}.seeds={tier.seeds}", "the same seed twice", "write each seed once")
 
 
-def _check_names(table: Table, faults: Faults) -> None:
+def _check_names(table: Table, issues: Issues) -> None:
     def known(where: str, row: str | None, column: str | None) -> None:
         if row is not None and row not in table.rows:
-            faults.add(f"{where} row={row}", "the table has no such row", did_you_mean(row, table.rows))
+            issues.add(f"{where} row={row}", "the table has no such row", did_you_mean(row, table.rows))
         if column is not None and column not in table.columns:
-            faults.add(f"{where} column={column}", "the table has no such column", did_you_mean(column, table.columns))
+            issues.add(f"{where} column={column}", "the table has no such column", did_you_mean(column, table.columns))
 
     def all_known(where: str, rows: list[str] | None, columns: list[str] | None) -> None:
         for row in rows or []:
@@ -352,7 +352,7 @@ def _check_names(table: Table, faults: Faults) -> None:
     def known_tiers(where: str, tiers: list[str] | None) -> None:
         for tier in tiers or []:
             if tier not in TIERS:
-                faults.add(f"{where}.tiers={tier}", "no such tier", did_you_mean(tier, TIERS))
+                issues.add(f"{where}.tiers={tier}", "no such tier", did_you_mean(tier, TIERS))
 
     if table.reference:
         known("reference", table.reference.row, table.reference.column)
@@ -362,16 +362,16 @@ def _check_names(table: Table, faults: Faults) -> None:
     for number, item in enumerate(table.exclude, 1):
         all_known(f"exclude.{number}", item.rows, item.columns)
         if item.rows is None and item.columns is None:
-            faults.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
+            issues.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
     for number, extra in enumerate(table.extra, 1):
         all_known(f"extra.{number}", extra.rows, extra.columns)
         for name in extra.phases or []:
             if name not in table.phases:
-                faults.add(
+                issues.add(
                     f"extra.{number} phase={name}", "the table has no such phase", did_you_mean(name, table.phases)
                 )
         if extra.phases is not None and (extra.rows or extra.columns):
-            faults.add(f"extra.{number}", "is of phases and of cells", "write phases, or rows and columns")
+            issues.add(f"extra.{number}", "is of phases and of cells", "write phases, or rows and columns")
         known_tiers(f"extra.{number}", extra.tiers)
     for name, tier in table.tiers.items():
         all_known(f"tiers.{name}", tier.rows, tier.columns)
@@ -383,28 +383,28 @@ def _check_names(table: Table, faults: Faults) -> None:
         known_tiers(f"claims.C{number}", claim.tiers)
 
 
-def _check_published(table: Table, faults: Faults) -> None:
+def _check_published(table: Table, issues: Issues) -> None:
     seen: set[tuple[str, str]] = set()
     for item in table.published:
         where = f"published ({item.row}, {item.column})"
         if not item.provenance.strip():
-            faults.add(
+            issues.add(
                 where,
                 f"{item.value:g} has no provenance",
                 "write provenance: where it was read (and verified: false if nowhere)",
             )
         if item.row not in table.rows:
-            faults.add(where, "the table has no such row", did_you_mean(item.row, table.rows))
+            issues.add(where, "the table has no such row", did_you_mean(item.row, table.rows))
         elif item.column not in table.columns:
-            faults.add(where, "the table has no such column", did_you_mean(item.column, table.columns))
+            issues.add(where, "the table has no such column", did_you_mean(item.column, table.columns))
         elif (reason := excluded(table, item.row, item.column)) is not None:
-            faults.add(where, f"the cell is excluded ({reason})", "delete one of the two")
+            issues.add(where, f"the cell is excluded ({reason})", "delete one of the two")
         if (item.row, item.column) in seen:
-            faults.add(where, "two published numbers for one cell", "keep the one with the better provenance")
+            issues.add(where, "two published numbers for one cell", "keep the one with the better provenance")
         seen.add((item.row, item.column))
 
 
-def _check_overrides(table: Table, faults: Faults) -> None:
+def _check_overrides(table: Table, issues: Issues) -> None:
     lists = {"base": table.base}
     lists |= {f"rows.{name}": items for name, items in table.rows.items()}
     lists |= {f"columns.{name}": items for name, items in table.columns.items()}
@@ -415,26 +415,26 @@ def _check_overrides(table: Table, faults: Faults) -> None:
         for item in items:
             key, _, value = item.partition("=")
             if (named := PHASE.fullmatch(value)) and named[1] not in ("seed", *table.phases):
-                faults.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
+                issues.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
             if not _OVERRIDE.fullmatch(item):
-                faults.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
+                issues.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
             elif key in ("seed", "paper", "tier"):
-                faults.add(
+                issues.add(
                     f"{where}: {item}", f"{key} is set by the table itself", "delete it (seeds: tiers.<tier>.seeds)"
                 )
             elif key == "sparsity" and value != "null":
-                with _At(f"{where}:", faults):
+                with _At(f"{where}:", issues):
                     number = int(value) if value.isdigit() else value.strip("\"'")
                     Sparsity.parse(number)
 
 
-def _check_cells(table: Table, tier: str, faults: Faults) -> None:
+def _check_cells(table: Table, tier: str, issues: Issues) -> None:
     cells = expand(table, tier)
     if not cells:
-        faults.add(f"tiers.{tier}", "has no cell", "choose rows and columns that are not excluded")
+        issues.add(f"tiers.{tier}", "has no cell", "choose rows and columns that are not excluded")
     taken: dict[frozenset[str], Any] = {}
     for cell in cells:
         other = taken.setdefault(frozenset(cell.overrides), cell)
         if other is not cell:
-            faults.add(f"tiers.{tier}", f"{other} and {cell} are the same cell", "exclude one of them")
+            issues.add(f"tiers.{tier}", f"{other} and {cell} are the same cell", "exclude one of them")
             return

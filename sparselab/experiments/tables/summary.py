@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import Verdict, judge
 from sparselab.experiments.tables.grid import Cell, excluded, expand, merge
@@ -275,7 +275,7 @@ def requested(overrides: Sequence[str]) -> float | None:
             return 0.0
         parsed = Sparsity.parse(str(asked).strip("\"'"))
         return None if parsed.kind == "iso" else parsed.sparsity
-    except Refused:
+    except ConfigError:
         return None
 
 

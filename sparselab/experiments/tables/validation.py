@@ -7,30 +7,30 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from sparselab.core.errors import Fault, Refused, did_you_mean
+from sparselab.core.errors import ConfigError, Issue, did_you_mean
 from sparselab.core.options import Options
 
 T = TypeVar("T", bound=Options)
 
 
 def validated(schema: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """``values`` as an instance of ``schema``; every fault at once as :class:`Refused`. ``where`` leads the path."""
+    """``values`` as an instance of ``schema``; every fault at once as :class:`ConfigError`. ``where`` leads the path."""
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise Refused([_fault(schema, item, where) for item in error.errors()]) from None
+        raise ConfigError([_fault(schema, item, where) for item in error.errors()]) from None
 
 
-def _fault(schema: type[Options], item: Any, where: str) -> Fault:
+def _fault(schema: type[Options], item: Any, where: str) -> Issue:
     key = ".".join([*([where] if where else []), *map(str, item["loc"])])
     model, description = _place(schema, item["loc"])
     if item["type"] == "extra_forbidden":
-        return Fault(key, "no such key", did_you_mean(str(item["loc"][-1]), model.model_fields))
+        return Issue(key, "no such key", did_you_mean(str(item["loc"][-1]), model.model_fields))
     if item["type"] == "missing":
-        return Fault(key, "is required and has no value", f"write {description or item['loc'][-1]}")
+        return Issue(key, "is required and has no value", f"write {description or item['loc'][-1]}")
     message = item["msg"].removeprefix("Value error, ")
     shown = f"{key}={item['input']}" if isinstance(item["input"], str | int | float | list) else key
-    return Fault(shown[:60], message[:1].lower() + message[1:], description or "see configs/paper/srste.yaml")
+    return Issue(shown[:60], message[:1].lower() + message[1:], description or "see configs/paper/srste.yaml")
 
 
 def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[type[Options], str]:

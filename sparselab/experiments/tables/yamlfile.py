@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Faults, refuse
+from sparselab.core.errors import Issues, refuse
 
 LARGEST = 1_000_000
 """Bytes of the largest file that is read."""
@@ -31,9 +31,9 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             refuse(where, "is not a mapping", "write `source:`, `rows:`, `columns:` ... at the start of lines")
-        faults = Faults()
-        _check(node, where, faults, set())
-        faults.raise_if_any()
+        issues = Issues()
+        _check(node, where, issues, set())
+        issues.raise_if_any()
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -45,28 +45,28 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
         loader.dispose()
 
 
-def _check(node: Any, where: str, faults: Faults, seen: set[int]) -> None:
+def _check(node: Any, where: str, issues: Issues, seen: set[int]) -> None:
     import yaml
 
     at = f"{where}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.ScalarNode):
         if node.tag == "tag:yaml.org,2002:int" and ":" in node.value:
-            faults.add(at, f"an unquoted {node.value} is read in base 60", f'write "{node.value}" in quotes')
+            issues.add(at, f"an unquoted {node.value} is read in base 60", f'write "{node.value}" in quotes')
         return
     if id(node) in seen:
-        faults.add(at, "aliases (*name) are not read", "write the value out")
+        issues.add(at, "aliases (*name) are not read", "write the value out")
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _check(item, where, faults, seen)
+            _check(item, where, issues, seen)
         return
     keys: set[str] = set()
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode) and key.value in keys:
-            faults.add(
+            issues.add(
                 f"{where}:{key.start_mark.line + 1}", f"the key {key.value!r} is there twice", "delete one of them"
             )
         keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        _check(key, where, faults, seen)
-        _check(value, where, faults, seen)
+        _check(key, where, issues, seen)
+        _check(value, where, issues, seen)

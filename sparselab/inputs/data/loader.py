@@ -30,12 +30,12 @@ class Job:
 
     rows: np.ndarray
     mine: np.ndarray
-    address: tuple[int, int, int] | None
+    derive_seed: tuple[int, int, int] | None
 
     def generator(self) -> np.random.Generator:
         """The generator of this batch, the same on every rank. Only in training."""
-        assert self.address is not None
-        return generator("augment", *self.address)
+        assert self.derive_seed is not None
+        return generator("augment", *self.derive_seed)
 
 
 class Source(Protocol):
@@ -51,7 +51,7 @@ class Source(Protocol):
         """A batch for each job, in order. May take jobs ahead of the batches that it gives."""
 
 
-class Feed:
+class Loader:
     """Batches of ``source``; what a Lightning trainer takes as a loader.
 
     ``batch_size`` is GLOBAL: rank r of ``world`` gets the r-th contiguous slice of every batch, augmented as in a run

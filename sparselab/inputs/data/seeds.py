@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 
 
 def generator(*parts: object) -> np.random.Generator:
     """The generator of the place named by ``parts``. The algorithm is named, because numpy may change its default."""
-    return np.random.Generator(np.random.PCG64(address(*parts)))
+    return np.random.Generator(np.random.PCG64(derive_seed(*parts)))

@@ -1,4 +1,4 @@
-"""What a :class:`~sparselab.inputs.data.loader.Feed` feeds: images and text in memory, pictures on disk."""
+"""What a :class:`~sparselab.inputs.data.loader.Loader` feeds: images and text in memory, pictures on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparselab.core.errors import Fault, RunFailed
+from sparselab.core.errors import Issue, RunFailed
 from sparselab.inputs.data import augment as operations
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.loader import Batch, Job
@@ -51,7 +51,7 @@ class Images:
         return map(self._batch, jobs)
 
     def _batch(self, job: Job) -> Batch:
-        if job.address is None:
+        if job.derive_seed is None:
             rows = self._send(job.rows[job.mine])
             return self.normalise(self.images[rows]), self.labels[rows]
         rng = job.generator()
@@ -170,7 +170,7 @@ class Key:
     """What a worker needs to make one example; ``address`` is (seed, epoch) in training."""
 
     row: int
-    address: tuple[int, int] | None
+    derive_seed: tuple[int, int] | None
 
 
 class Pictures:
@@ -230,7 +230,7 @@ class _KeyQueue:
 
     def __iter__(self) -> Iterator[list[Key]]:
         for job in self.jobs:
-            yield [Key(int(row), job.address and job.address[:2]) for row in job.rows[job.mine]]
+            yield [Key(int(row), job.derive_seed and job.derive_seed[:2]) for row in job.rows[job.mine]]
 
 
 @dataclass(frozen=True)
@@ -249,10 +249,10 @@ class Decoder:
         try:
             picture = self.shelf.open(key.row)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged file
-            return str(Fault(self.shelf.title(key.row), f"cannot be decoded ({error})"[:80], "copy the picture again"))
+            return str(Issue(self.shelf.title(key.row), f"cannot be decoded ({error})"[:80], "copy the picture again"))
         mirrored = False
-        if self.augment and key.address is not None:
-            rng = generator("augment", *key.address, key.row)
+        if self.augment and key.derive_seed is not None:
+            rng = generator("augment", *key.derive_seed, key.row)
             box = random_part(rng, picture.width, picture.height)
             mirrored = bool(rng.random() < 0.5)
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from sparselab.inputs.data.augment import Augment
-from sparselab.inputs.data.loader import Feed
+from sparselab.inputs.data.loader import Loader
 from sparselab.inputs.data.sources import Images, Pictures, Streams, Windows
 
 PARTS = ("train", "val", "test")
@@ -29,7 +29,7 @@ class Splits(Protocol):
     def digests(self) -> Mapping[str, str]:
         """A name for what each split selected."""
 
-    def feed(
+    def loader(
         self,
         part: str,
         batch_size: int,
@@ -39,7 +39,7 @@ class Splits(Protocol):
         world: int = 1,
         device: str = "cpu",
         workers: int = 0,
-    ) -> Feed:
+    ) -> Loader:
         """Batches of ``part`` (train, val or test). ``train`` shuffles and augments; by default the part of that name.
 
         ``batch_size`` is global; ``rank`` of ``world`` gets its slice of each batch. ``workers`` processes decode what
@@ -90,7 +90,7 @@ class ImageSplits:
         splits: list[ImageSplit] = [getattr(self, part) for part in PARTS]
         return content_of(tensor for split in splits for tensor in (split.images, split.labels))
 
-    def feed(
+    def loader(
         self,
         part: str,
         batch_size: int,
@@ -101,13 +101,13 @@ class ImageSplits:
         device: str = "cpu",
         workers: int = 0,
         augment: Augment | None = None,
-    ) -> Feed:
+    ) -> Loader:
         """As :meth:`Splits.feed`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
         train = part == "train" if train is None else train
         used = (self.augment if augment is None else augment) if train else Augment()
         split: ImageSplit = self.others[part] if part in self.others else getattr(self, part)
         source = Images(split.images, split.labels, self.mean, self.std, self.classes, used, device)
-        return Feed(source, batch_size, seed, train, rank, world)
+        return Loader(source, batch_size, seed, train, rank, world)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class TextSplits:
         """Bytes of text per token, per split that has tokens."""
         return {part: self.bytes_per_split[part] / len(t) for part in PARTS if len(t := getattr(self, part))}
 
-    def feed(
+    def loader(
         self,
         part: str,
         batch_size: int,
@@ -147,7 +147,7 @@ class TextSplits:
         world: int = 1,
         device: str = "cpu",
         workers: int = 0,
-    ) -> Feed:
+    ) -> Loader:
         """As :meth:`Splits.feed`, in windows of ``block`` tokens, or in ``batch_size`` streams of them; ``workers`` are
         not needed."""
         train = part == "train" if train is None else train
@@ -155,7 +155,7 @@ class TextSplits:
         source = Windows(tokens, self.block, device)
         if self.streams:
             source = Streams(tokens, self.block, batch_size, train, device)
-        return Feed(source, batch_size, seed, train, rank, world)
+        return Loader(source, batch_size, seed, train, rank, world)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class PictureSplits:
         """Of every label and of how long each picture is: reading all pictures would take longer than an epoch."""
         return content_of(array[part] for part in PARTS for array in (self.labels, self.lengths))
 
-    def feed(
+    def loader(
         self,
         part: str,
         batch_size: int,
@@ -192,7 +192,7 @@ class PictureSplits:
         world: int = 1,
         device: str = "cpu",
         workers: int = 0,
-    ) -> Feed:
+    ) -> Loader:
         """As :meth:`Splits.feed`; without ``workers`` this process decodes."""
         train = part == "train" if train is None else train
         source = Pictures(
@@ -206,4 +206,4 @@ class PictureSplits:
             device=device,
             workers=workers,
         )
-        return Feed(source, batch_size, seed, train, rank, world)
+        return Loader(source, batch_size, seed, train, rank, world)

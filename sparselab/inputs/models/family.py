@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault, Faults, Refused
-from sparselab.core.model_spec import Outline
+from sparselab.core.errors import ConfigError, Issue, Issues
+from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.weights import compare_outline, place, read_header
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from sparselab.inputs.models.feature_recorder import Tap
+    from sparselab.inputs.models.feature_recorder import FeatureRecorder
     from sparselab.inputs.models.weights import Entry
 
 MODELS: Registry[Family] = Registry("model", "sparselab.inputs.models.families")
@@ -49,11 +49,11 @@ class Family:
     def __init__(self, options: Options):
         self.options = options
 
-    def misfits(self, data: DataSpec) -> list[Fault]:
+    def misfits(self, data: DataSpec) -> list[Issue]:
         """Why this network cannot be made for ``data``, options against options and options against the data."""
         return []
 
-    def sketch(self, data: DataSpec) -> Sketch | None:
+    def builder(self, data: DataSpec) -> SpecBuilder | None:
         """The network in closed form, or None where only building it can tell."""
         return None
 
@@ -61,10 +61,10 @@ class Family:
         """A network with initial weights from torch's global generator."""
         raise NotImplementedError
 
-    def draw(self, data: DataSpec) -> Outline | None:
+    def draw(self, data: DataSpec) -> ModelSpec | None:
         """The outline of what :meth:`network` gives, unchecked."""
-        sketch = self.sketch(data)
-        return None if sketch is None else sketch.outline(self.name)
+        builder = self.builder(data)
+        return None if builder is None else builder.model_spec(self.name)
 
     def network(self, data: DataSpec) -> nn.Module:
         """What :meth:`build` fills with weights, unchecked."""
@@ -74,43 +74,43 @@ class Family:
         """Options that name files, with the files whose bytes decide what the option means."""
         return {} if self.options.weights is None else {"weights": [self.options.weights]}
 
-    def faults(self, data: DataSpec) -> list[Fault]:
+    def issues(self, data: DataSpec) -> list[Issue]:
         """Everything that can be refused without torch: misfits, and the weights file's header against the outline."""
         if self.task != data.task:
             problem = f"reads {self.task}s and dataset {data.name} is {data.task}"
-            return [Fault(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
-        found = Faults()
+            return [Issue(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
+        found = Issues()
         with found.catch():
             found.found += self.misfits(data)
         if self.options.weights is not None:
             with found.catch():
                 entries = read_header(self.options.weights)
-                outline = None if found.found else self.draw(data)
-                if outline is not None:
-                    found.found += self.compare(entries, outline, place(self.options.weights))
+                model_spec = None if found.found else self.draw(data)
+                if model_spec is not None:
+                    found.found += self.compare(entries, model_spec, place(self.options.weights))
         return found.found
 
-    def outline(self, data: DataSpec) -> Outline | None:
+    def model_spec(self, data: DataSpec) -> ModelSpec | None:
         """The layers, costs and parameters of the network for ``data``, without torch; None where only building it
         can tell (then use :func:`sparselab.inputs.models.trace.trace`).
 
-        Raises :class:`Refused` where the network cannot be made for ``data``.
+        Raises :class:`ConfigError` where the network cannot be made for ``data``.
         """
         self._require(data)
         return self.draw(data)
 
     def build(self, data: DataSpec) -> nn.Module:
         """The network in its starting state, on the CPU in float32: random from torch's global generator, then
-        ``weights`` where the options name a file. Raises :class:`Refused`."""
+        ``weights`` where the options name a file. Raises :class:`ConfigError`."""
         self._require(data)
         model = self.network(data)
         if self.options.weights is not None:
             self.load(model, self.options.weights)
         return model
 
-    def compare(self, found: Mapping[str, Entry], outline: Outline, where: str) -> list[Fault]:
+    def compare(self, found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
         """How a weights file that :meth:`load` is to read differs from the network, as far as its header tells."""
-        return compare_outline(found, outline, where)
+        return compare_outline(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
         """Copy the tensors of a safetensors file into ``model``; Refused, and nothing copied, unless all fit."""
@@ -145,11 +145,11 @@ class Family:
         """The norm between the last block and the head; its output is what libraries call the last hidden state."""
         return None if self.final_norm is None else model.get_submodule(self.final_norm)
 
-    def tap(self, model: nn.Module) -> Tap:
+    def recorder(self, model: nn.Module) -> FeatureRecorder:
         """What keeps the hidden states of ``model`` while it is open."""
-        from sparselab.inputs.models.feature_recorder import Tap
+        from sparselab.inputs.models.feature_recorder import FeatureRecorder
 
-        return Tap(self.blocks(model), self.norm(model))
+        return FeatureRecorder(self.blocks(model), self.norm(model))
 
     @property
     def starts_trained(self) -> bool:
@@ -161,9 +161,9 @@ class Family:
         return None
 
     def _require(self, data: DataSpec) -> None:
-        faults = self.faults(data)
-        if faults:
-            raise Refused(faults)
+        issues = self.issues(data)
+        if issues:
+            raise ConfigError(issues)
 
 
 class ImageFamily(Family):
@@ -188,14 +188,14 @@ class TextFamily(Family):
         return {**config, "architectures": [type(model).__name__]}
 
 
-def vocabulary_misfits(data: DataSpec) -> list[Fault]:
+def vocabulary_misfits(data: DataSpec) -> list[Issue]:
     """A fault where a network cannot be made because only loading tells how many tokens there are."""
     if data.classes:
         return []
     problem = "the size of its vocabulary is known only once it is loaded"
-    return [Fault(f"dataset={data.name}", problem, "use a local copy (data_dir), or dataset.tokenizer=bytes")]
+    return [Issue(f"dataset={data.name}", problem, "use a local copy (data_dir), or dataset.tokenizer=bytes")]
 
 
-def misfit(key: str, value: Any, problem: str, fix: str) -> Fault:
+def misfit(key: str, value: Any, problem: str, fix: str) -> Issue:
     """A fault of option ``model.<key>``."""
-    return Fault(f"model.{key}={value}", problem, fix)
+    return Issue(f"model.{key}={value}", problem, fix)

@@ -24,7 +24,7 @@ class States:
         return [*self.blocks[:-1], self.normed]
 
 
-class Tap:
+class FeatureRecorder:
     """Keeps the hidden states of a network while it is open: ``with tap: network(x)``, then ``tap.take()``.
 
     It hangs on forward hooks, which autocast, DDP and ``compile`` see through. Closed (in evaluation) it keeps nothing.
@@ -41,7 +41,7 @@ class Tap:
         if self.open:
             self.kept[index] = output[0] if isinstance(output, tuple) else output
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> FeatureRecorder:
         self.open = True
         return self
 

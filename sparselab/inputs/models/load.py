@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from sparselab.core.errors import Fault, Refused, refuse
+from sparselab.core.errors import ConfigError, Issue, refuse
 from sparselab.inputs.models.weights import ANOTHER, Entry, Part, compare, divide, place, read_header
 
 SPELLING = {
@@ -37,7 +37,7 @@ def load_weights(
 
     Names, shapes and dtypes must agree exactly; of a tied tensor one name is enough, and where the file has several
     they must be equal. ``part_of`` says of which larger tensor of the file one that it lacks is a part. Raises
-    :class:`Refused`, before any copy, for any difference and for values that are not finite.
+    :class:`ConfigError`, before any copy, for any difference and for values that are not finite.
     """
     found = read_header(path, key)
     where = place(path, key)
@@ -51,25 +51,25 @@ def load_weights(
                 del expected[name]
     shapes = {name: entry.shape for name, entry in expected.items()}
     found, parts = divide(found, shapes, part_of) if part_of else (found, {})
-    faults = compare(found, expected, where)
-    if faults:
-        raise Refused(faults)
+    issues = compare(found, expected, where)
+    if issues:
+        raise ConfigError(issues)
     try:
         with safe_open(str(Path(path).expanduser()), framework="pt") as file:
             tensors = {name: _read(file, name, parts.get(name), shapes[name]) for name in expected}
     except (SafetensorError, OSError):
         refuse(where, "cannot be read to its end", ANOTHER)
-    faults = [
-        Fault(where, f"tensor {name} holds NaN or infinity", ANOTHER)
+    issues = [
+        Issue(where, f"tensor {name} holds NaN or infinity", ANOTHER)
         for name, tensor in tensors.items()
         if tensor.is_floating_point() and not tensor.isfinite().all()
     ][:1]
     for names in groups:
         present = [name for name in names if name in tensors]
         if any(not torch.equal(tensors[present[0]], tensors[name]) for name in present[1:]):
-            faults.append(Fault(where, f"{' and '.join(present)} differ and are one tensor here", ANOTHER))
-    if faults:
-        raise Refused(faults)
+            issues.append(Issue(where, f"{' and '.join(present)} differ and are one tensor here", ANOTHER))
+    if issues:
+        raise ConfigError(issues)
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)

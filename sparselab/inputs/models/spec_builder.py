@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.model_spec import Layer, ModelSpec
 
 # The last part of a module path, to what it is. Words that are in both halves of a block are left to `word_roles`.
 ROLE_OF_WORD = {
@@ -38,7 +38,7 @@ def word_roles(name: str) -> set[str]:
 
 
 @dataclass
-class Sketch:
+class SpecBuilder:
     """The layers called so far, in forward order, for ONE sample (an image; a full window of text).
 
     ``params`` counts every parameter once. Weights, biases and norms add to it as they are drawn.
@@ -119,7 +119,7 @@ class Sketch:
         """
         self.fixed_macs[name] = 2 * heads * tokens * tokens * width
 
-    def outline(self, name: str) -> Outline:
+    def model_spec(self, name: str) -> ModelSpec:
         """The finished outline: a first layer that is a convolution is the ``stem``, the last to multiply the ``head``.
 
         A fully connected first layer is no stem: in a perceptron it holds most of the weights, and papers prune it.
@@ -133,7 +133,7 @@ class Sketch:
         layers = (
             replace(layer, roles=layer.roles | positions.get(layer.name, set())) for layer in self._layers.values()
         )
-        return Outline(name, tuple(layers), self.params, dict(self.fixed_macs))
+        return ModelSpec(name, tuple(layers), self.params, dict(self.fixed_macs))
 
 
 def pooled(size: Sequence[int], kernel: int, stride: int, padding: int) -> tuple[int, int]:

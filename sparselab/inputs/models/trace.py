@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.model_spec import Outline
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.core.model_spec import ModelSpec
+from sparselab.inputs.models.spec_builder import SpecBuilder
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
+def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
     """The outline of ``model`` for ``data``: layers in the order of their first call, costs from torch's own counter.
 
     The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
@@ -31,7 +31,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
     else:
         sample = torch.zeros(1, *data.shape, device=first.device, dtype=torch.int64)
 
-    sketch = Sketch(params=sum(p.numel() for p in model.parameters()))
+    builder = SpecBuilder(params=sum(p.numel() for p in model.parameters()))
     owner = {id(tensor): path for path, tensor in model.named_parameters()}  # a tied tensor under its first name
     paths = {module: path for path, module in model.named_modules()}
     counter = FlopCounterMode(display=False)
@@ -51,17 +51,17 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
             positions = args[0].shape[:-1].numel()
             for key, matrix in module.named_parameters(paths[module]):
                 if matrix.ndim == 2:
-                    sketch.call(key, "gates", tuple(matrix.shape), matrix.numel() * positions)
+                    builder.call(key, "gates", tuple(matrix.shape), matrix.numel() * positions)
             return
         kind = kind_of(module)
         if kind is None:
             if macs:
                 path = paths[module] or name
-                sketch.fixed_macs[path] = sketch.fixed_macs.get(path, 0) + macs
+                builder.fixed_macs[path] = builder.fixed_macs.get(path, 0) + macs
             return
         weight = module.get_parameter("weight")
         path = owner[id(weight)].removesuffix(".weight")
-        sketch.call(path, kind, tuple(weight.shape), macs, getattr(module, "groups", 1))
+        builder.call(path, kind, tuple(weight.shape), macs, getattr(module, "groups", 1))
 
     training = [module for module in model.modules() if module.training]
     handles = []
@@ -76,4 +76,4 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
             handle.remove()
         for module in training:
             module.training = True
-    return sketch.outline(name)
+    return builder.model_spec(name)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault, did_you_mean, refuse
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.errors import Issue, did_you_mean, refuse
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.core.options import validate
 from sparselab.core.registry import Registry
 from sparselab.inputs.models.family import Family
@@ -50,14 +50,14 @@ class Transform:
     def __init__(self, options: Options):
         self.options = options
 
-    def faults(self, family: Transformable, data: DataSpec) -> list[Fault]:
+    def issues(self, family: Transformable, data: DataSpec) -> list[Issue]:
         """Why this network of ``family`` cannot be transformed, the plain one."""
         if self.closed_form and family.draw(data) is None:
             problem = f"needs the layers beforehand, and model={family.name} tells them once it is built"
-            return [Fault(f"{WHERE}.name={self.name}", problem, "choose another model")]
+            return [Issue(f"{WHERE}.name={self.name}", problem, "choose another model")]
         return self.misfits(family, data)
 
-    def misfits(self, family: Transformable, data: DataSpec) -> list[Fault]:
+    def misfits(self, family: Transformable, data: DataSpec) -> list[Issue]:
         """The member's own reasons."""
         return []
 
@@ -65,7 +65,7 @@ class Transform:
         """Where ``tensor`` lies in a file of the plain network, if it is there as part of a larger one."""
         return None
 
-    def outline(self, family: Transformable, data: DataSpec) -> Outline | None:
+    def model_spec(self, family: Transformable, data: DataSpec) -> ModelSpec | None:
         """The transformed network; None where only building it can tell. ``family`` is the plain one."""
         raise NotImplementedError
 
@@ -103,15 +103,15 @@ class Transformable(Family):
         """The batch normalisation that alone reads layer ``name``'s output, None where there is none."""
         return None
 
-    def faults(self, data: DataSpec) -> list[Fault]:
-        found = super().faults(data)
-        return found or (self.transform.faults(self.plain(), data) if self.transform else [])
+    def issues(self, data: DataSpec) -> list[Issue]:
+        found = super().issues(data)
+        return found or (self.transform.issues(self.plain(), data) if self.transform else [])
 
-    def compare(self, found: Mapping[str, Entry], outline: Outline, where: str) -> list[Fault]:
+    def compare(self, found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
         if self.transform is not None:
-            expected = {layer.tensor: layer.shape for layer in outline.layers}
+            expected = {layer.tensor: layer.shape for layer in model_spec.layers}
             found, _ = divide(found, expected, self.transform.part_of)
-        return super().compare(found, outline, where)
+        return super().compare(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
         """A file of the plain network will do too, where the transform only divides its tensors."""
@@ -124,8 +124,8 @@ class Transformable(Family):
         known = self.transform is None or self.transform.plain_names
         return super().library_config(model) if known else None
 
-    def draw(self, data: DataSpec) -> Outline | None:
-        return super().draw(data) if self.transform is None else self.transform.outline(self.plain(), data)
+    def draw(self, data: DataSpec) -> ModelSpec | None:
+        return super().draw(data) if self.transform is None else self.transform.model_spec(self.plain(), data)
 
     def network(self, data: DataSpec) -> nn.Module:
         return super().network(data) if self.transform is None else self.transform.network(self.plain(), data)
@@ -140,7 +140,7 @@ def wider(width: int, factor: Fraction, multiple: int = 1) -> int:
     return isqrt(square.numerator // square.denominator) * multiple
 
 
-def replaceable(plain: Outline) -> Iterator[Layer]:
+def replaceable(plain: ModelSpec) -> Iterator[Layer]:
     """The layers that members which replace layers one by one do replace."""
     return (layer for layer in plain.layers if not layer.roles & KEPT)
 

@@ -9,8 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.errors import Fault, refuse
-from sparselab.core.model_spec import Outline
+from sparselab.core.errors import Issue, refuse
+from sparselab.core.model_spec import ModelSpec
 
 HEADER_CAP = 100_000_000  # bytes; the limit of the safetensors library itself
 BYTES_OF = {
@@ -58,7 +58,7 @@ def place(path: str | Path, key: str = "model.weights") -> str:
 def read_header(path: str | Path, key: str = "model.weights") -> dict[str, Entry]:
     """The tensors a safetensors file holds, by name. Reads the header only: 8 bytes of length, then JSON.
 
-    Raises :class:`Refused` for a file that is missing, unreadable, a pickle (never opened), truncated or inconsistent:
+    Raises :class:`ConfigError` for a file that is missing, unreadable, a pickle (never opened), truncated or inconsistent:
     every tensor must have a known dtype and exactly its bytes, and together they must fill the file without overlap.
     """
     where = place(path, key)
@@ -120,7 +120,7 @@ def _entries(header: dict[str, Any], data_bytes: int, where: str) -> dict[str, E
     return entries
 
 
-def compare(found: Mapping[str, Entry], expected: Mapping[str, Entry], where: str) -> list[Fault]:
+def compare(found: Mapping[str, Entry], expected: Mapping[str, Entry], where: str) -> list[Issue]:
     """How a file differs from a network: at most one fault each for missing, unexpected, wrong shape and wrong dtype.
 
     Each names the first tensor concerned and how many more there are.
@@ -130,22 +130,22 @@ def compare(found: Mapping[str, Entry], expected: Mapping[str, Entry], where: st
     both = [name for name in expected if name in found]
     shapes = [name for name in both if found[name].shape != expected[name].shape]
     dtypes = [name for name in both if found[name].dtype != expected[name].dtype and name not in shapes]
-    faults = []
+    issues = []
     if missing:
-        faults.append(Fault(where, f"lacks tensor {_first(missing)}", "give weights of this very network"))
+        issues.append(Issue(where, f"lacks tensor {_first(missing)}", "give weights of this very network"))
     if unexpected:
-        faults.append(
-            Fault(where, f"has tensor {_first(unexpected)}, unknown here", "give weights of this very network")
+        issues.append(
+            Issue(where, f"has tensor {_first(unexpected)}, unknown here", "give weights of this very network")
         )
     if shapes:
         name = shapes[0]
         difference = f"{list(found[name].shape)}, not {list(expected[name].shape)}"
-        faults.append(Fault(where, f"shape of {_first(shapes)} is {difference}", "match model and dataset to the file"))
+        issues.append(Issue(where, f"shape of {_first(shapes)} is {difference}", "match model and dataset to the file"))
     if dtypes:
         name = dtypes[0]
         difference = f"{found[name].dtype}, not {expected[name].dtype}"
-        faults.append(Fault(where, f"dtype of {_first(dtypes)} is {difference}", "convert the file"))
-    return faults
+        issues.append(Issue(where, f"dtype of {_first(dtypes)} is {difference}", "convert the file"))
+    return issues
 
 
 def divide(
@@ -165,13 +165,13 @@ def divide(
     return divided, parts
 
 
-def compare_outline(found: Mapping[str, Entry], outline: Outline, where: str) -> list[Fault]:
+def compare_outline(found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
     """What :func:`compare` can say before a network exists: presence, shape and dtype of the outline's weights.
 
     A tied weight may be in the file under its other name, so only its shape and dtype are compared.
     """
-    tied = {layer.tensor for layer in outline.layers if layer.roles >= {"embedding", "head"}}
-    tensors = {layer.tensor: Entry("F32", layer.shape) for layer in outline.layers}
+    tied = {layer.tensor for layer in model_spec.layers if layer.roles >= {"embedding", "head"}}
+    tensors = {layer.tensor: Entry("F32", layer.shape) for layer in model_spec.layers}
     expected = {name: entry for name, entry in tensors.items() if name in found or name not in tied}
     return compare({name: entry for name, entry in found.items() if name in expected}, expected, where)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 from sparselab.latency.kernels.layers import Layer, Network, Pointwise, Spatial
@@ -28,7 +28,7 @@ class Kernel:
     def __init__(self, options: Options):
         self.options = options
 
-    def faults(self) -> list[Fault]:
+    def issues(self) -> list[Issue]:
         """Why it cannot be used on this machine; in well under a second."""
         return []
 

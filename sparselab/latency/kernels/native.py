@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.native_build import compiler
 from sparselab.core.options import Options
 from sparselab.latency.kernels.kernel import KERNELS, Kernel
@@ -39,9 +39,9 @@ class Native(Kernel):
 
     options: Options
 
-    def faults(self) -> list[Fault]:
+    def issues(self) -> list[Issue]:
         return (
-            [] if compiler() else [Fault("kernel=native", "no C compiler is here", "install gcc, or write kernel=csr")]
+            [] if compiler() else [Issue("kernel=native", "no C compiler is here", "install gcc, or write kernel=csr")]
         )
 
     def layer(self, pointwise: Pointwise) -> Layer:

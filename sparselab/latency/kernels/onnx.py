@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.latency.kernels.kernel import KERNELS, Kernel
 from sparselab.latency.kernels.layers import Layer, Network, Pointwise
 
@@ -24,10 +24,10 @@ class OnnxRuntime(Kernel):
 
     sparse = False
 
-    def faults(self) -> list[Fault]:
+    def issues(self) -> list[Issue]:
         missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
         fix = f"pip install {' '.join(missing)}, or leave it out"
-        return [Fault("kernel=onnxruntime", f"{' and '.join(missing)} cannot be imported", fix)] if missing else []
+        return [Issue("kernel=onnxruntime", f"{' and '.join(missing)} cannot be imported", fix)] if missing else []
 
     def layer(self, pointwise: Pointwise) -> Layer:
         weight = pointwise.weight[:, :, None, None]

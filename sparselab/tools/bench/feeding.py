@@ -22,7 +22,7 @@ def rows(device: str) -> Iterator[Row]:
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
     labels = torch.randint(0, 10, (IMAGES,))
     split = ImageSplit(images, labels)
-    feed = ImageSplits(split, split, split, MEAN, STD, 10, Augment(crop=4, flip=True)).feed(
+    loader = ImageSplits(split, split, split, MEAN, STD, 10, Augment(crop=4, flip=True)).loader(
         "train", BATCH, 0, device=device
     )
     crop = v2.Compose(
@@ -48,7 +48,7 @@ def rows(device: str) -> Iterator[Row]:
             [part.to(device) for part in batch]
 
     def ours() -> None:
-        for _ in feed:
+        for _ in loader:
             pass
 
     yield row(SECTION, "feed", "DataLoader", turns({"DataLoader": usual, "feed": ours}, 5, device, warm_up=1), 0.2)

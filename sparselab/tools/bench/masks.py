@@ -29,7 +29,7 @@ def rows(device: str) -> Iterator[Row]:
         weights = [nn.Parameter(torch.randn(shape, device=device)) for shape in shapes]
         made = sparsifier(weights, text)
         copies = [torch.empty_like(weight) for weight in weights]
-        things = {"copy": partial(copy, weights, copies), name: partial(made.settle, 1, None)}
+        things = {"copy": partial(copy, weights, copies), name: partial(made.after_step, 1, None)}
         yield row(SECTION, name, "copy", turns(things, 9, device), goal)
     yield selection(device)
 

@@ -78,10 +78,10 @@ class Update:
                 logits = self.parts.family.logits(self.network, inputs).float().flatten(0, -2)
                 loss = torch.nn.functional.cross_entropy(logits, targets.flatten()) / chunks
             loss.backward()
-        self.sparsifier.pull_back(self.step)
+        self.sparsifier.before_step(self.step)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0, foreach=True)
         self.optimizer.step()
-        self.sparsifier.settle(self.step, self.optimizer)
+        self.sparsifier.after_step(self.step, self.optimizer)
 
 
 def rows(device: str) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparselab.core.errors import Fault, Refused
+from sparselab.core.errors import ConfigError, Issue
 from sparselab.core.registry import Registry
 
 Problem = tuple[str, str]
@@ -36,7 +36,7 @@ class Form(ABC):
         """The layer that takes the place of ``dense``, whose weight fits."""
 
 
-def misfits(network: nn.Module, names: Sequence[str], form: Form) -> list[Fault]:
+def misfits(network: nn.Module, names: Sequence[str], form: Form) -> list[Issue]:
     """A fault for each of these layers that cannot be put into ``form``."""
     found, modules = [], dict(network.named_modules())
     for name in names:
@@ -45,15 +45,15 @@ def misfits(network: nn.Module, names: Sequence[str], form: Form) -> list[Fault]
         if isinstance(layer, nn.Linear):
             problem = form.misfit(layer.weight)
         if problem:
-            found.append(Fault(name, *problem))
+            found.append(Issue(name, *problem))
     return found
 
 
 def convert(network: nn.Module, names: Sequence[str], form: Form) -> None:
     """Put these linear layers into ``form``, in place. Refused, before any is, with a line for each that does not fit."""
-    faults = misfits(network, names, form)
-    if faults:
-        raise Refused(faults)
+    issues = misfits(network, names, form)
+    if issues:
+        raise ConfigError(issues)
     for name in names:
         parent, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(parent), leaf, form.layer(network.get_submodule(name)))  # type: ignore[arg-type]

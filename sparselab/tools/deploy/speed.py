@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sparselab.core.errors import Fault, refuse
+from sparselab.core.errors import Issue, refuse
 from sparselab.running.planning import MODEL, plan_of
 from sparselab.storage import record as records
 from sparselab.storage.atomic import shown
@@ -56,7 +56,7 @@ class Pair:
     dense: Callable[[], Tensor]
     sparse: Callable[[], Tensor]
     layers: int
-    left: list[Fault]
+    left: list[Issue]
 
     def difference(self) -> float:
         """By how much outputs differ, as a share of the largest."""
@@ -68,7 +68,7 @@ def pair(subject: Subject, form: Form, batch: int, device: str) -> Pair:
     """Both networks on one batch. Refused where not one sparse layer fits."""
     dense = copy.deepcopy(subject.network).to(device, form.dtype)
     left = misfits(dense, subject.sparse, form)
-    names = [name for name in subject.sparse if name not in {fault.where for fault in left}]
+    names = [name for name in subject.sparse if name not in {issue.where for issue in left}]
     if not names:
         refuse(f"form={form.name}", f"{left[0].where}: {left[0].problem}", left[0].fix)
     sparse = copy.deepcopy(dense)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.errors import Fault
+    from sparselab.core.errors import Issue
 
 Batches = Iterator[tuple["Tensor", "Tensor"]]
 
@@ -50,7 +50,7 @@ class Edit(ABC):
     def __init__(self, options: Options):
         self.options = options
 
-    def faults(self, data: DataSpec) -> list[Fault]:
+    def issues(self, data: DataSpec) -> list[Issue]:
         """What keeps it from being applied on ``data``."""
         return []
 

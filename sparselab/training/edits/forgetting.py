@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.training.edits.edit import EDITS, Edit, Editing
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ FORGOTTEN_VARIANCE = 1e-4  # of the head's row of a class that is forgotten
 class Forgetting(Edit):
     """Base: needs a part of the data that is to be forgotten."""
 
-    def faults(self, data: DataSpec) -> list[Fault]:
+    def issues(self, data: DataSpec) -> list[Issue]:
         if data.forgets:
             return []
-        return [Fault(f"edit={self.name}", "nothing is to be forgotten", "write dataset.forget=class:0, say")]
+        return [Issue(f"edit={self.name}", "nothing is to be forgotten", "write dataset.forget=class:0, say")]
 
 
 @EDITS.register("influence")
@@ -110,7 +110,7 @@ class Fisher(Forgetting):
                 mean[forgotten] = 0
                 variance = variance.clone()
                 variance[forgotten] = FORGOTTEN_VARIANCE
-            generator = torch.Generator().manual_seed(address(editing.seed, "edit", name))
+            generator = torch.Generator().manual_seed(derive_seed(editing.seed, "edit", name))
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
             parameter.copy_(mean + variance.sqrt() * noise)
 
@@ -142,7 +142,7 @@ def drawn(editing: Editing, part: str, count: int) -> Iterator[tuple[Tensor, Ten
     import torch
 
     size = editing.sizes[part]
-    generator = torch.Generator().manual_seed(address(editing.seed, "edit", part))
+    generator = torch.Generator().manual_seed(derive_seed(editing.seed, "edit", part))
     chosen = torch.zeros(size, dtype=torch.bool)
     chosen[torch.randperm(size, generator=generator)[:count]] = True
     at = 0

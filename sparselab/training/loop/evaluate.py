@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
+def evaluate(task: Task, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
     """Metrics of the network as it is now, in evaluation mode and under the training precision.
 
     Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite.
@@ -30,7 +30,7 @@ def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dic
     total = None
     device = next(task.network.parameters()).device
     with task.scoring(), precision.forward_context():
-        for batch in feed:
+        for batch in loader:
             sums = task.sums(tuple(part.to(device, non_blocking=True) for part in batch))
             total = sums if total is None else total + sums
     task.network.train(was_training)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.inputs.data.loader import Feed
+    from sparselab.inputs.data.loader import Loader
 
 
-class RunFeed:
+class RunLoader:
     """``updates`` batches of ``feed``, epoch after epoch, each cut into ``accumulate`` micro-batches.
 
     Cutting batches (instead of making small ones) gives every update the same examples, augmented alike, whatever the
     number of micro-batches. ``start`` is the micro-batch at which a resumed run goes on.
     """
 
-    def __init__(self, feed: Feed, updates: int, accumulate: int):
-        self.feed = feed
-        feed.cuts = accumulate
+    def __init__(self, loader: Loader, updates: int, accumulate: int):
+        self.loader = loader
+        loader.cuts = accumulate
         self.updates = updates
         self.accumulate = accumulate
         self.start = 0
@@ -31,8 +31,8 @@ class RunFeed:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         index = self.start
         while index < len(self):
-            self.feed.position(*divmod(index // self.accumulate, len(self.feed)))
-            for batch in self.feed:
+            self.loader.position(*divmod(index // self.accumulate, len(self.loader)))
+            for batch in self.loader:
                 chunks = [part.chunk(self.accumulate) for part in batch]
                 for micro in range(index % self.accumulate, self.accumulate):
                     yield tuple(part[micro] for part in chunks)
@@ -44,11 +44,11 @@ class RunFeed:
 class Interruptible:
     """``feed``, with ``check`` called before each batch; what it raises ends the iteration."""
 
-    def __init__(self, feed: Any, check: Callable[[], None]):
-        self.feed = feed
+    def __init__(self, loader: Any, check: Callable[[], None]):
+        self.loader = loader
         self.check = check
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for batch in self.feed:
+        for batch in self.loader:
             self.check()
             yield batch

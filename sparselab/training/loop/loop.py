@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.storage.tensors import pack_masks, unpack_masks
 from sparselab.training.loop.lazy_lightning import pl
 
@@ -86,17 +86,17 @@ class Loop(pl.Callback):
         self.sparsifier.attach(trainer.optimizers[0])
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(address(self.seed, "batch", self.batches, trainer.global_rank))
+        torch.manual_seed(derive_seed(self.seed, "batch", self.batches, trainer.global_rank))
         task.begin(self.batches)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
-        self.sparsifier.pull_back(trainer.global_step + 1, optimizer)
+        self.sparsifier.before_step(trainer.global_step + 1, optimizer)
         if self.spread:
             self.spread.look(trainer.global_step + 1)
 
     def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
-        self.sparsifier.settle(self.trainer.global_step + 1, optimizer)
+        self.sparsifier.after_step(self.trainer.global_step + 1, optimizer)
         if self.spread:
             self.spread.keep()
         if self.ema:

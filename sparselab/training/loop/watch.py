@@ -33,10 +33,10 @@ class History:
     """
 
     def __init__(
-        self, path: Path, feed: Any, evals: int, total: int, precision: Any, ema: EMA | None, sinks: list[Any]
+        self, path: Path, loader: Any, evals: int, total: int, precision: Any, ema: EMA | None, sinks: list[Any]
     ):
         self.path = path
-        self.feed = feed
+        self.loader = loader
         self.at = {round(total * (i + 1) / evals) for i in range(evals)} if evals else set()
         self.precision = precision
         self.ema = ema
@@ -50,7 +50,7 @@ class History:
         self.last_sum: torch.Tensor | None = None
 
     def before_cut(self, loop: Loop) -> None:
-        self.uncut = evaluate(loop.task, self.feed, "val", self.precision)["loss"]
+        self.uncut = evaluate(loop.task, self.loader, "val", self.precision)["loss"]
 
     def after_update(self, loop: Loop, step: int) -> None:
         loss = torch.stack(loop.losses).double().mean()  # micro-batches are equal in size
@@ -65,7 +65,7 @@ class History:
             return
         check_masks_agree(loop.sparsifier, step)  # of methods that make new masks at every update, a sample
         with self.ema.applied() if self.ema else nullcontext():
-            metrics = evaluate(loop.task, self.feed, "val", self.precision)
+            metrics = evaluate(loop.task, self.loader, "val", self.precision)
         slots = loop.sparsifier.slots
         weights = sum(slot.mask.numel() for slot in slots)
         row = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sparselab.inputs.models.family import Family
-    from sparselab.inputs.models.feature_recorder import States, Tap
+    from sparselab.inputs.models.feature_recorder import FeatureRecorder, States
     from sparselab.training.losses.context import StepContext
 
 START = "start"  # the teacher that is the student's own starting network
@@ -67,27 +67,27 @@ class Teacher:
 
     family: Family
     network: nn.Module
-    tap: Tap | None = None
+    recorder: FeatureRecorder | None = None
     _seen: tuple[Tensor, Tensor, States | None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
 
     def watch_states(self) -> None:
-        self.tap = self.tap or self.family.tap(self.network)
+        self.recorder = self.recorder or self.family.recorder(self.network)
 
     def look(self, inputs: Tensor) -> tuple[Tensor, States | None]:
         """(logits, hidden states) for ``inputs``; the states are None unless they are watched."""
         import torch
 
         if self._seen is None or self._seen[0] is not inputs:
-            with torch.no_grad(), self.tap or nullcontext():
+            with torch.no_grad(), self.recorder or nullcontext():
                 logits = self.family.logits(self.network, inputs)
             if (
                 logits.device.type == "cpu" and not torch.isfinite(logits).all()
             ):  # on CUDA the loss tells: nothing waits
                 raise FloatingPointError("the teacher's logits are not finite")
-            self._seen = inputs, logits, self.tap.take() if self.tap else None
+            self._seen = inputs, logits, self.recorder.take() if self.recorder else None
         return self._seen[1:]
 
     def forget(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 
@@ -67,12 +67,12 @@ class Metric:
         self.options: Any = options  # an instance of the class's own Options
         self.data_dir = data_dir
 
-    def faults(self, data: DataSpec) -> list[Fault]:
+    def issues(self, data: DataSpec) -> list[Issue]:
         """What keeps it from being measured on ``data``."""
         if data.task in self.tasks:
             return []
         problem = f"is for {self.tasks[0]}s and dataset {data.name} is {data.task}"
-        return [Fault(f"metric={self.name}", problem, "leave it out")]
+        return [Issue(f"metric={self.name}", problem, "leave it out")]
 
     def datasets(self) -> dict[str, Dataset]:
         """Datasets that it reads, by name; the plan checks them, and their content is part of the id."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault, Faults, did_you_mean
+from sparselab.core.errors import Issue, Issues, did_you_mean
 from sparselab.core.options import Options
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.inputs.data.dataset import DATASETS, Dataset
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
@@ -42,8 +42,8 @@ class OutOfDistribution(Metric):
         )
         datasets: list[str] = Field([], description="names of image datasets, such as [mnist], or []")
 
-    def faults(self, data: DataSpec) -> list[Fault]:
-        found = Faults(super().faults(data))
+    def issues(self, data: DataSpec) -> list[Issue]:
+        found = Issues(super().issues(data))
         for name in self.options.datasets:
             where = f"metric.ood.datasets={name}"
             if name not in DATASETS:
@@ -106,7 +106,7 @@ def others(subject: Subject, dataset: Dataset) -> Iterator[Tensor]:
     splits = dataset.load()
     theirs = Subject(subject.network, subject.logits, subject.batches, subject.data, splits.mean, splits.std)
     channels, *size = subject.data.shape
-    for inputs, _ in splits.feed("test", 500, 0, rank=rank, world=world, device=str(device)):
+    for inputs, _ in splits.loader("test", 500, 0, rank=rank, world=world, device=str(device)):
         pixels = theirs.pixels(inputs)
         if pixels.shape[1] != channels:
             pixels = pixels.mean(1, keepdim=True).expand(-1, channels, -1, -1)
@@ -125,7 +125,7 @@ def noise(pixels: Tensor, place: int) -> Tensor:
     """Uniform in [0, 1], drawn on the CPU and addressed by the place."""
     import torch
 
-    generator = torch.Generator().manual_seed(address("ood", "noise", place))
+    generator = torch.Generator().manual_seed(derive_seed("ood", "noise", place))
     return torch.rand(pixels.shape, generator=generator).to(pixels.device)
 
 
@@ -139,7 +139,7 @@ def shuffled(pixels: Tensor, place: int) -> Tensor:
         raise ValueError(f"images of {height}x{width} pixels have no {SIDE}x{SIDE} tiles")
     inner = pixels[:, :, : high * SIDE, : wide * SIDE]
     tiles = inner.reshape(count, channels, SIDE, high, SIDE, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    generator = torch.Generator().manual_seed(address("ood", "shuffled", place))
+    generator = torch.Generator().manual_seed(derive_seed("ood", "shuffled", place))
     order = torch.rand(count, SIDE * SIDE, generator=generator).argsort(1).to(pixels.device)
     tiles = tiles.gather(1, order[:, :, None, None, None].expand_as(tiles))
     out = pixels.clone()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
@@ -33,10 +33,10 @@ class Unlearning(Metric):
     class Options(Options):
         attack: int = Field(2000, ge=2, description="examples of each kind that the attacker learns from, at least 2")
 
-    def faults(self, data: DataSpec) -> list[Fault]:
-        found = super().faults(data)
+    def issues(self, data: DataSpec) -> list[Issue]:
+        found = super().issues(data)
         if not found and not data.forgets:
-            found.append(Fault("metric=unlearning", "nothing is to be forgotten", "write dataset.forget=class:0, say"))
+            found.append(Issue("metric=unlearning", "nothing is to be forgotten", "write dataset.forget=class:0, say"))
         return found
 
     def measure(self, subject: Subject) -> dict[str, float]:

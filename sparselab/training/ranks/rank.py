@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 
-from sparselab.core.errors import Refused, RunFailed, Stopped
+from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.running.signals import EXIT_STOPPED, SIGNALS, StopFlag
 from sparselab.training.engine import Train
 
@@ -25,10 +25,10 @@ def main() -> int:
     threading.Thread(target=_obey, args=(flag,), daemon=True).start()
     engine = Train(Train.Options())
     try:
-        engine.train(engine.plan(request["config"], request["overrides"], needs=request["needs"]), flag)
+        engine.train(engine.plan(request["config"], request["overrides"], dependencies=request["needs"]), flag)
         outcome, code = ("finished", None), 0
-    except Refused as refused:
-        outcome, code = ("refused", [[fault.where, fault.problem, fault.fix] for fault in refused.faults]), 2
+    except ConfigError as refused:
+        outcome, code = ("refused", [[issue.where, issue.problem, issue.fix] for issue in refused.issues]), 2
     except Stopped as stopped:
         outcome, code = ("stopped", str(stopped)), EXIT_STOPPED
     except RunFailed as failed:

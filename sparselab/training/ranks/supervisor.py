@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sparselab.core.errors import Fault, Refused, RunFailed, Stopped
+from sparselab.core.errors import ConfigError, Issue, RunFailed, Stopped
 from sparselab.running.signals import SIGNALS, StopFlag
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def launched() -> bool:
 def supervise(plan: Plan, flag: StopFlag) -> None:
     """Run ``plan`` in ``trainer.devices`` processes to its end.
 
-    Raises what a run in one process raises: Refused, RunFailed, Stopped.
+    Raises what a run in one process raises: ConfigError, RunFailed, Stopped.
     """
-    request = json.dumps({"config": plan.config, "overrides": plan.overrides, "needs": plan.needs})
+    request = json.dumps({"config": plan.config, "overrides": plan.overrides, "needs": plan.dependencies})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -146,7 +146,7 @@ def _raise_worst(ranks: list[_Rank]) -> None:
     outcomes = [rank.outcome() for rank in ranks]
     kind, content, _ = min(outcomes, key=lambda outcome: (KINDS.index(outcome[0]), outcome[2]))
     if kind == "refused":
-        raise Refused([Fault(*fault) for fault in content])
+        raise ConfigError([Issue(*issue) for issue in content])
     if kind == "stopped":
         raise Stopped(content)
     if kind == "crashed":

@@ -15,7 +15,7 @@ from sparselab.training.tasks.carry import Carry
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.inputs.models.family import Family
-    from sparselab.inputs.models.feature_recorder import States, Tap
+    from sparselab.inputs.models.feature_recorder import FeatureRecorder, States
     from sparselab.training.losses.taught import Teacher
     from sparselab.training.losses.term import Term
     from sparselab.training.optim.optim import Optim
@@ -40,7 +40,7 @@ class Task(pl.LightningModule):
         self.beside: list[dict[str, Any]] = []  # what is trained besides the network: groups of parameters and names
         self.last_loss = torch.tensor(float("nan"))
         self.teachers: dict[str, Teacher] = {}  # by the file of their weights
-        self.tap: Tap | None = None
+        self.recorder: FeatureRecorder | None = None
         self.states: States | None = None  # of the batch under way, where a term watches them
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
 
@@ -82,7 +82,7 @@ class Task(pl.LightningModule):
 
     def watch_states(self) -> None:
         """From now on ``states`` holds the outputs of the family's blocks during a training step."""
-        self.tap = self.tap or self.family.tap(self.network)
+        self.recorder = self.recorder or self.family.recorder(self.network)
 
     def counted(self, batch: tuple[Tensor, ...]) -> Tensor | None:
         """Which predictions the loss counts, bool of the targets' shape; None: all."""
@@ -93,9 +93,9 @@ class Task(pl.LightningModule):
         return None
 
     def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
-        with self.tap or nullcontext():
+        with self.recorder or nullcontext():
             logits = self.logits(batch[0])
-        self.states = self.tap.take() if self.tap else None
+        self.states = self.recorder.take() if self.recorder else None
         loss = self.criterion(logits, batch[1])
         for term in self.terms:
             loss = term.share_of_task_loss() * loss

@@ -37,12 +37,12 @@ class Distribution(ABC):
 
     @abstractmethod
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
-        """Name -> fraction kept, real-valued, as the rule gives it. Raises Refused where the rule has no answer."""
+        """Name -> fraction kept, real-valued, as the rule gives it. Raises ConfigError where the rule has no answer."""
 
     def allocate(self, layers: list[Layer], density: float) -> dict[str, int]:
         """Name -> number of weights kept, at least one each; they sum to ``density * total``, rounded half up.
 
-        Raises Refused where the request cannot be met.
+        Raises ConfigError where the request cannot be met.
         """
         shares = [self.densities(layers, density)[layer.name] for layer in layers]
         total = nearest_count(density, sum(layer.numel for layer in layers))
@@ -64,7 +64,7 @@ def whole_numbers(layers: list[Layer], shares: Iterable[float], total: int, wher
     """Integers nearest to ``shares`` of the layers' sizes that sum to exactly ``total``, from 1 to the size each.
 
     Largest remainder: everyone gets the whole part, and what is left goes one by one to the largest fractional parts
-    (the earlier layer where they are equal). Raises Refused where ``total`` is below one weight per layer.
+    (the earlier layer where they are equal). Raises ConfigError where ``total`` is below one weight per layer.
     """
     if total < len(layers):
         refuse(where, f"{total:,} weights in all for {len(layers)} layers", "ask for less sparsity or fewer layers")

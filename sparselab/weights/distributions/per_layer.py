@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Faults
+from sparselab.core.errors import Issues
 from sparselab.core.model_spec import Layer
 from sparselab.weights.count import keep_count
 from sparselab.weights.distributions.base import DISTRIBUTIONS, Distribution
@@ -28,12 +28,12 @@ class PerLayer(Distribution):
 
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
         shares: dict[str, float] = {}
-        faults = Faults()
+        issues = Issues()
         for selector, sparsity in self.options.layers.items():
-            with faults.catch():
+            with issues.catch():
                 for layer in matching(layers, selector, f"distribution.layers[{selector!r}]"):
                     shares.setdefault(layer.name, 1 - sparsity)
-        faults.raise_if_any()
+        issues.raise_if_any()
         return {layer.name: shares.get(layer.name, density) for layer in layers}
 
     def allocate(self, layers: list[Layer], density: float) -> dict[str, int]:

@@ -13,7 +13,7 @@ from sparselab.weights.method import METHODS, Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 
 class Calibrated(Method):
@@ -37,16 +37,16 @@ class Wanda(Calibrated):
     class Options(Calibrated.Options):
         per: Literal["output", "layer"] = Field("output", description="output or layer: where scores are compared")
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
-        norms = moment.inputs(slot).diagonal().sqrt()
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
+        norms = context.inputs(slot).diagonal().sqrt()
         return stored(slot, as_matrix(slot, slot.dense).float().abs() * norms)
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         from sparselab.weights.select import largest_in_groups
 
-        mask = super().remask(slot, kept, moment)
+        mask = super().remask(slot, kept, context)
         if slot.pattern.sparsity.kind == "unstructured" and self.options.per == "output":
-            scores = as_matrix(slot, self.score(slot, moment)).unsqueeze(2)
+            scores = as_matrix(slot, self.score(slot, context)).unsqueeze(2)
             each, more = divmod(kept, len(scores))  # the first outputs keep one more, so that the total is exact
             rows = largest_in_groups(scores, each)
             rows[:more] = largest_in_groups(scores[:more], each + 1)
@@ -68,15 +68,15 @@ class SparseGPT(Calibrated):
         block: int = Field(128, ge=1, description="columns whose mask is chosen together, at least 1")
         damp: float = Field(0.01, ge=0, description="added to the diagonal, in units of its mean, at least 0")
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         """The error of losing one weight alone: w^2 / [H^-1]_jj."""
         weight = as_matrix(slot, slot.dense).float()
-        factor = inverse_factor(moment.inputs(slot), self.options.damp)
+        factor = inverse_factor(context.inputs(slot), self.options.damp)
         return stored(slot, weight.square() / factor.square().sum(0))
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         order = order_of_groups(slot)
-        weight, gram = as_matrix(slot, slot.dense)[:, order], moment.inputs(slot)[order][:, order]
+        weight, gram = as_matrix(slot, slot.dense)[:, order], context.inputs(slot)[order][:, order]
         asked = slot.pattern.sparsity
         found, mask = solve(weight.float(), gram, kept, asked.n, asked.m, self.options.block, self.options.damp)
         back = order.argsort()

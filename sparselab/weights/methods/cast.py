@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.weights.probe import Probe
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 MEASURED = 20  # batches on which l1=auto looks at gradients
 
@@ -64,9 +64,9 @@ class CAST(Method):
             slot.state["l1"] = torch.tensor(float(strength), device=slot.mask.device)
             slot.state["pulled"] = torch.zeros_like(slot.mask)
 
-    def begin(self, slots: list[Slot], moment: Moment) -> None:
-        self.progress = (moment.step - 1) / moment.total
-        if (moment.step - 1) % self.options.every == 0:
+    def begin(self, slots: list[Slot], context: UpdateContext) -> None:
+        self.progress = (context.step - 1) / context.total
+        if (context.step - 1) % self.options.every == 0:
             for slot in slots:
                 slot.state["pulled"] = ~slot.pattern.mask(slot.dense.abs())
 
@@ -104,10 +104,10 @@ class CAST(Method):
 
     # -- the cut -----------------------------------------------------------------------------------------------------
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         import torch
 
-        mask = super().remask(slot, kept, moment)
+        mask = super().remask(slot, kept, context)
         size = slot.dense.abs()
         slot.state["cut"] = torch.stack([size[~mask].double().mean(), size[mask].double().mean()])
         return mask

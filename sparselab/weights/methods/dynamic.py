@@ -9,7 +9,7 @@ from sparselab.weights.method import METHODS, Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 
 @METHODS.register("set")
@@ -23,23 +23,23 @@ class SET(Method):
     patterns = ("unstructured",)
     schedules = ("periodic",)
 
-    def growth(self, slot: Slot, moment: Moment) -> Tensor:
+    def growth(self, slot: Slot, context: UpdateContext) -> Tensor:
         """What inactive connections are ranked by when some are grown."""
-        return moment.random(slot)
+        return context.random(slot)
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         import torch
 
         density = kept / slot.mask.numel()
-        if moment.step == 0:
-            return slot.pattern.mask(moment.random(slot), density)
-        drop = int(moment.fraction * kept)
+        if context.step == 0:
+            return slot.pattern.mask(context.random(slot), density)
+        drop = int(context.fraction * kept)
         if drop == 0:
             return slot.mask
         lowest = torch.finfo(torch.float32).min
         magnitude = slot.dense.float().abs().masked_fill(~slot.mask, lowest)
         survivors = slot.pattern.mask(magnitude, (kept - drop) / slot.mask.numel())
-        growth = self.growth(slot, moment).float().masked_fill(survivors, lowest)
+        growth = self.growth(slot, context).float().masked_fill(survivors, lowest)
         return survivors | slot.pattern.mask(growth, drop / slot.mask.numel())
 
 
@@ -53,6 +53,6 @@ class RigL(SET):
 
     needs_dense_grad = True
 
-    def growth(self, slot: Slot, moment: Moment) -> Tensor:
+    def growth(self, slot: Slot, context: UpdateContext) -> Tensor:
         assert slot.dense_grad is not None  # asked for by needs_dense_grad
         return slot.dense_grad.abs()

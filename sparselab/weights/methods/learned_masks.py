@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from sparselab.core.options import Options
-from sparselab.weights.alternating import Turn
+from sparselab.weights.alternating import AlternatingUpdate
 from sparselab.weights.count import nearest_count
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 SINGLE = ("unstructured", "nm")
 
@@ -49,10 +49,10 @@ class LearnedMask(Method):
         """Whether update ``step`` is one of the scores."""
         raise NotImplementedError
 
-    def turn(self, step: int, total: int) -> Turn:
+    def alternating_update(self, step: int, total: int) -> AlternatingUpdate:
         if self.on_scores(step, total):
-            return Turn(weights=False, others=self.options.unmasked == "both")
-        return Turn(learned=False)
+            return AlternatingUpdate(weights=False, others=self.options.unmasked == "both")
+        return AlternatingUpdate(learned=False)
 
     def learned(self, slot: Slot) -> Tensor:
         return slot.dense
@@ -60,7 +60,7 @@ class LearnedMask(Method):
     def learning(self) -> dict[str, Any]:
         return {"lr": self.options.score_lr, "schedule": self.options.score_schedule}
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         assert slot.learned is not None
         scores = slot.learned.detach()
         # Blocks and channels rank by the sum over their weights: of squares, which is the L2 norm's order.

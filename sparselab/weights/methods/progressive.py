@@ -40,7 +40,7 @@ class MdGf(STE):
 
     def factor(self, slot: Slot) -> Tensor:
         """E + (1 - E) beta, exactly 1 where the mask is True, in the weights' dtype."""
-        return slot.mask.to(slot.dense.dtype).clamp_(min=slot.leak)
+        return slot.mask.to(slot.dense.dtype).clamp_(min=slot.soft_coefficient)
 
     def effective(self, slot: Slot, out: Tensor) -> None:
         import torch

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.weights.method import METHODS, Method
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sparselab.core.data_spec import DataSpec
     from sparselab.weights.probe import Batch, Probe
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 
 class SaliencyOptions(Options):
@@ -46,11 +46,11 @@ class Saliency(Method):
     def by_chance(self) -> str | None:  # type: ignore[override]
         return "method.positions=random" if self.options.positions == "bernoulli" else None
 
-    def faults(self, data: DataSpec) -> list[Fault]:
+    def issues(self, data: DataSpec) -> list[Issue]:
         if self.options.per_class is None or data.task == "image":
             return []
         where = f"method.per_class={self.options.per_class}"
-        return [Fault(where, f"{data.name} has no classes of examples", "write method.per_class=null")]
+        return [Issue(where, f"{data.name} has no classes of examples", "write method.per_class=null")]
 
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
         network = probe.copy()
@@ -69,15 +69,15 @@ class Saliency(Method):
         """A score for every weight; the largest are kept."""
         raise NotImplementedError
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         return self.scores[slot.name]
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         score = self.scores.pop(slot.name)  # used up: no second copy of the network stays in memory
         if self.by_chance:
-            return moment.bernoulli(slot, kept)
+            return context.bernoulli(slot, kept)
         if self.options.positions == "random":
-            score = moment.random(slot)
+            score = context.random(slot)
         return slot.pattern.mask(score, kept / slot.mask.numel())
 
 

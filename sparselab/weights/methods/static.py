@@ -12,7 +12,7 @@ from sparselab.weights.method import METHODS, Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 
 @METHODS.register("random")
@@ -36,11 +36,11 @@ class Random(Method):
     def by_chance(self) -> str | None:  # type: ignore[override]
         return "method.draw=exact" if self.options.draw == "bernoulli" else None
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
-        return moment.random(slot)
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
+        return context.random(slot)
 
-    def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
-        mask = moment.bernoulli(slot, kept) if self.by_chance else super().remask(slot, kept, moment)
-        if self.options.rescale and moment.step == 0:  # what is left has the variance that the dense layer had
+    def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
+        mask = context.bernoulli(slot, kept) if self.by_chance else super().remask(slot, kept, context)
+        if self.options.rescale and context.step == 0:  # what is left has the variance that the dense layer had
             slot.dense.mul_((mask.numel() / max(1, kept)) ** 0.5)
         return mask

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.weights.probe import Probe
-    from sparselab.weights.slot import Moment, Slot
+    from sparselab.weights.slot import Slot, UpdateContext
 
 
 @METHODS.register("ticket")
@@ -58,5 +58,5 @@ class Ticket(Method):
         with safe_open(self.options.source, framework="pt") as file:
             return {slot.name: file.get_tensor(slot.name).abs().to(slot.mask.device) for slot in slots}
 
-    def score(self, slot: Slot, moment: Moment) -> Tensor:
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         return self.scores[slot.name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.model_spec import Layer
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.count import nearest_count
@@ -12,15 +12,15 @@ EXCLUDE = "exclude it (targets.exclude) or use another pattern"
 UNITS = {"block": "block", "channel": "channel", "in_channel": "input channel"}
 
 
-def misfit(layer: Layer, sparsity: Sparsity, axis: str = "in") -> Fault | None:
+def misfit(layer: Layer, sparsity: Sparsity, axis: str = "in") -> Issue | None:
     """Why ``sparsity`` cannot be put on ``layer`` with N:M groups along ``axis`` (in, out, kernel); None if it can."""
     where = f"sparsity={sparsity}"
     if sparsity.kind == "dense":
         return None
     if len(layer.shape) < 2:
-        return Fault(where, f"{layer.name} is 1-D and sparsity needs at least 2-D", "exclude it (targets.exclude)")
+        return Issue(where, f"{layer.name} is 1-D and sparsity needs at least 2-D", "exclude it (targets.exclude)")
     problem = _off_axis(layer, sparsity, axis) if sparsity.kind == "nm" else _off_grid(layer, sparsity)
-    return None if problem is None else Fault(where, problem, EXCLUDE)
+    return None if problem is None else Issue(where, problem, EXCLUDE)
 
 
 def _off_axis(layer: Layer, sparsity: Sparsity, axis: str) -> str | None:

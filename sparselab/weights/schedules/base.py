@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.registry import Registry
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.count import nearest_count
@@ -40,7 +40,7 @@ class Schedule(ABC):
         self.options: Any = options  # an instance of the class's own Options
         self.sparsity = sparsity
 
-    def towards(self, sparsity: Sparsity) -> Schedule:
+    def for_target(self, sparsity: Sparsity) -> Schedule:
         """The same schedule, on its way to another sparsity."""
         return type(self)(self.options, sparsity)
 
@@ -66,19 +66,19 @@ class Schedule(ABC):
         """Every structure that masks have on the way, in order; the last one is the final one."""
         return [self.sparsity]
 
-    def leak(self, step: int, total: int) -> float:
+    def soft_coefficient(self, step: int, total: int) -> float:
         """Share of its value with which a pruned weight still takes part after ``step`` updates; 0 at the end."""
         return 0.0
 
     def costing(self, step: int, total: int) -> float:
         """:meth:`level` for the account: 0 (dense) as long as pruned weights still take part."""
-        return 0.0 if self.leak(step, total) >= FADED else self.level(step, total)
+        return 0.0 if self.soft_coefficient(step, total) >= FADED else self.level(step, total)
 
     def fraction(self, step: int, total: int) -> float:
         """Share of its connections that a periodic method exchanges at ``step``; 0 where nothing is exchanged."""
         return 0.0
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         """What keeps this schedule from reaching its end in a run of ``total`` updates."""
         return []
 
@@ -86,21 +86,21 @@ class Schedule(ABC):
 SCHEDULES: Registry[Schedule] = Registry("schedule", "sparselab.weights.schedules")
 
 
-def moment(fraction: float, total: int) -> int:
+def context(fraction: float, total: int) -> int:
     """The update nearest to ``fraction`` of a run of ``total`` updates."""
     return nearest_count(fraction, total)
 
 
-def beyond(where: str, key: str, fraction: float, total: int) -> list[Fault]:
+def beyond(where: str, key: str, fraction: float, total: int) -> list[Issue]:
     """The fault of a time that lies after the end of the run, if it does."""
     if fraction <= 1:
         return []
-    return [Fault(f"{where}.{key}={fraction:g}", f"after the last step ({total:,})", "at most 1.0")]
+    return [Issue(f"{where}.{key}={fraction:g}", f"after the last step ({total:,})", "at most 1.0")]
 
 
-def misplaced(where: str, begin: float, end: float, total: int) -> list[Fault]:
+def misplaced(where: str, begin: float, end: float, total: int) -> list[Issue]:
     """The faults of a span that lies after the end of the run, or ends before it begins."""
     late = [*beyond(where, "begin", begin, total), *beyond(where, "end", end, total)]
     if late or end > begin:
         return late
-    return [Fault(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]
+    return [Issue(f"{where}.end={end:g}", f"not after {where}.begin={begin:g}", f"above {begin:g}")]

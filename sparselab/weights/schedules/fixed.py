@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
-from sparselab.weights.schedules.base import SCHEDULES, Schedule, beyond, moment
+from sparselab.core.errors import Issue
+from sparselab.weights.schedules.base import SCHEDULES, Schedule, beyond, context
 
 
 @SCHEDULES.register("constant")
@@ -28,10 +28,10 @@ class OneShot(Schedule):
         at: float = Field(0.0, ge=0, description="fraction of the run, from 0 (before training) to 1 (after it)")
 
     def updates(self, total: int) -> list[int]:
-        return [moment(self.options.at, total)]
+        return [context(self.options.at, total)]
 
     def level(self, step: int, total: int) -> float:
-        return float(step >= moment(self.options.at, total))
+        return float(step >= context(self.options.at, total))
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         return beyond(where, "at", self.options.at, total)

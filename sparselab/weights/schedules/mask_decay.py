@@ -9,8 +9,8 @@ from math import exp, log
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
-from sparselab.weights.schedules.base import FADED, SCHEDULES, Schedule, misplaced, moment
+from sparselab.core.errors import Issue
+from sparselab.weights.schedules.base import FADED, SCHEDULES, Schedule, context, misplaced
 
 LEFT = 0.1
 """The most of a pruned weight that may be left when the mask turns hard: more would be pruning at one stroke."""
@@ -38,9 +38,9 @@ class MaskDecay(Schedule):
         """What is left of 1 after ``t`` updates, in a run of ``total`` of which ``span`` lie between begin and end."""
 
     def _span(self, total: int) -> tuple[int, int]:
-        return moment(self.options.begin, total), moment(self.options.end, total)
+        return context(self.options.begin, total), context(self.options.end, total)
 
-    def leak(self, step: int, total: int) -> float:
+    def soft_coefficient(self, step: int, total: int) -> float:
         begin, end = self._span(total)
         return self.decay(max(step - begin, 0), end - begin, total) if step < end else 0.0
 
@@ -48,24 +48,24 @@ class MaskDecay(Schedule):
         """The first mask, the time from which pruned weights count as gone, and the end (one may be another)."""
         begin, end = self._span(total)
         steps = range(begin, end)
-        gone = begin + bisect_left(steps, True, key=lambda step: self.leak(step, total) < FADED)
+        gone = begin + bisect_left(steps, True, key=lambda step: self.soft_coefficient(step, total) < FADED)
         return sorted({begin, gone, end})
 
     def level(self, step: int, total: int) -> float:
         return float(step >= self._span(total)[0])
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         begin, end = self.options.begin, self.options.end
         if wrong := misplaced(where, begin, end, total):
             return wrong
         first, last = self._span(total)
         if first == last:
             problem = f"the decay has no updates, both ends fall on {first:,} of {total:,}"
-            return [Fault(f"{where}.end={end:g}", problem, "train longer or widen it")]
+            return [Issue(f"{where}.end={end:g}", problem, "train longer or widen it")]
         left = self.decay(last - first, last - first, total)
         if left > LEFT:
             problem = f"{left:.2g} of a pruned weight is left at update {last:,}, where the mask turns hard"
-            return [Fault(f"{where}.{self.pace()}", problem, self.faster(last - first, total))]
+            return [Issue(f"{where}.{self.pace()}", problem, self.faster(last - first, total))]
         return []
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.weights.schedules.base import SCHEDULES, Schedule, beyond
 
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -50,7 +50,7 @@ class Periodic(Schedule):
             return 0.0
         return self.options.fraction * DECAYS[self.options.decay](float(step / stop))
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         late = beyond(where, "stop", self.options.stop, total)
         if late:
             return late
@@ -58,5 +58,5 @@ class Periodic(Schedule):
         if self.options.every > last:
             problem = f"no exchange: the mask freezes at step {last + 1:,}"
             fix = f"at most {last:,}" if last else "train longer"
-            return [Fault(f"{where}.every={self.options.every}", problem, fix)]
+            return [Issue(f"{where}.every={self.options.every}", problem, fix)]
         return []

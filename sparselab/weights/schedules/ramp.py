@@ -8,8 +8,8 @@ from math import cos, pi
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
-from sparselab.weights.schedules.base import SCHEDULES, Schedule, misplaced, moment
+from sparselab.core.errors import Issue
+from sparselab.weights.schedules.base import SCHEDULES, Schedule, context, misplaced
 
 
 class Ramp(Schedule):
@@ -31,7 +31,7 @@ class Ramp(Schedule):
         """Level at ``progress`` through the ramp; 0 at 0, 1 at 1, never falling."""
 
     def _span(self, total: int) -> tuple[int, int]:
-        return moment(self.options.begin, total), moment(self.options.end, total)
+        return context(self.options.begin, total), context(self.options.end, total)
 
     def updates(self, total: int) -> list[int]:
         begin, end = self._span(total)
@@ -46,17 +46,17 @@ class Ramp(Schedule):
         latest = (step - begin) // self.options.every * self.options.every
         return self.shape(latest / (end - begin))
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         begin, end, every = self.options.begin, self.options.end, self.options.every
         if wrong := misplaced(where, begin, end, total):
             return wrong
         first, last = self._span(total)
         if first == last:
             problem = f"the ramp has no steps, both ends fall on step {first:,} of {total:,}"
-            return [Fault(f"{where}.end={end:g}", problem, "train longer or widen it")]
+            return [Issue(f"{where}.end={end:g}", problem, "train longer or widen it")]
         if every > last - first:
             span = f"{last - first:,}"
-            return [Fault(f"{where}.every={every}", f"longer than the ramp ({span} steps)", f"at most {span}")]
+            return [Issue(f"{where}.every={every}", f"longer than the ramp ({span} steps)", f"at most {span}")]
         return []
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
-from sparselab.weights.schedules.base import SCHEDULES, Schedule, moment
+from sparselab.core.errors import Issue
+from sparselab.weights.schedules.base import SCHEDULES, Schedule, context
 
 
 @SCHEDULES.register("rounds")
@@ -25,16 +25,16 @@ class Rounds(Schedule):
 
     def updates(self, total: int) -> list[int]:
         parts = self.options.rounds + 1
-        return [moment(i / parts, total) for i in range(1, parts)]
+        return [context(i / parts, total) for i in range(1, parts)]
 
     def level(self, step: int, total: int) -> float:
         made = sum(step >= update for update in self.updates(total))
         left = 1 - self.options.rate
         return (1 - left**made) / (1 - left**self.options.rounds)
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         rounds = self.options.rounds
         if rounds + 1 <= total:
             return []
         problem = f"{rounds + 1} parts of {total:,} updates"
-        return [Fault(f"{where}.rounds={rounds}", problem, f"at most {total - 1:,}" if total > 1 else "train longer")]
+        return [Issue(f"{where}.rounds={rounds}", problem, f"at most {total - 1:,}" if total > 1 else "train longer")]

@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.core.sparsity import Sparsity
-from sparselab.weights.schedules.base import SCHEDULES, Schedule, misplaced, moment
+from sparselab.weights.schedules.base import SCHEDULES, Schedule, context, misplaced
 
 
 class StructureDecay(Schedule):
@@ -38,7 +38,7 @@ class StructureDecay(Schedule):
         return [*(Sparsity("nm", a / b, n=a, m=b) for a, b in self.stages(n, m)[:-1]), self.sparsity]
 
     def updates(self, total: int) -> list[int]:
-        begin, end = moment(self.options.begin, total), moment(self.options.end, total)
+        begin, end = context(self.options.begin, total), context(self.options.end, total)
         count = len(self.structures())
         return [begin + i * (end - begin) // count for i in range(count)]
 
@@ -51,13 +51,13 @@ class StructureDecay(Schedule):
             return 0.0
         return (1 - structure.density) / (1 - self.sparsity.density) if self.sparsity.density < 1 else 1.0
 
-    def faults(self, total: int, where: str = "schedule") -> list[Fault]:
+    def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         begin, end = self.options.begin, self.options.end
         if wrong := misplaced(where, begin, end, total):
             return wrong
-        steps, stages = moment(end, total) - moment(begin, total), len(self.structures())
+        steps, stages = context(end, total) - context(begin, total), len(self.structures())
         if steps < stages:
-            return [Fault(f"{where}.end={end:g}", f"{stages} stages and {steps:,} updates for them", "train longer")]
+            return [Issue(f"{where}.end={end:g}", f"{stages} stages and {steps:,} updates for them", "train longer")]
         return []
 
 

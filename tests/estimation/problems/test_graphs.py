@@ -145,6 +145,6 @@ def test_draws_that_differ_in_variance_share_graph_and_standard_noise():
 
 
 def test_more_edges_than_there_is_room_for_are_refused():
-    assert sem(nodes=8, degree=4.0).faults()[0].fix == "write at most 3.5"
-    assert sem(nodes=9, degree=4.0).faults() == []
-    assert sem(graph="sf", degree=0.2).faults()
+    assert sem(nodes=8, degree=4.0).issues()[0].fix == "write at most 3.5"
+    assert sem(nodes=9, degree=4.0).issues() == []
+    assert sem(graph="sf", degree=0.2).issues()

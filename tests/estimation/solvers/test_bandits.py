@@ -72,7 +72,7 @@ def test_a_repeated_query_is_free_without_noise_and_counts_with_it(rng):
 )
 def test_every_instance_is_within_eps_and_decided_by_its_place(name, options):
     made = problem(name, **options)
-    assert made.faults() == []
+    assert made.issues() == []
     one, same, other = made.draw(0, 1), made.draw(0, 1), made.draw(0, 2)
     assert (one.features == same.features).all() and (one._rewards == same._rewards).all()
     assert not np.array_equal(one._rewards, other._rewards)
@@ -89,14 +89,14 @@ def test_needles_are_apart_and_only_one_is_worth_something():
 
 
 def test_what_cannot_be_is_refused():
-    assert problem("spread", d=4, s=5, n_actions=9).faults()[0].fix == "write at most 4"
-    assert problem("needle", d=8, s=8, n_actions=2, coherence=0.1).faults()[0].fix == "write at most 0.1"
-    assert problem("diabetes_bandit", n_actions=443).faults()
+    assert problem("spread", d=4, s=5, n_actions=9).issues()[0].fix == "write at most 4"
+    assert problem("needle", d=8, s=8, n_actions=2, coherence=0.1).issues()[0].fix == "write at most 0.1"
+    assert problem("diabetes_bandit", n_actions=443).issues()
     with pytest.raises(ValueError, match="were found"):
         problem("needle", d=2, s=2, n_actions=5, coherence=0.5).draw(0)
-    refused = solver("elimination").faults(problem("spread", d=100, s=3, eps=0.05, n_actions=9))
+    refused = solver("elimination").issues(problem("spread", d=100, s=3, eps=0.05, n_actions=9))
     assert "candidates" in refused[0].problem
-    assert solver("best_subset").faults(problem("spread", d=100, s=8, n_actions=9))
+    assert solver("best_subset").issues(problem("spread", d=100, s=8, n_actions=9))
 
 
 # -- designs and estimates ---------------------------------------------------------------------------------------------

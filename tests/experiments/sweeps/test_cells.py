@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparselab.config.compose import CONFIGS, compose
 from sparselab.config.overrides import for_hydra
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.sweeps import cells
 from sparselab.experiments.sweeps.start import quoted
@@ -18,8 +18,8 @@ from sparselab.running.planning import plan_of
 SMALL = ["model=mlp", "trainer.max_epochs=null", "trainer.max_steps=3"]
 
 
-def lines(error: pytest.ExceptionInfo[Refused]) -> list[str]:
-    return [str(fault) for fault in error.value.faults]
+def lines(error: pytest.ExceptionInfo[ConfigError]) -> list[str]:
+    return [str(issue) for issue in error.value.issues]
 
 
 def test_a_product_of_values() -> None:
@@ -57,14 +57,14 @@ def test_a_table() -> None:
     ],
 )  # fmt: skip
 def test_bad_requests(words: list[str], line: str) -> None:
-    with pytest.raises(Refused) as error:
+    with pytest.raises(ConfigError) as error:
         cells.read(words)
     assert len(lines(error)) == 1 and lines(error)[0].startswith(line)
 
 
 def test_all_faults_before_anything_runs(tmp_path: Path) -> None:
     words = [*SMALL, "method=asp,srste", "sparsity=2:4,3:5,channel:0.5", f"runs_dir={tmp_path}/runs"]
-    with pytest.raises(Refused) as error:
+    with pytest.raises(ConfigError) as error:
         cells.plan(cells.read(words))
     assert any(line.startswith("sparsity=3:5: layers.0 has 64 inputs") for line in lines(error))
     assert any(line.startswith("sparsity=channel:0.5: method=asp") for line in lines(error))
@@ -78,7 +78,7 @@ def test_the_same_cell_is_planned_once() -> None:
 
 
 def test_one_runs_folder() -> None:
-    with pytest.raises(Refused) as error:
+    with pytest.raises(ConfigError) as error:
         cells.schedule(cells.plan(cells.read([*SMALL, "method=dense", "runs_dir=a,b"])))
     assert lines(error) == ["runs_dir: a sweep has one runs folder, not 2 — start a sweep for each"]
 
@@ -102,7 +102,7 @@ def test_a_needed_cell_goes_first_and_once(tmp_path: Path) -> None:
     teacher = next(cell for cell in plan.cells.values() if cell.id not in plan.asked)
     dense = plan_of([*SMALL, "method=dense"])
     assert teacher.id == dense.id and {"trainer.threads=1", f"runs_dir={tmp_path}"} <= set(teacher.overrides)
-    assert all(cell.needs == (teacher.id,) for cell in plan.cells.values() if cell.id in plan.asked)
+    assert all(cell.dependencies == (teacher.id,) for cell in plan.cells.values() if cell.id in plan.asked)
 
 
 def test_a_needed_cell_that_was_asked_for_too_is_one_cell() -> None:
@@ -131,7 +131,7 @@ def test_ids_follow_the_needed_cell() -> None:
 )  # fmt: skip
 def test_bad_needs(value: str, line: str) -> None:
     words = [*SMALL, "method=srste", "sparsity=2:4", "term=[distill]", f"term.distill.teacher={quoted(value)}"]
-    with pytest.raises(Refused) as error:
+    with pytest.raises(ConfigError) as error:
         plan_of(words)
     assert line in "\n".join(lines(error))
 
@@ -144,14 +144,14 @@ def test_planning_many_gives_what_planning_one_gives() -> None:
                 expanded = grid.expand(table, tier)
                 try:
                     alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // 6)]]
-                except Refused as refused:  # data that lie on no hub: there is nothing to plan without them
-                    assert all("no local copy" in line for line in map(str, refused.faults))
+                except ConfigError as refused:  # data that lie on no hub: there is nothing to plan without them
+                    assert all("no local copy" in line for line in map(str, refused.issues))
                     continue
                 with sharing():
                     together = {cell.overrides: plan_of(list(cell.overrides)) for cell in expanded}
                 for plan in alone:
                     twin = together[tuple(plan.overrides)]
-                    assert (plan.id, plan.config, plan.account) == (twin.id, twin.config, twin.account)
+                    assert (plan.id, plan.config, plan.cost) == (twin.id, twin.config, twin.cost)
 
 
 @pytest.mark.parametrize("paper", schema.papers())

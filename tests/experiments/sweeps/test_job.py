@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from sparselab.core.errors import Refused, RunFailed, Stopped, refuse
+from sparselab.core.errors import ConfigError, RunFailed, Stopped, refuse
 from sparselab.experiments.sweeps import job, lease, start
 from sparselab.experiments.sweeps.cells import Planned
 from sparselab.experiments.sweeps.job import Job, execute
@@ -68,14 +68,14 @@ def test_output_goes_to_the_log_and_the_lease_is_given_back(
     ("error", "reason"),
     [
         (RunFailed("update 3: loss is NaN"), "update 3: loss is NaN"),
-        (Refused([]), ""),
+        (ConfigError([]), ""),
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero (see"),
         (MemoryError(), "MemoryError: (see"),
     ],
 )
 def test_every_failure_leaves_its_reason(cell: Any, tmp_path: Path, error: BaseException, reason: str) -> None:
-    if isinstance(error, Refused):
-        with pytest.raises(Refused) as caught:
+    if isinstance(error, ConfigError):
+        with pytest.raises(ConfigError) as caught:
             refuse("targets", "matches no layer", "name one")
         error, reason = caught.value, "targets: matches no layer — name one"
     outcome = cell(fail_with(error))

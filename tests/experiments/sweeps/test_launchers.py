@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from hydra_plugins.sparselab_sweeper import launchers
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 
 
 class Queue:
@@ -101,5 +101,7 @@ def test_a_request_to_stop_cancels_what_is_queued(tmp_path: Path, monkeypatch: p
 
 def test_without_slurm_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers.shutil, "which", lambda name: None)
-    with pytest.raises(Refused, match=r"submitit_slurm: there is no sbatch here — .* or write hydra/launcher=joblib"):
+    with pytest.raises(
+        ConfigError, match=r"submitit_slurm: there is no sbatch here — .* or write hydra/launcher=joblib"
+    ):
         launchers.SlurmLauncher().launch([["a=1"]], 0)

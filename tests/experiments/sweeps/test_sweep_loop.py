@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselab.core.errors import Refused, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.experiments.sweeps import lease, sweep
 from sparselab.experiments.sweeps.cells import Asked, Planned, Schedule
 from sparselab.experiments.sweeps.job import Outcome
@@ -37,11 +37,11 @@ def finish(cell: Planned, value: float = 0.5, status: str = "finished", **more: 
 
 
 def make(
-    tmp_path: Path, count: int, launch: Runs, needs: dict[int, list[int]] | None = None, force: bool = False
+    tmp_path: Path, count: int, launch: Runs, dependencies: dict[int, list[int]] | None = None, force: bool = False
 ) -> Sweep:
     cells = {
         ident(i): Planned(ident(i), str(tmp_path / ident(i)), f"cell {i}", (), 1.0,
-                          tuple(map(ident, (needs or {}).get(i, []))), force)
+                          tuple(map(ident, (dependencies or {}).get(i, []))), force)
         for i in range(count)
     }  # fmt: skip
     return Sweep(Asked("test", [], []), Schedule(cells, set(cells), count), tmp_path / ".sweeps" / "one", launch)
@@ -218,10 +218,10 @@ def test_a_record_of_a_newer_sparselab_is_left_alone(tmp_path: Path) -> None:
     half.parent.mkdir()
     half.write_text("{")
     before = newer.read_bytes()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         make(tmp_path, 3, good).run()
-    (fault,) = refused.value.faults
-    assert str(fault).endswith(
+    (issue,) = refused.value.issues
+    assert str(issue).endswith(
         "schema 99 is newer than this sparselab's 1 — update sparselab, or choose another runs_dir"
     )
     assert newer.read_bytes() == before and half.read_text() == "{", "nothing is touched"

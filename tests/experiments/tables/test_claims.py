@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
 from sparselab.experiments.tables.validation import validated
 
@@ -107,11 +107,11 @@ def test_a_level_is_of_the_number_itself():
 
 
 def test_a_band_needs_an_end():
-    with pytest.raises(Refused, match="a band needs low, high or both"):
+    with pytest.raises(ConfigError, match="a band needs low, high or both"):
         claim("level", a=A)
-    with pytest.raises(Refused, match="a band needs low, high or both"):
+    with pytest.raises(ConfigError, match="a band needs low, high or both"):
         claim("ratio", a=A, b=B)
-    with pytest.raises(Refused, match="low 3 is above high 2"):
+    with pytest.raises(ConfigError, match="low 3 is above high 2"):
         claim("difference", a=A, b=B, low=3, high=2)
 
 
@@ -237,7 +237,7 @@ def test_a_bound_holds_inside_fails_outside_and_is_open_at_the_edge():
     exact = {place: [4.0] * 3 for place in inside}  # the same number from every seed
     assert verdict(claim("bound", a=A, low=3.5, high=4.5), exact).verdict == "holds"
     assert verdict(claim("bound", a=A, high=3.5), exact).verdict == "fails"
-    with pytest.raises(Refused, match="low, high or both"):
+    with pytest.raises(ConfigError, match="low, high or both"):
         claim("bound", a=A)
-    with pytest.raises(Refused, match="is above high"):
+    with pytest.raises(ConfigError, match="is above high"):
         claim("bound", a=A, low=2, high=1)

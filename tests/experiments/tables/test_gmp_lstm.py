@@ -63,8 +63,8 @@ def test_the_account_says_so_too(tier):
         pytest.skip("the text is not here")
     large = {row: plan_of([f"{k}={v}" for k, v in o.items()]) for row, _, o in cells(tier, "large-sparse")}
     for row, _, options in cells(tier, "small-dense"):
-        small = plan_of([f"{k}={v}" for k, v in options.items()]).account["params_nonzero"]
-        kept = large[row].account["params_nonzero"]
+        small = plan_of([f"{k}={v}" for k, v in options.items()]).cost["params_nonzero"]
+        kept = large[row].cost["params_nonzero"]
         assert abs(small - kept) / kept < (0.15 if tier == "smoke" else 0.01), row
 
 
@@ -75,13 +75,13 @@ def test_non_zeros_are_those_that_distiller_printed(hub_on):
         plan = plan_of([f"{k}={v}" for k, v in options.items()])
         assert sum(plan.parts.kept.values()) == printed[row]
         assert abs(1 - printed[row] / 85_917_000 - asked) < 5e-5
-        assert plan.account["params_nonzero"] == printed[row] + biases(*SIZES["paper"])
+        assert plan.cost["params_nonzero"] == printed[row] + biases(*SIZES["paper"])
     dense = {"70 %": 28_390_700, "90 %": 7_295_600}
     for row, _, options in cells("paper", "small-dense"):
         plan = plan_of([f"{k}={v}" for k, v in options.items()])
         width = int(options["model.width"])
         if row in dense:
-            assert plan.account["params_nonzero"] == dense[row] + biases(33_278, width, 2)
+            assert plan.cost["params_nonzero"] == dense[row] + biases(33_278, width, 2)
 
 
 def test_masks_come_every_three_epochs_from_the_first_to_the_22nd(hub_on):
@@ -97,5 +97,5 @@ def test_the_papers_networks_have_the_papers_sizes(hub_on):
     millions = {"small": 4.6, "medium": 19.8, "large": 66.0}
     for cell in expand(load("gmp/ptb")[0], "paper"):
         if cell.row == "dense" and cell.seed == 0:
-            outline = plan_of([*cell.overrides]).parts.outline
-            assert round(sum(layer.numel for layer in outline.layers) / 1e6, 1) == millions[cell.column]
+            model_spec = plan_of([*cell.overrides]).parts.model_spec
+            assert round(sum(layer.numel for layer in model_spec.layers) / 1e6, 1) == millions[cell.column]

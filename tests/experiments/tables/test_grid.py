@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import excluded, expand, merge, places
 from sparselab.experiments.tables.schema import Extra, Table, load
 from sparselab.running.planning import plan_of
@@ -36,7 +36,7 @@ def test_a_tier_chooses_rows_and_seeds(table: Table):
 
 
 def test_an_unknown_tier_names_the_nearest(table: Table):
-    with pytest.raises(Refused, match='tier=papr: paper=demo has no such tier — did you mean "paper"'):
+    with pytest.raises(ConfigError, match='tier=papr: paper=demo has no such tier — did you mean "paper"'):
         expand(table, "papr")
 
 
@@ -93,6 +93,6 @@ def test_phases_that_cannot_be_are_refused(table: Table, configs, phases, line):
     raw = yaml.safe_load((configs / "paper" / "demo.yaml").read_text())
     raw |= {"phases": phases, "base": ["model.weights={late}"]}
     (configs / "paper" / "demo.yaml").write_text(yaml.safe_dump(raw))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         load("demo", configs)
-    assert any(str(fault).endswith(line) for fault in refused.value.faults), [*map(str, refused.value.faults)]
+    assert any(str(issue).endswith(line) for issue in refused.value.issues), [*map(str, refused.value.issues)]

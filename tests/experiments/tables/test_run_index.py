@@ -11,16 +11,16 @@ from sparselab.config.members import groups, tree_of
 from sparselab.experiments.tables import results
 from sparselab.experiments.tables.grid import Cell, expand
 from sparselab.experiments.tables.results import Entry
-from sparselab.experiments.tables.run_index import Shelf, plugin
+from sparselab.experiments.tables.run_index import RunIndex, plugin
 from sparselab.experiments.tables.schema import Table, load_all
 from sparselab.storage import record
 
 ID = "0123456789ab"
 
 
-def shelf(tmp_path: Path, **config: Any) -> Shelf:
+def run_index(tmp_path: Path, **config: Any) -> RunIndex:
     record.write(tmp_path / ID, {"id": ID, "status": "finished", "config": config, "metrics": {}})
-    return Shelf(tmp_path)
+    return RunIndex(tmp_path)
 
 
 def cell(*overrides: str) -> Cell:
@@ -28,7 +28,7 @@ def cell(*overrides: str) -> Cell:
 
 
 def test_seed_and_plug_ins_decide(tmp_path: Path):
-    kept = shelf(tmp_path, seed=1, method={"name": "srste"}, model={"name": "vit"})
+    kept = run_index(tmp_path, seed=1, method={"name": "srste"}, model={"name": "vit"})
     assert kept.may_hold(cell("method=srste", "model=vit_s", "seed=1"))
     assert kept.may_hold(cell("method=srste"))  # neither a seed nor a model is said
     assert not kept.may_hold(cell("method=srste", "model=vit_s", "seed=2"))
@@ -37,7 +37,7 @@ def test_seed_and_plug_ins_decide(tmp_path: Path):
 
 
 def test_what_is_not_told_is_no_reason(tmp_path: Path):
-    kept = shelf(tmp_path, seed=1, method={"name": "srste"}, logger={"name": "csv"})
+    kept = run_index(tmp_path, seed=1, method={"name": "srste"}, logger={"name": "csv"})
     assert kept.may_hold(cell("method=srste", "logger=wandb", "tier=cpu", "seed=1"))  # no part of what a cell is
     assert not kept.may_hold(cell("method=srste", "model=mlp", "seed=1"))  # an engine that reads no model
     assert kept.may_hold(cell("method=srste", "sparsity=1:4", "term=[l1]", "trainer.max_epochs=3", "method=srste"))
@@ -45,17 +45,17 @@ def test_what_is_not_told_is_no_reason(tmp_path: Path):
 
 def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path):
     (tmp_path / "0123456789ac").mkdir()
-    assert not Shelf(tmp_path).may_hold(cell("method=srste"))
-    assert not Shelf(tmp_path / "none").may_hold(cell("method=srste"))
+    assert not RunIndex(tmp_path).may_hold(cell("method=srste"))
+    assert not RunIndex(tmp_path / "none").may_hold(cell("method=srste"))
 
 
 def test_a_record_that_cannot_be_read_may_be_any_cells(tmp_path: Path):
-    shelf(tmp_path, seed=1)
+    run_index(tmp_path, seed=1)
     path = tmp_path / ID / "record.json"
     whole = path.read_bytes()
     for broken in (whole[:-9], whole[:40], b"", b"\xff", whole.replace(b'"seed"', b'"soot"'), b"\0" * len(whole)):
         path.write_bytes(broken)
-        assert Shelf(tmp_path).may_hold(cell("method=gmp", "seed=5")), broken
+        assert RunIndex(tmp_path).may_hold(cell("method=gmp", "seed=5")), broken
 
 
 def test_a_folder_that_is_not_ours_may_hold_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -65,7 +65,7 @@ def test_a_folder_that_is_not_ours_may_hold_any(tmp_path: Path, monkeypatch: pyt
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_text", shut)
-    assert Shelf(tmp_path).may_hold(cell("method=gmp"))
+    assert RunIndex(tmp_path).may_hold(cell("method=gmp"))
 
 
 def test_names_in_files_are_those_that_are_composed():
@@ -109,6 +109,6 @@ def test_every_kept_record_is_read_as_its_json_says(tmp_path: Path):
                 names = frozenset((k, v["name"]) for k, v in config.items() if isinstance(v, dict) and "name" in v)
                 record.write(tmp_path / "runs" / entry.id, {k: v for k, v in entry.record.items() if k != "seal"})
                 told.add((names, config["seed"]))
-    found = Shelf(tmp_path / "runs")
+    found = RunIndex(tmp_path / "runs")
     assert not found.unknown
     assert {(names, seed) for names, seeds in found.kinds.items() for seed in seeds} == told

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.schema import TIERS, load, load_all, papers
 
@@ -23,9 +23,9 @@ def broken(configs: Path) -> Break:
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ConfigError) as refused:
             load("demo", configs)
-        return [str(fault) for fault in refused.value.faults]
+        return [str(issue) for issue in refused.value.issues]
 
     return lines
 
@@ -136,7 +136,7 @@ def test_all_faults_come_at_once(broken: Break):
 
 def test_two_files_with_one_output(configs: Path):
     (configs / "paper" / "demo.yml").write_text((configs / "paper" / "demo.yaml").read_text())
-    with pytest.raises(Refused, match=r"configs/paper/demo.yml: claims the output of configs/paper/demo.yaml"):
+    with pytest.raises(ConfigError, match=r"configs/paper/demo.yml: claims the output of configs/paper/demo.yaml"):
         load("demo", configs)
 
 
@@ -145,13 +145,13 @@ def test_further_tables_of_a_paper(configs: Path):
     (configs / "paper" / "demo" / "more.yaml").write_text((configs / "paper" / "demo.yaml").read_text())
     assert [table.output for table in load("demo", configs)] == ["demo", "demo/more"]
     assert [table.label for table in load("demo/more", configs)] == ["paper=demo/more"]
-    with pytest.raises(Refused, match='paper=demo/mor: demo has no such table — did you mean "more"'):
+    with pytest.raises(ConfigError, match='paper=demo/mor: demo has no such table — did you mean "more"'):
         load("demo/mor", configs)
 
 
 def test_an_unknown_paper_names_the_nearest(configs: Path):
     assert papers(configs) == ["demo"]
-    with pytest.raises(Refused, match='paper=demoo: no such paper — did you mean "demo"'):
+    with pytest.raises(ConfigError, match='paper=demoo: no such paper — did you mean "demo"'):
         load("demoo", configs)
 
 

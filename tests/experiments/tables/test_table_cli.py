@@ -7,7 +7,7 @@ import pytest
 
 from sparselab.cli import list as list_command
 from sparselab.cli import report, table
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables import results, schema
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.schema import load
@@ -38,9 +38,9 @@ BAD = {
 
 @pytest.mark.parametrize("argv", BAD)
 def test_bad_arguments_are_one_line(argv: tuple[str, ...]):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         table.run(list(argv))
-    assert any(str(fault).startswith(BAD[argv]) for fault in refused.value.faults)
+    assert any(str(issue).startswith(BAD[argv]) for issue in refused.value.issues)
 
 
 def test_a_table_before_any_run(capsys: pytest.CaptureFixture[str]):
@@ -71,7 +71,7 @@ def test_a_report_before_any_run(here: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(("out", "problem"), [(".", "is a folder"), ("/dev/null/x.html", "cannot be written there")])
 def test_a_report_that_cannot_be_written(out: str, problem: str):
-    with pytest.raises(Refused, match=f"^out={re.escape(out)}: {problem} — name a file, such as out=report.html$"):
+    with pytest.raises(ConfigError, match=f"^out={re.escape(out)}: {problem} — name a file, such as out=report.html$"):
         report.run([f"out={out}"])
 
 

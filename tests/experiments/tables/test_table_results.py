@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselab.core.errors import Refused, RunFailed, refuse
+from sparselab.core.errors import ConfigError, RunFailed, refuse
 from sparselab.experiments.tables import results
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.results import Entry
@@ -98,7 +98,7 @@ def test_a_changed_record_makes_every_rendering_stale(
     keep()
     by_hand = f"demo/cpu/records.jsonl:1: the record of cell {entries[0].id} was changed: its seal does not fit"
     assert results.stale(out, configs) == [f"{by_hand} — restore the file (git checkout)"]
-    with pytest.raises(Refused, match=by_hand):
+    with pytest.raises(ConfigError, match=by_hand):
         results.read(out, table, "cpu")
 
     lines[0]["record"] = record.sealed(lines[0]["record"])
@@ -152,11 +152,11 @@ def test_a_broken_line_is_refused(tmp_path: Path, configs: Path, table: Table, e
     whole = path.read_text()
     path.unlink()
     path.mkdir()
-    with pytest.raises(Refused, match=r"demo/cpu/records.jsonl: is not a file"):
+    with pytest.raises(ConfigError, match=r"demo/cpu/records.jsonl: is not a file"):
         results.read(out, table, "cpu")
     path.rmdir()
     path.write_text(whole + '{"row": 1\n')
-    with pytest.raises(Refused, match=r"demo/cpu/records.jsonl:16: is not a record of a table"):
+    with pytest.raises(ConfigError, match=r"demo/cpu/records.jsonl:16: is not a record of a table"):
         results.read(out, table, "cpu")
     assert results.stale(out, configs)[0].startswith("demo/cpu/records.jsonl:16: is not a record of a table")
 

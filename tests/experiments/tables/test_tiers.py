@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.schema import load_all
 from sparselab.running.planning import plan_of
@@ -22,5 +22,5 @@ def test_no_cell_of_any_tier_is_refused(table, monkeypatch, tmp_path):
             if cell.seed == size.seeds[0]:
                 try:
                     plan_of([*cell.overrides])
-                except Refused as refused:
-                    assert all("no local copy" in str(fault) for fault in refused.faults), f"{tier} {cell}: {refused}"
+                except ConfigError as refused:
+                    assert all("no local copy" in str(issue) for issue in refused.issues), f"{tier} {cell}: {refused}"

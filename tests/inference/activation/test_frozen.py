@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inference.activation.frozen.allocate import effective, greedy, nearest, uniform
 from sparselab.inference.activation.frozen.gates import topk
 from sparselab.inference.activation.frozen.masking import Masking
@@ -106,13 +106,13 @@ def test_the_layers_read_what_they_read_when_the_stream_is_rotated():
     layers = paper.model.layers
     attention = [torch.linalg.svd((x.self_attn.k_proj.weight * x.input_layernorm.weight), full_matrices=True).Vh.T
                  for x in layers]  # fmt: skip
-    feed = [torch.linalg.svd((x.mlp.gate_proj.weight * x.post_attention_layernorm.weight), full_matrices=True).Vh.T
+    loader = [torch.linalg.svd((x.mlp.gate_proj.weight * x.post_attention_layernorm.weight), full_matrices=True).Vh.T
             for x in layers]  # fmt: skip
     normal = lambda x: x * (x.square().mean(-1, keepdim=True) + paper.config.rms_norm_eps).rsqrt()  # noqa: E731
     with torch.no_grad():
         stream = paper.model.embed_tokens(TOKENS) @ attention[0]
         for i, layer in enumerate(layers):
-            qa, qm, after = attention[i], feed[i], attention[min(i + 1, len(layers) - 1)]
+            qa, qm, after = attention[i], loader[i], attention[min(i + 1, len(layers) - 1)]
             x = normal(stream)
             torch.testing.assert_close(x, inputs[f"model.layers.{i}.self_attn.k_proj"], rtol=1e-4, atol=1e-5)
             # what attention gives in its own basis, turned on its way out
@@ -134,7 +134,7 @@ def test_a_norm_that_stores_its_gain_less_one_is_refused():
         num_key_value_heads=2, head_dim=8, pad_token_id=0,
     )  # fmt: skip
     model = shaken(GemmaForCausalLM(config))
-    with pytest.raises(Refused, match="the gain of GemmaRMSNorm is not its weight"):
+    with pytest.raises(ConfigError, match="the gain of GemmaRMSNorm is not its weight"):
         rotate(find_blocks(model, TOKENS, PIVOTS))
 
 
@@ -147,7 +147,7 @@ def test_a_norm_that_stores_its_gain_less_one_is_refused():
     ],
 )
 def test_bad_pivots_are_refused(pivots, problem):
-    with pytest.raises(Refused, match=problem):
+    with pytest.raises(ConfigError, match=problem):
         rotate(find_blocks(llama(), TOKENS, pivots))
 
 

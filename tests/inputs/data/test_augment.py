@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.data.augment import Augment, Draw, affine, crop_and_flip, cutout
 
@@ -108,6 +108,6 @@ def test_draws_stay_inside_what_the_options_say(crop, shift, rotate, scale, seed
 
 @pytest.mark.parametrize("values", [{"crop": -1}, {"scale": 1.0}, {"pad": "edge"}, {"flop": True}, {"flip": "yes"}])
 def test_bad_options_are_refused_in_one_line(values):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         validate(Augment, values, "dataset.augment")
-    assert all("\n" not in str(f) and next(iter(values)) in str(f) for f in refused.value.faults)
+    assert all("\n" not in str(f) and next(iter(values)) in str(f) for f in refused.value.issues)

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from sparselab.core.cache_folder import cache_folder
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.data import cache, subset
 from sparselab.inputs.data.dataset import DATASETS
@@ -85,9 +85,9 @@ def make(cls, data_dir=None, **options):
 
 
 def refusal(call) -> str:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         call()
-    lines = [str(fault) for fault in refused.value.faults]
+    lines = [str(issue) for issue in refused.value.issues]
     assert all("\n" not in line and len(line) <= WIDTH and not line.endswith("…") for line in lines), lines
     return "; ".join(lines)
 
@@ -136,7 +136,7 @@ def test_image_sets_load_what_they_announce(name, data_dir):
     for part in PARTS:
         assert torch.equal(getattr(again, part).images, getattr(splits, part).images)
         assert torch.equal(getattr(again, part).labels, getattr(splits, part).labels)
-    x, y = next(iter(splits.feed("train", 4, seed=0)))
+    x, y = next(iter(splits.loader("train", 4, seed=0)))
     assert x.shape == (4, *spec.shape) and x.dtype == torch.float32 and y.shape == (4,)
 
 
@@ -148,7 +148,7 @@ def test_texts_load_what_they_announce(name, data_dir):
     for part in PARTS:
         tokens = getattr(splits, part)
         assert tokens.dtype == torch.uint8 and splits.bytes_per_split[part] == len(tokens)
-        assert len(splits.feed(part, 1, seed=0, train=False)) == getattr(spec, part)
+        assert len(splits.loader(part, 1, seed=0, train=False)) == getattr(spec, part)
     assert splits.bytes_per_token == dict.fromkeys(PARTS, 1.0)
 
 
@@ -166,7 +166,7 @@ def test_digits_are_split_once_and_for_all():
     assert not rows_of(splits.train) & rows_of(splits.test)
     assert splits.train.images.max() == 255
     assert splits.mean == pytest.approx([splits.train.images.double().mean().item() / 255])
-    x = torch.cat([x for x, _ in splits.feed("train", 1257, seed=0, train=False)])
+    x = torch.cat([x for x, _ in splits.loader("train", 1257, seed=0, train=False)])
     assert abs(x.mean()) < 1e-5 and abs(x.std() - 1) < 1e-3
 
 
@@ -294,9 +294,9 @@ def test_damage_inside_a_parquet_file_is_refused_or_harmless_but_never_a_traceba
         path.write_bytes(broken)
         try:
             make(Mnist, data_dir).load()
-        except Refused as error:
+        except ConfigError as error:
             refused += 1
-            assert all("\n" not in str(fault) for fault in error.faults)
+            assert all("\n" not in str(issue) for issue in error.issues)
     assert refused > 20
 
 
@@ -450,7 +450,7 @@ def test_imagenet_in_the_standard_layout(tmp_path):
     for part, shelf in splits.pictures.items():
         assert splits.lengths[part].tolist() == [(root / path).stat().st_size for path in shelf.paths]
     assert all(path.startswith("val/") for path in read["test"])
-    x, y = next(iter(splits.feed("train", 6, seed=0)))
+    x, y = next(iter(splits.loader("train", 6, seed=0)))
     assert x.shape == (6, 3, 8, 8) and sorted(y.tolist()) == [0] * 4 + [1] * 2
     assert make(Imagenet, root, size=8, resize=9, val=4).spec().fingerprint == spec.fingerprint
     (root / "train" / "n02" / "new.JPEG").write_bytes(b"x")
@@ -526,7 +526,7 @@ def test_imagenet_from_the_hub(hub_sets, monkeypatch):
     for split, n in (("train", 4), ("validation", 2)):
         hub_sets[Imagenet.repo, split] = {"image": encoded(n, 12), "label": list(range(n))}
     splits = make(Imagenet, size=8, resize=9, val=1).load()
-    ((x, y),) = splits.feed("test", 2, seed=0)
+    ((x, y),) = splits.loader("test", 2, seed=0)
     assert x.shape == (2, 3, 8, 8) and y.tolist() == [0, 1]
     assert not torch.equal(x[0], x[1])
     lengths = {

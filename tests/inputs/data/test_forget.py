@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.data.forget import Forget
@@ -47,7 +47,7 @@ def test_training_on_the_retained_part_never_reads_the_forgotten():
     """Forgotten images are given a colour that no other has, and no batch of training shows it."""
     splits = digits(forget="random:0.1", train_on="retain").load()
     splits.others["forget"].images.fill_(77)
-    seen = torch.cat([inputs for inputs, _ in splits.feed("train", 50, seed=0)])
+    seen = torch.cat([inputs for inputs, _ in splits.loader("train", 50, seed=0)])
     marked = ((77 / 255 - splits.mean[0]) / splits.std[0],) * 64
     assert not np.isclose(seen.flatten(1).numpy(), marked).all(1).any()
     assert len(seen) == 900
@@ -66,9 +66,9 @@ def test_training_on_the_retained_part_never_reads_the_forgotten():
     ],
 )
 def test_what_cannot_be_forgotten_is_refused(options, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         plan_of(["method=dense", "model=mlp", *options])
-    assert any(str(fault).startswith(line) for fault in refused.value.faults), [*map(str, refused.value.faults)]
+    assert any(str(issue).startswith(line) for issue in refused.value.issues), [*map(str, refused.value.issues)]
 
 
 def test_forgetting_is_part_of_the_id_only_where_it_is_asked_for():

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparselab.core.errors import Refused, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.inputs.data.augment import Augment
-from sparselab.inputs.data.loader import Feed
+from sparselab.inputs.data.loader import Loader
 from sparselab.inputs.data.sets.imagenet import FolderShelf
 from sparselab.inputs.data.sources import IGNORE, Images, Pictures, Streams, Windows
 
@@ -47,9 +47,9 @@ def pictures(shelf: FolderShelf, workers: int = 0, augment: bool = True) -> Pict
     return Pictures(shelf, labels, size=8, resize=10, mean=mean, std=std, augment=augment, workers=workers)
 
 
-def taken(feed, limit: int | None = None) -> list:
+def taken(loader, limit: int | None = None) -> list:
     out = []
-    for batch in feed:
+    for batch in loader:
         out.append(batch)
         if len(out) == limit:
             break
@@ -67,15 +67,15 @@ SOURCES = {"images": images, "mixup": lambda: images(augment=MIXED), "text": win
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_resume_at_every_batch_of_two_epochs(kind):
-    unbroken = Feed(SOURCES[kind](), 5, seed=7, train=True)
+    unbroken = Loader(SOURCES[kind](), 5, seed=7, train=True)
     whole = taken(unbroken) + taken(unbroken)
     n = len(unbroken)
     assert len(whole) == 2 * n and not same(whole[:n], whole[n:])
     for at in range(2 * n):
-        first = Feed(SOURCES[kind](), 5, seed=7, train=True)
+        first = Loader(SOURCES[kind](), 5, seed=7, train=True)
         for left in [n, n][: at // n] + [at % n]:
             taken(first, left) if left else None
-        resumed = Feed(SOURCES[kind](), 5, seed=7, train=True)
+        resumed = Loader(SOURCES[kind](), 5, seed=7, train=True)
         resumed.load_state_dict(first.state_dict())
         rest = taken(resumed) + (taken(resumed) if at < n else [])
         assert same(rest, whole[at:]), at
@@ -84,45 +84,45 @@ def test_resume_at_every_batch_of_two_epochs(kind):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pictures_resume_at_every_batch(shelf, workers):
     source = pictures(shelf, workers)
-    feed = Feed(source, 3, seed=1, train=True)
-    whole = taken(feed)
-    assert len(whole) == len(feed) == 4
+    loader = Loader(source, 3, seed=1, train=True)
+    whole = taken(loader)
+    assert len(whole) == len(loader) == 4
     for at in range(4):
-        feed.position(0, at)
-        assert same(taken(feed), whole[at:])
-    assert same(whole, taken(Feed(pictures(shelf), 3, seed=1, train=True)))
+        loader.position(0, at)
+        assert same(taken(loader), whole[at:])
+    assert same(whole, taken(Loader(pictures(shelf), 3, seed=1, train=True)))
 
 
 def test_a_feed_takes_nothing_from_the_global_generators(shelf):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for source in (images(augment=MIXED), windows(), pictures(shelf, workers=1)):
-        taken(Feed(source, 5, seed=0, train=True))
+        taken(Loader(source, 5, seed=0, train=True))
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("kind", [*SOURCES, "pictures"])
 @pytest.mark.parametrize("train", [True, False])
 def test_two_ranks_together_are_one_process(kind, train, shelf):
-    def feed(rank: int, world: int) -> Feed:
+    def loader(rank: int, world: int) -> Loader:
         source = pictures(shelf, augment=train) if kind == "pictures" else SOURCES[kind]()
-        return Feed(source, 6, seed=3, train=train, rank=rank, world=world)
+        return Loader(source, 6, seed=3, train=train, rank=rank, world=world)
 
     together = [
         tuple(torch.cat(part) for part in zip(left, right, strict=True))
-        for left, right in zip(feed(0, 2), feed(1, 2), strict=True)
+        for left, right in zip(loader(0, 2), loader(1, 2), strict=True)
     ]
-    assert same(together, taken(feed(0, 1)))
+    assert same(together, taken(loader(0, 1)))
 
 
 def test_evaluation_shares_may_be_empty_and_lose_nothing():
-    shares = [taken(Feed(images(5), 4, seed=0, train=False, rank=r, world=3)) for r in range(3)]
+    shares = [taken(Loader(images(5), 4, seed=0, train=False, rank=r, world=3)) for r in range(3)]
     assert [[len(y) for _, y in share] for share in shares] == [[1, 0], [1, 0], [2, 1]]
 
 
 def test_pictures_of_an_empty_share(shelf):
-    feed = Feed(pictures(shelf, augment=False), 4, seed=0, train=False, rank=0, world=2)
-    shapes = [tuple(x.shape) for x, _ in feed]
+    loader = Loader(pictures(shelf, augment=False), 4, seed=0, train=False, rank=0, world=2)
+    shapes = [tuple(x.shape) for x, _ in loader]
     assert shapes == [(2, 3, 8, 8)] * 3 + [(0, 3, 8, 8)]
 
 
@@ -131,20 +131,20 @@ def test_pictures_of_an_empty_share(shelf):
 def test_an_epoch_has_each_image_at_most_once_and_evaluation_each_once(n, batch, seed):
     pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1)
     source = Images(pixels, torch.arange(n), (0.0,), (1.0,), n, Augment())
-    scored = [i for _, y in Feed(source, batch, seed, train=False) for i in y.tolist()]
+    scored = [i for _, y in Loader(source, batch, seed, train=False) for i in y.tolist()]
     assert scored == list(range(n))
     if n >= batch:
-        feed = Feed(source, batch, seed, train=True)
-        seen = [i for _, y in feed for i in y.tolist()]
-        assert len(seen) == len(set(seen)) == len(feed) * batch > n - batch
+        loader = Loader(source, batch, seed, train=True)
+        seen = [i for _, y in loader for i in y.tolist()]
+        assert len(seen) == len(set(seen)) == len(loader) * batch > n - batch
 
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(2, 90), block=st.integers(1, 12), batch=st.integers(1, 7))
 def test_every_token_is_a_target_once(n, block, batch):
-    feed = Feed(windows(n, block), batch, seed=0, train=False)
-    batches = taken(feed)
-    assert len(batches) == len(feed)
+    loader = Loader(windows(n, block), batch, seed=0, train=False)
+    batches = taken(loader)
+    assert len(batches) == len(loader)
     targets = torch.cat([y.flatten() for _, y in batches])
     inputs = torch.cat([x.flatten() for x, _ in batches])
     counted = targets != IGNORE
@@ -154,9 +154,9 @@ def test_every_token_is_a_target_once(n, block, batch):
 
 def test_training_windows_are_shifted_by_one_and_reach_both_ends():
     starts = set()
-    feed = Feed(windows(n=10, block=4), 2, seed=0, train=True)
+    loader = Loader(windows(n=10, block=4), 2, seed=0, train=True)
     for _ in range(60):
-        for x, y in feed:
+        for x, y in loader:
             assert x.dtype == y.dtype == torch.int64 and x.shape == (2, 4)
             assert torch.equal(x + 1, y)
             starts |= set(x[:, 0].tolist())
@@ -166,7 +166,7 @@ def test_training_windows_are_shifted_by_one_and_reach_both_ends():
 def test_pixels_are_normalised_and_evaluation_is_not_augmented():
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
     source = Images(pixels, torch.arange(3), (0.2,), (0.4,), 3, EVERYTHING)
-    ((x, y),) = Feed(source, 8, seed=0, train=False)
+    ((x, y),) = Loader(source, 8, seed=0, train=False)
     torch.testing.assert_close(x.flatten(), torch.tensor([-0.5, 0.0, 2.0]))
     assert x.dtype == torch.float32 and y.tolist() == [0, 1, 2]
 
@@ -174,68 +174,68 @@ def test_pixels_are_normalised_and_evaluation_is_not_augmented():
 def test_mixup_mixes_pixels_and_labels_by_the_same_share():
     pixels = torch.eye(4, dtype=torch.uint8).mul(255).view(4, 4, 1, 1)  # image i is class i's one-hot
     source = Images(pixels, torch.arange(4), (0.0,) * 4, (1.0,) * 4, 4, Augment(mixup=1.0))
-    feed = Feed(source, 4, seed=5, train=True)
-    for x, y in taken(feed) + taken(feed):
+    loader = Loader(source, 4, seed=5, train=True)
+    for x, y in taken(loader) + taken(loader):
         torch.testing.assert_close(x.view(4, 4), y)
         torch.testing.assert_close(y.sum(1), torch.ones(4))
 
 
 def test_epochs_seeds_and_batches_differ():
-    feed = Feed(images(), 5, seed=0, train=True)
-    first, second = taken(feed), taken(feed)
-    other = taken(Feed(images(), 5, seed=1, train=True))
+    loader = Loader(images(), 5, seed=0, train=True)
+    first, second = taken(loader), taken(loader)
+    other = taken(Loader(images(), 5, seed=1, train=True))
     assert not same(first, second) and not same(first, other)
-    feed.set_epoch(0)
-    assert same(taken(feed), first)
+    loader.set_epoch(0)
+    assert same(taken(loader), first)
 
 
 def test_each_batch_of_each_epoch_is_augmented_by_its_own_numbers(shelf):
     same_image = images(20)
     same_image.images[:] = same_image.images[0].clone()
-    feed = Feed(same_image, 5, seed=0, train=True)
-    batches = [x.numpy().tobytes() for x, _ in taken(feed) + taken(feed)]
+    loader = Loader(same_image, 5, seed=0, train=True)
+    batches = [x.numpy().tobytes() for x, _ in taken(loader) + taken(loader)]
     assert len(set(batches)) == 8
-    feed = Feed(pictures(shelf), 13, seed=0, train=True)
-    first, second = ({x.numpy().tobytes() for x in taken(feed)[0][0]} for _ in range(2))
+    loader = Loader(pictures(shelf), 13, seed=0, train=True)
+    first, second = ({x.numpy().tobytes() for x in taken(loader)[0][0]} for _ in range(2))
     assert not first & second
 
 
 def test_position_is_used_once_and_the_state_counts_what_was_handed_out():
-    feed = Feed(images(), 5, seed=0, train=True)
-    whole = taken(feed)
-    feed.position(0, 2)
-    iterator = iter(feed)  # made before set_epoch, as Lightning does
-    feed.batch_sampler.sampler.set_epoch(0)
-    assert feed.state_dict() == {"epoch": 0, "batch": 2}
+    loader = Loader(images(), 5, seed=0, train=True)
+    whole = taken(loader)
+    loader.position(0, 2)
+    iterator = iter(loader)  # made before set_epoch, as Lightning does
+    loader.batch_sampler.sampler.set_epoch(0)
+    assert loader.state_dict() == {"epoch": 0, "batch": 2}
     assert same([next(iterator)], whole[2:3])
-    assert feed.state_dict() == {"epoch": 0, "batch": 3}
+    assert loader.state_dict() == {"epoch": 0, "batch": 3}
     assert same(list(iterator), whole[3:])
-    assert feed.state_dict() == {"epoch": 1, "batch": 0}
-    assert len(taken(feed)) == len(feed) == 4
+    assert loader.state_dict() == {"epoch": 1, "batch": 0}
+    assert len(taken(loader)) == len(loader) == 4
 
 
 def test_a_broken_off_epoch_starts_again_at_its_beginning():
-    feed = Feed(images(), 5, seed=0, train=True)
-    first = taken(feed, 2)
-    assert same(taken(feed)[:2], first)
+    loader = Loader(images(), 5, seed=0, train=True)
+    first = taken(loader, 2)
+    assert same(taken(loader)[:2], first)
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 5), (0, -1), (-1, 0)])
 def test_a_position_outside_the_epoch_is_an_error(epoch, batch):
     with pytest.raises(ValueError, match="no batch"):
-        Feed(images(), 5, seed=0, train=True).position(epoch, batch)
+        Loader(images(), 5, seed=0, train=True).position(epoch, batch)
 
 
 def test_evaluation_starts_at_the_beginning_every_time():
-    feed = Feed(images(), 5, seed=0, train=False)
-    assert same(taken(feed, 2), taken(feed)[:2])
-    assert feed.state_dict() == {"epoch": 0, "batch": 0}
+    loader = Loader(images(), 5, seed=0, train=False)
+    assert same(taken(loader, 2), taken(loader)[:2])
+    assert loader.state_dict() == {"epoch": 0, "batch": 0}
 
 
 @pytest.mark.parametrize(("batch", "world", "says"), [(24, 1, "only 23"), (5, 2, "2 processes")])
 def test_training_refuses_what_gives_no_whole_batch(batch, world, says):
-    with pytest.raises(Refused, match=says):
-        Feed(images(), batch, seed=0, train=True, world=world)
+    with pytest.raises(ConfigError, match=says):
+        Loader(images(), batch, seed=0, train=True, world=world)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -245,7 +245,7 @@ def test_a_damaged_picture_is_named_in_one_line(tmp_path, workers):
     source = pictures(FolderShelf(tmp_path, ["a.png", "b.png"]), workers)
     source.labels = np.arange(2)
     with pytest.raises(RunFailed) as failed:
-        taken(Feed(source, 2, seed=0, train=False))
+        taken(Loader(source, 2, seed=0, train=False))
     assert "b.png" in str(failed.value) and "\n" not in str(failed.value)
 
 
@@ -255,7 +255,7 @@ def test_pictures_of_evaluation_are_the_middle(tmp_path):
     Image.fromarray(middle).save(tmp_path / "a.png")
     source = pictures(FolderShelf(tmp_path, ["a.png"]), augment=False)
     source.labels = np.arange(1)
-    ((x, _),) = Feed(source, 1, seed=0, train=False)
+    ((x, _),) = Loader(source, 1, seed=0, train=False)
     assert torch.equal(x, torch.ones(1, 3, 8, 8))
 
 
@@ -265,10 +265,10 @@ def test_pictures_of_evaluation_are_the_middle(tmp_path):
 def test_streams_by_hand():
     """Twelve tokens in two streams of windows of two: 11 predictions, 5 a stream in training, 6 and 5 in evaluation."""
     tokens = torch.arange(12, dtype=torch.uint8)
-    train = taken(Feed(Streams(tokens, 2, 2, train=True), 2, seed=0, train=True))
+    train = taken(Loader(Streams(tokens, 2, 2, train=True), 2, seed=0, train=True))
     assert [[row.tolist() for row in x] for x, _ in train] == [[[0, 1], [5, 6]], [[2, 3], [7, 8]]]
     assert [[row.tolist() for row in y] for _, y in train] == [[[1, 2], [6, 7]], [[3, 4], [8, 9]]]
-    scored = taken(Feed(Streams(tokens, 2, 2, train=False), 2, seed=0, train=False))
+    scored = taken(Loader(Streams(tokens, 2, 2, train=False), 2, seed=0, train=False))
     assert [[row.tolist() for row in y] for _, y in scored] == [
         [[1, 2], [7, 8]],
         [[3, 4], [9, 10]],
@@ -279,7 +279,7 @@ def test_streams_by_hand():
 @given(st.integers(2, 60), st.integers(1, 7), st.integers(1, 6))
 def test_streams_predict_every_token_once_and_go_on_where_they_were(length, block, count):
     tokens = torch.arange(length, dtype=torch.uint8)
-    scored = taken(Feed(Streams(tokens, block, count, train=False), count, seed=0, train=False))
+    scored = taken(Loader(Streams(tokens, block, count, train=False), count, seed=0, train=False))
     targets = torch.cat([y.flatten() for _, y in scored])
     assert sorted(targets[targets != IGNORE].tolist()) == list(range(1, length))
     for train in (True, False):
@@ -287,7 +287,7 @@ def test_streams_predict_every_token_once_and_go_on_where_they_were(length, bloc
         if not len(source):
             assert train and (length - 1) // block < count
             continue
-        batches = taken(Feed(source, count, seed=0, train=train))
+        batches = taken(Loader(source, count, seed=0, train=train))
         assert all(x.shape == y.shape == (count, block) for x, y in batches)
         for (_, before), (x, _) in pairwise(batches):
             there = before[:, -1] != IGNORE
@@ -296,15 +296,15 @@ def test_streams_predict_every_token_once_and_go_on_where_they_were(length, bloc
 
 
 def test_streams_resume_at_every_batch_and_are_shared_by_ranks_and_micro_batches():
-    def feed(rank: int = 0, world: int = 1) -> Feed:
-        return Feed(Streams(torch.arange(99, dtype=torch.uint8), 5, 4, train=True), 4, 0, True, rank, world)
+    def loader(rank: int = 0, world: int = 1) -> Loader:
+        return Loader(Streams(torch.arange(99, dtype=torch.uint8), 5, 4, train=True), 4, 0, True, rank, world)
 
-    whole = taken(feed())
+    whole = taken(loader())
     for at in range(len(whole)):
-        later = feed()
+        later = loader()
         later.position(1, at)
         assert same(taken(later), whole[at:])
-    ranks = [feed(rank, 2) for rank in range(2)]
+    ranks = [loader(rank, 2) for rank in range(2)]
     for one in ranks:
         one.cuts = 2
     halves = [[[part.chunk(2) for part in batch] for batch in taken(one)] for one in ranks]

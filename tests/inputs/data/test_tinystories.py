@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inputs.data.dataset import DATASETS
 
 STORY = "One day a cat saw a dog. "
@@ -44,5 +44,5 @@ def test_a_tokenizer_is_found_below_the_data_folder(folder, tmp_path_factory):
         member.spec().fingerprint
         == stories(folder, block=4, tokenizer=str(folder / "weights/words")).spec().fingerprint
     )
-    with pytest.raises(Refused, match="weights/none"):
+    with pytest.raises(ConfigError, match="weights/none"):
         stories(folder, block=4, tokenizer="./weights/none").spec()

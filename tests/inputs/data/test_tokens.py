@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inputs.data import hub
 from sparselab.inputs.data.sets.text import PARTS, PennTreebank, TinyShakespeare, Wikitext2
 from sparselab.inputs.data.tokens import CHARACTERS, END, UNKNOWN, WORDS, Closed, tokenizer_of
@@ -73,7 +73,7 @@ def test_plan_and_load_agree(folder, cls, unit, classes, windows):
         tokens = getattr(splits, part)
         assert int(tokens.max()) < classes
         train = part == "train" and windows == "streams"
-        assert getattr(spec, part) == len(splits.feed(part, 1, seed=0, train=train))
+        assert getattr(spec, part) == len(splits.loader(part, 1, seed=0, train=train))
     other = cls(cls.Options(block=4), str(folder))
     assert spec.fingerprint != other.spec().fingerprint and splits.content != other.load().content
     assert splits.bytes_per_split == other.load().bytes_per_split
@@ -106,7 +106,7 @@ def test_on_the_hub_words_are_the_tokenised_version_s(monkeypatch):
     assert splits.train.tolist() == [0, 1, 2, 1, 0, 0, 3, 4, 0]
     monkeypatch.setattr(Wikitext2, "vocabularies", {WORDS: 33_278})
     assert made.spec().classes == 33_278
-    with pytest.raises(Refused, match="has 5 tokens, not the 33,278 of the published one"):
+    with pytest.raises(ConfigError, match="has 5 tokens, not the 33,278 of the published one"):
         made.load()
 
 
@@ -142,5 +142,5 @@ def test_what_is_announced_of_shakespeare_is_what_a_local_copy_has():
 def test_bytes_stay_bytes_and_names_are_names():
     assert tokenizer_of("bytes").mark("x") == "x" and tokenizer_of("bytes").vocabulary() == 256
     assert tokenizer_of(WORDS).mark("x") != tokenizer_of(CHARACTERS).mark("x") != "x"
-    with pytest.raises(Refused, match="write bytes, characters, words, a tokenizer's folder"):
+    with pytest.raises(ConfigError, match="write bytes, characters, words, a tokenizer's folder"):
         tokenizer_of("./words")

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.families.vit import patch_for
 from sparselab.inputs.models.family import MODELS, Family
@@ -39,9 +39,9 @@ def family(name: str, **options: object) -> Family:
     return MODELS[name](validate(MODELS[name].Options, options, "model"))
 
 
-def only_line(refused: pytest.ExceptionInfo[Refused]) -> str:
-    (fault,) = refused.value.faults
-    line = str(fault)
+def only_line(refused: pytest.ExceptionInfo[ConfigError]) -> str:
+    (issue,) = refused.value.issues
+    line = str(issue)
     assert "\n" not in line and len(line) <= WIDTH
     return line
 
@@ -124,7 +124,7 @@ def test_large_resnet_is_timms() -> None:
 def test_timm_fits_the_input_size() -> None:
     model = family("timm", arch="vit_tiny_patch16_224").build(IMAGE)
     assert trace(model, IMAGE)["head"].shape == (10, 192)
-    assert family("timm", arch="vit_tiny_patch16_224").outline(IMAGE) is None
+    assert family("timm", arch="vit_tiny_patch16_224").model_spec(IMAGE) is None
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_timm_fits_the_input_size() -> None:
     ],
 )
 def test_misfits(name: str, options: dict, data: DataSpec, line: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         family(name, **options).build(data)
     assert only_line(refused) == line
 
@@ -213,6 +213,6 @@ def test_misfits(name: str, options: dict, data: DataSpec, line: str) -> None:
     ],
 )
 def test_bad_options_are_one_line(name: str, options: dict) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         family(name, **options)
     assert only_line(refused).startswith("model")

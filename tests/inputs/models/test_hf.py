@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.trace import trace
@@ -49,7 +49,7 @@ def test_local_folder(tmp_path: Path, kind: str) -> None:
     source.save_pretrained(tmp_path)
     member = hf(tmp_path)
     model = member.build(TEXT)
-    assert member.outline(TEXT) == trace(model, TEXT, "hf")
+    assert member.model_spec(TEXT) == trace(model, TEXT, "hf")
     batch = torch.randint(60, (2, 12))
     assert torch.equal(member.logits(model.eval(), batch), source.eval()(batch).logits)
     assert model.state_dict().keys() == source.state_dict().keys()
@@ -61,10 +61,10 @@ def test_other_architectures_are_traced(tmp_path: Path) -> None:
     )
     OPTForCausalLM(config).save_pretrained(tmp_path)
     member = hf(tmp_path)
-    assert member.outline(TEXT) is None
-    outline = trace(member.build(TEXT), TEXT)
-    assert outline["model.decoder.layers.0.self_attn.k_proj"].roles == {"k"}
-    assert outline["model.decoder.embed_tokens"].roles == {"embedding", "head"}
+    assert member.model_spec(TEXT) is None
+    model_spec = trace(member.build(TEXT), TEXT)
+    assert model_spec["model.decoder.layers.0.self_attn.k_proj"].roles == {"k"}
+    assert model_spec["model.decoder.embed_tokens"].roles == {"embedding", "head"}
 
 
 def damage_config(folder: Path, **changes: object) -> None:
@@ -94,10 +94,10 @@ def damage_config(folder: Path, **changes: object) -> None:
 def test_bad_folders_are_refused_without_torch(tmp_path: Path, spoil: object, problem: str) -> None:
     llama().save_pretrained(tmp_path)
     spoil(tmp_path)
-    with pytest.raises(Refused) as refused:
-        hf(tmp_path).outline(TEXT)
-    assert problem in refused.value.faults[0].problem
-    assert all(len(str(fault)) <= WIDTH for fault in refused.value.faults)
+    with pytest.raises(ConfigError) as refused:
+        hf(tmp_path).model_spec(TEXT)
+    assert problem in refused.value.issues[0].problem
+    assert all(len(str(issue)) <= WIDTH for issue in refused.value.issues)
 
 
 def test_files_decide_what_a_folder_means(tmp_path: Path) -> None:
@@ -109,16 +109,16 @@ def test_files_decide_what_a_folder_means(tmp_path: Path) -> None:
 def test_weights_of_another_size(tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path)
     damage_config(tmp_path, intermediate_size=40)
-    with pytest.raises(Refused):
+    with pytest.raises(ConfigError):
         hf(tmp_path).build(TEXT)
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./none", "a/b/c", "nobody-here/no-such-model"])
 def test_paths_that_lead_nowhere(path: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         hf(path).build(TEXT)
-    (fault,) = refused.value.faults
-    assert str(fault).startswith(f"model.path={path}: ") and len(str(fault)) <= WIDTH
+    (issue,) = refused.value.issues
+    assert str(issue).startswith(f"model.path={path}: ") and len(str(issue)) <= WIDTH
 
 
 @pytest.mark.skipif("SPARSELAB_DATA" not in os.environ, reason="needs SPARSELAB_DATA")
@@ -128,4 +128,4 @@ def test_a_real_language_model() -> None:
         pytest.skip("no stories260k in SPARSELAB_DATA")
     data = DataSpec("words", "text", (64,), 512, 8, 8, 8, "0" * 64, "local")
     member = hf(folder)
-    assert member.outline(data) == trace(member.build(data), data, "hf")
+    assert member.model_spec(data) == trace(member.build(data), data, "hf")

@@ -62,7 +62,7 @@ def test_the_equations(options) -> None:
 def test_a_tied_softmax_layer_is_the_embedding() -> None:
     tied, free = network(), network(tie=False)
     assert tied.decoder.weight is tied.encoder.weight and free.decoder.weight is not free.encoder.weight
-    assert sum(p.numel() for p in tied.parameters()) == family().outline(DATA).params
+    assert sum(p.numel() for p in tied.parameters()) == family().model_spec(DATA).params
     assert sum(p.numel() for p in free.parameters()) - sum(p.numel() for p in tied.parameters()) == 11 * 5
 
 
@@ -114,9 +114,9 @@ def test_dropout_is_between_layers_and_not_between_tokens() -> None:
 def test_each_matrix_gets_its_own_exact_mask_and_the_network_computes_with_it(asked) -> None:
     """Weights are written in place, and the module multiplies by what was written: no copy of it is flattened away."""
     model, sparsity = network(tie=False, width=8, embedding=4), Sparsity.parse(asked)
-    outline = family(tie=False, width=8, embedding=4).outline(DATA)
+    model_spec = family(tie=False, width=8, embedding=4).model_spec(DATA)
     slots = []
-    for layer in outline.layers:
+    for layer in model_spec.layers:
         param = model.get_parameter(layer.tensor)
         pattern = Pattern.of(sparsity, layer.kind)
         with torch.no_grad():
@@ -138,10 +138,10 @@ def test_each_matrix_gets_its_own_exact_mask_and_the_network_computes_with_it(as
 def test_what_gate_matrices_read() -> None:
     """The input's matrix reads what comes in, the recurrent one the hidden state before each token."""
     model = network(tie=False)
-    outline = family(tie=False).outline(DATA)
+    model_spec = family(tie=False).model_spec(DATA)
     slots = [
         Slot(layer, model.get_parameter(layer.tensor), Pattern.of(Sparsity.parse(0.5)), torch.ones(layer.shape).bool())
-        for layer in outline.layers
+        for layer in model_spec.layers
     ]
     batches = [tokens(), tokens().flip(0, 1)]
     calibration = Calibration(model, lambda batch: model(batch), slots, family().blocks(model), lambda: iter(batches))

@@ -57,21 +57,21 @@ CASES = [
 @pytest.mark.parametrize(("name", "options", "data"), CASES, ids=lambda value: str(value)[:40])
 def test_closed_form_equals_trace(name: str, options: dict, data: DataSpec) -> None:
     member = family(name, **options)
-    outline = member.outline(data)
+    model_spec = member.model_spec(data)
     model = member.build(data)
-    assert outline == trace(model, data, name)
+    assert model_spec == trace(model, data, name)
     parameters = dict(model.named_parameters())
-    assert all(tuple(parameters[layer.tensor].shape) == layer.shape for layer in outline.layers)
+    assert all(tuple(parameters[layer.tensor].shape) == layer.shape for layer in model_spec.layers)
 
 
 def test_every_family_with_a_closed_form_is_compared() -> None:
-    closed = {name for name in MODELS if MODELS[name].sketch is not Family.sketch}
+    closed = {name for name in MODELS if MODELS[name].builder is not Family.builder}
     assert closed - {"hf"} == {name for name, _, _ in CASES}
 
 
 def test_hand_counted_vit() -> None:
-    outline = family("vit", width=4, depth=1, heads=2, patch=4).outline(image(1, 8, 8, 3))
-    assert [(layer.name, layer.shape, layer.macs, set(layer.roles)) for layer in outline.layers] == [
+    model_spec = family("vit", width=4, depth=1, heads=2, patch=4).model_spec(image(1, 8, 8, 3))
+    assert [(layer.name, layer.shape, layer.macs, set(layer.roles)) for layer in model_spec.layers] == [
         ("patch_embed.proj", (4, 1, 4, 4), 64 * 4, {"stem"}),
         ("blocks.0.attn.qkv", (12, 4), 48 * 5, {"qkv"}),
         ("blocks.0.attn.proj", (4, 4), 16 * 5, {"proj"}),
@@ -79,13 +79,13 @@ def test_hand_counted_vit() -> None:
         ("blocks.0.mlp.fc2", (4, 16), 64 * 5, {"ff"}),
         ("head", (3, 4), 12, {"head"}),
     ]
-    assert outline.fixed_macs == {"blocks.0.attn": 2 * 5 * 5 * 4}
-    assert outline.params == (64 + 4) + 4 + 5 * 4 + (48 + 12) + (16 + 4) + (64 + 16) + (64 + 4) + 3 * 8 + (12 + 3)
+    assert model_spec.fixed_macs == {"blocks.0.attn": 2 * 5 * 5 * 4}
+    assert model_spec.params == (64 + 4) + 4 + 5 * 4 + (48 + 12) + (16 + 4) + (64 + 16) + (64 + 4) + 3 * 8 + (12 + 3)
 
 
 def test_hand_counted_tied_gpt() -> None:
-    outline = family("gpt", width=2, depth=1, heads=1).outline(text(3, 5))
-    assert [(layer.name, layer.kind, layer.shape, layer.macs) for layer in outline.layers] == [
+    model_spec = family("gpt", width=2, depth=1, heads=1).model_spec(text(3, 5))
+    assert [(layer.name, layer.kind, layer.shape, layer.macs) for layer in model_spec.layers] == [
         ("transformer.wte", "embedding", (5, 2), 30),
         ("transformer.wpe", "embedding", (3, 2), 0),
         ("transformer.h.0.attn.c_attn", "conv1d", (2, 6), 36),
@@ -93,13 +93,13 @@ def test_hand_counted_tied_gpt() -> None:
         ("transformer.h.0.mlp.c_fc", "conv1d", (2, 8), 48),
         ("transformer.h.0.mlp.c_proj", "conv1d", (8, 2), 48),
     ]
-    assert outline["transformer.wte"].roles == {"embedding", "head"}
-    assert outline.fixed_macs == {"transformer.h.0.attn": 36}
+    assert model_spec["transformer.wte"].roles == {"embedding", "head"}
+    assert model_spec.fixed_macs == {"transformer.h.0.attn": 36}
 
 
 def test_hand_counted_lstms() -> None:
     """Width 2, vocabulary 5, 3 tokens: each matrix works at each token, the embedding is looked up, the tied softmax not."""
-    tied = family("lstm", width=2, depth=2).outline(text(3, 5))
+    tied = family("lstm", width=2, depth=2).model_spec(text(3, 5))
     gates = [(f"rnns.{i}.weight_{kind}_l0", "gates", (8, 2), 48) for i in range(2) for kind in ("ih", "hh")]
     assert [(layer.tensor, layer.kind, layer.shape, layer.macs) for layer in tied.layers] == [
         ("encoder.weight", "embedding", (5, 2), 30),
@@ -107,7 +107,7 @@ def test_hand_counted_lstms() -> None:
     ]
     assert [set(layer.roles) for layer in tied.layers] == [{"embedding", "head"}, *[{"gates"}] * 4]
     assert tied.params == 5 * 2 + 2 * (16 + 16 + 8 + 8) + 5 and tied.macs == 30 + 4 * 48
-    free = family("lstm", width=2, depth=1, embedding=3, tie=False).outline(text(3, 5))
+    free = family("lstm", width=2, depth=1, embedding=3, tie=False).model_spec(text(3, 5))
     assert [(layer.tensor, layer.shape, layer.macs) for layer in free.layers] == [
         ("encoder.weight", (5, 3), 0),
         ("rnns.0.weight_ih_l0", (8, 3), 72),
@@ -123,7 +123,7 @@ def test_recurrent_macs_are_those_of_torch_without_fused_kernels() -> None:
         model = member.build(data).eval()
         with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, 7, dtype=torch.int64))
-        assert counter.get_total_flops() == 2 * member.outline(data).macs
+        assert counter.get_total_flops() == 2 * member.model_spec(data).macs
 
 
 def test_lstms_have_the_weights_that_distiller_counts() -> None:
@@ -135,26 +135,26 @@ def test_lstms_have_the_weights_that_distiller_counts() -> None:
         (1500, 135_834_000, 85_917_000),
     ):
         for tie, count in ((False, untied), (True, tied)):
-            outline = family("lstm", width=width, tie=tie).outline(words)
-            assert sum(layer.numel for layer in outline.layers) == count
+            model_spec = family("lstm", width=width, tie=tie).model_spec(words)
+            assert sum(layer.numel for layer in model_spec.layers) == count
 
 
 def test_known_sizes() -> None:
     """Parameters as the papers and libraries print them."""
     imagenet = image(3, 224, 224, 1000)
-    assert family("vit").outline(imagenet).params == 22_050_664
-    assert family("vit", width=192, heads=3).outline(imagenet).params == 5_717_416
-    assert family("vit", width=768, heads=12).outline(imagenet).params == 86_567_656
-    assert family("resnet", depth=18).outline(imagenet).params == 11_689_512
-    assert family("resnet", depth=50).outline(imagenet).params == 25_557_032
-    assert family("cifar_resnet").outline(image(3, 32, 32)).params == 269_722
-    assert family("cifar_resnet", depth=110).outline(image(3, 32, 32)).params == 1_727_962
-    assert family("wrn", depth=28, widen=10).outline(image(3, 32, 32)).params == 36_479_194
-    assert family("mlp").outline(image(1, 28, 28)).params == 266_610
+    assert family("vit").model_spec(imagenet).params == 22_050_664
+    assert family("vit", width=192, heads=3).model_spec(imagenet).params == 5_717_416
+    assert family("vit", width=768, heads=12).model_spec(imagenet).params == 86_567_656
+    assert family("resnet", depth=18).model_spec(imagenet).params == 11_689_512
+    assert family("resnet", depth=50).model_spec(imagenet).params == 25_557_032
+    assert family("cifar_resnet").model_spec(image(3, 32, 32)).params == 269_722
+    assert family("cifar_resnet", depth=110).model_spec(image(3, 32, 32)).params == 1_727_962
+    assert family("wrn", depth=28, widen=10).model_spec(image(3, 32, 32)).params == 36_479_194
+    assert family("mlp").model_spec(image(1, 28, 28)).params == 266_610
 
 
 def test_residual_roles() -> None:
-    layers = family("resnet", depth=50).outline(image(3, 32, 32)).layers
+    layers = family("resnet", depth=50).model_spec(image(3, 32, 32)).layers
     assert [layer.name for layer in layers if "downsample" in layer.roles] == [
         f"layer{stage}.0.downsample.0" for stage in (1, 2, 3, 4)
     ]

@@ -29,7 +29,7 @@ def test_names_and_shapes(depth: int) -> None:
     weights = str(needed("weights", f"resnet{depth}_cifar10.safetensors"))
     schema = MODELS["cifar_resnet"].Options
     member = MODELS["cifar_resnet"](validate(schema, {"depth": depth, "weights": weights}, "model"))
-    assert member.faults(DATA) == []
+    assert member.issues(DATA) == []
     member.build(DATA)
 
 

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.qkv import IN_THIRDS, SeparateQKV, split
 from sparselab.inputs.models.trace import trace
 from sparselab.inputs.models.transforms.split_qkv import SplitQKV
-from sparselab.weights.cost import account
+from sparselab.weights.cost import cost_of
 from sparselab.weights.targets import select
 
 torch.set_num_threads(1)
@@ -85,19 +85,21 @@ def test_gradients_are_thirds_of_the_plain_ones(name, options, data):
 @pytest.mark.parametrize(("name", "options", "data"), NETWORKS)
 def test_closed_form_equals_trace(name, options, data):
     member = family(name, **options)
-    outline, plain = member.outline(data), family(name, None, **options).outline(data)
-    assert outline == trace(member.build(data), data, name)
-    assert (outline.macs, outline.params, outline.fixed_macs) == (plain.macs, plain.params, plain.fixed_macs)
-    assert outline.plain_macs is None  # it takes nothing's place at equal cost: it is the same network
+    model_spec, plain = member.model_spec(data), family(name, None, **options).model_spec(data)
+    assert model_spec == trace(member.build(data), data, name)
+    assert (model_spec.macs, model_spec.params, model_spec.fixed_macs) == (plain.macs, plain.params, plain.fixed_macs)
+    assert model_spec.plain_macs is None  # it takes nothing's place at equal cost: it is the same network
 
 
 def test_each_of_the_three_can_be_selected():
-    outline = family("vit", **VIT).outline(PIXELS)
-    assert [x.name for x in select(outline, ["@q", "@k"])] == [f"blocks.{i}.attn.qkv.{x}" for i in (0, 1) for x in "qk"]
-    assert [(x.shape, set(x.roles)) for x in select(outline, ["blocks.0.attn.qkv.*"])] == [
+    model_spec = family("vit", **VIT).model_spec(PIXELS)
+    assert [x.name for x in select(model_spec, ["@q", "@k"])] == [
+        f"blocks.{i}.attn.qkv.{x}" for i in (0, 1) for x in "qk"
+    ]
+    assert [(x.shape, set(x.roles)) for x in select(model_spec, ["blocks.0.attn.qkv.*"])] == [
         ((12, 12), {"q"}), ((12, 12), {"k"}), ((12, 12), {"v"}),
     ]  # fmt: skip
-    shapes = {x.shape for x in select(family("gpt", **GPT).outline(WORDS), ["@q", "@k", "@v"])}
+    shapes = {x.shape for x in select(family("gpt", **GPT).model_spec(WORDS), ["@q", "@k", "@v"])}
     assert shapes == {(12, 12)}
 
 
@@ -167,13 +169,13 @@ def test_a_network_of_timm_whose_weights_are_read_past_the_layer():
     """Swin V2 hands the fused weight to a function; apart, its layers are called and so can be seen."""
     data = DataSpec("pictures", "image", (3, 64, 64), 10, 8, 8, 8, "0" * 64, "local")
     plain, apart = family("timm", None, **SWIN), family("timm", **SWIN)
-    assert apart.outline(data) is None
+    assert apart.model_spec(data) is None
     one, three = built(plain, data), built(apart, data)
     with torch.no_grad():
         torch.testing.assert_close(three(batch(data)), one(batch(data)), rtol=1e-4, atol=1e-5)
-    outline = trace(three, data)
-    assert len(select(outline, ["@q"])) == len(select(outline, ["@v"])) == 12
-    assert outline.macs == trace(one, data).macs
+    model_spec = trace(three, data)
+    assert len(select(model_spec, ["@q"])) == len(select(model_spec, ["@v"])) == 12
+    assert model_spec.macs == trace(one, data).macs
     assert not any("qkv" in layer.roles for layer in trace(one, data).layers)
 
 
@@ -187,14 +189,14 @@ def test_a_network_of_timm_whose_weights_are_read_past_the_layer():
     ],
 )  # fmt: skip
 def test_networks_of_timm_that_cannot_be_divided(arch, line):
-    with torch.device("meta"), pytest.raises(Refused) as refused:
+    with torch.device("meta"), pytest.raises(ConfigError) as refused:
         family("timm", arch=arch).build(IMAGENET)
     assert str(refused.value) == line
 
 
 def test_networks_without_such_a_layer_are_refused_without_torch():
-    with pytest.raises(Refused) as refused:
-        family("mlp").outline(PIXELS)
+    with pytest.raises(ConfigError) as refused:
+        family("mlp").model_spec(PIXELS)
     assert str(refused.value) == (
         "model.transform.name=split_qkv: model=mlp has no layer with queries, keys and values in one — leave it out"
     )
@@ -212,7 +214,7 @@ def test_weights_of_the_plain_network_are_read_and_so_are_its_own(name, options,
     state = {key: value.clone() for key, value in plain.state_dict().items() if key != "lm_head.weight"}
     save_file(state, tmp_path / "plain.safetensors")
     member = family(name, **options, weights=str(tmp_path / "plain.safetensors"))
-    assert member.faults(data) == []
+    assert member.issues(data) == []
     apart = member.build(data)
     same = family(name, **options)
     with torch.no_grad():
@@ -221,7 +223,7 @@ def test_weights_of_the_plain_network_are_read_and_so_are_its_own(name, options,
     own = {key: value.clone() for key, value in apart.state_dict().items() if key != "lm_head.weight"}
     save_file(own, tmp_path / "own.safetensors")
     again = family(name, **options, weights=str(tmp_path / "own.safetensors"))
-    assert again.faults(data) == []
+    assert again.issues(data) == []
     assert all(torch.equal(a, b) for a, b in zip(again.build(data).parameters(), apart.parameters(), strict=True))
 
 
@@ -239,12 +241,12 @@ def test_weights_that_do_not_fit_are_refused_by_their_header(tmp_path: Path):
     del state["blocks.0.attn.qkv.weight"]
     save_file(state, tmp_path / "w.safetensors")
     member = family("vit", **VIT, weights=str(tmp_path / "w.safetensors"))
-    lines = [fault.problem for fault in member.faults(PIXELS)]
+    lines = [issue.problem for issue in member.issues(PIXELS)]
     assert lines == [
         "lacks tensor blocks.0.attn.qkv.q.weight (and 2 more)",
         "shape of blocks.1.attn.qkv.q.weight (and 2 more) is [24, 12], not [12, 12]",
     ]
-    with pytest.raises(Refused):
+    with pytest.raises(ConfigError):
         family("vit", **VIT).load(built(family("vit", **VIT), PIXELS), str(tmp_path / "w.safetensors"))
 
 
@@ -261,9 +263,9 @@ def test_the_library_is_told_nothing_of_tensors_that_it_does_not_know():
 
 def test_shares_of_a_block_of_vit_base():
     """197 tokens: QKV 24.0 %, projection 8.0 %, attention products 4.1 %, feed-forward 63.9 % of a block."""
-    outline = family("vit", width=768, depth=12, heads=12, patch=16).outline(IMAGENET)
-    inside = [x for x in outline.layers if x.name.startswith("blocks.0.")]
-    products = outline.fixed_macs["blocks.0.attn"]
+    model_spec = family("vit", width=768, depth=12, heads=12, patch=16).model_spec(IMAGENET)
+    inside = [x for x in model_spec.layers if x.name.startswith("blocks.0.")]
+    products = model_spec.fixed_macs["blocks.0.attn"]
     block = sum(x.macs for x in inside) + products
 
     def share(*roles: str) -> float:
@@ -289,11 +291,11 @@ def test_shares_of_a_block_of_vit_base():
 )
 def test_forward_cost_of_a_block_of_vit_base(include, share, costs):
     """``share`` of the 12 + 2 T / D parts that a block of width D costs at T tokens, times what is gone, is saved."""
-    outline = family("vit", width=768, depth=12, heads=12, patch=16).outline(IMAGENET)
-    around = outline.layers[0].macs + outline.layers[-1].macs
-    sparse = select(outline, include)
+    model_spec = family("vit", width=768, depth=12, heads=12, patch=16).model_spec(IMAGENET)
+    around = model_spec.layers[0].macs + model_spec.layers[-1].macs
+    sparse = select(model_spec, include)
     for density, cost in zip((1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 128), costs, strict=True):
-        spent = account(outline, {x.name: int(x.numel * density) for x in sparse}).macs
-        found = (spent - around) / (outline.macs - around)
+        spent = cost_of(model_spec, {x.name: int(x.numel * density) for x in sparse}).macs
+        found = (spent - around) / (model_spec.macs - around)
         assert found == pytest.approx(1 - share / (12 + 2 * 197 / 768) * (1 - density))
         assert found == pytest.approx(cost, abs=6e-4)

@@ -33,16 +33,16 @@ class Odd(nn.Module):
 
 
 def test_odd_network() -> None:
-    outline = trace(Odd(), IMAGE, "odd")
-    assert [(layer.name, layer.kind, layer.shape, layer.macs, set(layer.roles)) for layer in outline.layers] == [
+    model_spec = trace(Odd(), IMAGE, "odd")
+    assert [(layer.name, layer.kind, layer.shape, layer.macs, set(layer.roles)) for layer in model_spec.layers] == [
         ("stem", "conv", (4, 2, 3, 3), 72 * 36, {"stem"}),
         ("spatial", "conv", (4, 1, 3, 3), 36 * 36, {"depthwise"}),
         ("shared", "linear", (36, 36), 2 * 36 * 36 * 4, set()),
         ("classifier", "linear", (3, 16), 48, {"head"}),
     ]
-    assert [layer.groups for layer in outline.layers] == [1, 4, 1, 1]
-    assert outline.fixed_macs == {"odd": 4 * 36 * 4}
-    assert outline.params == (72 + 4) + (36 + 4) + (36 * 36 + 36) + 8 + 30 + 51
+    assert [layer.groups for layer in model_spec.layers] == [1, 4, 1, 1]
+    assert model_spec.fixed_macs == {"odd": 4 * 36 * 4}
+    assert model_spec.params == (72 + 4) + (36 + 4) + (36 * 36 + 36) + 8 + 30 + 51
 
 
 def test_leaves_the_network_as_it_was() -> None:
@@ -86,12 +86,12 @@ def test_a_recurrent_module_has_a_layer_for_each_matrix() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.rnn(x[:, 0])[0][:, -1])
 
-    outline = trace(Two(), DataSpec("series", "image", (1, 5, 3), 2, 8, 8, 8, "0" * 64, "local"), "two")
-    assert [(layer.tensor, layer.module, layer.shape, layer.macs) for layer in outline.layers] == [
+    model_spec = trace(Two(), DataSpec("series", "image", (1, 5, 3), 2, 8, 8, 8, "0" * 64, "local"), "two")
+    assert [(layer.tensor, layer.module, layer.shape, layer.macs) for layer in model_spec.layers] == [
         ("rnn.weight_ih_l0", "rnn", (16, 3), 5 * 48),
         ("rnn.weight_hh_l0", "rnn", (16, 4), 5 * 64),
         ("rnn.weight_ih_l1", "rnn", (16, 4), 5 * 64),
         ("rnn.weight_hh_l1", "rnn", (16, 4), 5 * 64),
         ("head.weight", "head", (2, 4), 8),
     ]
-    assert outline.fixed_macs == {}
+    assert model_spec.fixed_macs == {}

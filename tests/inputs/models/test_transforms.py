@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import validate
 from sparselab.inputs.models.enlarged import Branches, Doped, Factors
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.trace import trace
 from sparselab.inputs.models.transform import TRANSFORMS, Transform, replaceable, wider
-from sparselab.weights.cost import account
+from sparselab.weights.cost import cost_of
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.isoflop import TOLERANCE, matched
 from sparselab.weights.targets import select
@@ -44,8 +44,8 @@ def uniform():
     return DISTRIBUTIONS["uniform"](DISTRIBUTIONS["uniform"].Options())
 
 
-def sparse_cost(outline, sparsity: float) -> int:
-    return account(outline, uniform().allocate(select(outline, ["*"], EXCLUDE), 1 - sparsity)).macs
+def sparse_cost(model_spec, sparsity: float) -> int:
+    return cost_of(model_spec, uniform().allocate(select(model_spec, ["*"], EXCLUDE), 1 - sparsity)).macs
 
 
 # -- sizes, as printed or worked out by hand ---------------------------------------------------------------------------
@@ -101,9 +101,9 @@ def test_weights_before_and_after_masking(s):
 
 
 def test_nothing_changes_at_sparsity_zero():
-    plain = family("cifar_resnet", depth=8, width=4).outline(TINY)
+    plain = family("cifar_resnet", depth=8, width=4).model_spec(TINY)
     for name in ("sparse_wide", "sparse_parallel", "sparse_doped"):
-        same = family("cifar_resnet", {"name": name, "sparsity": 0.0}, depth=8, width=4).outline(TINY)
+        same = family("cifar_resnet", {"name": name, "sparsity": 0.0}, depth=8, width=4).model_spec(TINY)
         assert (same.layers, same.params, same.fixed_macs) == (plain.layers, plain.params, plain.fixed_macs)
         assert same.plain_macs == plain.macs == same.macs
 
@@ -117,35 +117,35 @@ def test_nothing_changes_at_sparsity_zero():
     [(18, SMALL, 555_422_720), (18, LARGE, 1_814_073_344), (34, LARGE, 3_663_761_408)],
 )
 def test_wide_resnets_cost_what_the_dense_one_does(depth, data, macs, s):
-    outline = family("resnet", {"name": "sparse_wide", "sparsity": s}, depth=depth).outline(data)
-    assert outline.plain_macs == macs == family("resnet", depth=depth).outline(data).macs
-    found = matched(outline, select(outline, ["*"], EXCLUDE), uniform())
-    assert abs(sparse_cost(outline, found.sparsity) - macs) <= TOLERANCE * macs
+    model_spec = family("resnet", {"name": "sparse_wide", "sparsity": s}, depth=depth).model_spec(data)
+    assert model_spec.plain_macs == macs == family("resnet", depth=depth).model_spec(data).macs
+    found = matched(model_spec, select(model_spec, ["*"], EXCLUDE), uniform())
+    assert abs(sparse_cost(model_spec, found.sparsity) - macs) <= TOLERANCE * macs
     assert abs(found.sparsity - s) < 0.02  # the stem and the classifier are all that grows in one direction only
 
 
 @pytest.mark.parametrize("s", [0.5, 0.75, 0.9])
 def test_parallel_costs_exactly_the_same(s):
-    outline = family("resnet", {"name": "sparse_parallel", "sparsity": s}).outline(SMALL)
-    positions = sum(layer.macs // layer.numel for layer in outline.layers)  # one weight more or less in each layer
-    assert abs(sparse_cost(outline, s) - outline.plain_macs) <= positions
+    model_spec = family("resnet", {"name": "sparse_parallel", "sparsity": s}).model_spec(SMALL)
+    positions = sum(layer.macs // layer.numel for layer in model_spec.layers)  # one weight more or less in each layer
+    assert abs(sparse_cost(model_spec, s) - model_spec.plain_macs) <= positions
 
 
 @pytest.mark.parametrize("s", [0.5, 0.75, 0.9])
 def test_factorized_and_doped_cost_the_same_up_to_one_channel(s):
     """Inner widths are rounded up (factorized) or ranks down (doped): by less than a channel of each layer."""
-    plain = family("resnet").outline(SMALL)
+    plain = family("resnet").model_spec(SMALL)
     channel = sum(x.macs / x.numel * (x.numel // x.outputs + x.outputs) for x in replaceable(plain))
     for name, sign in (("sparse_factorized", 1 - s), ("sparse_doped", -1)):
-        outline = family("resnet", {"name": name, "sparsity": s}).outline(SMALL)
-        over = (sparse_cost(outline, s) - plain.macs) / (sign * channel)
+        model_spec = family("resnet", {"name": name, "sparsity": s}).model_spec(SMALL)
+        over = (sparse_cost(model_spec, s) - plain.macs) / (sign * channel)
         assert -1e-3 < over <= 1
 
 
 def test_masks_on_the_factors_cost_less_than_the_dense_network():
     """The released code's reading."""
-    outline = family("resnet", {"name": "sparse_doped", "sparsity": 0.75, "dense_factors": False}).outline(SMALL)
-    assert sparse_cost(outline, 0.75) < 0.5 * outline.plain_macs
+    model_spec = family("resnet", {"name": "sparse_doped", "sparsity": 0.75, "dense_factors": False}).model_spec(SMALL)
+    assert sparse_cost(model_spec, 0.75) < 0.5 * model_spec.plain_macs
 
 
 @pytest.mark.parametrize(
@@ -157,26 +157,26 @@ def test_masks_on_the_factors_cost_less_than_the_dense_network():
     ],
 )
 def test_iso_finds_the_sparsity_of_small_networks_too(name, options, data):
-    outline = family(name, {"name": "sparse_wide", "sparsity": 0.75}, **options).outline(data)
-    found = matched(outline, select(outline, ["*"], EXCLUDE), uniform())
-    assert abs(sparse_cost(outline, found.sparsity) / outline.plain_macs - 1) <= TOLERANCE
+    model_spec = family(name, {"name": "sparse_wide", "sparsity": 0.75}, **options).model_spec(data)
+    found = matched(model_spec, select(model_spec, ["*"], EXCLUDE), uniform())
+    assert abs(sparse_cost(model_spec, found.sparsity) / model_spec.plain_macs - 1) <= TOLERANCE
 
 
 def test_iso_is_refused_where_it_means_nothing():
-    plain = family("mlp").outline(SMALL)
-    wide = family("mlp", {"name": "sparse_wide", "sparsity": 0.75}).outline(SMALL)
+    plain = family("mlp").model_spec(SMALL)
+    wide = family("mlp", {"name": "sparse_wide", "sparsity": 0.75}).model_spec(SMALL)
     ranked = DISTRIBUTIONS["global"](DISTRIBUTIONS["global"].Options())
     few = [layer for layer in wide.layers if layer.name == "layers.1"]
-    for outline, layers, distribution, word in (
+    for model_spec, layers, distribution, word in (
         (plain, list(plain.layers), uniform(), "no network whose cost"),
         (None, [], uniform(), "no network whose cost"),
         (wide, list(wide.layers), ranked, "only in training"),
         (wide, few, uniform(), "the nearest is 1."),
     ):
-        with pytest.raises(Refused) as refused:
-            matched(outline, layers, distribution)
-        (fault,) = refused.value.faults
-        assert word in str(fault) and len(str(fault)) <= WIDTH
+        with pytest.raises(ConfigError) as refused:
+            matched(model_spec, layers, distribution)
+        (issue,) = refused.value.issues
+        assert word in str(issue) and len(str(issue)) <= WIDTH
 
 
 # -- the networks are what the closed forms say ------------------------------------------------------------------------
@@ -207,13 +207,13 @@ CASES = [
 @pytest.mark.parametrize(("name", "options", "data", "change"), CASES, ids=lambda value: str(value)[:60])
 def test_closed_form_equals_trace(name, options, data, change):
     member = family(name, change, **options)
-    outline, model = member.outline(data), member.build(data)
+    model_spec, model = member.model_spec(data), member.build(data)
     traced = trace(model, data, name)
     factors = {layer.name: layer.macs for layer in traced.layers} | traced.fixed_macs
-    assert {layer.name: layer.macs for layer in outline.layers} | outline.fixed_macs == factors
-    assert (outline.params, outline.macs) == (traced.params, traced.macs)
+    assert {layer.name: layer.macs for layer in model_spec.layers} | model_spec.fixed_macs == factors
+    assert (model_spec.params, model_spec.macs) == (traced.params, traced.macs)
     shapes = {layer.name: (layer.kind, layer.shape) for layer in traced.layers}
-    assert all(shapes[layer.name] == (layer.kind, layer.shape) for layer in outline.layers)
+    assert all(shapes[layer.name] == (layer.kind, layer.shape) for layer in model_spec.layers)
     batch = torch.randn(2, *data.shape) if data.task == "image" else torch.randint(60, (2, 12))
     assert member.logits(model, batch).shape[-1] == data.classes
 
@@ -271,7 +271,7 @@ def test_decay_of_the_folded_product():
     (slope,) = torch.autograd.grad(loss, made.v.weight)
     torch.testing.assert_close(slope.flatten(1), folded @ made.u.weight.flatten(1).T)
     assert between.folded() is None
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         term.prepare(SimpleNamespace(network=between))
     assert str(refused.value) == (
         "term.folded_decay: no layer is a product of linear factors — "
@@ -299,7 +299,7 @@ def test_decay_of_the_folded_product():
     ],
 )  # fmt: skip
 def test_misfits(name, options, data, change, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         family(name, change, **options).build(data)
     assert str(refused.value).startswith(line[: WIDTH - 60]) and line.rpartition("— ")[2] in str(refused.value)
 
@@ -315,6 +315,6 @@ def test_misfits(name, options, data, change, line):
     ],
 )  # fmt: skip
 def test_bad_options_are_one_line(change, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         family("mlp", change)
     assert str(refused.value) == line

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import WIDTH, Refused
+from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.load import load_weights
@@ -31,8 +31,8 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
 
 
-def lines(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
-    found = [str(fault) for fault in refused.value.faults]
+def lines(refused: pytest.ExceptionInfo[ConfigError]) -> list[str]:
+    found = [str(issue) for issue in refused.value.issues]
     assert all("\n" not in line and len(line) <= WIDTH for line in found)
     return found
 
@@ -71,7 +71,7 @@ def test_every_difference_is_a_line_and_nothing_is_copied(tmp_path: Path) -> Non
     }
     path = tmp_path / "w.safetensors"
     save_file(state, path)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         load_weights(model, path, key="w")
     assert [line.split(": ", 1)[1] for line in lines(refused)] == [
         "lacks tensor 1.bias (and 3 more) — give weights of this very network",
@@ -87,7 +87,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
     state["0.weight"][1, 1] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(Refused, match=r"tensor 0\.weight holds NaN or infinity"):
+    with pytest.raises(ConfigError, match=r"tensor 0\.weight holds NaN or infinity"):
         load_weights(model, tmp_path / "w.safetensors")
     assert model[0].weight.isfinite().all()
 
@@ -110,13 +110,13 @@ def test_tied_tensors_need_one_name(tmp_path: Path, names: tuple[str, ...]) -> N
 
 def test_tied_tensors_that_differ(tmp_path: Path) -> None:
     save_file({"embed.weight": torch.zeros(4, 2), "head.weight": torch.ones(4, 2)}, tmp_path / "w.safetensors")
-    with pytest.raises(Refused, match=r"embed\.weight and head\.weight differ"):
+    with pytest.raises(ConfigError, match=r"embed\.weight and head\.weight differ"):
         load_weights(Tied(), tmp_path / "w.safetensors")
 
 
 def test_tied_tensor_missing(tmp_path: Path) -> None:
     save_file({"other": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(Refused, match=r"lacks tensor embed\.weight"):
+    with pytest.raises(ConfigError, match=r"lacks tensor embed\.weight"):
         load_weights(Tied(), tmp_path / "w.safetensors")
 
 
@@ -124,7 +124,7 @@ def test_tied_tensor_missing(tmp_path: Path) -> None:
 def test_pickles_are_never_opened(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     os.mkfifo(path)  # opening it would wait for ever
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         read_header(path)
     assert lines(refused)[0].endswith("a pickle can run any code and is never opened — convert to safetensors")
 
@@ -160,15 +160,15 @@ def test_pickles_are_never_opened(tmp_path: Path, suffix: str) -> None:
 def test_corrupt_files(tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         read_header(path, key="w")
     assert lines(refused)[0].endswith(f": {problem} — give another copy of the file")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"no such file"):
+    with pytest.raises(ConfigError, match=r"no such file"):
         read_header(tmp_path / "w.safetensors")
-    with pytest.raises(Refused, match=r"is a folder"):
+    with pytest.raises(ConfigError, match=r"is a folder"):
         read_header(tmp_path)
 
 
@@ -179,15 +179,15 @@ def test_damage_is_refused_or_harmless(tmp_path: Path, cut: int, flip: int, bit:
     save_file(network().state_dict(), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: cut % len(whole)])
-    with pytest.raises(Refused):
+    with pytest.raises(ConfigError):
         load_weights(network(), path)
     damaged = bytearray(whole)
     damaged[flip % len(whole)] ^= 1 << bit
     path.write_bytes(damaged)
     try:
         load_weights(network(), path)
-    except Refused as refused:
-        assert all(len(str(fault)) <= WIDTH for fault in refused.faults)
+    except ConfigError as refused:
+        assert all(len(str(issue)) <= WIDTH for issue in refused.issues)
 
 
 def test_family_compares_the_header_without_building(tmp_path: Path) -> None:
@@ -196,13 +196,13 @@ def test_family_compares_the_header_without_building(tmp_path: Path) -> None:
     member = MODELS["mlp"](validate(schema, {"hidden": [5], "weights": path}, "model"))
     donor = MODELS["mlp"](validate(schema, {"hidden": [6]}, "model"))
     save_file(donor.build(IMAGE).state_dict(), path)
-    (fault,) = member.faults(IMAGE)
-    assert "shape of layers.0.weight (and 1 more) is [6, 16], not [5, 16]" in str(fault)
-    with pytest.raises(Refused):
-        member.outline(IMAGE)
+    (issue,) = member.issues(IMAGE)
+    assert "shape of layers.0.weight (and 1 more) is [6, 16], not [5, 16]" in str(issue)
+    with pytest.raises(ConfigError):
+        member.model_spec(IMAGE)
 
     twin = MODELS["mlp"](validate(schema, {"hidden": [5]}, "model")).build(IMAGE)
     save_file(twin.state_dict(), path)
-    assert member.faults(IMAGE) == []
+    assert member.issues(IMAGE) == []
     model = member.build(IMAGE)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(path).items())

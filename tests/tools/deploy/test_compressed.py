@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.tools.deploy.compressed import block_of
 from sparselab.tools.deploy.form import FORMS, convert, misfits
@@ -73,7 +73,7 @@ def test_what_rows_cannot_store(weight, words):
 
 def test_nothing_changes_where_one_layer_is_refused():
     network = nn.Sequential(layer(8, 8, "0.5"), nn.ReLU())
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         convert(network, ["0", "1"], FORMS["csr"]())
     assert str(refused.value) == "1: is no linear layer — leave it out" and type(network[0]) is nn.Linear
 
@@ -81,5 +81,5 @@ def test_nothing_changes_where_one_layer_is_refused():
 def test_gate_matrices_stay_as_they_are():
     """A recurrent module holds several; none of them is a module that could be put in the place of another."""
     network = nn.Sequential(nn.LSTM(4, 4))
-    (fault,) = misfits(network, ["0.weight_hh_l0"], FORMS["csr"]())
-    assert str(fault) == "0.weight_hh_l0: is no linear layer — leave it out"
+    (issue,) = misfits(network, ["0.weight_hh_l0"], FORMS["csr"]())
+    assert str(issue) == "0.weight_hh_l0: is no linear layer — leave it out"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.tools.deploy.form import FORMS, convert
 from sparselab.weights.patterns.pattern import Pattern
@@ -38,9 +38,9 @@ def test_what_cannot_be_compressed_is_refused(weight, words):
 def test_a_network_is_refused_as_a_whole_with_a_line_per_layer():
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         convert(network, ["0", "1", "2"], FORM)
-    assert [str(fault).split(":")[0] for fault in refused.value.faults] == ["0", "1", "2"]
+    assert [str(issue).split(":")[0] for issue in refused.value.issues] == ["0", "1", "2"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 

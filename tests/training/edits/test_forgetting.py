@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.training.edits.edit import EDITS, Editing
@@ -151,6 +151,6 @@ def test_a_pruned_network_is_edited_and_stays_pruned(edit, tmp_path, monkeypatch
     ],
 )
 def test_what_cannot_be_edited_is_refused(options, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         plan_of([*CELL, *options])
-    assert any(str(fault).startswith(line) for fault in refused.value.faults), [*map(str, refused.value.faults)]
+    assert any(str(issue).startswith(line) for issue in refused.value.issues), [*map(str, refused.value.issues)]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
 from sparselab.training.describe import of_teacher
@@ -137,18 +137,18 @@ def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
     """Two FLOPs a multiply-accumulate, for every sample of every update: a third of dense training."""
     family = MODELS["mlp"](MODELS["mlp"].Options(hidden=[16]))
     cell = ["method=dense", "model=mlp", "model.hidden=[16]", "trainer.max_epochs=null", "trainer.max_steps=3"]
-    assert plan_of(cell).account["flops_teacher"] == 0
+    assert plan_of(cell).cost["flops_teacher"] == 0
     save_file(family.build(plan_of(cell).parts.data).state_dict(), tmp_path / "model.safetensors")
-    account = plan_of([*cell, "term=[distill]", f"term.distill.teacher={tmp_path}"]).account
-    assert account["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 64 * 3 == account["flops_train_dense"] // 3
-    assert of_teacher(account) == ", a teacher 0.333x"
+    cost = plan_of([*cell, "term=[distill]", f"term.distill.teacher={tmp_path}"]).cost
+    assert cost["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 64 * 3 == cost["flops_train_dense"] // 3
+    assert of_teacher(cost) == ", a teacher 0.333x"
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path):
     task, term = make(tmp_path)
     save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     task.teachers.clear()
-    with pytest.raises(Refused):
+    with pytest.raises(ConfigError):
         term.prepare(task)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.running.planning import plan_of
 from sparselab.training.losses.l1 import L1
 
@@ -45,5 +45,5 @@ def test_value_and_gradient_by_hand_at_an_update():
 
 
 def test_more_parts_without_than_there_are_is_refused():
-    with pytest.raises(Refused, match="without=5 is more than epochs=4"):
+    with pytest.raises(ConfigError, match="without=5 is more than epochs=4"):
         plan_of(["method=dense", "model=mlp", "term=[l1]", "term.l1.epochs=4", "term.l1.without=5"])

@@ -9,7 +9,7 @@ from torch import tensor
 from torch.nn import functional as F
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
 from sparselab.training.losses.squarehead import squarehead
@@ -82,10 +82,10 @@ def test_the_states_are_transformers_hidden_states_without_the_embedding(name):
     family = FAMILIES[name]
     network = family.build(TEXT).eval()
     tokens = torch.arange(12).view(2, 6) % 11
-    tap = family.tap(network)
-    with tap:
+    recorder = family.recorder(network)
+    with recorder:
         network(input_ids=tokens, use_cache=False)
-    seen = tap.take()
+    seen = recorder.take()
     want = network(input_ids=tokens, use_cache=False, output_hidden_states=True).hidden_states
     assert len(want) == 4 and len(seen.blocks) == 3
     for ours, theirs in zip(seen.chosen("normed"), want[1:], strict=True):
@@ -96,9 +96,9 @@ def test_the_states_are_transformers_hidden_states_without_the_embedding(name):
 def test_a_closed_tap_keeps_nothing():
     family = FAMILIES["gpt"]
     network = family.build(TEXT)
-    tap = family.tap(network)
+    recorder = family.recorder(network)
     network(input_ids=torch.zeros(1, 6, dtype=torch.long))
-    assert tap.kept == {}
+    assert recorder.kept == {}
 
 
 # The batch decides the shape of the images, the family how many states there are.
@@ -114,10 +114,10 @@ def test_families_of_images_name_their_blocks(name):
     options, shape, count = BUILT[name]
     family = MODELS[name](MODELS[name].Options(**options))
     network = family.build(DataSpec("set", "image", shape, 3, 8, 8, 8, "", "local")).eval()
-    tap = family.tap(network)
-    with tap:
+    recorder = family.recorder(network)
+    with recorder:
         network(torch.randn(2, *shape))
-    assert len(tap.take().chosen("normed")) == count
+    assert len(recorder.take().chosen("normed")) == count
 
 
 # -- in a task -----------------------------------------------------------------------------------------------------
@@ -221,11 +221,11 @@ def test_the_starting_network_as_teacher(tmp_path):
     for name, value in term.teacher.network.state_dict().items():
         assert torch.equal(value, start[name]), name
     assert term.files() == {}
-    with pytest.raises(Refused, match="starts from random weights"):
+    with pytest.raises(ConfigError, match="starts from random weights"):
         plan_of(["method=dense", "model=mlp", "term=[squarehead]", "term.squarehead.teacher=start"])
 
 
 def test_a_model_without_known_blocks_is_refused():
     teacher = "term.squarehead.teacher='cell:method=dense model=timm model.arch=resnet26'"
-    with pytest.raises(Refused, match="no known blocks"):
+    with pytest.raises(ConfigError, match="no known blocks"):
         plan_of(["method=dense", "model=timm", "model.arch=resnet26", "term=[squarehead]", teacher])

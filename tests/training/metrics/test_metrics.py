@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import WIDTH, Refused, RunFailed
+from sparselab.core.errors import WIDTH, ConfigError, RunFailed
 from sparselab.core.options import validate
 from sparselab.running.planning import plan_of
 from sparselab.training.measure import measure
@@ -178,9 +178,9 @@ def test_numbers_that_are_not_finite_stop_the_run():
         def measure(self, subject):
             return {"odd": float(next(subject.batches())[0].sum()) * math.nan}
 
-    feed = [(torch.zeros(0, 1), torch.zeros(0)), (torch.ones(2, 1), torch.zeros(2))]
+    loader = [(torch.zeros(0, 1), torch.zeros(0)), (torch.ones(2, 1), torch.zeros(2))]
     with pytest.raises(RunFailed, match=r"test.odd is nan"):
-        measure([Odd(METRICS["calibration"].Options())], Task(), {"test": feed}, Splits(), Precision())
+        measure([Odd(METRICS["calibration"].Options())], Task(), {"test": loader}, Splits(), Precision())
 
 
 @pytest.mark.parametrize(
@@ -199,15 +199,15 @@ def test_numbers_that_are_not_finite_stop_the_run():
     ],
 )  # fmt: skip
 def test_bad_requests_are_one_line(words, line):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ConfigError) as refused:
         plan_of([*CELL, *words])
     assert str(refused.value) == line and len(line) <= WIDTH
 
 
 def test_text_has_no_such_metrics():
     for name in METRICS:
-        (fault,) = metric(name).faults(WORDS)
-        assert str(fault) == f"metric={name}: is for images and dataset words is text — leave it out"
+        (issue,) = metric(name).issues(WORDS)
+        assert str(issue) == f"metric={name}: is for images and dataset words is text — leave it out"
 
 
 def test_another_dataset_is_brought_to_the_network_s_size():

@@ -83,7 +83,7 @@ def test_scoring_begins_with_nothing_and_leaves_training_alone(streams):
     made.bytes_per_token = splits.bytes_per_token
     made.logits(torch.randint(11, (2, 4)))
     before = mapped(made.carry.states[0], torch.clone)
-    metrics = [evaluate(made, splits.feed("test", streams, 0), "test", Full()) for _ in range(2)]
+    metrics = [evaluate(made, splits.loader("test", streams, 0), "test", Full()) for _ in range(2)]
     assert metrics[0] == metrics[1] and metrics[0]["n"] == 40
     length, nats = -(-40 // streams), 0.0
     with torch.no_grad():

@@ -134,7 +134,7 @@ def test_a_uniform_model_of_bytes_has_perplexity_256_and_8_bits(length):
     task = make("text", UniformBytes(), 256)
     task.bytes_per_token = splits.bytes_per_token
     for batch_size in (1, 2, 64):
-        metrics = evaluate(task, splits.feed("test", batch_size, 0), "test", Full())
+        metrics = evaluate(task, splits.loader("test", batch_size, 0), "test", Full())
         assert metrics == pytest.approx(
             {"loss": math.log(256), "perplexity": 256.0, "bits_per_byte": 8.0, "n": length - 1}, rel=1e-6
         )
@@ -147,7 +147,7 @@ def test_bits_are_per_byte_of_text_not_per_token():
     )
     task = make("text", UniformBytes(), 256)
     task.bytes_per_token = splits.bytes_per_token
-    assert evaluate(task, splits.feed("val", 4, 0), "val", Full())["bits_per_byte"] == pytest.approx(3.2)
+    assert evaluate(task, splits.loader("val", 4, 0), "val", Full())["bits_per_byte"] == pytest.approx(3.2)
 
 
 def test_tokens_count_alike_whatever_window_they_are_in():
@@ -159,7 +159,7 @@ def test_tokens_count_alike_whatever_window_they_are_in():
     task.bytes_per_token = splits.bytes_per_token
     want = float(nn.functional.cross_entropy(table[tokens[:-1].long()], tokens[1:].long()))
     for batch_size in (1, 3):
-        assert evaluate(task, splits.feed("test", batch_size, 0), "test", Full())["loss"] == pytest.approx(
+        assert evaluate(task, splits.loader("test", batch_size, 0), "test", Full())["loss"] == pytest.approx(
             want, rel=1e-5
         )
 

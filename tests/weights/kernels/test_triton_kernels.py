@@ -119,7 +119,7 @@ def test_a_score_that_is_not_finite_is_found_at_the_next_look():
     made.slots[1].master[0, 0] = float("nan")
     with pytest.raises(RunFailed, match=r"layer1\.weight: scores hold NaN"):
         for step in range(1, LOOK_EVERY + 1):
-            made.settle(step, None)
+            made.after_step(step, None)
 
 
 @pytest.mark.gpu

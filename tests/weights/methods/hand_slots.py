@@ -73,10 +73,10 @@ def update(
     """One optimiser update with these gradients of the effective weights; without an optimiser nothing moves."""
     for slot, gradient in zip(sparsifier.slots, gradients, strict=True):
         slot.param.grad = gradient.clone()
-    sparsifier.pull_back(step, optimizer)
+    sparsifier.before_step(step, optimizer)
     if optimizer is not None:
         optimizer.step()
-    sparsifier.settle(step, optimizer)
+    sparsifier.after_step(step, optimizer)
 
 
 def sgd(sparsifier: Sparsifier, lr: float = 0.1, **options: Any) -> torch.optim.SGD:

@@ -20,7 +20,7 @@ from sparselab.storage import tensors
 from sparselab.weights.count import FALSE_ALARM, chance_miss
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import Method
-from sparselab.weights.slot import Moment
+from sparselab.weights.slot import UpdateContext
 
 torch.set_num_threads(1)
 DRAWN = {"draw": "bernoulli"}
@@ -31,7 +31,7 @@ def normal(*shape, seed=0):
 
 
 def at(seed):
-    return Moment(0, 12, 0.0, seed)
+    return UpdateContext(0, 12, 0.0, seed)
 
 
 def started(weights, sparsity=0.75, seed=0, **options):
@@ -87,11 +87,11 @@ def test_it_comes_from_the_seed_and_the_layer_s_name_alone():
 def test_draws_of_one_seed_are_nested(seed, few, more):
     """They hold the largest of the seed's numbers, as the exact mask does: only how many is left to chance."""
     few, more = sorted((few, more))
-    slot, moment = hand_slots("random", torch.zeros(6, 8)).slots[0], at(seed)
-    small, large = moment.bernoulli(slot, few), moment.bernoulli(slot, more)
+    slot, context = hand_slots("random", torch.zeros(6, 8)).slots[0], at(seed)
+    small, large = context.bernoulli(slot, few), context.bernoulli(slot, more)
     assert not (small & ~large).any()
-    assert torch.equal(large, slot.pattern.mask(moment.random(slot), int(large.sum()) / 48))
-    assert not moment.bernoulli(slot, 0).any() and moment.bernoulli(slot, 48).all()
+    assert torch.equal(large, slot.pattern.mask(context.random(slot), int(large.sum()) / 48))
+    assert not context.bernoulli(slot, 0).any() and context.bernoulli(slot, 48).all()
 
 
 def test_snip_and_grasp_draw_with_the_densities_that_scores_give():
@@ -146,7 +146,7 @@ def test_a_layer_that_loses_everything_is_left_so(tmp_path):
 
 def test_check_says_that_counts_are_means(tmp_path):
     drawn, exact = (plan_of([*CELL, "sparsity=0.9", f"method.draw={draw}"]) for draw in ("bernoulli", "exact"))
-    assert drawn.account == exact.account and drawn.id != exact.id
+    assert drawn.cost == exact.cost and drawn.id != exact.id
     assert [note for note in drawn.notes if "are means" in note] and not exact.notes
 
 
@@ -166,8 +166,8 @@ class TooMany(Method):
 
     by_chance = "another method"
 
-    def remask(self, slot, kept, moment):
-        return moment.bernoulli(slot, 3 * kept // 2)
+    def remask(self, slot, kept, context):
+        return context.bernoulli(slot, 3 * kept // 2)
 
 
 class Drifts(Method):

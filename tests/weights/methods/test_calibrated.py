@@ -9,7 +9,7 @@ import torch
 from hand_slots import hand_slots
 from torch import nn, tensor
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import plan_of
@@ -211,7 +211,7 @@ def test_a_convolution_reads_patches():
 
 
 def test_groups_along_outputs_are_refused():
-    with pytest.raises(Refused, match=r"targets\.axis=in"):
+    with pytest.raises(ConfigError, match=r"targets\.axis=in"):
         plan_of(["method=sparsegpt", "sparsity=2:4", "targets.axis=out", "model=mlp"])
 
 
@@ -225,5 +225,5 @@ def test_a_run_of_no_updates_prunes_and_scores(tmp_path):
     record = json.loads((tmp_path / plan.id / "record.json").read_text())
     assert record["sparsity"]["realised"] == 0.5 and record["account"]["updates"] == 0
     assert record["account"]["flops_train"] == 0 and 0 <= record["metrics"]["test.accuracy"] <= 1
-    with pytest.raises(Refused, match="schedule"):
+    with pytest.raises(ConfigError, match="schedule"):
         plan_of([*words, "method=gmp", "sparsity=0.5", "trainer.max_steps=0"])

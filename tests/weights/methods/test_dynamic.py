@@ -8,7 +8,7 @@ import pytest
 import torch
 from hand_slots import hand_slots, sgd, update
 
-from sparselab.weights.slot import Moment
+from sparselab.weights.slot import UpdateContext
 
 torch.set_num_threads(1)
 EVERY = {"schedule": "periodic", "every": 1, "stop": 1.0, "fraction": 0.5, "decay": "constant"}
@@ -43,9 +43,9 @@ def test_rigl_grows_exactly_the_largest_dense_gradients():
         assert torch.allclose(slot.param.grad, dense, rtol=1e-4, atol=1e-4)
         moved = (w - 0.05 * slot.param.grad * before) * before
         want = exchanged(before, moved, slot.param.grad.abs(), drop=12)
-        sparsifier.pull_back(step)
+        sparsifier.before_step(step)
         optimizer.step()
-        sparsifier.settle(step, optimizer)
+        sparsifier.after_step(step, optimizer)
         assert torch.equal(slot.mask, want)
         stayed = want & before  # those that were dropped and grown again among them: their value stays
         torch.testing.assert_close(slot.param.data[stayed], moved[stayed], rtol=1e-6, atol=1e-7)
@@ -106,7 +106,7 @@ def test_set_drops_the_smallest_and_grows_by_the_addressed_draw():
     sparsifier.start()
     slot = sparsifier.slots[0]
     for step in range(1, 6):
-        before, draw = slot.mask.clone(), Moment(step, 9, 0.5, 7).random(slot)
+        before, draw = slot.mask.clone(), UpdateContext(step, 9, 0.5, 7).random(slot)
         want = exchanged(before, slot.param.data, draw, drop=12)
         update(sparsifier, None, step, [torch.zeros(6, 8)])
         assert torch.equal(slot.mask, want)
@@ -135,9 +135,9 @@ def test_random_masks_come_from_the_seed_and_the_layer_s_name_alone(method, sche
 
 def test_an_exchange_is_drawn_anew_each_time():
     slot = hand_slots("set", normal(4, 4)).slots[0]
-    draws = [Moment(step, 9, 0.5, 0).random(slot) for step in (1, 2)]
+    draws = [UpdateContext(step, 9, 0.5, 0).random(slot) for step in (1, 2)]
     assert not torch.equal(*draws)
-    assert torch.equal(draws[0], Moment(1, 9, 0.1, 0).random(slot))
+    assert torch.equal(draws[0], UpdateContext(1, 9, 0.1, 0).random(slot))
 
 
 @pytest.mark.parametrize("sparsity", [0.5, "2:4", "block:2x2:0.5", "channel:0.5", "in_channel:0.5"])

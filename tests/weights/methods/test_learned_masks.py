@@ -11,8 +11,8 @@ from hand_slots import hand_slots, sgd, update
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.training.loop.loop import Loop
-from sparselab.weights.alternating import Turn
-from sparselab.weights.slot import Moment
+from sparselab.weights.alternating import AlternatingUpdate
+from sparselab.weights.slot import UpdateContext
 
 torch.set_num_threads(1)
 
@@ -88,7 +88,7 @@ def kept(scores, density, sparsity):
     sparsifier = hand_slots("bip", torch.ones(1, len(scores)), sparsity)
     (slot,) = sparsifier.slots
     slot.learned.data = torch.tensor([scores])
-    return sparsifier.method.remask(slot, round(density * len(scores)), Moment(1, 2, 0.0, 0))[0]
+    return sparsifier.method.remask(slot, round(density * len(scores)), UpdateContext(1, 2, 0.0, 0))[0]
 
 
 def test_the_largest_scores_stay():
@@ -158,15 +158,15 @@ def test_scores_have_storage_of_their_own_and_levels_do_not_touch_each_other():
 def test_turns():
     def turns(method, total, **options):
         learner = hand_slots(method, torch.ones(1, 4), options=options).method
-        return "".join("s" if learner.turn(step, total).learned else "w" for step in range(1, total + 1))
+        return "".join("s" if learner.alternating_update(step, total).learned else "w" for step in range(1, total + 1))
 
     assert turns("bip", 8) == "wswswsws"
     assert turns("bip", 9, lower_steps=2) == "wwswwswws"
     assert turns("bip", 10, finetune=0.3) == "wswswswwww"
     assert turns("hydra_mask", 6) == "ssswww"
     both = hand_slots("hydra_mask", torch.ones(1, 4), options={"unmasked": "both"}).method
-    assert both.turn(1, 6) == Turn(weights=False, others=True)
-    assert both.turn(6, 6) == Turn(learned=False)
+    assert both.alternating_update(1, 6) == AlternatingUpdate(weights=False, others=True)
+    assert both.alternating_update(6, 6) == AlternatingUpdate(learned=False)
 
 
 CELL = ["model=mlp", "model.hidden=[24,16]", "model.batch_norm=true", "sparsity=0.5", "optim.lr=0.02",

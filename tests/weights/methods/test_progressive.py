@@ -25,11 +25,11 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def mdgf(weights, backward="ste", sparsity="2:4", schedule="mask_linear", leak=None, **moments):
+def mdgf(weights, backward="ste", sparsity="2:4", schedule="mask_linear", soft_coefficient=None, **moments):
     """A started sparsifier; ``leak`` replaces the schedule's by a constant."""
     sparsifier = hand_slots("mdgf", weights, sparsity, schedule, options={"backward": backward}, **moments)
-    if leak is not None:
-        sparsifier.schedule.leak = lambda step, total: leak
+    if soft_coefficient is not None:
+        sparsifier.schedule.soft_coefficient = lambda step, total: soft_coefficient
     sparsifier.start()
     return sparsifier
 
@@ -54,13 +54,13 @@ def test_effective_weights_and_what_the_optimiser_sees(backward, want):
     assert torch.equal(slot.param.data, W), "beta(0) = 1"
     for step in (1, 2, 3):
         update(sparsifier, None, step, [torch.zeros(1, 4)])
-    assert slot.leak == 0.25
+    assert slot.soft_coefficient == 0.25
     torch.testing.assert_close(slot.param.data, tensor([[0.025, -0.4, 0.3, 0.05]]), rtol=0, atol=1e-8)
     slot.param.grad = ONES.clone()
-    sparsifier.pull_back(4)
+    sparsifier.before_step(4)
     assert slot.param.grad.tolist() == [want]
     assert torch.equal(slot.param.data, W), "the optimiser moves the dense weights"
-    sparsifier.settle(4, None)
+    sparsifier.after_step(4, None)
     assert slot.param.data.tolist() == tensor([[0.0, -0.4, 0.3, 0.0]]).tolist(), "hard at the end"
 
 
@@ -81,7 +81,7 @@ def test_the_vectors_of_the_jax_code(u):
 @pytest.mark.parametrize("make", [sgd, lambda s, **o: torch.optim.AdamW([x.param for x in s.slots], **o)])
 def test_where_nothing_has_faded_training_is_dense_bit_for_bit(backward, make):
     weights, gradients = normal(4, 8), [normal(4, 8, seed=s) for s in range(1, 7)]
-    sparsifier = mdgf(weights, backward, leak=1.0)
+    sparsifier = mdgf(weights, backward, soft_coefficient=1.0)
     seen = trained(sparsifier, gradients, make, lr=0.1, weight_decay=0.1)
     dense = nn.Parameter(weights.clone())
     optimizer = make(type("One", (), {"slots": [type("S", (), {"param": dense})]}), lr=0.1, weight_decay=0.1)
@@ -93,11 +93,15 @@ def test_where_nothing_has_faded_training_is_dense_bit_for_bit(backward, make):
 
 def test_where_all_has_faded_ste_is_plain_straight_through_training():
     weights, gradients = normal(4, 8), [normal(4, 8, seed=s) for s in range(1, 9)]
-    faded = trained(mdgf(weights, leak=0.0), gradients, momentum=0.9)
+    faded = trained(mdgf(weights, soft_coefficient=0.0), gradients, momentum=0.9)
     for method, options in (("ste", {}), ("srste", {"lambda_w": 0.0}), ("sdgf", {})):
         schedule = "stepwise" if method == "sdgf" else "constant"
         plain = hand_slots(method, weights, "3:4" if method == "sdgf" else "2:4", schedule, options=options)
-        same = faded if method != "sdgf" else trained(mdgf(weights, sparsity="3:4", leak=0.0), gradients, momentum=0.9)
+        same = (
+            faded
+            if method != "sdgf"
+            else trained(mdgf(weights, sparsity="3:4", soft_coefficient=0.0), gradients, momentum=0.9)
+        )
         plain.start()  # 3:4 has a single stage
         assert all(torch.equal(a, b) for a, b in zip(same, trained(plain, gradients, momentum=0.9), strict=True))
 
@@ -105,7 +109,7 @@ def test_where_all_has_faded_ste_is_plain_straight_through_training():
 def test_where_all_has_faded_scaled_is_hard_masking():
     """The true derivative of W E: a pruned weight gets no gradient at all and stays where it is."""
     weights = normal(4, 8)
-    sparsifier = mdgf(weights, "scaled", leak=0.0)
+    sparsifier = mdgf(weights, "scaled", soft_coefficient=0.0)
     slot, optimizer, inputs = sparsifier.slots[0], sgd(sparsifier), normal(5, 8, seed=9)
     start, mask = slot.master.clone(), slot.mask.clone()
     for step in range(1, 7):
@@ -113,10 +117,10 @@ def test_where_all_has_faded_scaled_is_hard_masking():
         (inputs @ (leaf * slot.mask).T).square().sum().mul(1e-3).backward()
         upstream = torch.autograd.grad((inputs @ slot.param.T).square().sum().mul(1e-3), slot.param)[0]
         slot.param.grad = upstream.clone()
-        sparsifier.pull_back(step)
+        sparsifier.before_step(step)
         torch.testing.assert_close(slot.param.grad, leaf.grad, rtol=1e-6, atol=1e-8)
         optimizer.step()
-        sparsifier.settle(step, optimizer)
+        sparsifier.after_step(step, optimizer)
         assert torch.equal(slot.mask, mask)
     assert torch.equal(slot.master[~mask], start[~mask]) and not torch.equal(slot.master[mask], start[mask])
 
@@ -131,10 +135,10 @@ def test_scaled_is_the_derivative_of_the_effective_weights_and_ste_is_not(schedu
         for step in (1, 2, 3):
             update(sparsifier, sgd(sparsifier), step, [normal(6, 8, seed=10 + step)])
         leaf = slot.master.clone().requires_grad_()
-        (inputs @ (leaf * (slot.mask + ~slot.mask * slot.leak)).T).square().sum().backward()
+        (inputs @ (leaf * (slot.mask + ~slot.mask * slot.soft_coefficient)).T).square().sum().backward()
         slot.param.grad = torch.autograd.grad((inputs @ slot.param.T).square().sum(), slot.param)[0]
-        assert 0 < slot.leak < 1
-        sparsifier.pull_back(4)
+        assert 0 < slot.soft_coefficient < 1
+        sparsifier.before_step(4)
         found[backward] = torch.allclose(slot.param.grad, leaf.grad, rtol=1e-5)
     assert found == {"ste": False, "scaled": True}
 
@@ -152,7 +156,7 @@ def test_masks_are_exact_at_every_update_and_zeros_are_exact_once_the_mask_is_ha
         assert slot.pattern.holds(slot.mask) and int(slot.mask.sum()) == slot.kept == 8
         alive = int(torch.count_nonzero(slot.param.data[~slot.mask]))
         assert alive == (0 if step >= 14 else 56)
-        assert slot.computing == (8 if step >= 14 or slot.leak < FADED else 64)
+        assert slot.computing == (8 if step >= 14 or slot.soft_coefficient < FADED else 64)
 
 
 def test_what_an_exponential_decay_leaves_at_the_end_is_what_the_hard_mask_gives():
@@ -185,7 +189,7 @@ def test_before_the_sparse_phase_the_layer_is_dense(method, schedule, options):
     slot, inputs = sparsifier.slots[0], normal(3, 16)
     for step in (1, 2, 3):
         assert torch.equal(nn.functional.linear(inputs, slot.param, layer.bias), layer(inputs))
-        assert slot.mask.all() and slot.leak == 0 and sparsifier.ledger == [(0, {"layer0": 64})]
+        assert slot.mask.all() and slot.soft_coefficient == 0 and sparsifier.ledger == [(0, {"layer0": 64})]
         update(sparsifier, None, step, [torch.zeros(4, 16)])
     update(sparsifier, None, 4, [torch.zeros(4, 16)])
     assert not slot.mask.all()
@@ -255,7 +259,7 @@ def test_a_saved_state_goes_on_bit_for_bit(method, schedule, moments, at):
     resumed.finish()
     for a, b in zip(whole.slots, resumed.slots, strict=True):
         assert torch.equal(a.param.data, b.param.data) and torch.equal(a.mask, b.mask)
-        assert a.pattern == b.pattern and a.leak == b.leak == 0
+        assert a.pattern == b.pattern and a.soft_coefficient == b.soft_coefficient == 0
     assert whole.ledger == resumed.ledger
 
 
@@ -265,7 +269,7 @@ def test_a_hardening_whose_update_was_skipped_is_made_at_the_finish():
         update(sparsifier, None, step, [torch.zeros(2, 8)])
     slot = sparsifier.slots[0]
     assert torch.count_nonzero(slot.param.data) == 16
-    sparsifier.pull_back(4)
+    sparsifier.before_step(4)
     sparsifier.unswap()
     sparsifier.finish()
     assert torch.equal(slot.param.data, slot.master * slot.mask) and torch.count_nonzero(slot.param.data) == 8
@@ -286,10 +290,10 @@ def test_feed_forward_layers_are_64_percent_of_a_block_of_vit_b():
     family = MODELS["vit"](MODELS["vit"].Options(width=768, depth=12, heads=12))
     image = DataSpec(name="imagenet", task="image", shape=(3, 224, 224), classes=1000, train=1, val=1, test=1,
                      fingerprint="", source="local", path="")  # fmt: skip
-    outline = family.outline(image)
-    ff = sum(layer.macs for layer in outline.layers if "ff" in layer.roles)
-    blocks = sum(layer.macs for layer in outline.layers if layer.name.startswith("blocks.")) + sum(
-        outline.fixed_macs.values()
+    model_spec = family.model_spec(image)
+    ff = sum(layer.macs for layer in model_spec.layers if "ff" in layer.roles)
+    blocks = sum(layer.macs for layer in model_spec.layers if layer.name.startswith("blocks.")) + sum(
+        model_spec.fixed_macs.values()
     )
     t, d = 197, 768
     assert ff / blocks == pytest.approx(8 * t * d**2 / (12 * t * d**2 + 2 * t**2 * d), rel=1e-12)

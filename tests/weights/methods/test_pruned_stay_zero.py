@@ -70,12 +70,12 @@ def train(method, kind, schedule, optimiser, updates=50):
     for step in range(1, updates + 1):
         optimizer.zero_grad()
         (((x @ one.T).relu() @ two.T - y) ** 2).mean().backward()
-        sparsifier.pull_back(step, optimizer)
+        sparsifier.before_step(step, optimizer)
         optimizer.step()
-        sparsifier.settle(step, optimizer)
-        if not sparsifier.schedule.leak(step, updates):
+        sparsifier.after_step(step, optimizer)
+        if not sparsifier.schedule.soft_coefficient(step, updates):
             alive += sum(int(torch.count_nonzero(slot.param.data[~slot.mask])) for slot in sparsifier.slots)
-    assert not sparsifier.schedule.leak(updates, updates)
+    assert not sparsifier.schedule.soft_coefficient(updates, updates)
     sparsifier.finish()
     assert not torch.equal(moved, one.detach()), "nothing was trained"
     for slot in sparsifier.slots:
@@ -97,8 +97,8 @@ class GradientMask(Method):
     def effective(self, slot, out):
         """Trusts that nothing moves a pruned weight."""
 
-    def remask(self, slot, kept, moment):
-        mask = super().remask(slot, kept, moment)
+    def remask(self, slot, kept, context):
+        mask = super().remask(slot, kept, context)
         slot.param.data.mul_(mask)
         return mask
 

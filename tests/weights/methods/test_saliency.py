@@ -6,15 +6,15 @@ import pytest
 import torch
 from hand_slots import hand_probe, hand_slots
 
-from sparselab.core.errors import Refused, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.training.loop.loop import Loop
 from sparselab.weights.probe import Probe
-from sparselab.weights.slot import Moment
+from sparselab.weights.slot import UpdateContext
 
 torch.set_num_threads(1)
-START = Moment(0, 12, 0.0, 0)
+START = UpdateContext(0, 12, 0.0, 0)
 
 
 def drawn(*shape, seed=0):
@@ -132,6 +132,6 @@ def test_a_measurement_leaves_no_trace_and_does_not_see_micro_batches(method, tm
 def test_text_has_no_examples_of_a_class():
     typed = ["method=snip", "method.per_class=2", "sparsity=0.5", "model=llama_tiny", "dataset=stdlib", "trainer=text"]
     with pytest.raises(
-        Refused, match=r"method\.per_class=2: stdlib has no classes of examples — write method\.per_class=null"
+        ConfigError, match=r"method\.per_class=2: stdlib has no classes of examples — write method\.per_class=null"
     ):
         plan_of(typed)

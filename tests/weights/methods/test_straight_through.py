@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.core.sparsity import Sparsity
-from sparselab.weights.cost import account
+from sparselab.weights.cost import cost_of
 from sparselab.weights.patterns.pattern import Pattern
 
 torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def test_the_gradient_that_the_optimiser_sees(method, options, want):
     slot = sparsifier.slots[0]
     assert slot.param.data.tolist() == [[0.0, 0.0, 3.0, 4.0]]
     slot.param.grad = ONES.clone()
-    sparsifier.pull_back(1)
+    sparsifier.before_step(1)
     assert torch.allclose(slot.param.grad, tensor([want]), rtol=0, atol=1e-7)
     assert torch.equal(slot.param.data, W), "the optimiser moves the dense weights"
 
@@ -112,7 +112,7 @@ def test_the_term_is_that_of_pruned_weights_only(seed, sparsity, lam):
     sparsifier.start()
     slot = sparsifier.slots[0]
     slot.param.grad = gradient.clone()
-    sparsifier.pull_back(1)
+    sparsifier.before_step(1)
     assert torch.equal(slot.param.grad[slot.mask], gradient[slot.mask])
     want = gradient + lam * weights
     assert torch.allclose(slot.param.grad[~slot.mask], want[~slot.mask], atol=1e-6)
@@ -133,5 +133,5 @@ def test_groups_run_along_input_channels_or_along_the_filter():
 def test_forward_flops_are_n_of_m_of_the_dense_ones(sparsity, n, m):
     layer = Layer("layer", "linear", (32, 64), 32 * 64 * 5)
     kept = int(Pattern.of(Sparsity.parse(sparsity)).mask(torch.randn(32, 64)).sum())
-    cost = account(Outline("one", (layer,), 32 * 64), {"layer": kept})
+    cost = cost_of(ModelSpec("one", (layer,), 32 * 64), {"layer": kept})
     assert cost.flops * m == cost.flops_dense * n

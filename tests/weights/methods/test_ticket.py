@@ -7,7 +7,7 @@ import torch
 from hand_slots import hand_slots
 from safetensors.torch import load_file, save_file
 
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.weights.distributions.ranked import Global
@@ -55,7 +55,7 @@ def test_a_layer_with_less_than_a_tenth_of_zeros_gets_no_mask():
 
 
 def test_whole_layers_need_a_ranking_over_all_of_them():
-    with pytest.raises(Refused, match=r"distribution=uniform: .* write distribution=global"):
+    with pytest.raises(ConfigError, match=r"distribution=uniform: .* write distribution=global"):
         plan_of(["method=ticket", "sparsity=0.8", "method.spare=0.1", "distribution=uniform", *CELL])
 
 
@@ -78,10 +78,10 @@ def test_a_pruned_network_is_trained_on_and_no_zero_comes_back(tmp_path, monkeyp
 
 
 def test_a_source_that_is_not_there_or_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(Refused, match=r"method.source=nowhere.safetensors: no such file"):
+    with pytest.raises(ConfigError, match=r"method.source=nowhere.safetensors: no such file"):
         plan_of(["method=ticket", "sparsity=0.8", *CELL, "method.source=nowhere.safetensors"])
     save_file({"layers.0.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
-    with pytest.raises(Refused, match=r"method.source="):
+    with pytest.raises(ConfigError, match=r"method.source="):
         plan_of(["method=ticket", "sparsity=0.8", *CELL, f"method.source={tmp_path / 'other.safetensors'}"])
 
 

@@ -59,14 +59,14 @@ def layer(kind: str, shape: tuple[int, ...], *roles: str) -> Layer:
     ],
 )
 def test_misfits(sparsity, axis, of, problem):
-    fault = misfit(of, Sparsity.parse(sparsity), axis)
-    assert str(fault) == f"sparsity={sparsity}: {problem} — {FIX}"
-    assert len(str(fault)) <= WIDTH
+    issue = misfit(of, Sparsity.parse(sparsity), axis)
+    assert str(issue) == f"sparsity={sparsity}: {problem} — {FIX}"
+    assert len(str(issue)) <= WIDTH
 
 
 def test_one_dimension_is_refused():
-    fault = misfit(Layer("norm", "linear", (6,), 0), Sparsity.parse(0.5), "in")
-    assert str(fault) == "sparsity=0.5: norm is 1-D and sparsity needs at least 2-D — exclude it (targets.exclude)"
+    issue = misfit(Layer("norm", "linear", (6,), 0), Sparsity.parse(0.5), "in")
+    assert str(issue) == "sparsity=0.5: norm is 1-D and sparsity needs at least 2-D — exclude it (targets.exclude)"
 
 
 @pytest.mark.parametrize("sparsity", [0.5, "2:4", "block:2x2:0.5", "channel:0.5", "in_channel:0.5", "dense"])

@@ -32,10 +32,10 @@ def lasso_penalty(features: np.ndarray, weights: np.ndarray, eps: float) -> floa
 def best_subset(features: np.ndarray, rewards: np.ndarray, weights: np.ndarray, s: int) -> np.ndarray:
     """Least squares on the s coordinates that fit best, by trying all of them; the first of ties."""
     weighted = weights[:, None] * features
-    gram, moment = features.T @ weighted, weighted.T @ rewards
+    gram, context = features.T @ weighted, weighted.T @ rewards
     supports = np.array(list(combinations(range(features.shape[1]), s)))
     blocks = gram[supports[:, :, None], supports[:, None, :]] + 1e-12 * np.eye(s)
-    moments = moment[supports]
+    moments = context[supports]
     solutions = np.linalg.solve(blocks, moments[..., None])[..., 0]
     explained = np.einsum("ij,ij->i", moments, solutions)
     best = int(np.argmax(np.round(explained, 12)))

@@ -23,7 +23,7 @@ def rotate(blocks: list[Block]) -> int:
     """Fold gains and rotate, in place, every input that a pivot reads. Returns the multiply-accumulates that the
     rotations add per token.
 
-    Raises :class:`Refused` where no block has a pivot, or a pivot's input is not a norm's output.
+    Raises :class:`ConfigError` where no block has a pivot, or a pivot's input is not a norm's output.
     """
     pairs = [(shared, pivot) for block in blocks for shared in block.inputs if (pivot := shared.pivot) is not None]
     if not pairs:

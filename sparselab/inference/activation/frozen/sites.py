@@ -77,7 +77,7 @@ def find_blocks(model: nn.Module, tokens: Tensor, pivots: Iterable[str]) -> list
     """The decoder blocks of a causal language model with the linear layers in them, from one forward pass.
 
     tokens: (n, t) int64, what the pass reads. pivots: globs over layer names. Embeddings, norms and the head are no
-    sites. Raises :class:`Refused` where the model has no list of equal blocks, a glob matches nothing in any of them,
+    sites. Raises :class:`ConfigError` where the model has no list of equal blocks, a glob matches nothing in any of them,
     or two pivots read the same input.
     """
     stack, layers = _block_list(model)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Faults, refuse
+from sparselab.core.errors import Issues, refuse
 from sparselab.inputs.data import cache, files, hub, subset
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.dataset import DATASETS, Dataset
@@ -134,24 +134,24 @@ class ArraySet(Dataset):
     def _counts(self) -> tuple[int, int, int]:
         """Sizes of train, val and test under the options; Refused where the options do not fit the set."""
         side, augment = min(self.size[1:]), self.options.augment
-        faults = Faults()
+        issues = Issues()
         pool, (_, height, width) = self.options.pool, self.shape
         if height % pool or width % pool:
             problem = f"does not divide {self.name}'s {height}x{width} images"
-            faults.add(f"dataset.pool={pool}", problem, "choose a divisor of both sides, or 1")
+            issues.add(f"dataset.pool={pool}", problem, "choose a divisor of both sides, or 1")
         if augment.pad == "reflect" and augment.crop >= side:
             what = f"reflection needs a margin below the image's side of {side} pixels"
-            faults.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
+            issues.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
         sizes = (0, 0, 0)
-        with faults.catch():
+        with issues.catch():
             sizes = counts(self.name, self.options, self.sizes["train"], self.sizes["test"])
         if self.options.forget is not None:
-            with faults.catch():
+            with issues.catch():
                 sizes = self._left(Forget.parse(self.options.forget, self.classes), *sizes)
         elif self.options.train_on != "all":
             where = f"dataset.train_on={self.options.train_on}"
-            faults.add(where, "nothing is to be forgotten", "write dataset.forget=class:0, say")
-        faults.raise_if_any()
+            issues.add(where, "nothing is to be forgotten", "write dataset.forget=class:0, say")
+        issues.raise_if_any()
         return sizes
 
     def _left(self, forget: Forget, train: int, val: int, test: int) -> tuple[int, int, int]:

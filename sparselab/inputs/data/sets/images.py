@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from sparselab.core.errors import Faults
+from sparselab.core.errors import Issues
 from sparselab.core.options import Options
 from sparselab.inputs.data import subset
 
@@ -29,18 +29,18 @@ def counts(name: str, options: ImageOptions, train: int, test: int) -> tuple[int
 
     Refused where the options ask for more than there is.
     """
-    faults = Faults()
+    issues = Issues()
     left = train - options.val
     if left < 1:
         what = f"{name} has {train} training images"
-        faults.add(f"dataset.val={options.val}", what, f"write at most {train - 1}")
+        issues.add(f"dataset.val={options.val}", what, f"write at most {train - 1}")
     elif (options.limit_train or 0) > left:
         what = f"{left} training images are left after dataset.val={options.val}"
-        faults.add(f"dataset.limit_train={options.limit_train}", what, f"write at most {left}, or null")
+        issues.add(f"dataset.limit_train={options.limit_train}", what, f"write at most {left}, or null")
     if (options.limit_test or 0) > test:
         what = f"{name} has {test} test images"
-        faults.add(f"dataset.limit_test={options.limit_test}", what, f"write at most {test}, or null")
-    faults.raise_if_any()
+        issues.add(f"dataset.limit_test={options.limit_test}", what, f"write at most {test}, or null")
+    issues.raise_if_any()
     return options.limit_train or left, options.val, options.limit_test or test
 
 

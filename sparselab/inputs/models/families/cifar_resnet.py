@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.inputs.models.family import MODELS, ImageFamily
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.transform import Transformable, wider
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class CifarResNet(Transformable, ImageFamily):
     def norm_after(self, name: str) -> str | None:
         return name.replace("conv", "bn")
 
-    def sketch(self, data: DataSpec) -> Sketch:
-        o, s = self.options, Sketch()
+    def builder(self, data: DataSpec) -> SpecBuilder:
+        o, s = self.options, SpecBuilder()
         size = s.conv("conv1", o.width, data.shape[0], 3, data.shape[1:])
         s.norm(o.width)
         inputs = o.width

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.inputs.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.transform import Transformable, wider
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def sketch_gpt2(config: Mapping[str, Any], tokens: int) -> Sketch:
+def sketch_gpt2(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
     """transformers' GPT2LMHeadModel in closed form for one window of ``tokens``; ``config`` as in its config.json.
 
     Raises KeyError where a size is missing.
     """
-    s, width, heads, vocabulary = Sketch(), config["n_embd"], config["n_head"], config["vocab_size"]
+    s, width, heads, vocabulary = SpecBuilder(), config["n_embd"], config["n_head"], config["vocab_size"]
     hidden = config.get("n_inner") or 4 * width
     s.embedding("transformer.wte", vocabulary, width)
     s.embedding("transformer.wpe", config["n_positions"], width)
@@ -69,7 +69,7 @@ class GPT(Transformable, TextFamily):
         width, ff = wider(o.width, factor, o.heads), o.ff and wider(o.ff, factor)
         return type(self)(o.model_copy(update={"width": width, "ff": ff}))
 
-    def misfits(self, data: DataSpec) -> list[Fault]:
+    def misfits(self, data: DataSpec) -> list[Issue]:
         o = self.options
         return vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
 
@@ -91,7 +91,7 @@ class GPT(Transformable, TextFamily):
             "eos_token_id": None,
         }
 
-    def sketch(self, data: DataSpec) -> Sketch:
+    def builder(self, data: DataSpec) -> SpecBuilder:
         return sketch_gpt2(self.config(data), data.shape[0])
 
     def make(self, data: DataSpec) -> nn.Module:
@@ -100,14 +100,14 @@ class GPT(Transformable, TextFamily):
         return GPT2LMHeadModel(GPT2Config(**self.config(data)))
 
 
-def head_misfits(width: int, heads: int) -> list[Fault]:
+def head_misfits(width: int, heads: int) -> list[Issue]:
     """A fault where ``heads`` attention heads do not divide ``width``."""
     if width % heads == 0:
         return []
     return [misfit("heads", heads, f"does not divide width {width}", "choose a divisor of the width")]
 
 
-def context_misfits(context: int | None, data: DataSpec) -> list[Fault]:
+def context_misfits(context: int | None, data: DataSpec) -> list[Issue]:
     """A fault where a network of ``context`` positions (None: as many as the data needs) cannot read a window."""
     if context is None or context >= data.shape[0]:
         return []

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault, refuse
+from sparselab.core.errors import Issue, refuse
 from sparselab.inputs.models.families.gpt import sketch_gpt2
 from sparselab.inputs.models.families.llama import sketch_llama
 from sparselab.inputs.models.family import MODELS, TextFamily
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.weights import place, read_header
 
 if TYPE_CHECKING:
@@ -75,29 +75,29 @@ class HuggingFace(TextFamily):
             "path": [str(folder / "config.json"), *map(str, sorted(folder.glob("*.safetensors")))]
         }
 
-    def misfits(self, data: DataSpec) -> list[Fault]:
+    def misfits(self, data: DataSpec) -> list[Issue]:
         folder, config = self._folder(), self._config()
         if folder is None or config is None:
             return []
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             return [
-                Fault(self._where, "holds no .safetensors file, and pickles are never opened", "convert to safetensors")
+                Issue(self._where, "holds no .safetensors file, and pickles are never opened", "convert to safetensors")
             ]
         for shard in shards:
             read_header(shard, "model.path")
-        faults = []
+        issues = []
         vocabulary = config.get("vocab_size")
         if isinstance(vocabulary, int) and vocabulary < data.classes:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
-            faults.append(Fault(self._where, problem, "use data made with this model's tokenizer"))
+            issues.append(Issue(self._where, problem, "use data made with this model's tokenizer"))
         context = config.get("max_position_embeddings", config.get("n_positions"))
         if isinstance(context, int) and context < data.shape[0]:
             problem = f"reads at most {context} tokens and {data.name}'s window has {data.shape[0]}"
-            faults.append(Fault(self._where, problem, "use a shorter window"))
-        return faults
+            issues.append(Issue(self._where, problem, "use a shorter window"))
+        return issues
 
-    def sketch(self, data: DataSpec) -> Sketch | None:
+    def builder(self, data: DataSpec) -> SpecBuilder | None:
         config = self._config()
         # Quantised weights are stored in shapes of their own.
         if config is None or config["model_type"] not in SKETCHES or "quantization_config" in config:

@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.inputs.models.families.gpt import context_misfits, head_misfits
 from sparselab.inputs.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def sketch_llama(config: Mapping[str, Any], tokens: int) -> Sketch:
+def sketch_llama(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
     """transformers' LlamaForCausalLM in closed form for one window of ``tokens``; ``config`` as in its config.json.
 
     Raises KeyError where a size is missing. Rotary positions are elementwise and not counted.
     """
-    s, width, heads, vocabulary = Sketch(), config["hidden_size"], config["num_attention_heads"], config["vocab_size"]
+    s, width, heads, vocabulary = (
+        SpecBuilder(),
+        config["hidden_size"],
+        config["num_attention_heads"],
+        config["vocab_size"],
+    )
     head = config.get("head_dim") or width // heads
     groups = (config.get("num_key_value_heads") or heads) * head
     hidden = config["intermediate_size"]
@@ -69,17 +74,17 @@ class Llama(TextFamily):
 
     options: Options
 
-    def misfits(self, data: DataSpec) -> list[Fault]:
+    def misfits(self, data: DataSpec) -> list[Issue]:
         o = self.options
-        faults = vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
+        issues = vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
         if o.width % o.heads == 0 and (o.width // o.heads) % 2:
             problem = f"leaves {o.width // o.heads} channels a head, and rotary positions turn pairs"
-            faults.append(misfit("heads", o.heads, problem, "choose heads so that width / heads is even"))
+            issues.append(misfit("heads", o.heads, problem, "choose heads so that width / heads is even"))
         if o.kv_heads is not None and o.heads % o.kv_heads:
-            faults.append(
+            issues.append(
                 misfit("kv_heads", o.kv_heads, f"does not divide heads {o.heads}", "choose a divisor of heads")
             )
-        return faults
+        return issues
 
     def config(self, data: DataSpec) -> dict[str, Any]:
         """The network's transformers config, as a dict."""
@@ -98,7 +103,7 @@ class Llama(TextFamily):
             "eos_token_id": None,
         }
 
-    def sketch(self, data: DataSpec) -> Sketch:
+    def builder(self, data: DataSpec) -> SpecBuilder:
         return sketch_llama(self.config(data), data.shape[0])
 
     def make(self, data: DataSpec) -> nn.Module:

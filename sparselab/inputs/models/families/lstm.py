@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.inputs.models.family import MODELS, Family, misfit, vocabulary_misfits
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +48,7 @@ class LSTM(Family):
     def carries(self) -> bool:  # type: ignore[override]
         return self.options.carry
 
-    def misfits(self, data: DataSpec) -> list[Fault]:
+    def misfits(self, data: DataSpec) -> list[Issue]:
         o, found = self.options, vocabulary_misfits(data)
         if o.tie and self.embedding != o.width:
             problem = f"differs from width {o.width}, and a tied softmax layer multiplies hidden units by it"
@@ -58,8 +58,8 @@ class LSTM(Family):
             found.append(misfit("carry", "true", problem, "write dataset.windows=streams or model.carry=false"))
         return found
 
-    def sketch(self, data: DataSpec) -> Sketch:
-        s, o, tokens, vocabulary = Sketch(), self.options, data.shape[0], data.classes
+    def builder(self, data: DataSpec) -> SpecBuilder:
+        s, o, tokens, vocabulary = SpecBuilder(), self.options, data.shape[0], data.classes
         s.embedding("encoder", vocabulary, self.embedding)
         for i in range(o.depth):
             s.lstm(f"rnns.{i}", o.width, o.width if i else self.embedding, tokens)

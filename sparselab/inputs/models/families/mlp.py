@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.inputs.models.family import MODELS, ImageFamily
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.transform import Transformable, wider
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class MLP(Transformable, ImageFamily):
     def norm_after(self, name: str) -> str | None:
         return name.replace("layers.", "norms.") if self.options.batch_norm else None
 
-    def sketch(self, data: DataSpec) -> Sketch:
-        s, inputs = Sketch(), prod(data.shape)
+    def builder(self, data: DataSpec) -> SpecBuilder:
+        s, inputs = SpecBuilder(), prod(data.shape)
         for i, width in enumerate(self.options.hidden):
             s.linear(f"layers.{i}", width, inputs)
             s.norm(width, 2 * self.options.batch_norm)

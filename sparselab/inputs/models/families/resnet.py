@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.inputs.models.family import MODELS, ImageFamily
-from sparselab.inputs.models.spec_builder import Sketch, pooled
+from sparselab.inputs.models.spec_builder import SpecBuilder, pooled
 from sparselab.inputs.models.transform import Transformable, wider
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class ResNet(Transformable, ImageFamily):
     def _small(data: DataSpec) -> bool:
         return max(data.shape[1:]) <= SMALL
 
-    def sketch(self, data: DataSpec) -> Sketch:
-        s, size = Sketch(), data.shape[1:]
+    def builder(self, data: DataSpec) -> SpecBuilder:
+        s, size = SpecBuilder(), data.shape[1:]
         if self._small(data):
             size = s.conv("conv1", self.width, data.shape[0], 3, size)
         else:

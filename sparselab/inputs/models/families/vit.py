@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import Fault
+from sparselab.core.errors import Issue
 from sparselab.inputs.models.family import MODELS, ImageFamily, misfit
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.transform import Transformable, wider
 
 if TYPE_CHECKING:
@@ -57,25 +57,25 @@ class ViT(Transformable, ImageFamily):
         """Pixels of a patch's side, 0 where none fits."""
         return self.options.patch or patch_for(*data.shape[1:]) or 0
 
-    def misfits(self, data: DataSpec) -> list[Fault]:
+    def misfits(self, data: DataSpec) -> list[Issue]:
         o = self.options
         _, height, width = data.shape
-        faults = []
+        issues = []
         if o.width % o.heads:
-            faults.append(misfit("heads", o.heads, f"does not divide width {o.width}", "choose a divisor of the width"))
+            issues.append(misfit("heads", o.heads, f"does not divide width {o.width}", "choose a divisor of the width"))
         patch = self._patch(data)
         if not patch:
             problem = f"no usual patch divides {data.name}'s {height}x{width} images"
-            faults.append(misfit("patch", "null", problem, "set model.patch to a divisor of both sides"))
+            issues.append(misfit("patch", "null", problem, "set model.patch to a divisor of both sides"))
         elif height % patch or width % patch:
             problem = f"does not divide {data.name}'s {height}x{width} images"
-            faults.append(misfit("patch", patch, problem, "choose a divisor of both sides, or null"))
-        return faults
+            issues.append(misfit("patch", patch, problem, "choose a divisor of both sides, or null"))
+        return issues
 
-    def sketch(self, data: DataSpec) -> Sketch:
+    def builder(self, data: DataSpec) -> SpecBuilder:
         o = self.options
         channels, height, width = data.shape
-        patch, hidden, s = self._patch(data), int(o.width * o.mlp_ratio), Sketch()
+        patch, hidden, s = self._patch(data), int(o.width * o.mlp_ratio), SpecBuilder()
         rows, columns = s.conv(
             "patch_embed.proj", o.width, channels, patch, (height, width), stride=patch, padding=0, bias=True
         )

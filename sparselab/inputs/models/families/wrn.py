@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.inputs.models.family import MODELS, ImageFamily
-from sparselab.inputs.models.spec_builder import Sketch
+from sparselab.inputs.models.spec_builder import SpecBuilder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +36,8 @@ class WideResNet(ImageFamily):
 
     options: Options
 
-    def sketch(self, data: DataSpec) -> Sketch:
-        o, s = self.options, Sketch()
+    def builder(self, data: DataSpec) -> SpecBuilder:
+        o, s = self.options, SpecBuilder()
         size = s.conv("conv1", STEM, data.shape[0], 3, data.shape[1:])
         inputs = STEM
         for stage in (1, 2, 3):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Fault
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.errors import Issue
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.inputs.models.transform import TRANSFORMS, WHERE, Transform, Transformable, replaceable
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class SparseWide(IsoFlop):
 
     plain_names = True
 
-    def outline(self, family: Transformable, data: DataSpec) -> Outline:
+    def model_spec(self, family: Transformable, data: DataSpec) -> ModelSpec:
         drawn = _drawn(family.widened(1 / self.density), data)
-        return Outline(drawn.name, drawn.layers, drawn.params, drawn.fixed_macs, _drawn(family, data).macs)
+        return ModelSpec(drawn.name, drawn.layers, drawn.params, drawn.fixed_macs, _drawn(family, data).macs)
 
     def network(self, family: Transformable, data: DataSpec) -> nn.Module:
         return family.widened(1 / self.density).make(data)
@@ -84,13 +84,13 @@ class _LayerByLayer(IsoFlop):
 
     takes_norm = False
 
-    def replaced(self, plain: Outline) -> Iterator[tuple[Layer, Pieces]]:
+    def replaced(self, plain: ModelSpec) -> Iterator[tuple[Layer, Pieces]]:
         for layer in replaceable(plain):
             pieces = self.pieces(layer)
             if pieces is not None:
                 yield layer, pieces
 
-    def outline(self, family: Transformable, data: DataSpec) -> Outline:
+    def model_spec(self, family: Transformable, data: DataSpec) -> ModelSpec:
         plain = _drawn(family, data)
         pieces = {layer.name: found for layer, found in self.replaced(plain)}
         layers: list[Layer] = []
@@ -99,7 +99,7 @@ class _LayerByLayer(IsoFlop):
             layers += pieces[layer.name].layers if layer.name in pieces else [layer]
             fixed |= pieces[layer.name].fixed_macs if layer.name in pieces else {}
         params = plain.params + sum(found.params for found in pieces.values())
-        return Outline(plain.name, tuple(layers), params, fixed, plain.macs)
+        return ModelSpec(plain.name, tuple(layers), params, fixed, plain.macs)
 
     def network(self, family: Transformable, data: DataSpec) -> nn.Module:
         from torch import nn
@@ -134,16 +134,16 @@ class SparseParallel(_LayerByLayer):
         """How many; :meth:`misfits` refuses what is no whole number."""
         return 1 / self.density
 
-    def misfits(self, family: Transformable, data: DataSpec) -> list[Fault]:
-        faults = []
+    def misfits(self, family: Transformable, data: DataSpec) -> list[Issue]:
+        issues = []
         if self.branches.denominator != 1:
             problem = f"makes {float(self.branches):.4g} branches, and their number is whole"
-            faults.append(Fault(f"{WHERE}.sparsity={self.options.sparsity:g}", problem, "write 0.5, 0.75, 0.8 or 0.9"))
+            issues.append(Issue(f"{WHERE}.sparsity={self.options.sparsity:g}", problem, "write 0.5, 0.75, 0.8 or 0.9"))
         bare = [layer.name for layer in replaceable(_drawn(family, data)) if family.norm_after(layer.name) is None]
         if bare:
             problem = f"no batch normalisation follows {bare[0]}, and every branch ends in one"
-            faults.append(Fault(f"{WHERE}.name={self.name}", problem, "use another member, or a model that has them"))
-        return faults
+            issues.append(Issue(f"{WHERE}.name={self.name}", problem, "use another member, or a model that has them"))
+        return issues
 
     def pieces(self, layer: Layer) -> Pieces | None:
         count = int(self.branches)
@@ -174,7 +174,7 @@ class SparseFactorized(_LayerByLayer):
 
     options: Options
 
-    def misfits(self, family: Transformable, data: DataSpec) -> list[Fault]:
+    def misfits(self, family: Transformable, data: DataSpec) -> list[Issue]:
         if self.options.uv == "linear":
             return []
         spread = [layer.name for layer in replaceable(_drawn(family, data))
@@ -182,7 +182,7 @@ class SparseFactorized(_LayerByLayer):
         if not spread:
             return []
         problem = f"{spread[0]} works on many tokens, which batch normalisation cannot tell apart"
-        return [Fault(f"{WHERE}.uv=bn_relu", problem, "write uv: linear")]
+        return [Issue(f"{WHERE}.uv=bn_relu", problem, "write uv: linear")]
 
     def inner(self, layer: Layer) -> int:
         """Width between the factors."""
@@ -253,8 +253,8 @@ def _part(layer: Layer, name: str, kind: str, shape: tuple[int, ...]) -> Layer:
     return Layer(f"{layer.name}.{name}", kind, shape, prod(shape) * (layer.macs // layer.numel), layer.roles)
 
 
-def _drawn(family: Transformable, data: DataSpec) -> Outline:
+def _drawn(family: Transformable, data: DataSpec) -> ModelSpec:
     """The outline of a plain family; all that can be transformed have one in closed form."""
-    outline = family.draw(data)
-    assert outline is not None
-    return outline
+    model_spec = family.draw(data)
+    assert model_spec is not None
+    return model_spec

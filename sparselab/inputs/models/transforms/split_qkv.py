@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import Fault
-from sparselab.core.model_spec import Layer, Outline
+from sparselab.core.errors import Issue
+from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.inputs.models.transform import TRANSFORMS, WHERE, Transform, Transformable
 from sparselab.inputs.models.weights import Part
 
@@ -27,19 +27,19 @@ class SplitQKV(Transform):
     file of it is read too.
     """
 
-    def misfits(self, family: Transformable, data: DataSpec) -> list[Fault]:
+    def misfits(self, family: Transformable, data: DataSpec) -> list[Issue]:
         plain = family.draw(data)
         if plain is None or any("qkv" in layer.roles for layer in plain.layers):
             return []
         problem = f"model={family.name} has no layer with queries, keys and values in one"
-        return [Fault(f"{WHERE}.name={self.name}", problem, "leave it out")]
+        return [Issue(f"{WHERE}.name={self.name}", problem, "leave it out")]
 
     def part_of(self, tensor: str) -> Part | None:
         path, _, kind = tensor.rpartition(".")
         layer, _, name = path.rpartition(".")
         return Part(f"{layer}.{kind}", NAMES.index(name), len(NAMES)) if layer and name in NAMES else None
 
-    def outline(self, family: Transformable, data: DataSpec) -> Outline | None:
+    def model_spec(self, family: Transformable, data: DataSpec) -> ModelSpec | None:
         plain = family.draw(data)
         if plain is None:
             return None
