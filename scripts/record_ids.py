@@ -1,10 +1,10 @@
 """Ids and metrics of every committed record, to prove that a change of names or of structure changes no number.
 
     python scripts/record_ids.py write before.json      # on the commit before
-    python scripts/record_ids.py compare before.json    # on the commit after: prints differences, exit code 1 where there are some
+    python scripts/record_ids.py compare before.json    # on the commit after; exit code 1 where something differs
 
-For every cell of every table and tier: the id that is planned now (null where it cannot be planned on this machine), the id of the
-record under results/, and a hash of the record's metrics.
+For every cell of every table and tier: the id that is planned now (null where it cannot be planned on this machine), the id
+of the record under results/, and a hash of the record's metrics.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
-"""The console script: what does not train. Each command is imported when it is asked for."""
+"""The console script. Each command is imported when it is asked for."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
+import sparselab
 from sparselab.core.errors import did_you_mean
 
+RUN = "run"
 COMMANDS = {
+    RUN: ("sparselab.cli.application", "one cell, or with -m a sweep or a paper's whole table; as `python run.py`"),
     "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
     "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
     "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
@@ -20,17 +23,22 @@ USAGE = "usage: sparselab COMMAND [arguments]\n\n" + "\n".join(f"  {n:<9} {text}
 
 def main(argv: list[str] | None = None) -> int:
     """Dispatch to a command; exit code 0, 1 or 2 as `run.py` has them."""
-    from sparselab.running.run_cell import guarded
-
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
+        return 0
+    if arguments[0] == "--version":
+        print(f"sparselab {sparselab.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         print(f"{name}: no such command — {did_you_mean(name, COMMANDS)}", file=sys.stderr)
         return 2
     command = importlib.import_module(COMMANDS[name][0])
+    if name == RUN:
+        return command.main(rest)  # guards itself
+    from sparselab.running.run_cell import guarded
+
     return guarded(lambda: command.run(rest), debug="debug=true" in rest)
 
 

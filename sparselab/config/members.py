@@ -14,7 +14,10 @@ from sparselab.core.containers import copied
 from sparselab.core.errors import did_you_mean, refuse, short
 
 ERRORS = {r"Could not find '([^']+)'": "there is no such config", r"Could not override '([^']+)'": "no such key"}
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = next(  # an installed package brings its own; in the repository they lie at the top
+    folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if (folder / "config.yaml").is_file()
+)
 
 
 def groups(root: Path = CONFIGS) -> dict[str, list[str]]:

@@ -58,7 +58,12 @@ def environment(host: HostOptions, devices: int = 1) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the code, ``-dirty`` where the working tree differs from it; empty outside of git."""
+    """The commit of the code, ``-dirty`` where the working tree differs from it; empty outside of its repository.
+
+    An installed package may lie inside somebody else's repository, whose commit says nothing about this code.
+    """
     root = Path(__file__).parents[2]
+    if not (root / "configs" / "config.yaml").is_file():
+        return ""
     describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
