@@ -16,6 +16,7 @@ from sparselab.training.identity import identify
 from sparselab.training.pace import precision_notes
 from sparselab.training.parts import Parts
 from sparselab.training.plan import gather, identified_parts
+from sparselab.training.precision import said, settled
 from sparselab.training.ranks import supervisor as ranks
 
 
@@ -37,6 +38,7 @@ class Train(Engine):
         invalid: frozenset[str] = frozenset(),
         dependencies: Mapping[str, str] = NOTHING,
     ) -> Plan:
+        asked, config = config, settled(config)
         parts = gather(config, invalid, dependencies)
         identity = identify(config, parts)
         cell = cell_id(*identity)
@@ -53,7 +55,7 @@ class Train(Engine):
             identity=identity,
         )
         plan.work = float(plan.cost.get("flops_train_dense") or 0)
-        plan.facts = facts(plan)
+        plan.facts = facts(plan, said(asked["trainer"]["precision"], parts.cell.trainer))
         if parts.model_spec is None:
             plan.notes.append(
                 "the layers of this model are known once it is built; they are checked then, before training"
@@ -66,6 +68,7 @@ class Train(Engine):
         return plan
 
     def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
+        config = settled(config)
         return identify(config, identified_parts(config, dependencies))
 
     def run(self, plan: Plan) -> dict[str, Any]:

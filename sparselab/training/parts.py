@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Cell
 from sparselab.core.errors import ConfigError, Issue, Issues, refuse
 from sparselab.core.memo import once
+from sparselab.core.processor import gpus, uses_gpu
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
@@ -206,12 +206,11 @@ def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
 
 def _hardware(cell: Cell) -> list[Issue]:
     issues = Issues()
-    gpus = once("gpus", lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))))
-    trainer = cell.trainer
-    if trainer.accelerator == "gpu" and not gpus:
+    trainer, devices = cell.trainer, gpus()
+    if trainer.accelerator == "gpu" and not devices:
         issues.add("trainer.accelerator=gpu", "there is no CUDA device here", "write trainer.accelerator=cpu or auto")
-    elif trainer.devices > gpus and (trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and gpus)):
-        issues.add(f"trainer.devices={trainer.devices}", f"{gpus} CUDA devices are here", f"at most {gpus}")
+    elif trainer.devices > devices and uses_gpu(trainer.accelerator):
+        issues.add(f"trainer.devices={trainer.devices}", f"{devices} CUDA devices are here", f"at most {devices}")
     share = trainer.devices * trainer.accumulate
     if trainer.batch_size % share:
         where = f"trainer.batch_size={trainer.batch_size}"

@@ -10,6 +10,7 @@ from sparselab.training.checks import combination, demands, own_combinations, we
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Made, Parts, foresee_layers, make, match_sparsity
+from sparselab.training.precision import unable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,8 @@ def gather(
     foresee_layers(made)
     match_sparsity(made)
     _against_each_other(made)
+    if made.has("model") and "trainer" not in made.invalid:
+        unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
     parts = made.whole(layers, apart)
     if layers:

@@ -31,10 +31,11 @@ from sparselab.training.loop.loader import Interruptible, RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree, many_ranks
 from sparselab.training.loop.spread import Spread
 from sparselab.training.loop.stopping import Agreement, Saver
-from sparselab.training.loop.store_io import StoreIO, bit_facts, check_content, difference
+from sparselab.training.loop.store_io import ELSEWHERE, StoreIO, bit_facts, check_content, resumed
 from sparselab.training.loop.watch import History, Progress
 from sparselab.training.measure import measure
 from sparselab.training.parts import Parts
+from sparselab.training.precision import check_network
 from sparselab.training.tasks import TASKS
 from sparselab.training.tasks.carry import Carry
 from sparselab.weights.count import chance_miss
@@ -65,6 +66,7 @@ class Finished:
     folder: Path
     state: dict[str, torch.Tensor]
     content: str  # of the data that was really loaded
+    elsewhere: str  # what was different where a part of it was computed; empty where nothing was
 
 
 def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
@@ -85,6 +87,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     flag.check("while the data was loaded")
     torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
+    check_network(network, options)
     if parts.model_spec is None:
         place_masks(parts, trace(network, parts.data))
 
@@ -96,11 +99,11 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     store = StoreIO(checkpoints, found)
     trainer = make_trainer(parts, folder, store)
     device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-    store.facts = {**bit_facts(options.devices, device), "data": splits.content}
+    store.facts, line = resumed(found, {**bit_facts(options.devices, device), "data": splits.content})
     if rank == 0:
         sweep(folder)
         checkpoints.sweep()
-        if found and (line := difference(found.facts, store.facts)):
+        if line:
             print(line, file=sys.stderr)
 
     network.to(device)  # before the slots, whose masks and masters lie where their weights do
@@ -174,6 +177,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         folder,
         state,
         splits.content,
+        store.facts.get(ELSEWHERE, ""),
     )
 
 

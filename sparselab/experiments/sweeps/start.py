@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sparselab.config.members import CONFIGS, launching
 from sparselab.config.overrides import for_hydra
 from sparselab.core.errors import ConfigError, refuse
+from sparselab.core.processor import decided
 from sparselab.experiments.sweeps import cells
 from sparselab.experiments.sweeps.job import Outcome, task
 from sparselab.experiments.sweeps.sweep import LauncherBroke, Sweep, new_token
@@ -76,7 +77,8 @@ def sweep(
         jobs = [_job(cell, wanted) for cell in ready]
         started += len(jobs)
         try:
-            returns = launcher.launch(jobs, initial_job_idx=started - len(jobs))
+            with decided():  # another machine may compute other things natively, and its cells would be others
+                returns = launcher.launch(jobs, initial_job_idx=started - len(jobs))
         except ConfigError:
             raise
         except Exception as error:  # a worker that was killed, a scheduler that does not answer

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue
+from sparselab.core.processor import LSTM_NEEDS
 from sparselab.inputs.models.family import MODELS, Family, misfit, vocabulary_misfits
 from sparselab.inputs.models.spec_builder import SpecBuilder
 
@@ -25,6 +26,7 @@ class LSTM(Family):
 
     task = "text"
     trunk = ("rnns",)
+    instructions = LSTM_NEEDS
 
     class Options(Family.Options):
         width: int = Field(650, ge=1, description="hidden units of a layer")
