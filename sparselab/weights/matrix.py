@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparselab.weights.patterns.matrix import flattened, folded
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,17 +28,3 @@ def stored(slot: Slot, matrix: Tensor) -> Tensor:
 def by_group(slot: Slot, matrix: Tensor) -> Tensor:
     """(groups, outputs of a group, inputs) of a matrix (outputs, inputs): who reads the same inputs lies together."""
     return matrix.reshape(slot.layer.groups, -1, matrix.shape[-1])
-
-
-def flattened(kind: str, tensor: Tensor) -> Tensor:
-    """A weight of this kind as (outputs, inputs)."""
-    if kind in ("experts", "experts1d"):
-        return (tensor.transpose(1, 2) if kind == "experts1d" else tensor).flatten(0, 1)
-    return tensor.t() if kind == "conv1d" else tensor.flatten(1)
-
-
-def folded(kind: str, matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A matrix (outputs, inputs) as a weight of this kind and ``shape`` is stored."""
-    if kind == "experts1d":
-        return matrix.reshape(shape[0], shape[2], shape[1]).transpose(1, 2)
-    return (matrix.t() if kind == "conv1d" else matrix).reshape(shape)

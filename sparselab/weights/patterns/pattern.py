@@ -12,8 +12,8 @@ from torch import Tensor
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.count import keep_count
 from sparselab.weights.kernels.dispatch import LARGEST_GROUP, largest_in_rows, masked, on_device
-from sparselab.weights.matrix import flattened, folded
 from sparselab.weights.patterns.layout import AXES, grouped, matrix, n_of_m, tile
+from sparselab.weights.patterns.matrix import flattened, folded
 from sparselab.weights.select import all_finite, largest, largest_in_groups
 
 __all__ = ["Pattern", "keep_count", "masks"]
