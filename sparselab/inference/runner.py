@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sparselab.core.errors import RunFailed
+from sparselab.core.errors import RunFailed, refuse
+from sparselab.core.model_spec import EXPERTS
 from sparselab.core.seeds import derive_seed
 from sparselab.inference.activation.frozen.allocate import effective, greedy, nearest, uniform
 from sparselab.inference.activation.frozen.calibrate import Gates
@@ -28,6 +29,7 @@ from sparselab.inputs.models.trace import trace
 from sparselab.running.single_process import Outcome
 
 if TYPE_CHECKING:
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.inference.parts import InferenceOptions, Parts
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
@@ -45,6 +47,8 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
     model_spec = parts.model_spec or trace(model, parts.data)
+    if parts.activation is not None:
+        without_experts(model_spec)
     seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size
 
     calibration = list(
@@ -91,6 +95,14 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
             "train": parts.data.train, "val": parts.data.val, "test": parts.data.test,
         },
     )  # fmt: skip
+
+
+def without_experts(model_spec: ModelSpec) -> None:
+    """Refused where a network has experts: they are no modules that a rule on inputs could hook, and would stay as they are."""
+    stack = next((layer.name for layer in model_spec.layers if layer.kind in EXPERTS), None)
+    if stack is not None:
+        problem = f"{stack} is a stack of experts, which a rule on activations would leave out"
+        refuse("activation", problem, "choose a model without experts")
 
 
 def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, float]:

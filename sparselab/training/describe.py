@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
+
+from sparselab.weights.uncovered import line, spelled
 
 if TYPE_CHECKING:
     from sparselab.running.engine import Plan
@@ -23,6 +26,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
     if cost:
         kept = cost["params_nonzero"]
         out.append(("parameters", f"{cost['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
+        out += _uncovered([vars(one) for one in parts.uncovered])
         out.append(("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} per sample"))
         out += _equal_cost(cost)
         if cost["flops_train_dense"]:  # not where nothing is trained
@@ -64,6 +68,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
         )
     else:
         rows.append(("sparsity", "dense"))
+    rows += _uncovered(sparse.get("uncovered", []))
     rows.append(("parameters", f"{cost['params_nonzero']:,} nonzero of {cost['params']:,}"))
     ratio = cost["macs"] / cost["macs_dense"]
     rows.append(("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} ({ratio:.3f}x) per sample"))
@@ -73,6 +78,14 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(cost)}"))
     rows.append(("precision", str(record["config"]["trainer"]["precision"])))
     return rows
+
+
+def _uncovered(loose: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Parameters of a sparse network that no mask can be put on; a dict with name and shape for each."""
+    if not loose:
+        return []
+    weights = sum(prod(one["shape"]) for one in loose)
+    return [("dense besides", line(spelled([one["name"] for one in loose]), weights, len(loose)))]
 
 
 def _equal_cost(cost: dict[str, Any]) -> list[tuple[str, str]]:

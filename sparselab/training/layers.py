@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import ConfigError, Issue
+from sparselab.weights import uncovered
 from sparselab.weights.count import keep_count
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
@@ -36,10 +37,13 @@ def choose_layers(
 ) -> tuple[list[Layer], dict[str, Sparsity]]:
     """The layers that ``targets`` selects, none for a dense cell; and those with a pattern of their own, by name.
 
-    ConfigError where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
+    ConfigError where what is asked for includes a weight that no mask can be put on, and where a pattern, or a structure that
+    ``schedule`` has on the way to it, does not fit its layer.
     """
     if sparsity.kind == "dense":
         return [], {}
+    if beyond := uncovered.issues(model_spec, targets.include, targets.exclude):
+        raise ConfigError(beyond)
     layers = select(model_spec, targets.include, targets.exclude)
     apart = exceptions(layers, sparsity, own)
     found = []

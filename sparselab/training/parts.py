@@ -27,13 +27,14 @@ from sparselab.weights.layer_patterns import own_patterns, spelled
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
 from sparselab.weights.targets import select
+from sparselab.weights.uncovered import uncovered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sparselab.config.schema import TrainerOptions
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.model_spec import Layer, ModelSpec
+    from sparselab.core.model_spec import Layer, Loose, ModelSpec
     from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
     from sparselab.running.loggers.logger import Logger
@@ -82,6 +83,11 @@ class Parts:
     def asked(self) -> str:
         """The sparsity as asked for, with those of the exceptions."""
         return spelled(self.sparsity, self.own)
+
+    @property
+    def uncovered(self) -> list[Loose]:
+        """Parameters of a sparse network that no mask can be put on and no exclusion names."""
+        return uncovered(self.model_spec, self.cell.targets.exclude) if self.model_spec and self.layers else []
 
     def pattern_of(self, layer: str) -> Sparsity:
         """What the sparse layer of that name is to have in the end."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.core.errors import RunFailed, Stopped
+from sparselab.core.model_spec import EXPERTS
 from sparselab.core.seeds import derive_seed
 from sparselab.inputs.models.trace import trace
 from sparselab.running.loggers.logger import Guarded
@@ -259,7 +260,9 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         if id(param) in seen:
             continue
         seen.add(id(param))
-        pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis)
+        # Each expert keeps its share, unless the distribution ranks all weights together.
+        apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
+        pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
         slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}

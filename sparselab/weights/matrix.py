@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparselab.weights.patterns.matrix import flattened, folded
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -11,10 +13,18 @@ if TYPE_CHECKING:
 
 
 def as_matrix(slot: Slot, tensor: Tensor) -> Tensor:
-    """(outputs, inputs) of a tensor of the slot's shape; a convolution's inputs are (in, *kernel), flattened."""
-    return tensor.t() if slot.layer.kind == "conv1d" else tensor.flatten(1)
+    """(outputs, inputs) of a tensor of the slot's shape; a convolution's inputs are (in, *kernel), flattened.
+
+    The outputs of groups, and of experts, follow each other.
+    """
+    return flattened(slot.layer.kind, tensor)
 
 
 def stored(slot: Slot, matrix: Tensor) -> Tensor:
     """The other way round."""
-    return (matrix.t() if slot.layer.kind == "conv1d" else matrix).reshape(slot.mask.shape).contiguous()
+    return folded(slot.layer.kind, matrix, tuple(slot.mask.shape)).contiguous()
+
+
+def by_group(slot: Slot, matrix: Tensor) -> Tensor:
+    """(groups, outputs of a group, inputs) of a matrix (outputs, inputs): who reads the same inputs lies together."""
+    return matrix.reshape(slot.layer.groups, -1, matrix.shape[-1])

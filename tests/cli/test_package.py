@@ -14,7 +14,14 @@ import sparselab
 from sparselab.running import records
 
 ROOT = Path(__file__).resolve().parents[2]
-CELL = ["method=srste", "sparsity=2:4", "model=mlp", "model.hidden=[8]", "trainer.max_epochs=null", "trainer.max_steps=4"]
+CELL = [
+    "method=srste",
+    "sparsity=2:4",
+    "model=mlp",
+    "model.hidden=[8]",
+    "trainer.max_epochs=null",
+    "trainer.max_steps=4",
+]
 QUIET = ["trainer.progress=none", "trainer.accelerator=cpu", "trainer.precision='32'"]
 
 
