@@ -102,7 +102,7 @@ def _cell_id() -> CellId:
 def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None] = lambda line: None) -> list[Entry]:
     """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has.
 
-    A line to ``warn`` says how many those are. Refused for a line that is no record, or one that was changed.
+    A line to ``warn`` says how many those are. ConfigError for a line that is no record, or one that was changed.
     """
     path = folder(results_dir, table, tier) / RECORDS
     where = path.relative_to(results_dir).as_posix()
@@ -217,9 +217,9 @@ def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], conf
 
 def ledger_text(results_dir: Path, configs: Path = CONFIGS) -> str:
     """The bytes of ``results/README.md`` as the records under ``results_dir`` give them."""
-    from sparselab.experiments.tables.render import ledger_markdown
+    from sparselab.experiments.tables.ledger import to_markdown
 
-    return ledger_markdown(ledger(results_dir, configs=configs))
+    return to_markdown(ledger(results_dir, configs=configs))
 
 
 def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONFIGS, **options: Any) -> list[Any]:
