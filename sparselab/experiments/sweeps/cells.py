@@ -13,9 +13,11 @@ from sparselab.core.errors import ConfigError, Issue, Issues, nearest, refuse, s
 from sparselab.core.memo import sharing
 
 if TYPE_CHECKING:
+    from sparselab.experiments.tables.schema import Table
     from sparselab.running.engine import Plan
 
 TIER = "tier"
+SEEDS = "seeds"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Asked:
     paper: str | None = None
     tier: str | None = None
     metric: str | None = None
+    tables: tuple[Table, ...] = ()  # whose cells they are
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Schedule:
 
 
 def read(overrides: list[str]) -> Asked:
-    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or ConfigError."""
+    """Read tables (``paper=<slug>[/<table>][,…] tier=<tier> [seeds=+5]``) or a product of values. Raises ConfigError."""
     labels = {TABLE: "", TIER: ""}
     rest = []
     known = [*groups(), "sparsity", "seed", "targets", *UNIDENTIFIED]
@@ -87,8 +90,9 @@ def read(overrides: list[str]) -> Asked:
         cells, own = expand(overrides)
         return Asked("sweep", _titled([[text.replace("\\:", ":") for text in cell] for cell in cells]), own)
     tiers = [text.partition("=")[2] for text in rest if text.startswith(f"{TIER}=")]
-    rest = [text for text in rest if not text.startswith(f"{TIER}=")]
-    return _tables(labels[TABLE].split(","), tiers, rest)
+    seeds = [text.partition("=")[2] for text in rest if text.startswith(f"{SEEDS}=")]
+    rest = [text for text in rest if not text.startswith((f"{TIER}=", f"{SEEDS}="))]
+    return _tables(labels[TABLE].split(","), tiers, seeds, rest)
 
 
 def _titled(cells: list[list[str]]) -> list[Wanted]:
@@ -97,14 +101,17 @@ def _titled(cells: list[list[str]]) -> list[Wanted]:
     return [Wanted(" ".join(t for t in cell if t not in common) or "the defaults", tuple(cell)) for cell in cells]
 
 
-def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
+def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str]) -> Asked:
     from sparselab.experiments.tables.grid import expand as cells_of
     from sparselab.experiments.tables.grid import merge, tier_of
-    from sparselab.experiments.tables.schema import Table, load
+    from sparselab.experiments.tables.schema import load
+    from sparselab.experiments.tables.seeds import with_seeds
 
     issues = Issues()
     if len(tiers) != 1 or "," in tiers[0]:
         issues.add(TIER, "one size of the table is needed", f"add {TIER}=smoke, cpu, gpu or paper")
+    if len(seeds) > 1:
+        issues.add(SEEDS, "is there twice", "give it once")
     extra, own = expand(rest)
     for text in dict.fromkeys(text for cell in extra for text in cell):
         if text.partition("=")[0] not in UNIDENTIFIED:
@@ -120,6 +127,9 @@ def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
     tier, wanted = tiers[0], []
     for table in tables:
         tier_of(table, tier)
+    if seeds:
+        tables = [with_seeds(table, tier, seeds[0]) for table in tables]
+    for table in tables:
         prefix = f"{table.output}: " if len(tables) > 1 else ""
         wanted += [
             Wanted(f"{prefix}{cell.row} · {cell.column} · seed {cell.seed}", merge(cell.overrides, extra[0]))
@@ -127,7 +137,7 @@ def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
         ]
     metrics = {table.metric.key for table in tables}
     name = f"{' '.join(slugs)} {tier}"
-    return Asked(name, wanted, own, tables[0].paper, tier, metrics.pop() if len(metrics) == 1 else None)
+    return Asked(name, wanted, own, tables[0].paper, tier, metrics.pop() if len(metrics) == 1 else None, tuple(tables))
 
 
 def plan(asked: Asked, config_dir: str | None = None) -> list[tuple[Wanted, Plan]]:

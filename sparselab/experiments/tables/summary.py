@@ -122,8 +122,9 @@ class Summary:
             found[name] = [by_place[place] for place in starts if place is not None] + lines
         return found
 
-    def count(self, verdict: str) -> int:
-        return sum(v.verdict == verdict for v in self.verdicts)
+    def count(self, verdict: str, basis: str = "empirical") -> int:
+        """How many claims of that basis have the verdict."""
+        return sum(v.verdict == verdict and v.claim.basis == basis for v in self.verdicts)
 
 
 def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
@@ -137,16 +138,18 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
         by_place[place] = [found[cell] for cell in planned if cell in found]
     scale = table.metric.scale
 
-    def samples(metric: str | None) -> dict[tuple[str, str], list[float]]:
+    def samples(metric: str | None) -> dict[tuple[str, str], dict[int, float]]:
+        further = next((column for column in table.beside if column.label == metric), None)
+        if further is not None:
+            return {place: _beside_by_seed(further, place, by_place) for place in by_place}
         factor = scale if metric in (None, table.metric.key) else 1.0
         return {
-            place: [v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None]
+            place: {e.cell.seed: v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None}
             for place, found in by_place.items()
         }
 
-    seeds = len(table.tiers[tier].seeds)
-    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.group, seeds)
-    own = samples(None)
+    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.is_deterministic)
+    own = {place: list(by_seed.values()) for place, by_seed in samples(None).items()}
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}
     lines = tuple(
@@ -259,6 +262,24 @@ def _beside(
             return None, None
         gaps.append(abs(here - there))
     return _mean(gaps), None
+
+
+def _beside_by_seed(
+    column: Beside, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
+) -> dict[int, float]:
+    """A further column seed by seed; a distance is then the mean of |cell - other cell| within the seed."""
+    there = {e.cell.seed: e for e in by_place.get(column.to.of(place), [])} if column.to else {}
+    found: dict[int, float] = {}
+    for entry in by_place[place]:
+        own = [value(entry, key, column.scale) for key in column.keys]
+        if column.to is not None:
+            other = there.get(entry.cell.seed)
+            beside = [value(other, key, column.scale) if other else None for key in column.keys]
+            own = [abs(a - b) if a is not None and b is not None else None for a, b in zip(own, beside, strict=True)]
+        known = [number for number in own if number is not None]
+        if len(known) == len(column.keys):
+            found[entry.cell.seed] = math.fsum(known) / len(known)
+    return found
 
 
 def _over(own: float | None, dense: float | None) -> float | None:

@@ -141,7 +141,8 @@ def test_planning_many_gives_what_planning_one_gives() -> None:
     for paper in schema.papers():
         for table in schema.load(paper):
             for tier in sorted(set(table.tiers) & {"smoke", "cpu"}):
-                expanded = grid.expand(table, tier)
+                few = table.tiers[tier].seeds[:3]  # the others differ in their seed alone
+                expanded = [cell for cell in grid.expand(table, tier) if cell.seed in few]
                 try:
                     alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // 6)]]
                 except ConfigError as refused:  # data that lie on no hub: there is nothing to plan without them
@@ -177,3 +178,16 @@ def test_quoted_survives_hydras_grammar(text: str) -> None:
         return
     parsed = OverridesParser.create().parse_override(f"key=[{quoted(text)},{quoted(text)}]").value()
     assert parsed == [text, text]
+
+
+def test_a_table_with_other_seeds():
+    """Five more seeds than the tier plans, or these; a word that is neither is refused before anything is planned."""
+    plain = cells.read(["paper=sparse_bandits/queries", "tier=smoke"])
+    more = cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=+2"])
+    assert len(more.cells) == 3 * len(plain.cells) and more.tables[0].tiers["smoke"].seeds == [0, 1, 2]
+    few = cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=7"])
+    assert all("seed=7" in cell.overrides for cell in few.cells) and len(few.cells) == len(plain.cells)
+    with pytest.raises(ConfigError, match="seeds=five: is neither a number of further seeds nor a list of seeds"):
+        cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=five"])
+    with pytest.raises(ConfigError, match="seeds: is there twice"):
+        cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=+1", "seeds=+2"])
