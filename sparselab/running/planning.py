@@ -15,6 +15,7 @@ from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refu
 from sparselab.core.memo import once
 from sparselab.core.options import validate
 from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
+from sparselab.running.tokenizers import settle
 from sparselab.storage.ids import cell_id, cell_ids
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
@@ -53,7 +54,7 @@ class Read:
 
 
 def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
-    """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen.
+    """The plan of the cell that ``overrides`` describe; ConfigError with every fault that can be foreseen.
 
     A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
     """
@@ -75,7 +76,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
 def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Identity:
     """What the id of the cell that ``overrides`` describe is a hash of, at a fraction of the cost of its plan.
 
-    Refused where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
+    ConfigError where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
     The cells that it starts from are put into ``needed``.
     """
 
@@ -157,6 +158,9 @@ def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
     with found.issues.catch():
         _resolve(composed.config, "", overrides, named, found)
+        wrong = after_step(composed.config, found.invalid)
+        found.issues.found += wrong
+        found.invalid |= {"dataset"} if wrong else set()  # nothing else is to be said about tokens that mean nothing
     return found
 
 

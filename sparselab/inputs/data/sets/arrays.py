@@ -21,6 +21,7 @@ from sparselab.inputs.data import cache, files, hub, subset
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.dataset import DATASETS, Dataset
 from sparselab.inputs.data.forget import Forget
+from sparselab.inputs.data.pictures import eight_bits, undecodable
 from sparselab.inputs.data.sets.images import IMAGENET, ImageOptions, choose, counts
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ArraySet(Dataset):
 
     @abstractmethod
     def source(self) -> Source:
-        """Where the bytes lie, checked; Refused where they do not."""
+        """Where the bytes lie, checked; ConfigError where they do not."""
 
     @abstractmethod
     def arrays(self, source: Source) -> tuple[Pair, Pair]:
@@ -132,7 +133,7 @@ class ArraySet(Dataset):
         return {"train": parts[self.options.train_on], **stay, "retain": parts["retain"], "forget": gone}
 
     def _counts(self) -> tuple[int, int, int]:
-        """Sizes of train, val and test under the options; Refused where the options do not fit the set."""
+        """Sizes of train, val and test under the options; ConfigError where the options do not fit the set."""
         side, augment = min(self.size[1:]), self.options.augment
         issues = Issues()
         pool, (_, height, width) = self.options.pool, self.shape
@@ -155,7 +156,7 @@ class ArraySet(Dataset):
         return sizes
 
     def _left(self, forget: Forget, train: int, val: int, test: int) -> tuple[int, int, int]:
-        """The sizes without what is forgotten; Refused where a class's size is known only once the labels are read."""
+        """The sizes without what is forgotten; ConfigError where a class's size is known only once the labels are read."""
         if forget.label is not None:
             left = []
             for key, size, even in (
@@ -343,12 +344,12 @@ class PublicSet(ArraySet):
 
     def _pixels(self, encoded: Any, what: str) -> np.ndarray:
         """Encoded bytes to (c*h*w,) uint8."""
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
             with Image.open(io.BytesIO(encoded)) as picture:
-                decoded = np.asarray(picture.convert("RGB" if self.shape[0] == 3 else "L"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError):
+                decoded = np.asarray(eight_bits(picture, "RGB" if self.shape[0] == 3 else "L"))
+        except undecodable():
             refuse(self.where, f"{what} cannot be decoded", "copy the files again")
         if decoded.shape[:2] != self.shape[1:]:
             refuse(self.where, f"{what} is {decoded.shape[:2]}, not {self.shape[1:]}", "copy the files again")
