@@ -98,7 +98,8 @@ class Cell(Common):
 OFF: dict[str, Any] = {
     "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
     "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact", "targets.patterns": {},
-    "dataset.windows": "drawn", "problem.signs": "random",
+    "dataset.windows": "drawn", "problem.signs": "random", "model.tokenizer": "own", "method.halves": "mixed",
+    "attention.points": "lengths",
 }  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.
@@ -107,3 +108,16 @@ UNIDENTIFIED = (
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.evals", "trainer.checkpoint_minutes",
     "trainer.checkpoint_every", "trainer.threads", "trainer.workers", "trainer.progress",
 )  # fmt: skip
+
+# Validation scores are in a record where trainer.evals asks for them, so that no table may rest on one; these always are.
+ALWAYS_SCORED = ("val.cut",)
+
+
+def identified_metric(key: str) -> bool:
+    """Whether a finished cell has this metric whatever its id leaves out."""
+    return not key.startswith("val.") or key in ALWAYS_SCORED
+
+
+def identified_option(key: str) -> bool:
+    """Whether an option of a training cell, as in ``key=value``, is part of its id."""
+    return not any(key == left or key.startswith(left + ".") for left in UNIDENTIFIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Common
@@ -132,6 +133,14 @@ class Intervene(SingleProcessEngine):
         windows = (self.options.tokens or parts.data.test * block) / block
         passes = 2 * windows + self.options.windows * len(rules)
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
+        tokenizer = getattr(parts.dataset.options, "tokenizer", "")
+        extra: dict[str, Any] = {
+            "data": parts.data.fingerprint,
+            "files": files,
+            "rules": {rule.name: rule.version for rule in rules},
+        }
+        if self._weighs_windows(parts):
+            extra["windows"] = 2  # those of a shorter last batch once counted more
         facts = [
             ("rules", " · ".join([*(f"{rule.name}" for rule in rules), at])),
             ("data", f"{parts.data.title or parts.data.name}: {parts.data.test:,} test windows of {block} tokens"
@@ -148,13 +157,17 @@ class Intervene(SingleProcessEngine):
             work=float(passes * macs),
             facts=facts,
             notes=notes,
-            extra={
-                "data": parts.data.fingerprint,
-                "files": files,
-                "rules": {rule.name: rule.version for rule in rules},
-            },
-            spent=tuple(files),
+            extra=extra,
+            spent=(*files, *(["dataset.tokenizer"] if Path(tokenizer).expanduser().is_dir() else [])),
         )
+
+    def _weighs_windows(self, parts: Parts) -> bool:
+        """Whether calibration weighs windows against each other: a shared threshold, or a search over several batches."""
+        if parts.activation is None:
+            return False
+        options = parts.activation.options
+        several = self.options.windows > self.options.batch_size
+        return options.gate == "threshold" or (options.allocation == "greedy" and several)
 
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         from sparselab.inference.runner import execute

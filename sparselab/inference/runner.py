@@ -18,7 +18,7 @@ from sparselab.inference.activation.frozen.calibrate import Gates
 from sparselab.inference.activation.frozen.masking import Masking
 from sparselab.inference.activation.frozen.rotate import rotate
 from sparselab.inference.activation.frozen.sites import find_blocks
-from sparselab.inference.attention.tiled.attach import Attached
+from sparselab.inference.attention.tiled.attach import Attached, check_applies
 from sparselab.inference.attention.tiled.calibrate import calibrate
 from sparselab.inference.attention.tiled.tiles import Ledger
 from sparselab.inference.count import counted, macs_per_token
@@ -67,6 +67,9 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     def logits(tokens: Tensor) -> Tensor:
         return parts.family.logits(model, tokens)
 
+    if parts.attention is not None:
+        first = batch_of(splits.test, starts[:1], block, device)
+        check_applies(model, logits, parts.attention, options.phase, first)
     dense = score(logits, test())
     with torch.no_grad(), ExitStack() as rules:
         active = masking = ledger = None
@@ -103,6 +106,11 @@ def without_experts(model_spec: ModelSpec) -> None:
     if stack is not None:
         problem = f"{stack} is a stack of experts, which a rule on activations would leave out"
         refuse("activation", problem, "choose a model without experts")
+
+
+def batch_of(tokens: Tensor, starts: Any, block: int, device: torch.device) -> Tensor:
+    """(n, block) int64: the windows that begin at ``starts``."""
+    return next(batches(tokens, starts, block, len(starts), device))[0]
 
 
 def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, float]:

@@ -13,7 +13,8 @@ from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.loggers.logger import LOGGERS
-from sparselab.running.parts import build, top_level, unwritable, without_pending
+from sparselab.running.parts import build, near_data, top_level, unwritable, without_pending
+from sparselab.running.tokenizers import folder_of_copies
 from sparselab.storage.ids import canonical
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.term import TERMS
@@ -135,6 +136,8 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     """Build every part, as far as it can be, and nothing of what follows from several but the length of the run."""
     issues = Issues()
     cell, top, invalid = top_level(Cell, config, invalid)
+    if not {"model", "data_dir"} & invalid:
+        cell = cell.model_copy(update={"model": near_data(cell.model, folder_of_copies(cell.data_dir))})
     issues.found += top
     made = Made(cell, invalid, dependencies, issues)
     parts = made.parts

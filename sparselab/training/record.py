@@ -42,7 +42,8 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         return body
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
-    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers))
+    beside = parts.dataset.companions()
+    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside))
     return records.read(finished.folder, plan.id)
 
 

@@ -226,6 +226,7 @@ class Sparsifier:
         self._shape(step)
         context = self._context(step)
         kept = self._allocate(level, context)
+        self.method.allocated(self.slots, kept)
         together = self._all_at_once(step, changes) if self.one_pass else None
         for i, slot in enumerate(self.slots):
             try:

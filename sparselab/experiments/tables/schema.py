@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from sparselab.config.members import CONFIGS
+from sparselab.config.schema import identified_metric, identified_option
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
 from sparselab.core.options import Options
 from sparselab.core.sparsity import Sparsity
@@ -338,6 +339,7 @@ def _check(table: Table) -> None:
     _check_tiers(table, issues)
     _check_names(table, issues)
     _check_published(table, issues)
+    _check_metrics(table, issues)
     _check_overrides(table, issues)
     for name in rings(table):
         issues.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
@@ -426,6 +428,18 @@ def _check_published(table: Table, issues: Issues) -> None:
         seen.add((item.row, item.column))
 
 
+def _check_metrics(table: Table, issues: Issues) -> None:
+    read = [("metric.key", table.metric.key)]
+    read += [(f"claims.C{number}.metric", claim.metric) for number, claim in enumerate(table.claims, 1) if claim.metric]
+    read += [(f"beside.{number}.keys", key) for number, item in enumerate(table.beside, 1) for key in item.keys]
+    if isinstance(table.axis, Axis):
+        read.append(("axis.metric", table.axis.metric))
+    for where, key in read:
+        if not identified_metric(key):
+            problem = "is there only where a run validates, and trainer.evals is no part of an id"
+            issues.add(f"{where}={key}", problem, "read one of test. or train.")
+
+
 def _check_overrides(table: Table, issues: Issues) -> None:
     lists = {"base": table.base}
     lists |= {f"rows.{name}": items for name, items in table.rows.items()}
@@ -440,6 +454,8 @@ def _check_overrides(table: Table, issues: Issues) -> None:
                 issues.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
             if not _OVERRIDE.fullmatch(item):
                 issues.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
+            elif where.startswith(("rows.", "columns.")) and not identified_option(key):
+                issues.add(f"{where}: {item}", "is no part of an id: it makes no other cell", "write it in base")
             elif key in ("seed", "paper", "tier"):
                 issues.add(
                     f"{where}: {item}", f"{key} is set by the table itself", "delete it (seeds: tiers.<tier>.seeds)"

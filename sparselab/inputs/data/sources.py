@@ -14,6 +14,7 @@ from sparselab.core.errors import Issue, RunFailed
 from sparselab.inputs.data import augment as operations
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.loader import Batch, Job
+from sparselab.inputs.data.pictures import undecodable
 from sparselab.inputs.data.seeds import generator
 
 IGNORE = -100  # a target that no loss and no metric counts
@@ -248,8 +249,10 @@ class Decoder:
 
         try:
             picture = self.shelf.open(key.row)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged file
-            return str(Issue(self.shelf.title(key.row), f"cannot be decoded ({error})"[:80], "copy the picture again"))
+        except undecodable() as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            title = ascii(self.shelf.title(key.row))[1:-1]
+            return str(Issue(title, f"cannot be decoded ({reason})"[:80], "copy the picture again"))
         mirrored = False
         if self.augment and key.derive_seed is not None:
             rng = generator("augment", *key.derive_seed, key.row)

@@ -113,6 +113,15 @@ CASES = {
         'claims.C1.rule1.tiers=cpuu: no such tier — did you mean "cpu"?',
     ),
     "pooled spread": ("differences: [", "pool: columns\ndifferences: [", "pool: no such key"),
+    "claim on what the id leaves out": (
+        "column: srste}, margin: 1.0", "column: srste}, metric: val.loss, margin: 1.0",
+        "claims.C2.metric=val.loss: is there only where a run validates, and trainer.evals is no part of an id",
+    ),
+    "metric that the id leaves out": ("key: test.accuracy", "key: val.accuracy", "metric.key=val.accuracy: is there only"),
+    "column that the id leaves out": (
+        '"1:4": ["sparsity=1:4"]', '"1:4": ["sparsity=2:4", trainer.evals=2]',
+        "rows.1:4: trainer.evals=2: is no part of an id: it makes no other cell — write it in base",
+    ),
     "name inside": ("differences: [", "name: x\ndifferences: [", "name: is the file's own name — delete the line"),
 }  # fmt: skip
 
@@ -203,3 +212,15 @@ def test_the_commands_import_no_torch():
         "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_claim_rests_on_a_number_that_nobody_could_check():
+    """A bound on a cell whose published number is unverified says what else it is compared with."""
+    for table in load_all():
+        doubtful = {(item.row, item.column) for item in table.published if not item.verified}
+        for claim in table.claims:
+            for point in claim.points() if claim.kind == "bound" else []:
+                if (point.row, point.column) in doubtful:
+                    assert "released code" in claim.text, (table.label, claim.text)
+        for item in table.published:
+            assert not (item.verified and "memory" in item.provenance), (table.label, item)

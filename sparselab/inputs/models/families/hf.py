@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -12,7 +13,7 @@ from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue, refuse
 from sparselab.inputs.models.families.gpt import sketch_gpt2
 from sparselab.inputs.models.families.llama import sketch_llama
-from sparselab.inputs.models.family import MODELS, TextFamily
+from sparselab.inputs.models.family import MODELS, TextFamily, Tokens
 from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.weights import place, read_header
 
@@ -31,13 +32,14 @@ ROUNDING = 1e-4
 class HuggingFace(TextFamily):
     """``AutoModelForCausalLM.from_pretrained(path)`` in float32, from safetensors only and never with remote code.
 
-    The data's token numbers must be those of the model's tokenizer. Llama and GPT-2 in local folders have a closed
-    form; every other outline is traced.
+    Its own tokenizer makes the data's tokens, unless ``tokenizer: any`` lets another one. Llama and GPT-2 in local folders
+    have a closed form; every other outline is traced.
     """
 
     class Options(TextFamily.Options):
         path: str = Field(min_length=1, description="a local folder, or a hub name such as openai-community/gpt2")
         revision: str | None = Field(None, description="commit, tag or branch of a hub model; null: its main branch")
+        tokenizer: Literal["own", "any"] = Field("own", description="own, or any: text cut by another one is wanted")
 
     options: Options
 
@@ -71,6 +73,20 @@ class HuggingFace(TextFamily):
             refuse(self._where, "its config.json names no model_type", VERBATIM)
         return config
 
+    @classmethod
+    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+        path = values.get("path")
+        if not isinstance(path, str) or values.get("tokenizer") == "any":
+            return None
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            return Tokens(None)
+        try:
+            vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        except (OSError, ValueError, KeyError, TypeError):
+            vocabulary = 0  # planning says what is wrong with the file
+        return Tokens(folder, vocabulary if isinstance(vocabulary, int) else 0)
+
     def files(self) -> dict[str, list[str]]:
         folder = self._folder()
         if folder is None:
@@ -83,6 +99,10 @@ class HuggingFace(TextFamily):
         folder, config = self._folder(), self._config()
         if folder is None or config is None:
             return []
+        adapter = next(iter(sorted(folder.glob("adapter_*"))), None)
+        if adapter is not None:  # the library would load the network that it names, or the folder's own without it
+            problem = f"holds an adapter ({adapter.name}), which nothing here applies"
+            return [Issue(self._where, problem, "merge it into the weights, or move it elsewhere")]
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             return [
