@@ -157,7 +157,7 @@ def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
     with found.issues.catch():
         _resolve(composed.config, "", overrides, named, found)
-        wrong = settle(composed.config, found.invalid)
+        wrong = choose_tokenizer(composed.config, found.invalid)
         found.issues.found += wrong
         found.invalid |= {"dataset"} if wrong else set()  # nothing else is to be said about tokens that mean nothing
     return found

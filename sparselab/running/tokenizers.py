@@ -13,7 +13,7 @@ from sparselab.inputs.models.family import MODELS, Tokens
 from sparselab.running.parts import near_data
 
 
-def after_step(config: dict[str, Any], invalid: Iterable[str] = ()) -> list[Issue]:
+def choose_tokenizer(config: dict[str, Any], invalid: Iterable[str] = ()) -> list[Issue]:
     """Put what ``auto`` means in its place in the config; the faults of a tokenizer that is not the model's.
 
     lost: groups of which nothing is known.
