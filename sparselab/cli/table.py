@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.experiments.tables.arguments import Key, parse
+from sparselab.experiments.tables.arguments import Key, need_records, parse
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
@@ -18,10 +18,12 @@ KEYS = {
 
 
 def run(argv: list[str]) -> int:
-    """Print the table; returns 0. Bad arguments and tables are Refused."""
+    """Print the table; returns 0. Bad arguments and tables are ConfigError."""
     asked = parse("table", KEYS, argv)
     if asked is None:
         return 0
+    if asked["write"] == "false":
+        need_records(asked, KEYS, "runs_dir", "results_dir")
     from sparselab.experiments.tables.results import gather, write
     from sparselab.experiments.tables.schema import load
     from sparselab.experiments.tables.summary import summarise

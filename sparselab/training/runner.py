@@ -15,7 +15,7 @@ import torch
 
 from sparselab.core.errors import RunFailed, Stopped
 from sparselab.core.seeds import derive_seed
-from sparselab.inputs.models.trace import trace
+from sparselab.inputs.models.trace import traced
 from sparselab.running.loggers.logger import Guarded
 from sparselab.running.signals import StopFlag
 from sparselab.storage.atomic import sweep
@@ -23,7 +23,7 @@ from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.calibrate import calibration
 from sparselab.training.editing import make_edit
 from sparselab.training.layers import place_masks
-from sparselab.training.loop.batchnorm import synchronise
+from sparselab.training.loop.batchnorm import check_values, synchronise
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.lazy_lightning import environments, pl
@@ -61,6 +61,7 @@ class Finished:
     metrics: dict[str, float]
     seconds: float
     fit_seconds: float  # of the edit and the updates alone, in this process: of the processor, on a GPU of the wall
+    pace: tuple[int, float]  # updates after the first one of this process, and the seconds of the wall that they took
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
@@ -81,12 +82,14 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = Path(plan.folder)
-    splits = parts.dataset.load()
-    flag.check("while the data was loaded")
+    with flag.at_once("while the data was loaded"):
+        splits = parts.dataset.load()
     torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
     if parts.model_spec is None:
-        place_masks(parts, trace(network, parts.data))
+        place_masks(parts, traced(parts.family, network, parts.data))
+        if parts.steps:
+            check_values(network, parts.data, options.batch_size // options.accumulate)
 
     checkpoints = Checkpoints(folder / "checkpoints", plan.id)
     checkpoints.need_space(OPTIMIZER_COPIES * sum(p.numel() * p.element_size() for p in network.parameters()))
@@ -170,6 +173,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         metrics,
         time.monotonic() - began,
         fitted - fitting,
+        progress.pace,
         found.step if found else None,
         folder,
         state,
@@ -219,7 +223,7 @@ def conclude(
     history.conclude({"step": parts.steps, **metrics})
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
-        if history.uncut is not None:
+        if history.uncut is not None and "val.loss" in metrics:
             metrics["val.cut"] = metrics["val.loss"] - history.uncut  # what the cut at the end cost
     return metrics, state
 

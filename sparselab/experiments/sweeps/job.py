@@ -87,7 +87,7 @@ def execute(job: Job) -> Outcome:
 
 
 def plan_again(job: Job) -> Plan:
-    """The plan, made here. Refused where it is no longer that of the cell that the sweep planned."""
+    """The plan, made here. ConfigError where it is no longer that of the cell that the sweep planned."""
     from sparselab.core.errors import refuse
     from sparselab.running.planning import plan_of
 
@@ -165,7 +165,7 @@ def logged(folder: Path) -> Iterator[None]:
     path = folder / LOG
     writable = os.access(path if path.exists() else folder, os.W_OK)
     with (
-        (path if writable else Path(os.devnull)).open("a", buffering=1) as file,
+        (path if writable else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as file,
         redirect_stdout(file),
         redirect_stderr(file),
     ):

@@ -7,7 +7,6 @@ the sweeper as they are, and it plans every cell before any runs.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.config.members import CONFIGS, launching
 from sparselab.config.overrides import for_hydra
+from sparselab.config.plain import quoted
 from sparselab.core.errors import ConfigError, refuse
 from sparselab.experiments.sweeps import cells
 from sparselab.experiments.sweeps.job import Outcome, task
@@ -32,7 +32,7 @@ SWEEPS = ".sweeps"  # in the runs folder: a folder for each sweep that is going 
 
 
 def start(overrides: list[str], config_dir: str | None = None) -> int:
-    """Run a sweep to its end; returns its exit code. Refused, with nothing begun, where any cell cannot run."""
+    """Run a sweep to its end; returns its exit code. ConfigError, with nothing begun, where any cell cannot run."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -55,7 +55,7 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
 
 
 def plans(overrides: list[str], config_dir: str | None = None) -> list[Plan]:
-    """The plan of every cell that is asked for; Refused with the faults of all of them."""
+    """The plan of every cell that is asked for; ConfigError with the faults of all of them."""
     return [plan for _, plan in cells.plan(cells.read(overrides), config_dir)]
 
 
@@ -104,11 +104,6 @@ def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
     except Exception as error:
         return Outcome(cell.id, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
     return Outcome(**value)
-
-
-def quoted(text: str) -> str:
-    """``text`` as a quoted string of Hydra's override grammar, where backslashes count before a quote only."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def _let_workers_find_us() -> None:

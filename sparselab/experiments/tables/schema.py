@@ -206,7 +206,7 @@ def papers(configs: Path = CONFIGS) -> list[str]:
 
 
 def load(paper: str, configs: Path = CONFIGS) -> list[Table]:
-    """All tables of a paper (``<slug>``) or one further table (``<slug>/<table>``); Refused with all faults."""
+    """All tables of a paper (``<slug>``) or one further table (``<slug>/<table>``); ConfigError with all faults."""
     slug, _, wanted = paper.partition("/")
     files = [(s, name, path) for s, name, path in _files(configs) if s == slug]
     if not files:

@@ -41,6 +41,9 @@ class Family:
     decoder: ClassVar[bool] = False
     """Whether the network is a decoder of transformers: rules on activations and on attention need one."""
 
+    batch_norm: bool = False
+    """Whether it normalises over the examples of a batch all that its layers but the head put out."""
+
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
 
@@ -48,6 +51,11 @@ class Family:
 
     def __init__(self, options: Options):
         self.options = options
+
+    @property
+    def where(self) -> str:
+        """What a fault of the network itself is about, as typed."""
+        return f"model={self.name}"
 
     def misfits(self, data: DataSpec) -> list[Issue]:
         """Why this network cannot be made for ``data``, options against options and options against the data."""
@@ -113,7 +121,7 @@ class Family:
         return compare_outline(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
-        """Copy the tensors of a safetensors file into ``model``; Refused, and nothing copied, unless all fit."""
+        """Copy the tensors of a safetensors file into ``model``; ConfigError, and nothing copied, unless all fit."""
         from sparselab.inputs.models.load import load_weights
 
         load_weights(model, path)
