@@ -10,6 +10,8 @@ from typing import Any
 from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
 from sparselab.config.overrides import TABLE
+from sparselab.core.errors import ConfigError
+from sparselab.inputs.data import hub
 
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
 
@@ -30,8 +32,22 @@ def run(argv: list[str]) -> int:
         plans = plans_of(asked)
         print("\n".join([*lines(plans), *undecided(asked.overrides, plans)]))
     else:
-        for label, text in rows(plan_of(asked.overrides, asked.config_dir)):
+        missing = None
+        try:
+            plan = plan_of(asked.overrides, asked.config_dir)
+        except ConfigError as refused:
+            if not hub.offline():
+                raise
+            missing = refused
+            with hub.as_if_on():  # where only the data are missing, the costs are known all the same
+                try:
+                    plan = plan_of(asked.overrides, asked.config_dir)
+                except ConfigError:
+                    raise missing from None
+        for label, text in rows(plan):
             print(f"{label:<16}{text}")
+        if missing is not None:
+            raise missing
     sys.stdout.flush()
     return 0
 
@@ -50,8 +66,8 @@ def lines(plans: list[Any]) -> list[str]:
     if missing:
         if steps := sum(plan.steps for plan in missing):
             total += f" · {steps:,} updates"
-        if all(plan.work for plan in missing) and len({plan.config["engine"]["name"] for plan in missing}) == 1:
-            total += f" · {estimate(missing[0], sum(plan.work for plan in missing))}"
+        if all(plan.work for plan in missing):
+            total += f" · {estimate(missing)}"
     return [*out, total]
 
 
@@ -88,5 +104,5 @@ def rows(plan: Any) -> list[tuple[str, str]]:
     """(label, text) lines about a plan."""
     out = [("cell", f"{plan.id} ({state(plan)}, {plan.folder})"), *plan.facts]
     if plan.work:
-        out.append(("cost", estimate(plan)))
+        out.append(("cost", estimate([plan])))
     return out + [("note", note) for note in plan.notes]

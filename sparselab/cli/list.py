@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.experiments.tables.arguments import Key, parse
+from sparselab.experiments.tables.arguments import Key, need_records, parse
 
 KEYS = {
     "format": Key("terminal", "what to print", ("terminal", "markdown")),
@@ -19,6 +19,8 @@ def run(argv: list[str]) -> int:
     asked = parse("list", KEYS, argv)
     if asked is None:
         return 0
+    if asked["write"] == "false":
+        need_records(asked, KEYS, "results_dir")
     from sparselab.experiments.tables import render
     from sparselab.experiments.tables.ledger import to_markdown, to_terminal
     from sparselab.experiments.tables.results import LEDGER, ledger

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sparselab.core.errors import refuse, short
-from sparselab.experiments.tables.arguments import Key, parse
+from sparselab.experiments.tables.arguments import Key, need_records, parse
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
@@ -24,6 +24,8 @@ def run(argv: list[str]) -> int:
     asked = parse("table", KEYS, argv)
     if asked is None:
         return 0
+    if asked["write"] == "false":
+        need_records(asked, KEYS, "runs_dir", "results_dir")
     from sparselab.experiments.tables.results import gather, write
     from sparselab.experiments.tables.schema import load
     from sparselab.experiments.tables.seeds import with_seeds

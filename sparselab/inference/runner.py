@@ -25,7 +25,7 @@ from sparselab.inference.count import counted, macs_per_token
 from sparselab.inference.parts import Activations
 from sparselab.inference.score import Score, score
 from sparselab.inference.windows import Batch, batches, draw
-from sparselab.inputs.models.trace import trace
+from sparselab.inputs.models.trace import traced
 from sparselab.running.single_process import Outcome
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     host = plan.config["trainer"]
     cuda = torch.cuda.is_available() and host["accelerator"] != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    splits: Any = parts.dataset.load()
+    with stop.at_once("while the data was loaded"):
+        splits: Any = parts.dataset.load()
     torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
-    model_spec = parts.model_spec or trace(model, parts.data)
+    model_spec = parts.model_spec or traced(parts.family, model, parts.data)
     if parts.activation is not None:
         without_experts(model_spec)
     seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size

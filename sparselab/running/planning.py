@@ -15,6 +15,7 @@ from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refu
 from sparselab.core.memo import once
 from sparselab.core.options import validate
 from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
+from sparselab.running.tokenizers import choose_tokenizer
 from sparselab.storage.ids import cell_id, cell_ids
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
@@ -67,6 +68,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         engine = _engine(found, cell)
         plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.invalid), found.dependencies)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
+        plan.config_dir = search_path
         plan.first = list(found.first.values())
     found.issues.raise_if_any()
     return plan

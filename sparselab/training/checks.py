@@ -15,7 +15,7 @@ from sparselab.weights.method import METHODS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sparselab.config.schema import Cell
+    from sparselab.config.schema import Cell, TrainerOptions
     from sparselab.core.model_spec import ModelSpec
     from sparselab.core.sparsity import Sparsity
     from sparselab.inputs.models.family import Family
@@ -146,6 +146,18 @@ def weights_files(
             entries = read_header(path, key)
             if model_spec is not None:
                 issues.found += compare(entries, model_spec, place(path, key))
+
+
+def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) -> list[Issue]:
+    """A fault where batch normalisation would see one value a channel, which has no variance."""
+    positions = [layer.macs // layer.numel for layer in model_spec.layers if "head" not in layer.roles]
+    if not family.batch_norm or trainer.batch_size > trainer.accumulate or min(positions, default=2) > 1:
+        return []
+    problem = "batch normalisation sees one value a channel in each micro-batch"
+    if trainer.batch_size == 1:
+        return [Issue("trainer.batch_size=1", problem, "write trainer.batch_size=2 or more")]
+    less = next(n for n in range(trainer.batch_size // 2, 0, -1) if trainer.batch_size % n == 0)
+    return [Issue(f"trainer.accumulate={trainer.accumulate}", problem, f"write at most {less}")]
 
 
 def demands(term: Term, family: Family) -> list[Issue]:

@@ -13,7 +13,7 @@ from sparselab.storage.ids import canonical, cell_id
 from sparselab.training.cost import foresee
 from sparselab.training.describe import facts, summary
 from sparselab.training.identity import identify
-from sparselab.training.pace import precision_notes
+from sparselab.training.pace import ENOUGH, guessed_seconds, precision_notes
 from sparselab.training.parts import Parts
 from sparselab.training.plan import gather, identified_parts
 from sparselab.training.precision import said, settled
@@ -29,7 +29,7 @@ class Train(Engine):
         "metric", "edit",
     )  # fmt: skip
     paced = ("model", "dataset")
-    guess = 5e10  # dense training FLOPs per second
+    start = 8.0
 
     def plan(
         self,
@@ -94,6 +94,27 @@ class Train(Engine):
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
         return summary(record)
+
+    @classmethod
+    def alike(cls, record: dict[str, Any], plan: Plan) -> bool:
+        """The same network on the same kind of input, in the same precision."""
+        same = record["config"]["trainer"]["precision"] == plan.config["trainer"]["precision"]
+        return same and super().alike(record, plan) and record["account"]["macs_dense"] == plan.cost["macs_dense"]
+
+    @classmethod
+    def pace_of(cls, record: dict[str, Any]) -> tuple[float, float] | None:
+        """As the updates after the first one went, if they were enough."""
+        times = record.get("times") or {}
+        if "updating" not in times:  # an older record
+            return super().pace_of(record)
+        if times["updates"] < ENOUGH or not cls.work_of(record):
+            return None
+        each = times["updating"] / times["updates"]
+        return record["seconds"] - times["updating"], each * times["steps"] / cls.work_of(record)
+
+    @classmethod
+    def guessed(cls, plan: Plan) -> float:
+        return cls.start + guessed_seconds(plan.config["trainer"], plan.steps, plan.work)
 
     @staticmethod
     def work_of(record: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.inputs.models.weights import compare_outline
 from sparselab.running.engine import NOTHING
-from sparselab.training.checks import combination, demands, own_combinations, weights_files
+from sparselab.training.checks import combination, demands, lone_values, own_combinations, weights_files
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Made, Parts, foresee_layers, make, match_sparsity
@@ -69,6 +69,8 @@ def _against_each_other(made: Made) -> None:
         method, sparsity, schedule = parts["method"], parts["sparsity"], parts["schedule"]
         combination(cell, method, sparsity, schedule, parts["distribution"], made.steps, issues)
         own_combinations(cell, made.own, sparsity, method, schedule, made.steps, issues)
+    if made.has("model") and made.steps and made.model_spec is not None:
+        issues.found += lone_values(cell.trainer, parts["model"], made.model_spec)
     for metric in made.metrics if made.has("data") else ():
         issues.found += metric.issues(parts["data"])
     edit = made.edit

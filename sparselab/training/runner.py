@@ -16,7 +16,7 @@ import torch
 from sparselab.core.errors import RunFailed, Stopped
 from sparselab.core.model_spec import EXPERTS
 from sparselab.core.seeds import derive_seed
-from sparselab.inputs.models.trace import trace
+from sparselab.inputs.models.trace import traced
 from sparselab.running.loggers.logger import Guarded
 from sparselab.running.signals import StopFlag
 from sparselab.storage.atomic import sweep
@@ -24,7 +24,7 @@ from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.calibrate import calibration
 from sparselab.training.editing import make_edit
 from sparselab.training.layers import place_masks
-from sparselab.training.loop.batchnorm import synchronise
+from sparselab.training.loop.batchnorm import check_values, synchronise
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.lazy_lightning import environments, pl
@@ -63,6 +63,7 @@ class Finished:
     metrics: dict[str, float]
     seconds: float
     fit_seconds: float  # of the edit and the updates alone, in this process: of the processor, on a GPU of the wall
+    pace: tuple[int, float]  # updates after the first one of this process, and the seconds of the wall that they took
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
@@ -84,13 +85,15 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = Path(plan.folder)
-    splits = parts.dataset.load()
-    flag.check("while the data was loaded")
+    with flag.at_once("while the data was loaded"):
+        splits = parts.dataset.load()
     torch.manual_seed(derive_seed(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
     check_network(network, options)
     if parts.model_spec is None:
-        place_masks(parts, trace(network, parts.data))
+        place_masks(parts, traced(parts.family, network, parts.data))
+        if parts.steps:
+            check_values(network, parts.data, options.batch_size // options.accumulate)
 
     checkpoints = Checkpoints(folder / "checkpoints", plan.id)
     checkpoints.need_space(OPTIMIZER_COPIES * sum(p.numel() * p.element_size() for p in network.parameters()))
@@ -174,6 +177,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         metrics,
         time.monotonic() - began,
         fitted - fitting,
+        progress.pace,
         found.step if found else None,
         folder,
         state,

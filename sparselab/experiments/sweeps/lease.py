@@ -1,7 +1,7 @@
 """Who is running a cell: a file in its folder that saves work, and that no result rests on. [no torch]
 
 A lease that is wrongly held makes somebody wait; one wrongly taken makes two processes run one cell; both end in
-the same record (:func:`sparselab.storage.record.after_step`). So nothing here locks.
+the same record (:func:`sparselab.storage.record.settle`). So nothing here locks.
 
 The holder touches the file now and then. Its age is measured by the clock of the file system, against the folder it
 lies in, so the clocks of two machines are never compared. On the holder's own machine a dead process is seen at once.

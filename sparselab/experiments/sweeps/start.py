@@ -7,7 +7,6 @@ the sweeper as they are, and it plans every cell before any runs.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.config.members import CONFIGS, launching
 from sparselab.config.overrides import for_hydra
+from sparselab.config.plain import quoted
 from sparselab.core.errors import ConfigError, refuse
 from sparselab.core.processor import decided
 from sparselab.experiments.sweeps import cells
@@ -106,11 +106,6 @@ def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
     except Exception as error:
         return Outcome(cell.id, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
     return Outcome(**value)
-
-
-def quoted(text: str) -> str:
-    """``text`` as a quoted string of Hydra's override grammar, where backslashes count before a quote only."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def _let_workers_find_us() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sparselab.core.errors import Issues, did_you_mean, short
+from sparselab.config.members import CONFIGS
+from sparselab.core.errors import Issue, Issues, did_you_mean, short
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[st
             issues.add(key, "is required", f"write {key}=… ({spec.help})")
     issues.raise_if_any()
     return {key: values.get(key, spec.default or "") for key, spec in keys.items()}
+
+
+def need_records(asked: Mapping[str, str], keys: Mapping[str, Key], *places: str) -> None:
+    """Say, on standard error, that no folder was named and none of the usual ones is here: all will be empty."""
+    if any(asked[key] != keys[key].default or Path(asked[key]).is_dir() for key in places):
+        return
+    where = " and ".join(f"{key}={asked[key]}" for key in places)
+    kept = CONFIGS.parent / "results"
+    fix = f"write results_dir={kept}" if kept.is_dir() else "name the folder with the results"
+    problem = f"{'neither is' if len(places) > 1 else 'is not'} here, so nothing is found"
+    print(Issue(short(where, 60), problem, fix), file=sys.stderr)
 
 
 def _check_folder(issues: Issues, where: str, folder: Path, new: bool) -> None:

@@ -56,6 +56,9 @@ class Family:
     instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
     """What a processor needs so that torch can compute the network in ``bf16`` or ``16``; what is not named runs on all."""
 
+    batch_norm: bool = False
+    """Whether it normalises over the examples of a batch all that its layers but the head put out."""
+
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
 
@@ -63,6 +66,11 @@ class Family:
 
     def __init__(self, options: Options):
         self.options = options
+
+    @property
+    def where(self) -> str:
+        """What a fault of the network itself is about, as typed."""
+        return f"model={self.name}"
 
     def misfits(self, data: DataSpec) -> list[Issue]:
         """Why this network cannot be made for ``data``, options against options and options against the data."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.errors import refuse
 from sparselab.core.model_spec import ADDED, FUNCTION, PRODUCT, UNSEEN, Loose, ModelSpec
 from sparselab.inputs.models.spec_builder import SpecBuilder
 
@@ -13,9 +14,22 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sparselab.core.products import Products
+    from sparselab.inputs.models.family import Family
 
 WEIGHTED = ("linear", "conv", "conv1d")
 """Kinds of module that multiply with their weight and nothing else."""
+
+
+def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
+    """:func:`trace` of a network that ``family`` made; ConfigError where it cannot compute a sample of ``data``."""
+    try:
+        return trace(model, data)
+    except Exception as error:  # whatever a network of another library does with a size that it is not for
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        what, fix = f"{data.shape[0]} tokens", "another dataset.block"
+        if data.task == "image":
+            what, fix = f"pictures of {'x'.join(map(str, data.shape))}", "larger pictures"
+        refuse(family.where, f"cannot compute {what}: {reason[:60]}", f"choose another network, or {fix}")
 
 
 def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:

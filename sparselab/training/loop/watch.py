@@ -16,6 +16,7 @@ import torch.distributed as dist
 from sparselab.storage.atomic import write_text
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.loop import check_masks_agree, many_ranks
+from sparselab.training.pace import ENOUGH
 
 if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA
@@ -50,7 +51,8 @@ class History:
         self.last_sum: torch.Tensor | None = None
 
     def before_cut(self, loop: Loop) -> None:
-        self.uncut = evaluate(loop.task, self.loader, "val", self.precision)["loss"]
+        if len(self.loader):
+            self.uncut = evaluate(loop.task, self.loader, "val", self.precision)["loss"]
 
     def cut(self, loop: Loop) -> dict[str, float]:
         """``val.cut``: what the cut at the end cost in validation loss, where there was one; however often a run validates."""
@@ -70,8 +72,10 @@ class History:
         if step not in self.at:
             return
         check_masks_agree(loop.sparsifier, step)  # of methods that make new masks at every update, a sample
-        with self.ema.applied() if self.ema else nullcontext():
-            metrics = evaluate(loop.task, self.loader, "val", self.precision)
+        metrics: dict[str, float] = {}
+        if len(self.loader):  # dataset.val=0 leaves nothing to validate on
+            with self.ema.applied() if self.ema else nullcontext():
+                metrics = evaluate(loop.task, self.loader, "val", self.precision)
         slots = loop.sparsifier.slots
         weights = sum(slot.mask.numel() for slot in slots)
         row = {
@@ -131,7 +135,7 @@ class History:
 
 
 class Progress:
-    """Observer: a live bar with ETA on a terminal, a line now and then in a log file."""
+    """Observer: a live bar with ETA on a terminal, a line now and then in a log file; and the pace of the updates."""
 
     def __init__(self, total: int, history: History, style: str):
         self.total = total
@@ -139,26 +143,27 @@ class Progress:
         self.style = ("bar" if sys.stderr.isatty() else "lines") if style == "auto" else style
         self.started: float | None = None
         self.first = 0
+        self.pace = (0, 0.0)  # updates of this process after its first one, and the seconds that they took
         self.shown = 0.0
         self.bar: Any = None
 
     def after_update(self, loop: Loop, step: int) -> None:
-        if self.style == "none" or not loop.trainer.is_global_zero:
-            return
-        now = time.monotonic()
+        now, begins = time.monotonic(), self.started is None
         if self.started is None:
             self.started, self.first = now, step  # the first update of a process also compiles and allocates
-            if self.style == "bar":
-                self._open()
+        self.pace = (step - self.first, now - self.started)
+        if self.style == "none" or not loop.trainer.is_global_zero:
+            return
+        if begins and self.style == "bar":
+            self._open()
         if self.bar is not None:
-            self.bar.update(self.task_id, completed=step, note=self._note(loop))
+            self.bar.update(self.task_id, completed=step, note=self._note(loop) + self._left(step))
             if step == self.total:
                 self.bar.stop()
         elif now - self.shown >= 15 or step == self.total:
             self.shown = now
-            done = step - self.first
-            left = f" · {(now - self.started) / done * (self.total - step):,.0f} s left" if done else ""
-            print(f"  update {step:,}/{self.total:,} · {self._note(loop)}{left}", file=sys.stderr, flush=True)
+            line = f"  update {step:,}/{self.total:,} · {self._note(loop)}{self._left(step)}"
+            print(line, file=sys.stderr, flush=True)
 
     def _open(self) -> None:
         from rich import progress
@@ -168,8 +173,6 @@ class Progress:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
             transient=True,
@@ -177,11 +180,16 @@ class Progress:
         self.task_id = self.bar.add_task("train", total=self.total, note="")
         self.bar.start()
 
+    def _left(self, step: int) -> str:
+        done, seconds = self.pace
+        return f" · {seconds / done * (self.total - step):,.0f} s left" if done >= ENOUGH else ""
+
     def _note(self, loop: Loop) -> str:
         parts = [f"loss {float(loop.task.last_loss):.3f}"]
         if self.history.rows:
             headline = loop.task.headline
-            parts.append(f"val {headline} {self.history.rows[-1][f'val.{headline}']:.4g}")
+            value = self.history.rows[-1].get(f"val.{headline}")
+            parts += [] if value is None else [f"val {headline} {value:.4g}"]
         return " · ".join(parts)
 
     def close(self) -> None:
