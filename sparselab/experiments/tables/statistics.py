@@ -21,6 +21,27 @@ MOST_SEEDS = 1000
 """More seeds than this are not counted out."""
 
 
+class Derived(dict[Place, float]):
+    """A contrast whose number is no weighted sum: its keys are the cells, and :meth:`of` gives the number of one seed.
+
+    resolution: the step of that number below which seeds are not told apart; a fit is trusted to four digits.
+    """
+
+    resolution = 1e-4
+
+    def of(self, values: Mapping[Place, float]) -> float:
+        """Return the number, from one seed's value of each of the cells; NaN where there is none."""
+        raise NotImplementedError
+
+
+def by_seed(contrast: Contrast, samples: Samples, seed: int) -> float:
+    """Return the contrast of the values of one seed."""
+    values = {at: samples[at][seed] for at in contrast}
+    if isinstance(contrast, Derived):
+        return contrast.of(values)
+    return math.fsum(weight * values[at] for at, weight in contrast.items())
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A contrast's mean over seeds, the standard deviation of one seed, and the number of seeds."""
@@ -66,11 +87,16 @@ def estimate(contrast: Contrast, samples: Samples, seeds: Sequence[int], resolut
     The standard deviation is at least what rounding each value to ``resolution`` would leave: a rounding error is uniform
     over one step, so its variance is resolution**2 / 12, weighted as the cells are.
     """
-    each = [math.fsum(weight * samples[at][seed] for at, weight in contrast.items()) for seed in seeds]
+    each = [by_seed(contrast, samples, seed) for seed in seeds]
+    if any(map(math.isnan, each)):  # a seed has no number
+        return Estimate(math.nan, math.nan, len(each))
     mean = math.fsum(each) / len(each)
     if len(each) < 2:
         return Estimate(mean, math.nan, len(each))
-    floor = resolution / math.sqrt(12) * math.sqrt(math.fsum(weight**2 for weight in contrast.values()))
+    if isinstance(contrast, Derived):
+        floor = contrast.resolution / math.sqrt(12)
+    else:
+        floor = resolution / math.sqrt(12) * math.sqrt(math.fsum(weight**2 for weight in contrast.values()))
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in each) / (len(each) - 1))
     return Estimate(mean, max(sd, floor), len(each))
 
