@@ -18,7 +18,7 @@ KEYS = {
 
 
 def run(argv: list[str]) -> int:
-    """Write the report and print its path; returns 0. Bad arguments and tables are Refused."""
+    """Write the report and print its path; returns 0. Bad arguments and tables are ConfigError."""
     asked = parse("report", KEYS, argv)
     if asked is None:
         return 0

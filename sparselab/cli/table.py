@@ -18,7 +18,7 @@ KEYS = {
 
 
 def run(argv: list[str]) -> int:
-    """Print the table; returns 0. Bad arguments and tables are Refused."""
+    """Print the table; returns 0. Bad arguments and tables are ConfigError."""
     asked = parse("table", KEYS, argv)
     if asked is None:
         return 0

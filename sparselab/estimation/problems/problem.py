@@ -55,7 +55,7 @@ class Problem:
         return []
 
     def files(self) -> dict[str, str]:
-        """Files whose content the draws depend on, by a name for people. Refused where they are missing."""
+        """Files whose content the draws depend on, by a name for people. ConfigError where they are missing."""
         return {}
 
     def size(self) -> int:

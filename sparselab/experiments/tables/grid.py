@@ -52,7 +52,7 @@ def merge(*lists: Iterable[str]) -> tuple[str, ...]:
 
 
 def tier_of(table: Table, tier: str) -> Tier:
-    """The tier of that name; Refused with the nearest one where there is none."""
+    """The tier of that name; ConfigError with the nearest one where there is none."""
     if tier not in table.tiers:
         refuse(f"tier={tier}", f"{table.label} has no such tier", did_you_mean(tier, table.tiers))
     return table.tiers[tier]
@@ -96,6 +96,18 @@ def _expanded(table: Table, tier: str, spec: Tier) -> list[Cell]:
             Cell(row, column, seed, tuple(_filled(text, table, tier, seed) for text in merged)) for seed in spec.seeds
         ]
     return cells
+
+
+def number_of(table: Table, tier: str, place: tuple[str, str], key: str) -> float | None:
+    """The number that the overrides of a cell set ``key`` to; None where they set it to none."""
+    for cell in expand(table, tier):
+        if cell.place == place:
+            value = next((item.partition("=")[2] for item in cell.overrides if item.startswith(f"{key}=")), "")
+            try:
+                return float(value)
+            except ValueError:
+                return None
+    return None
 
 
 def _filled(text: str, table: Table, tier: str, seed: int) -> str:

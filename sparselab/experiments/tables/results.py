@@ -102,7 +102,7 @@ def _cell_id() -> CellId:
 def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None] = lambda line: None) -> list[Entry]:
     """The entries of ``records.jsonl``, in the table's order, without those of cells that the table no longer has.
 
-    A line to ``warn`` says how many those are. Refused for a line that is no record, or one that was changed.
+    A line to ``warn`` says how many those are. ConfigError for a line that is no record, or one that was changed.
     """
     path = folder(results_dir, table, tier) / RECORDS
     where = path.relative_to(results_dir).as_posix()
