@@ -49,7 +49,7 @@ def _run_with_needs(plan: Plan) -> int:
 
 
 def plans_of(asked: Arguments) -> list[Plan]:
-    """The plan of every cell of a sweep; Refused with the faults of all of them."""
+    """The plan of every cell of a sweep; ConfigError with the faults of all of them."""
     from sparselab.config.members import launching
     from sparselab.experiments.sweeps import cells
     from sparselab.experiments.sweeps.start import plans

@@ -17,7 +17,7 @@ With -m, or paper=… tier=…: a line per cell, and what all of them cost. `pyt
 
 
 def run(argv: list[str]) -> int:
-    """Print the plan of one cell, or a line per cell of a sweep; Refused (exit 2) with a line per fault."""
+    """Print the plan of one cell, or a line per cell of a sweep; ConfigError (exit 2) with a line per fault."""
     from sparselab.cli.application import plans_of
     from sparselab.running.planning import plan_of
 

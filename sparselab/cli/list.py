@@ -15,7 +15,7 @@ KEYS = {
 
 
 def run(argv: list[str]) -> int:
-    """Print the ledger of all papers; returns 0. Bad arguments and tables are Refused."""
+    """Print the ledger of all papers; returns 0. Bad arguments and tables are ConfigError."""
     asked = parse("list", KEYS, argv)
     if asked is None:
         return 0

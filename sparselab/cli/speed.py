@@ -36,7 +36,7 @@ class Timed:
 
 
 def run(argv: list[str]) -> int:
-    """Print a table, a line per form. Returns 0; Refused for what cannot be timed at all."""
+    """Print a table, a line per form. Returns 0; ConfigError for what cannot be timed at all."""
     if not {"-h", "--help"}.isdisjoint(argv):
         print(usage("speed", KEYS).replace("speed", "speed <run folder>", 1))
         return 0
@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
 
 
 def timed(subject: Subject, form: Form, batch: int, rounds: int, device: str) -> Timed:
-    """Both networks in turns, by the clock on the wall. Refused where not one sparse layer fits."""
+    """Both networks in turns, by the clock on the wall. ConfigError where not one sparse layer fits."""
     import torch
 
     from sparselab.tools.bench.timing import quartiles, turns, wall

@@ -18,7 +18,7 @@ KEYS = {
 
 
 def run(argv: list[str]) -> int:
-    """Print the table; returns 0. Bad arguments and tables are Refused."""
+    """Print the table; returns 0. Bad arguments and tables are ConfigError."""
     asked = parse("table", KEYS, argv)
     if asked is None:
         return 0
@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
         )
         _print(summarise(table, tier, entries), asked["format"])
         if asked["write"] == "true":
-            for path in write(results_dir, table, tier, entries):
+            for path in write(results_dir, table, tier, entries, runs_dir=Path(asked["runs_dir"])):
                 print(path, file=sys.stderr)
     return 0
 

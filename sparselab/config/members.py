@@ -60,7 +60,7 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def tree_of(choices: list[str], search_path: str | None = None) -> dict[str, Any]:
-    """The config of a choice of members (``group=member``), as plain containers; Refused where there is none."""
+    """The config of a choice of members (``group=member``), as plain containers; ConfigError where there is none."""
     return copied(_tree_of(tuple(choices), search_path))
 
 
@@ -73,7 +73,7 @@ def _tree_of(choices: tuple[str, ...], search_path: str | None) -> dict[str, Any
 
 
 def launching(choices: list[str], hydra_overrides: list[str], search_path: str | None) -> dict[str, Any]:
-    """Hydra's own subtree for a sweep. Refused where more of it than launcher and folders differs from the project's.
+    """Hydra's own subtree for a sweep. ConfigError where more of it than launcher and folders differs from the project's.
 
     Hydra calls what its subtree names (launchers, callbacks, logging handlers), so nothing else in it may come from
     outside.

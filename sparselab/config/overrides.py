@@ -130,7 +130,7 @@ def _typed(value: Any, present: Any, text: str) -> Any:
 
 
 def _read(text: str) -> tuple[str, Any]:
-    """(key, Hydra's reading) of one override; Refused where it cannot be read."""
+    """(key, Hydra's reading) of one override; ConfigError where it cannot be read."""
     return once(("read", text), lambda: _parse(text))  # a millisecond, and cells share most of their overrides
 
 

@@ -23,7 +23,7 @@ PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 
 
 def scan(search_path: str | None) -> None:
-    """Refused, with every fault of every file, unless the folder's YAML files are plain data."""
+    """ConfigError, with every fault of every file, unless the folder's YAML files are plain data."""
     if search_path is None:
         return
     root = Path(search_path)

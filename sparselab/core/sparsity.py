@@ -45,7 +45,7 @@ class Sparsity:
     @classmethod
     def parse(cls, value: Any, where: str = "sparsity") -> Sparsity:
         """Parse ``0.9``, ``2:4``, ``block:4x1:0.8``, ``channel:0.5``, ``in_channel:0.5``, ``iso`` or ``dense``; anything
-        else is Refused."""
+        else is ConfigError."""
         if isinstance(value, cls):
             return value
         at = short(f"{where}={spell(value)}")

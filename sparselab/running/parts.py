@@ -33,7 +33,7 @@ def top_level(
 ) -> tuple[Top, list[Issue], frozenset[str]]:
     """(the top level, its faults, the keys that are lost with them).
 
-    A faulty value is replaced by the default, so that the rest can be checked nevertheless. Refused where there is no
+    A faulty value is replaced by the default, so that the rest can be checked nevertheless. ConfigError where there is no
     default: the group has to be chosen.
     """
     made, found = attempt(schema, config)

@@ -53,7 +53,7 @@ class Read:
 
 
 def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
-    """The plan of the cell that ``overrides`` describe; Refused with every fault that can be foreseen.
+    """The plan of the cell that ``overrides`` describe; ConfigError with every fault that can be foreseen.
 
     A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
     """
@@ -75,7 +75,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
 def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Identity:
     """What the id of the cell that ``overrides`` describe is a hash of, at a fraction of the cost of its plan.
 
-    Refused where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
+    ConfigError where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
     The cells that it starts from are put into ``needed``.
     """
 

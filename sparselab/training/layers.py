@@ -36,7 +36,7 @@ def choose_layers(
 ) -> tuple[list[Layer], dict[str, Sparsity]]:
     """The layers that ``targets`` selects, none for a dense cell; and those with a pattern of their own, by name.
 
-    Refused where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
+    ConfigError where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
     """
     if sparsity.kind == "dense":
         return [], {}

@@ -112,7 +112,7 @@ class Made:
         return self.parts.keys() >= set(names)
 
     def whole(self, layers: list[Layer] | None = None, exceptions: dict[str, Sparsity] | None = None) -> Parts:
-        """The parts; Refused with every fault where one is missing or lost."""
+        """The parts; ConfigError with every fault where one is missing or lost."""
         if self.issues.found or self.invalid or not self.has(*NEEDED):
             raise ConfigError(self.issues.found)
         found = self.parts

@@ -14,7 +14,7 @@ WHERE = "targets.patterns"
 
 
 def own_patterns(patterns: Mapping[str, Any]) -> dict[str, Sparsity]:
-    """Selectors with their sparsities, parsed; Refused with every one that is none."""
+    """Selectors with their sparsities, parsed; ConfigError with every one that is none."""
     own: dict[str, Sparsity] = {}
     issues = Issues()
     for selector, value in patterns.items():
@@ -32,7 +32,7 @@ def own_patterns(patterns: Mapping[str, Any]) -> dict[str, Sparsity]:
 def exceptions(layers: list[Layer], sparsity: Sparsity, own: Mapping[str, Sparsity]) -> dict[str, Sparsity]:
     """The layers among ``layers``, by name, that do not have ``sparsity``, and what they have instead.
 
-    Of several selectors the first that matches counts. Refused for one that no layer is left for, and where no layer is
+    Of several selectors the first that matches counts. ConfigError for one that no layer is left for, and where no layer is
     left for ``sparsity`` itself.
     """
     found: dict[str, Sparsity] = {}

@@ -17,7 +17,7 @@ def select(model_spec: ModelSpec, include: Sequence[str], exclude: Sequence[str]
     """The layers that ``include`` selects and ``exclude`` does not, in forward order.
 
     A selector is a layer's name, a glob over full names (``blocks.*.attn.qkv``; ``*`` crosses dots) or ``@role``. One
-    that matches nothing is Refused with the closest that would, all of them at once; only ``exclude`` may name a role
+    that matches nothing raises ConfigError with the closest that would, all of them at once; only ``exclude`` may name a role
     that this model happens not to have.
     """
     issues = Issues()
@@ -39,7 +39,7 @@ def select(model_spec: ModelSpec, include: Sequence[str], exclude: Sequence[str]
 
 
 def matching(layers: Iterable[Layer], selector: str, where: str) -> list[Layer]:
-    """The layers that one selector matches; Refused with the closest where it matches none."""
+    """The layers that one selector matches; ConfigError with the closest where it matches none."""
     layers = list(layers)
     if selector.startswith("@"):
         found = [layer for layer in layers if selector[1:] in layer.roles]

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import torch
 from sparselab.cli.inspect import inspect
-from sparselab.core.errors import Refused
+from sparselab.core.errors import ConfigError
 from sparselab.storage import record, tensors
 from sparselab.storage.checkpoints import Checkpoints
 
@@ -62,7 +62,7 @@ def peak():
 def raised(call, *arguments):
     try:
         call(*arguments)
-    except Refused as refused:
+    except ConfigError as refused:
         return [str(fault) for fault in refused.faults]
     except BaseException as error:
         return [f"{type(error).__name__}\n{error}"]

@@ -71,7 +71,7 @@ class Schedule:
 
 
 def read(overrides: list[str]) -> Asked:
-    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or Refused."""
+    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or ConfigError."""
     labels = {TABLE: "", TIER: ""}
     rest = []
     known = [*groups(), "sparsity", "seed", "targets", *UNIDENTIFIED]
@@ -131,7 +131,7 @@ def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
 
 
 def plan(asked: Asked, config_dir: str | None = None) -> list[tuple[Wanted, Plan]]:
-    """The plan of every cell; Refused with the faults of all of them, before anything has run."""
+    """The plan of every cell; ConfigError with the faults of all of them, before anything has run."""
     from sparselab.running.planning import plan_of
 
     plans: list[tuple[Wanted, Plan]] = []

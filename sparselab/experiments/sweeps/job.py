@@ -87,7 +87,7 @@ def execute(job: Job) -> Outcome:
 
 
 def plan_again(job: Job) -> Plan:
-    """The plan, made here. Refused where it is no longer that of the cell that the sweep planned."""
+    """The plan, made here. ConfigError where it is no longer that of the cell that the sweep planned."""
     from sparselab.core.errors import refuse
     from sparselab.running.planning import plan_of
 

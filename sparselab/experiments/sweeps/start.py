@@ -32,7 +32,7 @@ SWEEPS = ".sweeps"  # in the runs folder: a folder for each sweep that is going 
 
 
 def start(overrides: list[str], config_dir: str | None = None) -> int:
-    """Run a sweep to its end; returns its exit code. Refused, with nothing begun, where any cell cannot run."""
+    """Run a sweep to its end; returns its exit code. ConfigError, with nothing begun, where any cell cannot run."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -55,7 +55,7 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
 
 
 def plans(overrides: list[str], config_dir: str | None = None) -> list[Plan]:
-    """The plan of every cell that is asked for; Refused with the faults of all of them."""
+    """The plan of every cell that is asked for; ConfigError with the faults of all of them."""
     return [plan for _, plan in cells.plan(cells.read(overrides), config_dir)]
 
 

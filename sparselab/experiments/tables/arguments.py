@@ -25,7 +25,7 @@ class Key:
 
 
 def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[str, str] | None:
-    """The value of every key; None where help was asked for (and printed). Refused with every fault at once."""
+    """The value of every key; None where help was asked for (and printed). ConfigError with every fault at once."""
     if any(word in ("-h", "--help", "help") for word in argv):
         print(usage(command, keys))
         return None

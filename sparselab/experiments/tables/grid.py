@@ -52,7 +52,7 @@ def merge(*lists: Iterable[str]) -> tuple[str, ...]:
 
 
 def tier_of(table: Table, tier: str) -> Tier:
-    """The tier of that name; Refused with the nearest one where there is none."""
+    """The tier of that name; ConfigError with the nearest one where there is none."""
     if tier not in table.tiers:
         refuse(f"tier={tier}", f"{table.label} has no such tier", did_you_mean(tier, table.tiers))
     return table.tiers[tier]

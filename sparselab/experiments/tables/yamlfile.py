@@ -14,7 +14,7 @@ LARGEST = 1_000_000
 def read_yaml(path: Path, where: str) -> dict[str, Any]:
     """The mapping in ``path``. ``where`` names the file in faults.
 
-    Refused: not readable, not YAML, not a mapping, a repeated key, an alias (a few lines of them expand to gigabytes),
+    ConfigError: not readable, not YAML, not a mapping, a repeated key, an alias (a few lines of them expand to gigabytes),
     and ``2:4`` without quotes, which YAML 1.1 reads as base 60 (124).
     """
     import yaml

@@ -24,7 +24,7 @@ class LocalCopies:
         self.data_dir = data_dir
 
     def given_folder(self) -> Path | None:
-        """``data_dir`` where it was written; Refused where it is no folder or holds nothing."""
+        """``data_dir`` where it was written; ConfigError where it is no folder or holds nothing."""
         if self.data_dir is None:
             return None
         return _existing(Path(self.data_dir).expanduser(), f"data_dir={files.short(self.data_dir)}")
@@ -63,11 +63,11 @@ class Dataset(LocalCopies, ABC):
 
     @abstractmethod
     def spec(self) -> DataSpec:
-        """The facts that a plan needs, in well under a second; Refused where files are missing, empty or damaged."""
+        """The facts that a plan needs, in well under a second; ConfigError where files are missing, empty or damaged."""
 
     @abstractmethod
     def load(self) -> Splits:
-        """The splits in memory; Refused where the content is not what :meth:`spec` announced."""
+        """The splits in memory; ConfigError where the content is not what :meth:`spec` announced."""
 
     def places(self) -> tuple[str, ...]:
         """Options that say where something lies. What lies there is in the fingerprint, so they are no part of an id."""

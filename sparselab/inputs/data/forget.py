@@ -26,7 +26,7 @@ class Forget:
 
     @classmethod
     def parse(cls, text: str, classes: int) -> Forget:
-        """``class:3`` or ``random:0.1``. Refused for anything else, and for a class that is not there."""
+        """``class:3`` or ``random:0.1``. ConfigError for anything else, and for a class that is not there."""
         found = FORMS.fullmatch(text)
         if found is None or (found[2] and not 0 < float(found[2]) < 1):
             refuse(f"dataset.forget={text}", "is neither a class nor a fraction", "write class:0 or random:0.1")

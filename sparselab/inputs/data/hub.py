@@ -40,7 +40,7 @@ def check(repo: str, where: str, layout: str) -> None:
 def load(
     repo: str, split: str, where: str, layout: str, config: str | None = None, revision: str | None = None
 ) -> datasets.Dataset:
-    """One split of a hub set; Refused with the first line of the reason where it cannot be had."""
+    """One split of a hub set; ConfigError with the first line of the reason where it cannot be had."""
     check(repo, where, layout)
     import datasets
 

@@ -62,7 +62,7 @@ class Loader:
 
     An iteration starts at the position that :meth:`load_state_dict` or :meth:`position` set, once; later ones start at
     batch 0. After a whole epoch the next iteration is the next epoch's, unless :meth:`set_epoch` says otherwise.
-    Evaluation always starts at 0. Refused where training has no whole batch or ``world`` does not divide it.
+    Evaluation always starts at 0. ConfigError where training has no whole batch or ``world`` does not divide it.
     """
 
     def __init__(self, source: Source, batch_size: int, seed: int, train: bool, rank: int = 0, world: int = 1):

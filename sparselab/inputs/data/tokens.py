@@ -33,7 +33,7 @@ UNITS: dict[str, Callable[[str], Sequence[str]]] = {CHARACTERS: characters, WORD
 
 
 def tokenizer_of(name: str) -> Tokenizer:
-    """The tokenizer that ``dataset.tokenizer`` names; Refused where there is none such."""
+    """The tokenizer that ``dataset.tokenizer`` names; ConfigError where there is none such."""
     if name == BYTES:
         return Tokenizer()
     return Closed(name) if name in UNITS else Library(name)

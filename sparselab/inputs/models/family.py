@@ -113,7 +113,7 @@ class Family:
         return compare_outline(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
-        """Copy the tensors of a safetensors file into ``model``; Refused, and nothing copied, unless all fit."""
+        """Copy the tensors of a safetensors file into ``model``; ConfigError, and nothing copied, unless all fit."""
         from sparselab.inputs.models.load import load_weights
 
         load_weights(model, path)

@@ -46,7 +46,7 @@ class SeparateQKV(nn.Module):
 def split(model: nn.Module, where: str) -> None:
     """Put three layers in the place of every fused one of ``model``; it computes what it did.
 
-    Refused, and nothing changed, where there is none, and where the order of a layer's outputs is not known.
+    ConfigError, and nothing changed, where there is none, and where the order of a layer's outputs is not known.
     """
     found = list(_fused(model))
     if not found:

@@ -50,7 +50,7 @@ def misfits(network: nn.Module, names: Sequence[str], form: Form) -> list[Issue]
 
 
 def convert(network: nn.Module, names: Sequence[str], form: Form) -> None:
-    """Put these linear layers into ``form``, in place. Refused, before any is, with a line for each that does not fit."""
+    """Put these linear layers into ``form``, in place. ConfigError, before any is, with a line for each that does not fit."""
     issues = misfits(network, names, form)
     if issues:
         raise ConfigError(issues)

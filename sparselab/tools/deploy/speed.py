@@ -33,7 +33,7 @@ class Subject:
 
 
 def subject(folder: Path) -> Subject:
-    """The network of a run folder, as its record says it was made. Refused where there is none, or nothing sparse."""
+    """The network of a run folder, as its record says it was made. ConfigError where there is none, or nothing sparse."""
     record = records.read(folder)
     if not (folder / MODEL).exists():
         refuse(shown(folder), f"no {MODEL} in this folder", "give the folder of a cell that trained a network")
@@ -65,7 +65,7 @@ class Pair:
 
 
 def pair(subject: Subject, form: Form, batch: int, device: str) -> Pair:
-    """Both networks on one batch. Refused where not one sparse layer fits."""
+    """Both networks on one batch. ConfigError where not one sparse layer fits."""
     dense = copy.deepcopy(subject.network).to(device, form.dtype)
     left = misfits(dense, subject.sparse, form)
     names = [name for name in subject.sparse if name not in {issue.where for issue in left}]

@@ -47,7 +47,7 @@ def bit_facts(devices: int, device: torch.device) -> dict[str, Any]:
 
 
 def check_content(found: Checkpoint, content: str, where: str) -> None:
-    """Refused where the run would go on with other data than it began with.
+    """ConfigError where the run would go on with other data than it began with.
 
     A local copy that changes makes another cell. A set of the hub is known by its name until it is loaded.
     """

@@ -54,7 +54,7 @@ class ArraySet(Dataset):
 
     @abstractmethod
     def source(self) -> Source:
-        """Where the bytes lie, checked; Refused where they do not."""
+        """Where the bytes lie, checked; ConfigError where they do not."""
 
     @abstractmethod
     def arrays(self, source: Source) -> tuple[Pair, Pair]:
@@ -132,7 +132,7 @@ class ArraySet(Dataset):
         return {"train": parts[self.options.train_on], **stay, "retain": parts["retain"], "forget": gone}
 
     def _counts(self) -> tuple[int, int, int]:
-        """Sizes of train, val and test under the options; Refused where the options do not fit the set."""
+        """Sizes of train, val and test under the options; ConfigError where the options do not fit the set."""
         side, augment = min(self.size[1:]), self.options.augment
         issues = Issues()
         pool, (_, height, width) = self.options.pool, self.shape
@@ -155,7 +155,7 @@ class ArraySet(Dataset):
         return sizes
 
     def _left(self, forget: Forget, train: int, val: int, test: int) -> tuple[int, int, int]:
-        """The sizes without what is forgotten; Refused where a class's size is known only once the labels are read."""
+        """The sizes without what is forgotten; ConfigError where a class's size is known only once the labels are read."""
         if forget.label is not None:
             left = []
             for key, size, even in (

@@ -27,7 +27,7 @@ class ImageOptions(Options):
 def counts(name: str, options: ImageOptions, train: int, test: int) -> tuple[int, int, int]:
     """Sizes of train, val and test, from a set of ``train`` (validation included) and ``test`` images.
 
-    Refused where the options ask for more than there is.
+    ConfigError where the options ask for more than there is.
     """
     issues = Issues()
     left = train - options.val

@@ -66,7 +66,7 @@ class TextSet(Dataset):
 
     @abstractmethod
     def origin(self) -> Origin:
-        """Where the text lies, checked; Refused where it does not."""
+        """Where the text lies, checked; ConfigError where it does not."""
 
     @abstractmethod
     def texts(self, origin: Origin) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ class HuggingFace(TextFamily):
         return place(self.options.path, "model.path")
 
     def _folder(self) -> Path | None:
-        """The local folder, None for a hub name. Refused where the path can be neither."""
+        """The local folder, None for a hub name. ConfigError where the path can be neither."""
         path = Path(self.options.path).expanduser()
         if path.is_dir():
             return path
