@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sparselab.config.schema import Common
@@ -11,7 +12,7 @@ from sparselab.estimation.estimators.estimator import ESTIMATORS
 from sparselab.estimation.monte_carlo import MonteCarloEngine
 from sparselab.running.engine import ENGINES, Plan
 from sparselab.running.signals import StopFlag
-from sparselab.running.single_process import Outcome
+from sparselab.running.single_process import Outcome, write_files
 
 
 class EstimateCell(Common):
@@ -34,6 +35,7 @@ class Estimate(MonteCarloEngine):
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         cell, problem, estimator, hashes = plan.parts
         rows: list[dict[str, float]] = []
+        pictures: dict[str, bytes] = {}
         for start in range(0, self.options.draws, estimator.together):
             stop.check(f"after {start} of {self.options.draws} draws")
             numbers = range(start, min(start + estimator.together, self.options.draws))
@@ -43,6 +45,11 @@ class Estimate(MonteCarloEngine):
                 fitted = estimator.fit([sample.X for sample in samples], [sample.y for sample in samples], seeds)
             except ValueError as error:
                 raise RunFailed(f"draws {numbers.start} to {numbers.stop - 1}: {error}") from None
+            if start == 0:
+                pictures = estimator.pictures(fitted[0])
             for sample, found in zip(samples, fitted, strict=True):
                 rows.append({**sample.measure(found), **estimator.report(found)})
-        return self.conclude(problem, hashes, rows)
+        outcome = self.conclude(problem, hashes, rows)
+        if pictures:
+            outcome.write = partial(write_files, pictures)
+        return outcome

@@ -139,6 +139,7 @@ def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
                 "dataset=", "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
                 "kernel=", "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "dataset=", "problem=sachs: no local copy", "problem=hyperclean: no local copy",
+                "problem.train=denoise/bsd400: no local copy", "problem.test=denoise/bsd68: no local copy",
                 "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
                 "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "distribution=global: is not defined for",

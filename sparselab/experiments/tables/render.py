@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from sparselab.experiments.tables.claims import POWER, RULE, SEEDS, Verdict
+from sparselab.experiments.tables.pictures import pictures
 from sparselab.experiments.tables.schema import Table
 from sparselab.experiments.tables.summary import Line, Summary
 
@@ -177,10 +178,17 @@ def to_markdown(summary: Summary) -> str:
         for row in claims:
             row[names.index("verdict")] = f"**{row[names.index('verdict')]}**"
         lines += ["", "## Claims", "", *markdown_table(names, claims, "l" * len(names))]
+    lines += _pictures(summary)
     lines += _section("Known differences", list(summary.table.differences))
     lines += _section("Not in the table", [f"{places(cells)}: {reason}" for reason, cells in summary.excluded()])
     lines += _section("Provenance of the published numbers", provenance(summary))
     return "\n".join(lines) + "\n"
+
+
+def _pictures(summary: Summary) -> list[str]:
+    found = pictures(summary.table, [entry for line in summary.lines for entry in line.entries])
+    shown = [line for one in found for line in ("", f"{escape(one.caption)}:", "", f"![{one.caption}]({one.name})")]
+    return ["", "## Pictures", *shown] if shown else []
 
 
 def provenance(summary: Summary) -> list[str]:

@@ -148,10 +148,6 @@ class Claim(Options):
         """Cells that lack what the claim has to know of them beside their results."""
         return []
 
-    def unset(self, layout: Layout) -> list[Place]:
-        """Cells that lack what the claim has to know of them beside their results."""
-        return []
-
     def spots(self, layout: Layout) -> list[Spot]:
         """The rows and columns that fill the open coordinates, in order, where all the cells exist."""
         points = [point for top in self.points() for point in top.all()]
