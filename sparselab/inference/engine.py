@@ -14,10 +14,12 @@ from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
 from sparselab.inference.parts import InferenceOptions, Parts
 from sparselab.inputs.data.dataset import DATASETS
+from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
+from sparselab.inputs.tokenizers import choose_tokenizer
 from sparselab.running.engine import ENGINES
 from sparselab.running.identity import content
-from sparselab.running.parts import build, near_data, without_pending
+from sparselab.running.parts import build, without_pending
 from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 from sparselab.storage.ids import canonical
 
@@ -52,6 +54,10 @@ class Intervene(SingleProcessEngine):
     paced = ("model", "dataset")
     guess = 2e10  # multiply-accumulates a second
     uses_torch = True
+
+    def complete(self, config: dict[str, Any], invalid: frozenset[str]) -> dict[str, list[Issue]]:
+        wrong = choose_tokenizer(config, invalid)
+        return {"dataset": wrong} if wrong else {}
 
     def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         made: dict[str, Any] = {"activation": None, "attention": None, "target": None}

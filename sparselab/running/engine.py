@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sparselab.config.schema import Common
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 
@@ -84,6 +85,13 @@ class Engine(ABC):
 
     def __init__(self, options: Options):
         self.options = options
+
+    def complete(self, config: dict[str, Any], invalid: frozenset[str]) -> dict[str, list[Issue]]:
+        """Fill in values of the config that depend on other groups, before the cell is identified; by default none.
+
+        invalid: groups of which nothing is known. Returns the issues by the group that they make invalid.
+        """
+        return {}
 
     @abstractmethod
     def plan(

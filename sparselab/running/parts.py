@@ -81,18 +81,3 @@ def without_pending(values: dict[str, Any], dependencies: Mapping[str, str]) -> 
     """A plug-in's options as far as they can be checked: without a file that another cell has yet to make."""
     missing = {key: None for key, value in values.items() if isinstance(value, str) and pending(value, dependencies)}
     return {**values, **missing} if missing else values
-
-
-def near_data(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Options that name what is not here but lies in the folder of local copies name it there."""
-    if folder is None:
-        return values
-    moved = {
-        key: str(folder / value)
-        for key, value in values.items()
-        if isinstance(value, str)
-        and "/" in value
-        and not Path(value).expanduser().exists()
-        and (folder / value).exists()
-    }
-    return {**values, **moved} if moved else values

@@ -15,7 +15,6 @@ from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refu
 from sparselab.core.memo import once
 from sparselab.core.options import validate
 from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
-from sparselab.running.tokenizers import choose_tokenizer
 from sparselab.storage.ids import cell_id, cell_ids
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
@@ -159,9 +158,6 @@ def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
     with found.issues.catch():
         _resolve(composed.config, "", overrides, named, found)
-        wrong = choose_tokenizer(composed.config, found.invalid)
-        found.issues.found += wrong
-        found.invalid |= {"dataset"} if wrong else set()  # nothing else is to be said about tokens that mean nothing
     return found
 
 
@@ -175,6 +171,9 @@ def _engine(found: Read, cell: list[str]) -> Engine:
     foreign = _foreign(engine, cell)
     if "engine" not in found.invalid and not foreign & found.invalid:
         issues.found += _unread(engine, cell)
+    for group, wrong in engine.complete(found.config, frozenset(found.invalid)).items():
+        issues.found += wrong
+        found.invalid.add(group)
     if foreign & (found.invalid | {_head(text) for text in cell}):
         issues.raise_if_any()  # what an engine misses that nobody wanted is of no interest
     return engine

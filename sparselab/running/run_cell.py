@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.cli.streams import steady
 from sparselab.core.errors import ConfigError, RunFailed, Stopped
+from sparselab.running.streams import steady
 
 if TYPE_CHECKING:
     from sparselab.running.engine import Plan

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sparselab.core.errors import Issue
 from sparselab.core.memo import once
+from sparselab.inputs.tokenizers import choose_tokenizer
 from sparselab.running.engine import ENGINES, NOTHING, Engine, Identity, Plan
 from sparselab.running.signals import StopFlag
 from sparselab.storage.ids import canonical, cell_id
@@ -67,6 +69,10 @@ class Train(Engine):
             )
         plan.notes += precision_notes(parts.cell.trainer, parts.model_spec)
         return plan
+
+    def complete(self, config: dict[str, Any], invalid: frozenset[str]) -> dict[str, list[Issue]]:
+        wrong = choose_tokenizer(config, invalid)
+        return {"dataset": wrong} if wrong else {}
 
     def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
         config = settled(config)

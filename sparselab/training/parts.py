@@ -11,10 +11,11 @@ from sparselab.core.memo import once
 from sparselab.core.processor import gpus, uses_gpu
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.data.dataset import DATASETS
+from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
+from sparselab.inputs.tokenizers import folder_of_copies
 from sparselab.running.loggers.logger import LOGGERS
-from sparselab.running.parts import build, near_data, top_level, unwritable, without_pending
-from sparselab.running.tokenizers import folder_of_copies
+from sparselab.running.parts import build, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.term import TERMS

@@ -209,7 +209,7 @@ def test_r3_without_its_supervisor_no_rank_stays(tmp_path, unbroken):
 
 
 @pytest.mark.parametrize(
-    ("fault", "line"),
+    ("issue", "line"),
     [
         ("other_masks", "failed: step 0: masks of rank 1 differ from rank 0's — the run is stopped, please report it"),
         ("no_number", "failed: update 1: the training loss is nan; the last good checkpoint is kept"),

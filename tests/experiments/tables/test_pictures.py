@@ -57,7 +57,7 @@ def test_the_first_seed_s_picture_of_the_named_cells_is_brought_and_kept(
     assert results.stale(out, configs) == []
 
 
-@pytest.mark.parametrize("fault", ["missing", "another", "strange"])
+@pytest.mark.parametrize("issue", ["missing", "another", "strange"])
 def test_a_picture_that_is_not_the_record_s_is_found(
     issue: str, shown: Table, runs: Path, entries: list[Entry], tmp_path: Path, configs: Path
 ):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from sparselab.cli import check
-from sparselab.cli.streams import Unfailing, steady
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import finish, guarded
+from sparselab.running.streams import Unfailing, steady
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,14 +9,14 @@ from typing import Any
 from sparselab.core.errors import ConfigError, Issue, short
 from sparselab.inputs.data.dataset import LocalCopies
 from sparselab.inputs.data.tokens import AUTO, BYTES, UNITS, holds_tokenizer, tokenizer_of
+from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS, Tokens
-from sparselab.running.parts import near_data
 
 
 def choose_tokenizer(config: dict[str, Any], invalid: Iterable[str] = ()) -> list[Issue]:
-    """Put what ``auto`` means in its place in the config; the faults of a tokenizer that is not the model's.
+    """Put what ``auto`` means in its place in the config; return the issues of a tokenizer that is not the model's.
 
-    lost: groups of which nothing is known.
+    invalid: groups of which nothing is known.
     """
     dataset, model = config.get("dataset"), config.get("model")
     if not isinstance(dataset, dict) or not isinstance(asked := dataset.get("tokenizer"), str):
