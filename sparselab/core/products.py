@@ -59,7 +59,8 @@ class Products(TorchDispatchMode):
         self.tensors = dict(parameters)
         for name, tensor in parameters.items():
             if tensor.layout == torch.strided:
-                span = (tensor.storage_offset(), tensor.storage_offset() + tensor.numel(), name)
+                first = int(tensor.storage_offset())
+                span = (first, first + tensor.numel(), name)
                 self.places.setdefault(tensor.untyped_storage()._cdata, []).append(span)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -117,7 +118,7 @@ def _matrix(param: Tensor, name: str, operand: Tensor, summed: int, other: Tenso
     kind = ("conv1d" if turned else "linear") if param.ndim == 2 else ("experts1d" if turned else "experts")
     if flat.ndim == 3:
         return Use(name, kind, matrices, flat.numel() == param.numel(), lambda: [(None, other)])
-    index, rest = divmod(flat.storage_offset() - param.storage_offset(), size)
+    index, rest = divmod(int(flat.storage_offset()) - int(param.storage_offset()), size)
     if matrices == 1:
         return Use(name, kind, 1, flat.numel() == param.numel(), lambda: [(0, other.flatten(0, -2))])
     if rest or flat.numel() != size:

@@ -20,7 +20,7 @@ class IMP(Method):
     patterns = ("unstructured", "block", "channel", "in_channel")
     schedules = ("rounds",)
 
-    class Options(Options):
+    class Options(Options):  # type: ignore[misc, unused-ignore]
         rewind: float | None = Field(None, ge=0, lt=1, description="fraction of the first round, or null")
 
     @property

@@ -105,7 +105,7 @@ class HuggingFace(TextFamily):
         adapter = next(iter(sorted(folder.glob("adapter_*"))), None)
         if adapter is not None:  # the library would load the network that it names, or the folder's own without it
             problem = f"holds an adapter ({adapter.name}), which nothing here applies"
-            return [Issue(self._where, problem, "merge it into the weights, or move it elsewhere")]
+            return [Issue(self.where, problem, "merge it into the weights, or move it elsewhere")]
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             return [
