@@ -17,8 +17,8 @@ from pathlib import Path
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
+from sparselab.experiments.tables.load import load_all
 from sparselab.experiments.tables.results import read
-from sparselab.experiments.tables.schema import load_all
 from sparselab.running.planning import cell_id_of
 
 ROOT = Path(__file__).resolve().parents[1]

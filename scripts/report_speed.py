@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 def cells() -> Iterator[tuple[dict[str, Any], list[str]]]:
     """(a kept record of the table, the overrides) of the cells of every table, and then of theirs with other seeds."""
     from sparselab.experiments.tables.grid import expand
+    from sparselab.experiments.tables.load import load_all
     from sparselab.experiments.tables.results import read
-    from sparselab.experiments.tables.schema import load_all
 
     found = []
     for table in load_all():

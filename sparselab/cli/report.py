@@ -28,9 +28,10 @@ def run(argv: list[str]) -> int:
     if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
         problem = "is a folder" if out.is_dir() else "cannot be written there"
         refuse(f"out={short(asked['out'])}", problem, "name a file, such as out=report.html")
+    from sparselab.experiments.tables.entries import folder
     from sparselab.experiments.tables.pictures import Picture
     from sparselab.experiments.tables.report import html
-    from sparselab.experiments.tables.results import folder, ledger
+    from sparselab.experiments.tables.results import ledger
     from sparselab.experiments.tables.summary import Summary
     from sparselab.storage import atomic
 

@@ -26,8 +26,8 @@ def run(argv: list[str]) -> int:
         return 0
     if asked["write"] == "false":
         need_records(asked, KEYS, "runs_dir", "results_dir")
+    from sparselab.experiments.tables.load import load
     from sparselab.experiments.tables.results import gather, write
-    from sparselab.experiments.tables.schema import load
     from sparselab.experiments.tables.seeds import with_seeds
     from sparselab.experiments.tables.summary import summarise
 

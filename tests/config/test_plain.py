@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load_all
+from sparselab.experiments.tables.load import load_all
 from sparselab.running.planning import plan_of
 
 PARSER = OverridesParser.create()

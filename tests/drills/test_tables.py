@@ -12,7 +12,7 @@ from sparselab.cli import table as table_command
 from sparselab.experiments.sweeps import start
 from sparselab.experiments.tables import results
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load, load_all
+from sparselab.experiments.tables.load import load, load_all
 from sparselab.experiments.tables.summary import summarise
 from sparselab.storage import record as records
 

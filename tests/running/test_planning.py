@@ -8,7 +8,7 @@ import pytest
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load_all
+from sparselab.experiments.tables.load import load_all
 from sparselab.running import planning
 from sparselab.running.planning import cell_id_of, identity_of, plan_of
 from sparselab.storage.ids import cell_id, cell_ids

@@ -104,7 +104,7 @@ def _titled(cells: list[list[str]]) -> list[Wanted]:
 def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str]) -> Asked:
     from sparselab.experiments.tables.grid import expand as cells_of
     from sparselab.experiments.tables.grid import merge, tier_of
-    from sparselab.experiments.tables.schema import load
+    from sparselab.experiments.tables.load import load
     from sparselab.experiments.tables.seeds import with_seeds
 
     issues = Issues()

@@ -6,13 +6,11 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sparselab.core.errors import did_you_mean, refuse
 from sparselab.core.memo import once
-
-if TYPE_CHECKING:
-    from sparselab.experiments.tables.schema import Table, Tier
+from sparselab.experiments.tables.claims import Layout
+from sparselab.experiments.tables.schema import Table, Tier
 
 PHASE = re.compile(r"\{(\w+)\}")
 """A value that stands for the network of a phase."""
@@ -147,3 +145,16 @@ def rings(table: Table) -> list[str]:
         return {name}.union(*(reached(n, seen | {n}) for n in needs.get(name, set()) - seen))
 
     return [name for name in needs if any(name in reached(n, frozenset({n})) for n in needs[name])]
+
+
+def layout(table: Table, tier: str) -> Layout:
+    """What of this tier a claim may look at."""
+    cells = places(table, tier)
+    return Layout(
+        tuple(dict.fromkeys(row for row, _ in cells)),
+        tuple(column for column in table.columns if any(c == column for _, c in cells)),
+        frozenset(cells),
+        table.dense,
+        1 if table.metric.better == "higher" else -1,
+        lambda place, key: number_of(table, tier, place, key),
+    )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparselab.experiments.tables.claims import POWER, RULE, SEEDS
+from sparselab.experiments.tables.entries import folder
 from sparselab.experiments.tables.render import NONE, NOT_RUN, escape, kind, markdown_table
-from sparselab.experiments.tables.results import folder
 from sparselab.experiments.tables.summary import Summary
 
 VERDICTS = ("holds", "fails", "inconclusive", "not run")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparselab.experiments.tables.results import Entry
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.schema import Table
 
 FOLDER = "pictures"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.experiments.tables import ledger, render
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.pictures import Picture, pictures
-from sparselab.experiments.tables.results import Entry
 from sparselab.experiments.tables.styles import styles
 from sparselab.experiments.tables.summary import Line, Summary
 

@@ -8,49 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sparselab.config.members import CONFIGS
 from sparselab.config.schema import UNIDENTIFIED
 from sparselab.core.errors import ConfigError, RunFailed, refuse
 from sparselab.core.memo import sharing
+from sparselab.experiments.tables.entries import RECORDS, Entry, folder
 from sparselab.experiments.tables.grid import Cell, expand, merge
+from sparselab.experiments.tables.load import load_all
 from sparselab.experiments.tables.run_index import RunIndex, light
-from sparselab.experiments.tables.schema import CONFIGS, Table, load_all
+from sparselab.experiments.tables.schema import Table
 
-RECORDS = "records.jsonl"
 LEDGER = "README.md"
 CellId = Callable[[list[str]], str]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A cell and its record."""
-
-    cell: Cell
-    record: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        return str(self.record.get("id", ""))
-
-    def number(self, *keys: str) -> float | None:
-        """A number inside the record; None where there is none."""
-        value: Any = self.record
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-    @property
-    def finished(self) -> bool:
-        return self.record.get("status") == "finished"
-
-
-def folder(results_dir: Path, table: Table, tier: str) -> Path:
-    """Where the results of a table lie."""
-    return results_dir / table.paper / tier / table.name if table.name else results_dir / table.paper / tier
 
 
 def collect(

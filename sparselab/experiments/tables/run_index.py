@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sparselab.config.members import CONFIGS
 from sparselab.config.schema import UNIDENTIFIED
 from sparselab.experiments.tables.grid import Cell
-from sparselab.experiments.tables.schema import CONFIGS
 
 SEED = re.compile(r"seed=(\d+)")
 CHOICE = re.compile(r"([a-z_]+)=([\w/-]+)", re.ASCII)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import Verdict, judge
-from sparselab.experiments.tables.grid import Cell, excluded, expand, merge
-from sparselab.experiments.tables.results import Entry
+from sparselab.experiments.tables.entries import Entry
+from sparselab.experiments.tables.grid import Cell, excluded, expand, layout, merge
 from sparselab.experiments.tables.schema import Beside, Published, Table
 
 
@@ -153,7 +153,7 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
             for place, found in by_place.items()
         }
 
-    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.is_deterministic)
+    verdicts = judge(table.claims, tier, layout(table, tier), samples, table.metric.digits, table.is_deterministic)
     own = {place: list(by_seed.values()) for place, by_seed in samples(None).items()}
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}

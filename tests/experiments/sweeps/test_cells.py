@@ -12,7 +12,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.sweeps import cells
 from sparselab.experiments.sweeps.start import quoted
-from sparselab.experiments.tables import grid, schema
+from sparselab.experiments.tables import grid, load
 from sparselab.running.planning import plan_of
 
 SMALL = ["model=mlp", "trainer.max_epochs=null", "trainer.max_steps=3"]
@@ -34,10 +34,8 @@ def test_a_product_of_values() -> None:
 
 def test_a_table() -> None:
     asked = cells.read(["paper=srste", "tier=smoke", "trainer.threads=1", "runs_dir=x"])
-    table = schema.load("srste/")[0]
-    expanded = [
-        cell for table in schema.load("srste") if "smoke" in table.tiers for cell in grid.expand(table, "smoke")
-    ]
+    table = load.load("srste/")[0]
+    expanded = [cell for table in load.load("srste") if "smoke" in table.tiers for cell in grid.expand(table, "smoke")]
     assert [cell.overrides for cell in asked.cells] == [
         (*e.overrides, "trainer.threads=1", "runs_dir=x") for e in expanded
     ]
@@ -138,8 +136,8 @@ def test_bad_needs(value: str, line: str) -> None:
 
 def test_planning_many_gives_what_planning_one_gives() -> None:
     """The work that cells share is done once; that must not show."""
-    for paper in schema.papers():
-        for table in schema.load(paper):
+    for paper in load.papers():
+        for table in load.load(paper):
             for tier in sorted(set(table.tiers) & {"smoke", "cpu"}):
                 few = table.tiers[tier].seeds[:3]  # the others differ in their seed alone
                 expanded = [cell for cell in grid.expand(table, tier) if cell.seed in few]
@@ -155,13 +153,13 @@ def test_planning_many_gives_what_planning_one_gives() -> None:
                     assert (plan.id, plan.config, plan.cost) == (twin.id, twin.config, twin.cost)
 
 
-@pytest.mark.parametrize("paper", schema.papers())
+@pytest.mark.parametrize("paper", load.papers())
 def test_a_cell_is_composed_as_hydra_would(paper: str) -> None:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    for table in schema.load(paper):
+    for table in load.load(paper):
         for tier in table.tiers:
             expanded = grid.expand(table, tier)
             for cell in expanded[:: max(1, len(expanded) // 2)]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import Cell, expand
-from sparselab.experiments.tables.results import Entry
-from sparselab.experiments.tables.schema import Table, load
+from sparselab.experiments.tables.load import load
+from sparselab.experiments.tables.schema import Table
 from sparselab.storage.record import sealed
 
 TABLE = """\

@@ -11,9 +11,10 @@ import pytest
 from scipy.special import stdtr
 
 from sparselab.core.errors import ConfigError
+from sparselab.experiments.tables import grid
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
 from sparselab.experiments.tables.claims.fit import LAWS, _beside_an_offset
-from sparselab.experiments.tables.schema import load
+from sparselab.experiments.tables.load import load
 from sparselab.experiments.tables.validation import validated
 
 ROWS, COLUMNS = ("r1", "r2", "r3", "r4"), ("a", "b")
@@ -166,6 +167,6 @@ def test_a_table_says_at_once_where_a_cell_has_no_number(configs: Path):
     )
     path.write_text(sized + fit.replace("KEY", "model.width").lstrip("\n"))
     (table,) = load("demo", configs)
-    numbers = table.layout("cpu").numbers
+    numbers = grid.layout(table, "cpu").numbers
     assert numbers(("2:4", "srste"), "model.width") == 8 and numbers(("1:4", "ste"), "model.width") == 1.5
     assert numbers(("dense", "dense"), "model.width") is None

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from sparselab.core import processor
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load
+from sparselab.experiments.tables.load import load
 from sparselab.running.planning import plan_of
 
 LSTM = load("gmp/lstm")[0]
@@ -24,6 +25,12 @@ def weights(vocabulary: int, width: int, depth: int) -> int:
 
 def biases(vocabulary: int, width: int, depth: int) -> int:
     return vocabulary + depth * 2 * 4 * width
+
+
+@pytest.fixture(autouse=True)
+def avx512(monkeypatch):
+    """These tables are pinned to bf16, and other processors compute no LSTM in it."""
+    monkeypatch.setattr(processor, "processor_flags", lambda: processor.AVX512 | {"avx512_bf16"})
 
 
 @pytest.fixture

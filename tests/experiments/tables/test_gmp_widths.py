@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load
+from sparselab.experiments.tables.load import load
 
 TABLE = next(table for table in load("gmp") if not table.name)
 PIXELS = {"cpu": 784, "smoke": 64}

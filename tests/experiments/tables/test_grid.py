@@ -4,7 +4,8 @@ import pytest
 
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import excluded, expand, merge, places
-from sparselab.experiments.tables.schema import Extra, Table, load
+from sparselab.experiments.tables.load import load
+from sparselab.experiments.tables.schema import Extra, Table
 from sparselab.running.planning import plan_of
 
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables import results
+from sparselab.experiments.tables.entries import Entry
+from sparselab.experiments.tables.load import load
 from sparselab.experiments.tables.pictures import pictures
 from sparselab.experiments.tables.render import to_markdown
 from sparselab.experiments.tables.report import html
-from sparselab.experiments.tables.results import Entry
-from sparselab.experiments.tables.schema import Table, load
+from sparselab.experiments.tables.schema import Table
 from sparselab.experiments.tables.summary import summarise
 from sparselab.storage import png, record
 

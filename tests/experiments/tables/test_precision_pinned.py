@@ -7,11 +7,13 @@ import re
 
 import pytest
 
+from sparselab.config.members import CONFIGS
 from sparselab.core import processor
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import Cell, expand
-from sparselab.experiments.tables.schema import CONFIGS, Table, load_all
+from sparselab.experiments.tables.load import load_all
+from sparselab.experiments.tables.schema import Table
 from sparselab.running.planning import cell_id_of
 
 DECIDING = ("trainer=", "trainer.precision=", "trainer.accelerator=", "dataset=", "engine=")  # datasets choose a recipe

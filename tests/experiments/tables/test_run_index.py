@@ -9,10 +9,11 @@ import pytest
 
 from sparselab.config.members import groups, tree_of
 from sparselab.experiments.tables import results
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import Cell, expand
-from sparselab.experiments.tables.results import Entry
+from sparselab.experiments.tables.load import load_all
 from sparselab.experiments.tables.run_index import RunIndex, plugin
-from sparselab.experiments.tables.schema import Table, load_all
+from sparselab.experiments.tables.schema import Table
 from sparselab.storage import record
 
 ID = "0123456789ab"

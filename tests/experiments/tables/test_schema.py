@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sparselab.core.errors import ConfigError
-from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import TIERS, load, load_all, papers
+from sparselab.experiments.tables.grid import expand, layout
+from sparselab.experiments.tables.load import load, load_all, papers
+from sparselab.experiments.tables.schema import TIERS
 
 Break = Callable[[str, str], list[str]]
 
@@ -184,7 +185,7 @@ def test_every_table_of_the_project_is_sound():
         for tier in table.tiers:
             assert expand(table, tier)
         for claim in table.claims:  # each claim is about cells of at least one tier
-            assert any(claim.bounds(table.layout(tier)) for tier in table.tiers), claim.text
+            assert any(claim.bounds(layout(table, tier)) for tier in table.tiers), claim.text
     for slug in ("srste", "gmp", "random_pruning"):
         (table,) = [table for table in tables if table.output == slug]
         assert tuple(table.tiers) == TIERS
@@ -207,7 +208,7 @@ def test_the_commands_import_no_torch():
     code = (
         "import sys, sparselab.cli.table, sparselab.cli.list, sparselab.cli.report as r\n"
         "import sparselab.experiments.tables.render, sparselab.experiments.tables.report, sparselab.experiments.tables.figure\n"
-        "from sparselab.experiments.tables.schema import load_all; load_all()\n"
+        "from sparselab.experiments.tables.load import load_all; load_all()\n"
         "heavy = {'torch', 'matplotlib', 'scipy', 'pandas', 'sklearn', 'transformers', 'timm', 'jinja2', 'numpy'}\n"
         "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )

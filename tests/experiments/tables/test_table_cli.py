@@ -8,10 +8,11 @@ import pytest
 from sparselab.cli import list as list_command
 from sparselab.cli import report, table
 from sparselab.cli.main import main
+from sparselab.config.members import CONFIGS
 from sparselab.core.errors import ConfigError
-from sparselab.experiments.tables import results, schema
+from sparselab.experiments.tables import results
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load
+from sparselab.experiments.tables.load import load
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +59,10 @@ def test_a_table_before_any_run(capsys: pytest.CaptureFixture[str]):
 def test_writing_a_table_keeps_the_ledger_in_step(here: Path, capsys: pytest.CaptureFixture[str]):
     assert table.run(["paper=srste", "tier=smoke", "write=true"]) == 0
     assert (here / "results" / "srste" / "smoke" / "table.csv").is_file()
-    assert results.stale(here / "results", schema.CONFIGS) == []
+    assert results.stale(here / "results", CONFIGS) == []
     assert list_command.run(["write=true"]) == 0
     assert "random_pruning" in capsys.readouterr().out
-    assert results.stale(here / "results", schema.CONFIGS) == []
+    assert results.stale(here / "results", CONFIGS) == []
 
 
 def test_a_report_before_any_run(here: Path, capsys: pytest.CaptureFixture[str]):

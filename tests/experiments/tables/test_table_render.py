@@ -4,9 +4,9 @@ import csv
 import io
 
 from sparselab.experiments.tables import render
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.figure import _path, figure_svg
 from sparselab.experiments.tables.ledger import rows_of, to_markdown
-from sparselab.experiments.tables.results import Entry
 from sparselab.experiments.tables.schema import Axis, Table
 from sparselab.experiments.tables.styles import styles
 from sparselab.experiments.tables.summary import requested, summarise

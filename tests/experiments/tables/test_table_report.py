@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.report import html
-from sparselab.experiments.tables.results import Entry
 from sparselab.experiments.tables.schema import Table
 from sparselab.experiments.tables.summary import Summary, summarise
 

@@ -8,8 +8,8 @@ import pytest
 
 from sparselab.core.errors import ConfigError, RunFailed, refuse
 from sparselab.experiments.tables import results
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.results import Entry
 from sparselab.experiments.tables.schema import Table
 from sparselab.storage import record
 from sparselab.storage.ids import cell_id
@@ -169,7 +169,7 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, configs: Path, table: 
 
 @pytest.mark.instructions
 def test_the_projects_own_results_are_what_the_records_give():
-    from sparselab.experiments.tables.schema import CONFIGS
+    from sparselab.config.members import CONFIGS
 
     kept = CONFIGS.parent / "results"
     if not any(kept.rglob(results.RECORDS)):

@@ -10,10 +10,12 @@ import pytest
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables import render
 from sparselab.experiments.tables.claims import CLAIMS
+from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.ledger import rows_of, to_markdown
-from sparselab.experiments.tables.results import Entry, dump
-from sparselab.experiments.tables.schema import Beside, Deterministic, Reference, Table, load
+from sparselab.experiments.tables.load import load
+from sparselab.experiments.tables.results import dump
+from sparselab.experiments.tables.schema import Beside, Deterministic, Reference, Table
 from sparselab.experiments.tables.seeds import with_seeds
 from sparselab.experiments.tables.summary import Summary, summarise
 from sparselab.experiments.tables.validation import validated

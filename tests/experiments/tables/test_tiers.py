@@ -7,7 +7,7 @@ import pytest
 from sparselab.core import processor
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.schema import load_all
+from sparselab.experiments.tables.load import load_all
 from sparselab.running.planning import plan_of
 
 

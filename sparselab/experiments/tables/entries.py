@@ -1,0 +1,40 @@
+"""A cell of a table with its record, and the folder where a table's results lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparselab.experiments.tables.grid import Cell
+from sparselab.experiments.tables.schema import Table
+
+RECORDS = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell and its record."""
+
+    cell: Cell
+    record: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.record.get("id", ""))
+
+    def number(self, *keys: str) -> float | None:
+        """A number inside the record; None where there is none."""
+        value: Any = self.record
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def finished(self) -> bool:
+        return self.record.get("status") == "finished"
+
+
+def folder(results_dir: Path, table: Table, tier: str) -> Path:
+    """Where the results of a table lie."""
+    return results_dir / table.paper / tier / table.name if table.name else results_dir / table.paper / tier

@@ -1,0 +1,295 @@
+"""Reads the tables of ``configs/paper/`` and checks each against itself: names, tiers, published numbers, cells, claims."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sparselab.config.members import CONFIGS
+from sparselab.config.schema import identified_metric, identified_option
+from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
+from sparselab.core.sparsity import Sparsity
+from sparselab.experiments.tables.claims import CLAIMS, Claim
+from sparselab.experiments.tables.grid import PHASE, excluded, expand, layout, rings
+from sparselab.experiments.tables.schema import TIERS, Axis, Table
+from sparselab.experiments.tables.validation import validated
+from sparselab.experiments.tables.yamlfile import read_yaml
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+_OVERRIDE = re.compile(r"\+?[A-Za-z_][\w./]*=[^\n\r]*")
+
+
+def papers(configs: Path = CONFIGS) -> list[str]:
+    """The slugs of all papers that have a table, sorted."""
+    return sorted({slug for slug, _, _ in _files(configs)})
+
+
+def load(paper: str, configs: Path = CONFIGS) -> list[Table]:
+    """All tables of a paper (``<slug>``) or one further table (``<slug>/<table>``); ConfigError with all faults."""
+    slug, _, wanted = paper.partition("/")
+    files = [(s, name, path) for s, name, path in _files(configs) if s == slug]
+    if not files:
+        refuse(f"paper={paper}", "no such paper", did_you_mean(slug, papers(configs)))
+    issues = Issues()
+    _one_output(files, issues, configs)
+    names = [name for _, name, _ in files]
+    if wanted and wanted not in names:
+        refuse(f"paper={paper}", f"{slug} has no such table", did_you_mean(wanted, filter(None, names)))
+    tables = []
+    for _, name, path in files:
+        if not wanted or name == wanted:
+            with issues.catch():
+                tables.append(_load(slug, name, path, configs))
+    issues.raise_if_any()
+    return tables
+
+
+def load_all(configs: Path = CONFIGS) -> list[Table]:
+    """Every table of every paper."""
+    issues = Issues()
+    tables: list[Table] = []
+    for paper in papers(configs):
+        with issues.catch():
+            tables += load(paper, configs)
+    issues.raise_if_any()
+    return tables
+
+
+def _files(configs: Path) -> Iterator[tuple[str, str, Path]]:
+    """(slug, name of the table or "", path) of every file of tables."""
+    root = configs / "paper"
+    for path in sorted(root.glob("*.y*ml")):
+        yield path.stem, "", path
+    for path in sorted(root.glob("*/*.y*ml")):
+        yield path.parent.name, path.stem, path
+
+
+def _one_output(files: list[tuple[str, str, Path]], issues: Issues, configs: Path) -> None:
+    """Two files may not write to the same results, also where the file system ignores case."""
+    taken: dict[str, Path] = {}
+    for slug, name, path in files:
+        output = f"{slug}/{name}".casefold().rstrip("/")
+        other = taken.setdefault(output, path)
+        if other != path:
+            problem = f"claims the output of {_relative(other, configs)}"
+            issues.add(_relative(path, configs), problem, "rename or delete one of them")
+        if not _NAME.fullmatch(slug) or (name and not _NAME.fullmatch(name)):
+            issues.add(_relative(path, configs), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
+
+
+def _relative(path: Path, configs: Path) -> str:
+    return path.relative_to(configs.parent).as_posix()
+
+
+def _load(slug: str, name: str, path: Path, configs: Path) -> Table:
+    where = _relative(path, configs)
+    raw = read_yaml(path, where)
+    issues = Issues()
+    for key in ("paper", "name"):
+        if key in raw:
+            issues.add(f"{where} {key}", "is the file's own name", "delete the line")
+    with _At(where, issues):
+        claims = _claims(raw.get("claims"))
+        raw = {**raw, "claims": claims}
+    with _At(where, issues):
+        shape = {**raw, "claims": [], "paper": slug, "name": name}
+        table = validated(Table, shape)
+    issues.raise_if_any()
+    table = table.model_copy(update={"claims": claims})
+    with _At(where, issues):
+        _check(table)
+    issues.raise_if_any()
+    return table
+
+
+class _At:
+    """Collects the faults of its block, each with the file's name in front."""
+
+    def __init__(self, where: str, issues: Issues):
+        self.where, self.issues = where, issues
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, ConfigError):
+            return False
+        self.issues.found += [Issue(f"{self.where} {f.where}", f.problem, f.fix) for f in error.issues]
+        return True
+
+
+def _claims(raw: Any) -> list[Claim]:
+    issues = Issues()
+    claims: list[Claim] = []
+    if not isinstance(raw, list | None):
+        refuse("claims", "is not a list", "write one `- kind: ...` per claim")
+    for number, item in enumerate(raw or [], 1):
+        with issues.catch():
+            if not isinstance(item, dict) or "kind" not in item:
+                refuse(f"claims.C{number}", "has no kind", did_you_mean("", CLAIMS))
+            claims.append(validated(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
+    issues.raise_if_any()
+    return claims
+
+
+def _check(table: Table) -> None:
+    """Everything that the types cannot say, all faults at once."""
+    issues = Issues()
+    _check_tiers(table, issues)
+    _check_names(table, issues)
+    _check_published(table, issues)
+    _check_metrics(table, issues)
+    _check_overrides(table, issues)
+    for name in rings(table):
+        issues.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
+    if not issues.found:
+        for tier in table.tiers:
+            _check_cells(table, tier, issues)
+    if not issues.found:
+        _check_numbers(table, issues)
+    issues.raise_if_any()
+
+
+def _check_numbers(table: Table, issues: Issues) -> None:
+    """Claims along a numeric axis need a number of each of their cells."""
+    for number, claim in enumerate(table.claims, 1):
+        for tier in claim.tiers if claim.tiers is not None else table.tiers:
+            lacking = claim.unset(layout(table, tier)) if tier in table.tiers else []
+            if lacking:
+                where = f"claims.C{number} x={getattr(claim, 'x', '')}"
+                problem = f"{' · '.join(lacking[0])} does not set it to a number (tier {tier})"
+                issues.add(where, problem, "set it in its row or column, or leave it out of the claim")
+                break
+
+
+def _check_tiers(table: Table, issues: Issues) -> None:
+    for name, tier in table.tiers.items():
+        if name not in TIERS:
+            issues.add(f"tiers.{name}", "no such tier", did_you_mean(name, TIERS))
+        if len(set(tier.seeds)) < len(tier.seeds):
+            issues.add(f"tiers.{name}.seeds={tier.seeds}", "the same seed twice", "write each seed once")
+
+
+def _check_names(table: Table, issues: Issues) -> None:
+    def known(where: str, row: str | None, column: str | None) -> None:
+        if row is not None and row not in table.rows:
+            issues.add(f"{where} row={row}", "the table has no such row", did_you_mean(row, table.rows))
+        if column is not None and column not in table.columns:
+            issues.add(f"{where} column={column}", "the table has no such column", did_you_mean(column, table.columns))
+
+    def all_known(where: str, rows: list[str] | None, columns: list[str] | None) -> None:
+        for row in rows or []:
+            known(where, row, None)
+        for column in columns or []:
+            known(where, None, column)
+
+    def known_tiers(where: str, tiers: list[str] | None) -> None:
+        for tier in tiers or []:
+            if tier not in TIERS:
+                issues.add(f"{where}.tiers={tier}", "no such tier", did_you_mean(tier, TIERS))
+
+    if table.reference:
+        known("reference", table.reference.row, table.reference.column)
+    for number, column in enumerate(table.beside, 1):
+        if column.to:
+            known(f"beside.{number}.to", column.to.row, column.to.column)
+    for number, item in enumerate(table.exclude, 1):
+        all_known(f"exclude.{number}", item.rows, item.columns)
+        if item.rows is None and item.columns is None:
+            issues.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
+    for number, cells in enumerate(table.deterministic, 1):
+        all_known(f"deterministic.{number}", cells.rows, cells.columns)
+    if table.pictures:
+        all_known("pictures", table.pictures.rows, table.pictures.columns)
+    for number, extra in enumerate(table.extra, 1):
+        all_known(f"extra.{number}", extra.rows, extra.columns)
+        for name in extra.phases or []:
+            if name not in table.phases:
+                issues.add(
+                    f"extra.{number} phase={name}", "the table has no such phase", did_you_mean(name, table.phases)
+                )
+        if extra.phases is not None and (extra.rows or extra.columns):
+            issues.add(f"extra.{number}", "is of phases and of cells", "write phases, or rows and columns")
+        known_tiers(f"extra.{number}", extra.tiers)
+    for name, tier in table.tiers.items():
+        all_known(f"tiers.{name}", tier.rows, tier.columns)
+    for number, claim in enumerate(table.claims, 1):
+        all_known(f"claims.C{number}", claim.rows, claim.columns)
+        for top in claim.points():
+            for point in top.all():
+                known(f"claims.C{number}", point.row, point.column)
+        known_tiers(f"claims.C{number}", claim.tiers)
+        known_tiers(f"claims.C{number}.rule1", list(claim.rule1))
+
+
+def _check_published(table: Table, issues: Issues) -> None:
+    seen: set[tuple[str, str]] = set()
+    for item in table.published:
+        where = f"published ({item.row}, {item.column})"
+        if not item.provenance.strip():
+            issues.add(
+                where,
+                f"{item.value:g} has no provenance",
+                "write provenance: where it was read (and verified: false if nowhere)",
+            )
+        if item.row not in table.rows:
+            issues.add(where, "the table has no such row", did_you_mean(item.row, table.rows))
+        elif item.column not in table.columns:
+            issues.add(where, "the table has no such column", did_you_mean(item.column, table.columns))
+        elif (reason := excluded(table, item.row, item.column)) is not None:
+            issues.add(where, f"the cell is excluded ({reason})", "delete one of the two")
+        if (item.row, item.column) in seen:
+            issues.add(where, "two published numbers for one cell", "keep the one with the better provenance")
+        seen.add((item.row, item.column))
+
+
+def _check_metrics(table: Table, issues: Issues) -> None:
+    read = [("metric.key", table.metric.key)]
+    read += [(f"claims.C{number}.metric", claim.metric) for number, claim in enumerate(table.claims, 1) if claim.metric]
+    read += [(f"beside.{number}.keys", key) for number, item in enumerate(table.beside, 1) for key in item.keys]
+    if isinstance(table.axis, Axis):
+        read.append(("axis.metric", table.axis.metric))
+    for where, key in read:
+        if not identified_metric(key):
+            problem = "is there only where a run validates, and trainer.evals is no part of an id"
+            issues.add(f"{where}={key}", problem, "read one of test. or train.")
+
+
+def _check_overrides(table: Table, issues: Issues) -> None:
+    lists = {"base": table.base}
+    lists |= {f"rows.{name}": items for name, items in table.rows.items()}
+    lists |= {f"columns.{name}": items for name, items in table.columns.items()}
+    lists |= {f"tiers.{name}.base": tier.base for name, tier in table.tiers.items()}
+    lists |= {f"phases.{name}": items for name, items in table.phases.items()}
+    lists |= {f"extra.{number}": item.overrides for number, item in enumerate(table.extra, 1)}
+    for where, items in lists.items():
+        for item in items:
+            key, _, value = item.partition("=")
+            if (named := PHASE.fullmatch(value)) and named[1] not in ("seed", *table.phases):
+                issues.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
+            if not _OVERRIDE.fullmatch(item):
+                issues.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
+            elif where.startswith(("rows.", "columns.")) and not identified_option(key):
+                issues.add(f"{where}: {item}", "is no part of an id: it makes no other cell", "write it in base")
+            elif key in ("seed", "paper", "tier"):
+                issues.add(
+                    f"{where}: {item}", f"{key} is set by the table itself", "delete it (seeds: tiers.<tier>.seeds)"
+                )
+            elif key == "sparsity" and value != "null":
+                with _At(f"{where}:", issues):
+                    number = int(value) if value.isdigit() else value.strip("\"'")
+                    Sparsity.parse(number)
+
+
+def _check_cells(table: Table, tier: str, issues: Issues) -> None:
+    cells = expand(table, tier)
+    if not cells:
+        issues.add(f"tiers.{tier}", "has no cell", "choose rows and columns that are not excluded")
+    taken: dict[frozenset[str], Any] = {}
+    for cell in cells:
+        other = taken.setdefault(frozenset(cell.overrides), cell)
+        if other is not cell:
+            issues.add(f"tiers.{tier}", f"{other} and {cell} are the same cell", "exclude one of them")
+            return
