@@ -27,6 +27,8 @@ def choose_tokenizer(config: dict[str, Any], invalid: Iterable[str] = ()) -> lis
         own = MODELS[model["name"]].tokens_of(near_data(model, near))
     path = str(model.get("path")) if isinstance(model, dict) else ""
     bare = own is not None and own.folder is not None and not holds_tokenizer(own.folder)
+    if asked == AUTO and own is not None and own.folder is None and not may_be_on_hub(path):
+        return []  # a model that is nowhere is the model's own issue
     if asked == AUTO:
         dataset["tokenizer"] = BYTES if own is None or bare else path
         return _unknown(own, path) if own is not None and bare else []
@@ -35,6 +37,11 @@ def choose_tokenizer(config: dict[str, Any], invalid: Iterable[str] = ()) -> lis
     problem = f"is not the tokenizer of model.path={short(path)}"
     fix = "write dataset.tokenizer=auto, or model.tokenizer=any"
     return [Issue(short(f"dataset.tokenizer={asked}"), problem, fix)]
+
+
+def may_be_on_hub(path: str) -> bool:
+    """True where a path can be a hub name (``owner/model``)."""
+    return not (Path(path).expanduser().is_absolute() or path.startswith(".") or path.count("/") > 1)
 
 
 def folder_of_copies(data_dir: Any) -> Path | None:

@@ -199,11 +199,11 @@ def test_what_is_of_another_kind_or_too_short_foretells_nothing(overrides, times
 def test_a_guess_follows_the_machine(monkeypatch):
     """vit_s took 510 s in float32 on two idle cores of 70 GFLOPs a second each, and 8,260 s in emulated bf16."""
     monkeypatch.setattr(pace, "product_pace", lambda: 70e9)
-    monkeypatch.setattr(pace, "processor_flags", frozenset)
+    monkeypatch.setattr(pace, "flags", frozenset)
     work = plan_of(["method=srste", "sparsity=2:4", "model=vit_s"]).work
     host = {"accelerator": "cpu", "threads": 2}
     assert 510 / 3 < pace.guessed_seconds({**host, "precision": "32"}, 760, work) < 3 * 510
-    monkeypatch.setattr(pace, "processor_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(pace, "flags", lambda: frozenset({"avx2"}))
     assert 8260 / 3 < pace.guessed_seconds({**host, "precision": "bf16"}, 760, work) < 3 * 8260
 
 

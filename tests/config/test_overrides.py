@@ -75,9 +75,11 @@ def test_composing_leaves_no_trace_in_the_next():
 
 
 def test_lost_are_the_keys_that_are_not_what_was_asked_for():
+    """With another issue, what a method lacks that nobody typed is no issue of its own: ``sparsity`` is among them."""
     assert check(["sparsty=2:4"]).invalid == {"sparsity"}
-    assert check(["model=vit-s", "optim.lrr=1"]).invalid == {"model", "optim"}
-    assert check(["seed"]).invalid == {"seed"}
+    assert check(["model=vit-s", "optim.lrr=1"]).invalid == {"model", "optim", "sparsity"}
+    assert check(["seed"]).invalid == {"seed", "sparsity"}
+    assert check(["seed", "method=dense"]).invalid == {"seed"}
 
 
 def test_keys_of_a_group_that_is_lost_are_not_judged():

@@ -13,6 +13,7 @@ import pytest
 
 from sparselab.cli import application, main
 from sparselab.cli.arguments import parse
+from sparselab.core.errors import ConfigError
 from sparselab.experiments.sweeps import cells
 from sparselab.running.planning import plan_of
 
@@ -65,11 +66,14 @@ def test_bash_takes_every_line_and_each_can_be_planned(elsewhere: None) -> None:
         asked = parse(words[2:])
         if asked.help:
             continue
-        if asked.sweep:
-            overrides = [text.replace("tier=cpu", "tier=smoke") for text in asked.overrides]
-            assert plan_of(list(cells.read(overrides).cells[0].overrides)).id, words
-        else:
-            assert plan_of(asked.overrides, asked.config_dir).id, words
+        try:
+            if asked.sweep:
+                overrides = [text.replace("tier=cpu", "tier=smoke") for text in asked.overrides]
+                assert plan_of(list(cells.read(overrides).cells[0].overrides)).id, words
+            else:
+                assert plan_of(asked.overrides, asked.config_dir).id, words
+        except ConfigError as refused:  # some data have no public name
+            assert all("no local copy" in str(issue) for issue in refused.issues), words
 
 
 @pytest.mark.parametrize("line", [line for line in lines() if any(name in line for name in SMALL)])
