@@ -223,7 +223,7 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
     from sparselab.experiments.tables.summary import summarise
 
     if runs_dir is not None:
-        options["shelf"] = RunIndex(runs_dir)
+        options["run_index"] = RunIndex(runs_dir)
     if "warn" in options:
         options["warn"] = lru_cache(maxsize=None)(options["warn"])  # what several tables complain of is said once
     with sharing():
