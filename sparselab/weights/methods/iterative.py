@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core import options as spec_options
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 
 @METHODS.register("imp")
@@ -17,10 +18,10 @@ class IMP(Method):
     the learning rate started again (Renda et al. 2020, arXiv 2003.02389). ``optim.cycles`` is ``schedule.rounds + 1``.
     """
 
-    patterns = ("unstructured", "block", "channel", "in_channel")
+    patterns = patterns_where(lambda pattern: pattern.prunes and not pattern.fixed_count)
     schedules = ("rounds",)
 
-    class Options(Options):
+    class Options(spec_options.Options):
         rewind: float | None = Field(None, ge=0, lt=1, description="fraction of the first round, or null")
 
     @property
