@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sparselab.core import options as spec_options
+from sparselab.core.options import Options
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
 
@@ -21,7 +21,7 @@ class IMP(Method):
     patterns = patterns_where(lambda pattern: pattern.prunes and not pattern.fixed_count)
     schedules = ("rounds",)
 
-    class Options(spec_options.Options):
+    class Options(Options):  # type: ignore[misc, unused-ignore]
         rewind: float | None = Field(None, ge=0, lt=1, description="fraction of the first round, or null")
 
     @property
