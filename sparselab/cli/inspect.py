@@ -222,7 +222,7 @@ def _against_request(row: Row, there: Tensor, mask: Tensor | None, request: Mapp
             row.broken.append(f"{key} is {shown(request[key])} in the record and {is_so} in the file")
     row.requested = request["pattern"]
     sparsity = Sparsity.parse(row.requested, f"{records.NAME}: pattern of {shown(row.name)}")
-    if sparsity.kind in ("dense", "unstructured"):
+    if sparsity.free or not sparsity.prunes:
         return
     total, broken = _groups(sparsity, there if mask is None or mask.shape != there.shape else mask, request)
     row.requested += f": {total - broken:,} of {total:,}"
@@ -237,31 +237,16 @@ def _groups(sparsity: Sparsity, there: Tensor, request: Mapping[str, Any]) -> tu
     """
     from sparselab.weights.patterns.pattern import Pattern
 
-    shape = tuple(there.shape)
     kinds = [request["kind"]] if "kind" in request else ["conv"] if there.dim() > 2 else ["linear", "conv1d"]
     axes = [request["axis"]] if "axis" in request else list(AXES)
     readings = []
     for kind, axis in itertools.product(map(str, kinds), map(str, axes)):
         try:
-            if sparsity.kind == "nm":
-                readings.append(_broken_groups(there, kind, axis, sparsity))
-            else:
-                pattern = Pattern.of(sparsity, kind, axis)
-                readings.append((0 if pattern.holds(there) else pattern.units(shape), pattern.units(shape)))
+            readings.append(Pattern.of(sparsity, kind, axis).broken(there))
         except ValueError:  # read like this, the pattern does not fit the shape
             continue
     broken, total = min(readings, default=(1, 1))
     return total, broken
-
-
-def _broken_groups(there: Tensor, kind: str, axis: str, sparsity: Sparsity) -> tuple[int, int]:
-    """How many N:M groups have more than N non-zero weights, of how many. ValueError where M does not fit."""
-    n, m = sparsity.n or 0, sparsity.m or 1
-    before, length, after = grouped(kind, tuple(there.shape), axis)
-    if length % m:
-        raise ValueError(f"{length} is not a multiple of {m}")
-    counts = there.reshape(before * length // m, m, after).sum(1)
-    return int((counts > n).sum()), counts.numel()
 
 
 def _print(findings: Findings, layers: bool) -> None:

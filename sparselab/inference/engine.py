@@ -198,8 +198,8 @@ def _target(value: Any) -> float | None:
     if value is None:
         return None
     parsed = Sparsity.parse(value)
-    if parsed.kind not in ("unstructured", "dense"):
+    if parsed.prunes and not parsed.free:
         Issues(
             [Issue(short(f"sparsity={spell(value)}"), "engine=intervene takes a fraction", "write 0.5")]
         ).raise_if_any()
-    return parsed.sparsity if parsed.kind == "unstructured" else 0.0
+    return parsed.sparsity

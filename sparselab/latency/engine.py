@@ -114,7 +114,7 @@ class Measure(SingleProcessEngine):
             for number, step in enumerate(pointwise)
             if number >= self.options.block_from
         ]
-        if sparsity.kind == "dense":
+        if not sparsity.prunes:
             return []
         return [issue for layer in layers if (issue := misfit(layer, sparsity, "in"))][:3]
 

@@ -31,7 +31,7 @@ def layers_of(steps: list[Step], sparsity: Sparsity, block_from: int, seed: int)
 
     def mask(number: int, weight: np.ndarray) -> np.ndarray:
         wanted = sparsity if number >= block_from else single
-        if wanted.kind == "dense":
+        if not wanted.prunes:
             return abs(weight) >= 0
         return Pattern.of(wanted).mask(torch.from_numpy(weight).abs()).numpy()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import Issue, Issues, short, spell
+from sparselab.core.sparsity import PATTERNS
 from sparselab.inputs.models.weights import compare_outline, place, read_header
 from sparselab.running.parts import pending
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from sparselab.weights.method import Method
     from sparselab.weights.schedules import Schedule
 
-FORMS = {"dense": "dense", "unstructured": "a fraction", "nm": "N:M", "block": "block", "channel": "channel",
-         "in_channel": "in_channel"}  # fmt: skip
-EXAMPLES = {"dense": "dense", "unstructured": "0.9", "nm": "2:4", "block": "block:4x1:0.8", "channel": "channel:0.5",
-            "in_channel": "in_channel:0.5"}  # fmt: skip
-
 
 def combination(
     cell: Cell,
@@ -41,18 +37,17 @@ def combination(
     issues: Issues,
 ) -> None:
     """Method, pattern, schedule and distribution: does each admit the others?"""
-    kind = sparsity.kind
-    if kind not in method.patterns:
+    if sparsity.kind not in method.patterns:
         where = short(f"sparsity={spell(cell.sparsity)}")
-        if kind == "dense":
+        if not sparsity.prunes:
             issues.add(where, f"method={method.name} needs a sparsity", "use method=dense for the dense network")
-        elif method.patterns == ("dense",):
+        elif not any(PATTERNS[name].prunes for name in method.patterns):
             issues.add(where, f"method={method.name} has none", "leave sparsity out, or pick another method")
         else:
-            fix = f"write sparsity={' or sparsity='.join(EXAMPLES[pattern] for pattern in method.patterns)}"
-            issues.add(where, f"method={method.name} is not defined for {FORMS[kind]}", fix)
+            fix = f"write sparsity={' or sparsity='.join(PATTERNS[name].example for name in method.patterns)}"
+            issues.add(where, f"method={method.name} is not defined for {sparsity.form}", fix)
         return
-    if kind == "dense":
+    if not sparsity.prunes:
         return
     if not method.admits(type(schedule)):
         if method.schedules is not None:
@@ -61,19 +56,19 @@ def combination(
             fix = f"write method={' or method='.join(name for name in METHODS if METHODS[name].admits(type(schedule)))}"
         issues.add(f"schedule={schedule.name}", f"method={method.name} is not defined for it", fix)
         return
-    if kind == "nm":
+    if sparsity.grouped:
         _axis(cell, method, issues)
-    if kind not in schedule.patterns:
-        problem = f"is not defined for {FORMS[kind]}{', which has no in-between' if kind == 'nm' else ''}"
-        examples = [EXAMPLES[pattern] for pattern in schedule.patterns if pattern in method.patterns]
+    if sparsity.kind not in schedule.patterns:
+        problem = f"is not defined for {sparsity.form}{', which has no in-between' if sparsity.fixed_count else ''}"
+        examples = [PATTERNS[name].example for name in schedule.patterns if name in method.patterns]
         issues.add(
             f"schedule={schedule.name}", problem, f"write schedule=one_shot, or a sparsity such as {examples[0]}"
         )
-    if kind not in distribution.patterns:
-        problem = f"is not defined for {FORMS[kind]} (sparsity={sparsity})"
+    if sparsity.kind not in distribution.patterns:
+        problem = f"is not defined for {sparsity.form} (sparsity={sparsity})"
         issues.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
-    if method.by_chance and kind != "unstructured":
-        _chance(short(f"sparsity={spell(cell.sparsity)}"), kind, method, issues)
+    if method.by_chance and not sparsity.free:
+        _chance(short(f"sparsity={spell(cell.sparsity)}"), sparsity, method, issues)
     if method.ranks_layers and not distribution.needs_scores:
         able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
@@ -92,7 +87,7 @@ def own_combinations(
     issues: Issues,
 ) -> None:
     """The same for patterns of some layers, in which the distribution has no part."""
-    if own and sparsity.kind == "dense":
+    if own and not sparsity.prunes:
         issues.add(OWN, "the others have no sparsity", "write theirs, as in sparsity=0.9, or leave it out")
         return
     if own and method.ranks_layers:
@@ -101,25 +96,25 @@ def own_combinations(
         return
     for selector, pattern in own.items():
         where = f"{OWN}.{selector}={pattern}"
-        for plugin, kinds in (
+        for plugin, names in (
             (f"method={method.name}", method.patterns),
             (f"schedule={schedule.name}", schedule.patterns),
         ):
-            if pattern.kind not in kinds:
-                example = next((EXAMPLES[kind] for kind in kinds if kind != "dense"), None)
+            if pattern.kind not in names:
+                example = next((PATTERNS[name].example for name in names if PATTERNS[name].prunes), None)
                 fix = f"write one such as {example}" if example else "leave it out"
-                issues.add(where, f"{plugin} is not defined for {FORMS[pattern.kind]}", fix)
-        if pattern.kind == "nm" and sparsity.kind != "nm":
+                issues.add(where, f"{plugin} is not defined for {pattern.form}", fix)
+        if pattern.grouped and not sparsity.grouped:
             _axis(cell, method, issues)
-        if method.by_chance and pattern.kind != "unstructured":
-            _chance(where, pattern.kind, method, issues)
+        if method.by_chance and not pattern.free:
+            _chance(where, pattern, method, issues)
         if steps and pattern.kind in schedule.patterns:
             found = schedule.for_target(pattern).issues(steps)
             issues.found += [issue for issue in found if issue not in issues.found]
 
 
-def _chance(where: str, kind: str, method: Method, issues: Issues) -> None:
-    problem = f"with these options method={method.name} keeps each weight by itself, not by {FORMS[kind]}"
+def _chance(where: str, sparsity: Sparsity, method: Method, issues: Issues) -> None:
+    problem = f"with these options method={method.name} keeps each weight by itself, not by {sparsity.form}"
     issues.add(where, problem, f"write {method.by_chance}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import ConfigError, Issue
@@ -13,7 +12,6 @@ from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
 from sparselab.weights.layer_patterns import exceptions
 from sparselab.weights.patterns.fit import misfit
-from sparselab.weights.patterns.layout import n_of_m, tile
 from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ def choose_layers(
     ConfigError where what is asked for includes a weight that no mask can be put on, and where a pattern, or a structure that
     ``schedule`` has on the way to it, does not fit its layer.
     """
-    if sparsity.kind == "dense":
+    if not sparsity.prunes:
         return [], {}
     if beyond := uncovered.issues(model_spec, targets.include, targets.exclude):
         raise ConfigError(beyond)
@@ -89,7 +87,7 @@ def final_counts(parts: Parts) -> dict[str, int]:
     fixed = {layer.name: _own_count(layer, parts.exceptions[layer.name]) for layer in parts.layers
              if layer.name in parts.exceptions}  # fmt: skip
     others = [layer for layer in parts.layers if layer.name not in fixed]
-    if parts.sparsity.kind == "nm":
+    if parts.sparsity.fixed_count:
         return {**fixed, **{layer.name: _own_count(layer, parts.sparsity) for layer in others}}
     distribution = parts.distribution
     if distribution.needs_scores:
@@ -99,12 +97,10 @@ def final_counts(parts: Parts) -> dict[str, int]:
 
 def in_whole_tiles(layer: Layer, sparsity: Sparsity, count: int) -> int:
     """How many weights a mask keeps where ``count`` are asked for: blocks and channels are kept or dropped whole."""
-    size = prod(tile(sparsity, layer.kind, layer.shape))
+    size = sparsity.unit_size(layer.kind, layer.shape)
     return count if size == 1 else keep_count(layer.numel // size, count / layer.numel) * size
 
 
 def _own_count(layer: Layer, sparsity: Sparsity) -> int:
-    if sparsity.kind == "nm":
-        n, m = n_of_m(sparsity)
-        return layer.numel // m * n
-    return keep_count(layer.numel, sparsity.density)
+    own = sparsity.own_count(layer.shape)
+    return keep_count(layer.numel, sparsity.density) if own is None else own

@@ -9,7 +9,7 @@ from sparselab.config.schema import Cell
 from sparselab.core.errors import ConfigError, Issue, Issues, refuse
 from sparselab.core.memo import once
 from sparselab.core.processor import gpus, uses_gpu
-from sparselab.core.sparsity import Sparsity
+from sparselab.core.sparsity import PATTERNS, Sparsity
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
@@ -169,7 +169,7 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.catch():
         if "targets" not in invalid:
             made.own = own_patterns(cell.targets.patterns)
-            if made.own and "sparsity" in parts and parts["sparsity"].kind == "iso":
+            if made.own and "sparsity" in parts and parts["sparsity"].matches_cost:
                 refuse(ISO, "is one sparsity for all layers", f"write sparsity=0.9, or leave {OWN} out")
     with issues.catch():
         if "dataset" in parts and "data_dir" not in invalid:
@@ -195,7 +195,7 @@ def foresee_layers(made: Made) -> None:
 
 def match_sparsity(made: Made) -> None:
     """The sparsity that was asked for as the cost of another network: it follows from all the other parts."""
-    if "sparsity" in made.parts and made.parts["sparsity"].kind == "iso":
+    if "sparsity" in made.parts and made.parts["sparsity"].matches_cost:
         made.parts.pop("sparsity")
         model_spec, targets = made.model_spec, made.cell.targets
         with made.issues.catch():
@@ -206,11 +206,11 @@ def match_sparsity(made: Made) -> None:
 
 def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
     if cell.sparsity is None:
-        if method is not None and "dense" not in method.patterns:
+        if method is not None and all(PATTERNS[name].prunes for name in method.patterns):
             raise ConfigError(
                 [Issue("sparsity", f"method={method.name} needs one", 'write sparsity=0.9 or sparsity="2:4"')]
             )
-        return Sparsity("dense", 1.0)
+        return Sparsity.parse("dense")
     return Sparsity.parse(cell.sparsity)
 
 

@@ -44,7 +44,7 @@ def gather(
 def identified_parts(config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Parts:
     """The parts as far as an id depends on them, which no check does: a cell that fails one has no record."""
     made = make(config, frozenset(), dependencies)
-    if made.has("sparsity") and made.parts["sparsity"].kind == "iso":
+    if made.has("sparsity") and made.parts["sparsity"].matches_cost:
         foresee_layers(made)
         match_sparsity(made)
     return made.whole()

@@ -21,9 +21,9 @@ def own_patterns(patterns: Mapping[str, Any]) -> dict[str, Sparsity]:
         where = f"{WHERE}.{selector}"
         with issues.catch():
             own[selector] = parsed = Sparsity.parse(value, where)
-            if parsed.kind == "dense":
+            if not parsed.prunes:
                 refuse(f"{where}={parsed}", "keeps every weight", f'write targets.exclude=["{selector}"]')
-            if parsed.kind == "iso":
+            if parsed.matches_cost:
                 refuse(f"{where}={parsed}", "is worked out for a whole network", 'write a pattern such as "1:8"')
     issues.raise_if_any()
     return own

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 from sparselab.weights.alternating import ALL, AlternatingUpdate
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Method:
 
     Capabilities, declared by the class and checked before anything runs:
 
-    ``patterns``          kinds of :class:`~sparselab.core.sparsity.Sparsity` that it is defined for.
+    ``patterns``          names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
     ``schedules``         names of the schedules that it is defined for; None: any whose masks are hard.
     ``keeps_master``      a dense master is updated in place of the sparse weights.
     ``every_step``        a new mask after every update once the first one is made.
@@ -52,7 +53,7 @@ class Method:
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    patterns: ClassVar[tuple[str, ...]] = ("unstructured", "nm", "block", "channel", "in_channel")
+    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: pattern.prunes)
     schedules: ClassVar[tuple[str, ...] | None] = None
     keeps_master: bool = False
     every_step: ClassVar[bool] = False

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from sparselab.core.errors import RunFailed
 from sparselab.weights.count import nearest_count
 from sparselab.weights.kernels.dispatch import count, masked
-from sparselab.weights.patterns.layout import n_of_m
 from sparselab.weights.patterns.pattern import n_of_m_on_device
 from sparselab.weights.slot import Slot, UpdateContext, no_inputs
 
@@ -338,8 +337,8 @@ class Sparsifier:
         slot, found = next(ours, self.slots[0]), {}
         if self.schedule.soft:
             found["leak"] = slot.soft_coefficient
-        if len(self.schedule.structures()) > 1:
-            n, m = n_of_m(slot.pattern.sparsity)
+        if len(self.schedule.structures()) > 1 and (asked := slot.pattern.sparsity.n_of_m) is not None:
+            n, m = asked
             found |= {"n": n if slot.kept < slot.mask.numel() else m, "m": m}
         return found
 

@@ -13,6 +13,7 @@ from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.user_configs import BASE_60
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET
+from sparselab.core.sparsity import PATTERNS
 from sparselab.estimation.estimators.estimator import ESTIMATORS
 from sparselab.estimation.problems.problem import PROBLEMS
 from sparselab.estimation.solvers.solver import SOLVERS
@@ -39,8 +40,7 @@ REGISTRIES = {
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
     "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
-SPARSITIES = {"dense": "dense", "unstructured": "0.5", "nm": "2:4", "block": "block:2x1:0.5", "channel": "channel:0.5",
-              "in_channel": "in_channel:0.5"}  # fmt: skip
+SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
 # Groups that only some engine reads, with what every member needs beside it.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparselab.config.compose import CONFIGS, groups
+from sparselab.core.sparsity import PATTERNS
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted([ROOT / "run.py", *(ROOT / "sparselab").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
@@ -98,6 +99,17 @@ def comparisons(tree, words):
     return found
 
 
+def compared_kinds(tree, words):
+    """(line, name) where a sparsity's ``kind`` is compared with a pattern's name, or any value with one that is no word."""
+    found = comparisons(tree, words - {"dense", "block"})  # these two are values of other options as well
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides):
+                found += [pair for pair in comparisons(node, words) if pair not in found]
+    return found
+
+
 def owns(file, name):
     """Whether a file registers the name, and so may compare with it."""
     return f'register("{name}")' in file.read_text()
@@ -144,6 +156,16 @@ def test_h2_nothing_compares_with_a_name_outside_its_own_file():
     assert report(rule) == {}
 
 
+def test_h2_nothing_compares_a_kind_with_a_pattern_outside_its_own_file():
+    """What a pattern is, is asked of it: ``prunes``, ``free``, ``grouped``, ``fixed_count`` and so on."""
+    words = set(PATTERNS)
+
+    def rule(file, tree):
+        return [(line, word) for line, word in compared_kinds(tree, words) if not owns(file, word)]
+
+    assert report(rule) == {}
+
+
 def test_h2_imports_follow_the_layers():
     assert report(crossings) == {}
 
@@ -158,7 +180,7 @@ def test_h2_nothing_heavy_at_the_top_of_planning():
     heavy = {"torch", "torchvision", "timm", "transformers", "pytorch_lightning", "datasets", "sklearn", "pandas"}
     for file, tree in parsed():
         marked = "[torch]" in (ast.get_docstring(tree) or "")  # imported inside functions only
-        if marked or not {"core", "config", "methods"} & set(file.parts):
+        if marked or not {"core", "config", "methods", "kinds"} & set(file.parts):
             continue
         top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         modules = {a.name for n in top if isinstance(n, ast.Import) for a in n.names} | {
@@ -197,6 +219,13 @@ def test_h2_control_what_is_allowed_is_not(innocent):
 )
 def test_h2_control_a_planted_comparison_is_found(planted):
     assert comparisons(ast.parse(planted), names())
+
+
+@pytest.mark.parametrize(
+    "planted", ['if sparsity.kind == "dense": pass', 'kind != "nm"', 'slot.pattern.sparsity.kind in ("block", "x")']
+)
+def test_h2_control_a_planted_kind_is_found(planted):
+    assert compared_kinds(ast.parse(planted), set(PATTERNS))
 
 
 @pytest.mark.parametrize(

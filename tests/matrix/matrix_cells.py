@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from sparselab.config.compose import compose
+from sparselab.core.sparsity import in_order
 from sparselab.running.planning import engine_of, part_of
 from sparselab.training import runner
 from sparselab.training.loop.loop import Loop
@@ -27,8 +28,10 @@ from sparselab.weights.schedules import SCHEDULES
 from sparselab.weights.slot import Slot
 
 UPDATES = 12
-SPARSITIES = {"dense": None, "unstructured": 0.75, "nm": "2:4", "block": "block:4x2:0.5", "channel": "channel:0.5",
-              "in_channel": "in_channel:0.5"}  # fmt: skip
+SPARSITIES: dict[str, Any] = {
+    **{pattern.name: pattern.example for pattern in in_order() if not pattern.matches_cost},
+    "dense": None, "unstructured": 0.75, "block": "block:4x2:0.5",
+}  # fmt: skip
 MOMENTS = {
     "at": 0.5,
     "begin": 0.0,
@@ -219,7 +222,7 @@ def check(loop: Watched) -> None:
         return
     if parts.distribution.needs_scores:
         assert abs(kept - density * total) <= 0.5
-    fine = {parts.pattern_of(slot.layer.name).kind for slot in sparsifier.slots} <= {"unstructured", "nm"}
+    fine = all(parts.pattern_of(slot.layer.name).single for slot in sparsifier.slots)
     if level and fine and taken == parts.steps:
         assert sum(slot.kept for slot in sparsifier.slots) == sum(parts.kept.values())
 
@@ -249,11 +252,7 @@ def check_slot(slot: Slot, method: Any, level: float = 1.0) -> None:
     assert torch.isfinite(slot.dense).all()
     if level:
         assert slot.pattern.holds(slot.mask)
-        assert (
-            slot.soft_coefficient
-            or slot.pattern.holds(slot.param.data != 0)
-            or slot.pattern.sparsity.kind not in ("unstructured", "nm")
-        )
+        assert slot.soft_coefficient or slot.pattern.holds(slot.param.data != 0) or not slot.pattern.sparsity.single
 
 
 def fit(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
-from matrix_cells import UPDATES, Row, Watch, composed, first_rows, later, rows
+from matrix_cells import SPARSITIES, UPDATES, Row, Watch, composed, first_rows, later, rows
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import engine_of
 from sparselab.weights.method import METHODS
+from sparselab.weights.patterns.kinds.n_of_m import NOfM
 
 SGD = {"optim": {"weight_decay": 0.01, "momentum": 0.9, "nesterov": False, "lr": 0.1, "schedule": "constant"}}
 ROWS = [row for method in METHODS for row in first_rows(method)[:1]]
@@ -120,12 +122,8 @@ def all_ones(sparsity):
     return change
 
 
-ONES = {
-    "unstructured": Sparsity("unstructured", 1.0),
-    "nm": Sparsity("nm", 1.0, n=4, m=4),
-    "block": Sparsity("block", 1.0, block=(4, 2)),
-    "channel": Sparsity("channel", 1.0),
-    "in_channel": Sparsity("in_channel", 1.0),
+ONES = {name: replace(Sparsity.parse(text), density=1.0) for name, text in SPARSITIES.items() if text is not None} | {
+    "nm": NOfM.of(4, 4)
 }
 
 

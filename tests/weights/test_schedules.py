@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
+from sparselab.weights.patterns.kinds.n_of_m import NOfM
 from sparselab.weights.schedules import SCHEDULES, Schedule
 
 RAMPS = ("linear", "cubic", "cosine")
@@ -170,7 +171,7 @@ def test_stepwise_stages(sparsity, kept):
 
 def test_a_dense_n_of_m_has_one_stage():
     cls = SCHEDULES["stepwise"]
-    stepwise = cls(cls.Options(), Sparsity("nm", 1.0, n=4, m=4))
+    stepwise = cls(cls.Options(), NOfM.of(4, 4))
     assert list(map(str, stepwise.structures())) == ["4:4"] and stepwise.level(0, 100) == 1
 
 

@@ -300,7 +300,7 @@ def requested(overrides: Sequence[str]) -> float | None:
         if asked in (None, "null"):
             return 0.0
         parsed = Sparsity.parse(str(asked).strip("\"'"))
-        return None if parsed.kind == "iso" else parsed.sparsity
+        return None if parsed.matches_cost else parsed.sparsity
     except ConfigError:
         return None
 

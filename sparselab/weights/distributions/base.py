@@ -13,6 +13,7 @@ from sparselab.core.errors import refuse
 from sparselab.core.model_spec import Layer
 from sparselab.core.registry import Registry
 from sparselab.weights.count import nearest_count
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 class Distribution(ABC):
     """Divides a density over layers. Built from validated options, kept as ``self.options``.
 
-    patterns:     the kinds of :class:`~sparselab.core.sparsity.Sparsity` that it is defined for.
+    patterns:     the names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
     needs_scores: it ranks weights of different layers: call :meth:`allocate_scored` instead of :meth:`allocate`.
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[tuple[str, ...]] = ("dense", "unstructured", "block", "channel", "in_channel")
+    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: not pattern.fixed_count)
     needs_scores: ClassVar[bool] = False
 
     class Options(spec_options.Options):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sparselab.core.model_spec import Layer
 from sparselab.weights.count import keep_count
 from sparselab.weights.distributions.base import DISTRIBUTIONS, Distribution
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Global(Distribution):
     """The largest scores of the whole network stay, wherever they are; a layer may lose everything."""
 
-    patterns = ("dense", "unstructured")
+    patterns = patterns_where(lambda pattern: pattern.free or not pattern.prunes)
     needs_scores = True
 
     def densities(self, layers: list[Layer], density: float) -> NoReturn:

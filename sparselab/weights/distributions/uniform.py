@@ -7,13 +7,14 @@ from sparselab.core.model_spec import Layer
 from sparselab.weights.count import keep_count
 from sparselab.weights.distributions.base import DISTRIBUTIONS, Distribution
 from sparselab.weights.distributions.roles import sole
+from sparselab.weights.patterns.admitted import patterns_where
 
 
 @DISTRIBUTIONS.register("uniform")
 class Uniform(Distribution):
     """Every layer keeps the requested density. The only distribution that N:M, whose density is fixed, can have."""
 
-    patterns = ("dense", "unstructured", "nm", "block", "channel", "in_channel")
+    patterns = patterns_where(lambda pattern: True)
 
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
         return {layer.name: density for layer in layers}

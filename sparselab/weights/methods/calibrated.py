@@ -10,6 +10,7 @@ from sparselab.core.errors import RunFailed
 from sparselab.core.options import Options
 from sparselab.weights.matrix import as_matrix, by_group, stored
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ class Calibrated(Method):
     ``trainer.max_steps=0`` is the paper's one-shot result; with updates the pruned network is fine-tuned.
     """
 
-    patterns = ("unstructured", "nm")
+    patterns = patterns_where(lambda pattern: pattern.free or pattern.grouped)
     schedules = ("constant",)
     reads_inputs = True
 
@@ -47,7 +48,7 @@ class Wanda(Calibrated):
         from sparselab.weights.select import largest_in_groups
 
         mask = super().remask(slot, kept, context)
-        if slot.pattern.sparsity.kind == "unstructured" and self.options.per == "output":
+        if slot.pattern.sparsity.free and self.options.per == "output":
             scores = as_matrix(slot, self.score(slot, context)).unsqueeze(2)
             each, more = divmod(kept, len(scores))  # the first outputs keep one more, so that the total is exact
             rows = largest_in_groups(scores, each)
@@ -89,12 +90,12 @@ class SparseGPT(Calibrated):
         order = order_of_groups(slot)
         weights = by_group(slot, as_matrix(slot, slot.dense)[:, order]).float()
         grams = context.inputs(slot).reshape(len(weights), *[len(order)] * 2)
-        asked = slot.pattern.sparsity
+        n, m = slot.pattern.sparsity.n_of_m or (None, None)
         parts = []
         for i, (weight, gram) in enumerate(zip(weights, grams, strict=True)):
             due = _share(kept, i + 1, len(weights)) - _share(kept, i, len(weights))
             gram = gram[order][:, order]
-            parts.append(solve(weight, gram, due, asked.n, asked.m, self.options.block, self.options.damp))
+            parts.append(solve(weight, gram, due, n, m, self.options.block, self.options.damp))
         back = order.argsort()
         found, mask = (torch.cat(own)[:, back] for own in zip(*parts, strict=True))
         slot.dense.copy_(stored(slot, found))
@@ -162,6 +163,6 @@ def order_of_groups(slot: Slot) -> Tensor:
     import torch
 
     columns = torch.arange(as_matrix(slot, slot.mask).shape[1], device=slot.mask.device)
-    if slot.pattern.sparsity.kind != "nm" or slot.pattern.axis == "kernel" or slot.layer.kind != "conv":
+    if not slot.pattern.sparsity.grouped or slot.pattern.axis == "kernel" or slot.layer.kind != "conv":
         return columns
     return columns.view(slot.mask.shape[1], -1).t().flatten()  # input channels of one kernel position follow each other

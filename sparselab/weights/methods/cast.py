@@ -9,6 +9,7 @@ from pydantic import Field
 from sparselab.core.options import Options
 from sparselab.weights.matrix import as_matrix, stored
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class CAST(Method):
     its inputs, starting at 1 and folded into the weight throughout.
     """
 
-    patterns = ("nm",)
+    patterns = patterns_where(lambda pattern: pattern.grouped)
     schedules = ("one_shot",)
     clears_state = False
     weight_grad = "dense"

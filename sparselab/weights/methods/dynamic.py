@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ class SET(Method):
     one starts at zero with an empty optimiser state.
     """
 
-    patterns = ("unstructured",)
+    patterns = patterns_where(lambda pattern: pattern.free)
     schedules = ("periodic",)
 
     def growth(self, slot: Slot, context: UpdateContext) -> Tensor:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from sparselab.core.options import Options
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 
 @METHODS.register("imp")
@@ -17,7 +18,7 @@ class IMP(Method):
     the learning rate started again (Renda et al. 2020, arXiv 2003.02389). ``optim.cycles`` is ``schedule.rounds + 1``.
     """
 
-    patterns = ("unstructured", "block", "channel", "in_channel")
+    patterns = patterns_where(lambda pattern: pattern.prunes and not pattern.fixed_count)
     schedules = ("rounds",)
 
     class Options(Options):  # type: ignore[misc, unused-ignore]

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sparselab.weights.slot import Slot, UpdateContext
 
-SINGLE = ("unstructured", "nm")
-
 
 class ScoreOptions(Options):
     """What every method with learned scores has."""
@@ -64,7 +62,7 @@ class LearnedMask(Method):
         assert slot.learned is not None
         scores = slot.learned.detach()
         # Blocks and channels rank by the sum over their weights: of squares, which is the L2 norm's order.
-        return scores.abs() if slot.pattern.sparsity.kind in SINGLE else scores.square()
+        return scores.abs() if slot.pattern.sparsity.single else scores.square()
 
     def learn(self, slot: Slot) -> Tensor:
         """dL/ds, with dm/ds taken as the sign that |s| leaves (a score that is exactly 0 stays)."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.core.options import Options
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 
 @METHODS.register("magnitude")
@@ -24,7 +25,7 @@ class ASP(Method):
     The second half of the run is the repetition (``schedule.at=0.5``, ``optim.cycles=2`` restarts the learning rate).
     """
 
-    patterns = ("nm",)
+    patterns = patterns_where(lambda pattern: pattern.grouped)
     schedules = ("one_shot",)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from sparselab.core.options import Options
 from sparselab.weights.method import METHODS
 from sparselab.weights.methods.straight_through import STE
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,5 +60,5 @@ class SdGf(MdGf):
     beta is 0 throughout. ``stepwise`` goes M-1:M, M/2:M ... N:M, ``geometric`` kN:kM with k = 8, 4, 2, 1.
     """
 
-    patterns = ("nm",)
+    patterns = patterns_where(lambda pattern: pattern.grouped)
     schedules = ("stepwise", "geometric")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 
 from sparselab.core.model_spec import EXPERTS
-from sparselab.core.sparsity import Sparsity
 
 AXES = {"in": "inputs", "out": "outputs", "kernel": "weights per output"}
 """The axes along which N:M groups may run, and what lies along them."""
@@ -35,12 +34,6 @@ def grouped(kind: str, shape: tuple[int, ...], axis: str) -> tuple[int, int, int
     return 1, rows, columns * kernel
 
 
-def n_of_m(sparsity: Sparsity) -> tuple[int, int]:
-    """(N, M) of an N:M sparsity."""
-    assert sparsity.n is not None and sparsity.m is not None
-    return sparsity.n, sparsity.m
-
-
 def matrix(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """A weight as (outputs, inputs); a convolution's inputs are its filter as stored, flattened (in, *kernel). The
     outputs of experts follow each other."""
@@ -49,16 +42,3 @@ def matrix(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
         return shape[0] * outputs, inputs
     rows, columns = shape[0], prod(shape[1:])
     return (columns, rows) if kind == "conv1d" else (rows, columns)
-
-
-def tile(sparsity: Sparsity, kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """(rows, columns) of the rectangle of :func:`matrix` that the pattern keeps or drops as one."""
-    if sparsity.kind == "block":
-        assert sparsity.block is not None
-        return sparsity.block
-    if sparsity.kind == "channel":
-        return 1, matrix(kind, shape)[1]
-    if sparsity.kind == "in_channel":
-        outputs = matrix(kind, shape)[0]
-        return (outputs // shape[0], 1) if kind in EXPERTS else (outputs, prod(shape[2:]))
-    return 1, 1

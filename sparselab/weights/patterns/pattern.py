@@ -1,4 +1,4 @@
-"""From scores to masks: unstructured, N:M, blocks, channels and input channels, always with an exact count."""
+"""From scores to masks, whatever the pattern, always with an exact count."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.count import keep_count
-from sparselab.weights.kernels.dispatch import LARGEST_GROUP, largest_in_rows, masked, on_device
-from sparselab.weights.patterns.layout import AXES, grouped, matrix, n_of_m, tile
-from sparselab.weights.patterns.matrix import flattened, folded
-from sparselab.weights.select import all_finite, largest, largest_in_groups
+from sparselab.weights.kernels.dispatch import LARGEST_GROUP, masked, on_device
+from sparselab.weights.patterns.groups import in_groups, spacing
+from sparselab.weights.patterns.layout import AXES
+from sparselab.weights.patterns.units import require_finite
+from sparselab.weights.select import all_finite, largest_in_groups
 
 __all__ = ["Pattern", "keep_count", "masks"]
 
@@ -75,53 +76,21 @@ class Pattern:
         Raises ValueError for NaN or infinite scores and for a shape that the pattern does not fit.
         """
         self._require_fit(tuple(score.shape))
-        mask = self._in_one_pass(score, magnitude, out) if self.sparsity.kind == "nm" else None
+        mask = self.sparsity.in_one_pass(self, score, magnitude, out)
         if mask is None:
             mask = self._mask(score, density, checked, magnitude)
             if out is not None:
                 masked([score], [mask], [out])
         return mask
 
-    def _in_one_pass(self, score: Tensor, magnitude: bool, out: Tensor | None) -> Tensor | None:
-        """N:M by a kernel that reads each score once; None where it does not serve."""
-        n, m = n_of_m(self.sparsity)
-        after = self.after(score)
-        if after is None:
-            return None
-        return largest_in_rows(score, score.numel() // (m * after), after, n, m, magnitude, out)
-
     def after(self, tensor: Tensor) -> int | None:
         """How far apart the members of an N:M group lie in memory; None where that is not one number."""
-        after = grouped(self.kind, tuple(tensor.shape), self.axis)[2]
-        if tensor.is_contiguous() or self.axis == "out":
-            return after
-        return None if self.axis == "kernel" else 1  # channels_last: the channels lie side by side
+        return spacing(self, tensor)
 
     def _mask(self, score: Tensor, density: float | None, checked: bool, magnitude: bool) -> Tensor:
-        shape = tuple(score.shape)
         if not checked:
-            _require_finite(score)
-        if self.sparsity.kind == "dense":
-            return torch.ones_like(score, dtype=torch.bool)
-        if self.sparsity.kind == "unstructured":
-            flat = score.reshape(-1)
-            return self._largest(flat, keep_count(len(flat), self._density(density)), magnitude).view(shape)
-        score = score.abs() if magnitude else score
-        if self.sparsity.kind == "nm":
-            return largest_in_groups(self._groups(score), n_of_m(self.sparsity)[0]).view(shape)
-        sums = self._tiles(score).sum((1, 3), dtype=_wide(score.dtype))
-        if not checked:
-            _require_finite(sums)
-        kept = self._largest(sums.view(-1), keep_count(sums.numel(), self._density(density))).view(sums.shape)
-        return self._spread(kept, shape)
-
-    def _largest(self, values: Tensor, count: int, magnitude: bool = False) -> Tensor:
-        """The ``count`` largest, of each part its share: experts lie one behind another, by rows as stored."""
-        if self.parts == 1:
-            return largest(values, count, magnitude)
-        each, more = divmod(count, self.parts)
-        rows = values.view(self.parts, -1)
-        return torch.cat([largest(row, each + (i < more), magnitude) for i, row in enumerate(rows)])
+            require_finite(score)
+        return self.sparsity.mask(self, score, self._density(density), checked=checked, magnitude=magnitude)
 
     @torch.no_grad()
     def holds(self, tensor: Tensor, density: float | None = None) -> bool:
@@ -133,36 +102,27 @@ class Pattern:
         density: the number kept must also be that of ``keep_count`` (a mask) or not exceed it (a weight). Without it,
         unstructured masks of any density hold.
         """
-        shape = tuple(tensor.shape)
-        self._require_fit(shape)
+        self._require_fit(tuple(tensor.shape))
         is_mask = tensor.dtype == torch.bool
-        there = tensor if is_mask else tensor != 0
-        if self.sparsity.kind == "dense":
-            return not is_mask or bool(there.all())
-        if self.sparsity.kind == "nm":
-            count, n = self._groups(there).sum(1), n_of_m(self.sparsity)[0]
-            return bool(((count == n) if is_mask else (count <= n)).all())
-        tiles = self._tiles(there)
-        touched = tiles.amax((1, 3))
-        if (is_mask or density is None) and not torch.equal(touched, tiles.amin((1, 3))):
-            return False
-        if density is None:
-            return True
-        kept, asked = int(touched.sum()), keep_count(touched.numel(), density)
-        return kept == asked if is_mask else kept <= asked
+        return self.sparsity.holds(self, tensor if is_mask else tensor != 0, is_mask, density)
+
+    def broken(self, there: Tensor) -> tuple[int, int]:
+        """How many groups (blocks, channels) of non-zeros, bool, break the pattern, of how many.
+
+        Raises ValueError for a shape that the pattern does not fit.
+        """
+        self._require_fit(tuple(there.shape))
+        return self.sparsity.broken(self, there)
 
     def units(self, shape: Sequence[int]) -> int:
         """Number of things that are kept or dropped one by one: weights (N:M too), blocks or channels."""
-        rows, columns = tile(self.sparsity, self.kind, tuple(shape))
-        return prod(shape) // (rows * columns)
+        return prod(shape) // self.sparsity.unit_size(self.kind, tuple(shape))
 
     def kept(self, shape: Sequence[int], density: float | None = None) -> int:
         """Number of WEIGHTS that :meth:`mask` keeps of a weight of this shape."""
-        if self.sparsity.kind == "dense":
-            return prod(shape)
-        if self.sparsity.kind == "nm":
-            n, m = n_of_m(self.sparsity)
-            return prod(shape) // m * n
+        own = self.sparsity.own_count(tuple(shape))
+        if own is not None:
+            return own
         units = self.units(shape)
         return keep_count(units, self._density(density)) * (prod(shape) // units)
 
@@ -172,32 +132,7 @@ class Pattern:
     def _require_fit(self, shape: tuple[int, ...]) -> None:
         if len(shape) < 2 or not prod(shape):
             raise ValueError(f"a pattern needs at least two dimensions and an element, not shape {shape}")
-        if self.sparsity.kind == "nm":
-            length, unit = grouped(self.kind, shape, self.axis)[1], n_of_m(self.sparsity)[1]
-            if length % unit:
-                raise ValueError(f"{length} {AXES[self.axis]} are not a multiple of {unit}")
-        for length, unit in zip(matrix(self.kind, shape), tile(self.sparsity, self.kind, shape), strict=True):
-            if length % unit:
-                raise ValueError(f"{self.sparsity} does not tile shape {shape}")
-
-    def _groups(self, tensor: Tensor) -> Tensor:
-        """(groups, M, after): every N:M group along dimension 1, in the stored order of the weight."""
-        before, length, after = grouped(self.kind, tuple(tensor.shape), self.axis)
-        m = n_of_m(self.sparsity)[1]
-        return tensor.reshape(before * (length // m), m, after)
-
-    def _tiles(self, tensor: Tensor) -> Tensor:
-        """(row of tiles, row in the tile, column of tiles, column in the tile)."""
-        shape = tuple(tensor.shape)
-        rows, columns = tile(self.sparsity, self.kind, shape)
-        outputs, inputs = matrix(self.kind, shape)
-        return flattened(self.kind, tensor).reshape(outputs // rows, rows, inputs // columns, columns)
-
-    def _spread(self, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """A decision per tile as a mask of the weight's stored shape."""
-        rows, columns = tile(self.sparsity, self.kind, shape)
-        flat = kept[:, None, :, None].expand(-1, rows, -1, columns).reshape(matrix(self.kind, shape))
-        return folded(self.kind, flat, shape).contiguous()
+        self.sparsity.require_fit(self, shape)
 
 
 @torch.no_grad()
@@ -209,10 +144,11 @@ def n_of_m_on_device(
     Also a flag per layer, on the device: not 0 where a weight is not finite. None where this is not CUDA, not one N:M
     for all, or not float32 in a plain layout: :meth:`Pattern.mask` then serves, a layer at a time.
     """
-    asked = {str(pattern.sparsity) for pattern in patterns}
-    if len(asked) != 1 or patterns[0].sparsity.kind != "nm" or weights[0].device.type != "cuda":
+    asked = {pattern.sparsity.n_of_m for pattern in patterns}
+    shared = asked.pop() if len(asked) == 1 else None
+    if shared is None or weights[0].device.type != "cuda":
         return None
-    n, m = n_of_m(patterns[0].sparsity)
+    n, m = shared
     afters = [pattern.after(weight) for pattern, weight in zip(patterns, weights, strict=True)]
     if m > LARGEST_GROUP or None in afters or not on_device(weights, None, outs):
         return None
@@ -247,11 +183,10 @@ def masks(
     if bundle:
         alike: dict[tuple[int, int, torch.dtype, torch.device], list[int]] = {}
         for i, (pattern, score) in enumerate(zip(patterns, scores, strict=True)):
-            if pattern.sparsity.kind == "nm":
-                key = (*n_of_m(pattern.sparsity), score.dtype, score.device)
-                alike.setdefault(key, []).append(i)
-        for (n, _, _, _), members in alike.items():
-            kept = _bundled([patterns[i] for i in members], [scores[i] for i in members], n)
+            if (asked := pattern.sparsity.n_of_m) is not None:
+                alike.setdefault((*asked, score.dtype, score.device), []).append(i)
+        for (n, m, _, _), members in alike.items():
+            kept = _bundled([patterns[i] for i in members], [scores[i] for i in members], n, m)
             made.update(zip(members, kept, strict=True))
     for i, (pattern, score, density) in enumerate(zip(patterns, scores, densities, strict=True)):
         if i not in made:
@@ -259,22 +194,13 @@ def masks(
     return [made[i] for i in range(len(scores))]
 
 
-def _bundled(patterns: list[Pattern], scores: list[Tensor], n: int) -> list[Tensor]:
+def _bundled(patterns: list[Pattern], scores: list[Tensor], n: int, m: int) -> list[Tensor]:
     for pattern, score in zip(patterns, scores, strict=True):
         pattern._require_fit(tuple(score.shape))
-    groups = [pattern._groups(score) for pattern, score in zip(patterns, scores, strict=True)]
+    groups = [in_groups(pattern, score, m) for pattern, score in zip(patterns, scores, strict=True)]
     columns = torch.cat([group.transpose(0, 1).flatten(1) for group in groups], 1)  # (M, all groups)
     kept = largest_in_groups(columns[None], n)[0].split([group.shape[0] * group.shape[2] for group in groups], 1)
     return [
         part.view(group.shape[1], group.shape[0], group.shape[2]).transpose(0, 1).reshape(score.shape)
         for part, group, score in zip(kept, groups, scores, strict=True)
     ]
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else torch.int64
-
-
-def _require_finite(score: Tensor) -> None:
-    if score.dtype.is_floating_point and not bool(all_finite([score])):
-        raise ValueError("scores hold NaN or infinite values")

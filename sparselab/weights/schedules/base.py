@@ -10,12 +10,12 @@ from sparselab.core.errors import Issue
 from sparselab.core.registry import Registry
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights.count import nearest_count
+from sparselab.weights.patterns.admitted import patterns_where
 
 FADED = 1e-3
 """The share of its value below which a pruned weight counts as gone when costs are counted."""
 
-DENSE = Sparsity("dense", 1.0)
-ALL_PATTERNS = ("dense", "unstructured", "nm", "block", "channel", "in_channel")
+DENSE = Sparsity.parse("dense")
 
 
 class Schedule(ABC):
@@ -25,12 +25,12 @@ class Schedule(ABC):
     up) and ``every`` is a number of updates. Built from validated options, kept as ``self.options``, and the
     ``sparsity`` that it leads to, which the plan sets as soon as it knows.
 
-    patterns: the kinds of :class:`~sparselab.core.sparsity.Sparsity` that it is defined for.
+    patterns: the names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
     soft:     :meth:`leak` is above 0 for a while; a method has to name the schedule to say that it carries this out.
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[tuple[str, ...]] = ALL_PATTERNS
+    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: True)
     soft: ClassVar[bool] = False
 
     class Options(spec_options.Options):

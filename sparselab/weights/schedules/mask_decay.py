@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sparselab.core import options as spec_options
 from sparselab.core.errors import Issue
+from sparselab.weights.patterns.admitted import patterns_where
 from sparselab.weights.schedules.base import FADED, SCHEDULES, Schedule, context, misplaced
 
 LEFT = 0.1
@@ -23,7 +24,7 @@ class MaskDecay(Schedule):
     of dense epochs and ``1 - end`` that of fine-tuning with a hard mask.
     """
 
-    patterns = ("unstructured", "nm", "block", "channel", "in_channel")
+    patterns = patterns_where(lambda pattern: pattern.prunes)
     soft = True
 
     class Options(spec_options.Options):

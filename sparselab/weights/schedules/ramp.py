@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sparselab.core import options as spec_options
 from sparselab.core.errors import Issue
+from sparselab.weights.patterns.admitted import patterns_where
 from sparselab.weights.schedules.base import SCHEDULES, Schedule, context, misplaced
 
 
@@ -19,7 +20,7 @@ class Ramp(Schedule):
     still dense: n intervals have n + 1 updates.
     """
 
-    patterns = ("dense", "unstructured", "block", "channel", "in_channel")
+    patterns = patterns_where(lambda pattern: not pattern.fixed_count)
 
     class Options(spec_options.Options):
         begin: float = Field(0.0, ge=0, description="fraction of the run at which the sparsity begins to grow")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from sparselab.core import options as spec_options
 from sparselab.core.errors import Issue
+from sparselab.weights.patterns.admitted import patterns_where
 from sparselab.weights.schedules.base import SCHEDULES, Schedule, context
 
 
@@ -17,7 +18,7 @@ class Rounds(Schedule):
     q^r (and in proportion where it is another one). A density k needs the smallest r with q^r <= k.
     """
 
-    patterns = ("dense", "unstructured", "block", "channel", "in_channel")
+    patterns = patterns_where(lambda pattern: not pattern.fixed_count)
 
     class Options(spec_options.Options):
         rounds: int = Field(8, ge=1, description="how often is pruned, at least 1")

@@ -11,6 +11,8 @@ from pydantic import Field
 from sparselab.core import options as spec_options
 from sparselab.core.errors import Issue
 from sparselab.core.sparsity import Sparsity
+from sparselab.weights.patterns.admitted import patterns_where
+from sparselab.weights.patterns.kinds.n_of_m import NOfM
 from sparselab.weights.schedules.base import SCHEDULES, Schedule, context, misplaced
 
 
@@ -21,7 +23,7 @@ class StructureDecay(Schedule):
     epochs and ``1 - end`` that of fine-tuning. Another rule is a subclass with its :meth:`stages`.
     """
 
-    patterns = ("nm",)
+    patterns = patterns_where(lambda pattern: pattern.grouped)
 
     class Options(spec_options.Options):
         begin: float = Field(0.0, ge=0, description="fraction of the run that is trained dense at first")
@@ -32,10 +34,9 @@ class StructureDecay(Schedule):
         """N and M of every stage on the way to N:M, which is the last one."""
 
     def structures(self) -> list[Sparsity]:
-        n, m = self.sparsity.n, self.sparsity.m
-        if n is None or m is None:  # not an N:M sparsity, which the plan refuses
+        if (asked := self.sparsity.n_of_m) is None:  # not an N:M sparsity, which the plan refuses
             return [self.sparsity]
-        return [*(Sparsity("nm", a / b, n=a, m=b) for a, b in self.stages(n, m)[:-1]), self.sparsity]
+        return [*(NOfM.of(n, m) for n, m in self.stages(*asked)[:-1]), self.sparsity]
 
     def updates(self, total: int) -> list[int]:
         begin, end = context(self.options.begin, total), context(self.options.end, total)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparselab.core.sparsity import Sparsity
 from sparselab.weights import select
 from sparselab.weights.count import keep_count
-from sparselab.weights.patterns.layout import grouped, matrix, tile
+from sparselab.weights.patterns.layout import grouped, matrix
 from sparselab.weights.patterns.pattern import Pattern, masks
 
 torch.set_num_threads(1)
@@ -62,7 +62,7 @@ def reference(p: Pattern, score: torch.Tensor) -> torch.Tensor:
         return torch.tensor(top(flat, keep_count(len(flat), p.sparsity.density))).reshape(shape)
     flat = score.reshape(shape[0], -1)
     flat = flat.t() if p.kind == "conv1d" else flat
-    (rows, columns), (outputs, inputs) = tile(p.sparsity, p.kind, shape), matrix(p.kind, shape)
+    (rows, columns), (outputs, inputs) = p.sparsity.tile(p.kind, shape), matrix(p.kind, shape)
     corners = [(r, c) for r in range(0, outputs, rows) for c in range(0, inputs, columns)]
     sums = [sum(sum(row) for row in flat[r : r + rows, c : c + columns].tolist()) for r, c in corners]
     mask = torch.zeros(outputs, inputs, dtype=torch.bool)

@@ -1,0 +1,1 @@
+"""Patterns, one file each: registered in ``sparselab.core.sparsity.PATTERNS``."""
