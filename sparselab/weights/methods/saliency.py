@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.core.errors import Issue
 from sparselab.core.options import Options
+from sparselab.weights.capabilities import KeepsByChance, MeasuresFirst
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class SaliencyOptions(Options):
     )
 
 
-class Saliency(Method):
+class Saliency(MeasuresFirst, KeepsByChance, Method):
     """Base: scores are measured once, on a copy, before the first mask; the mask never changes afterwards.
 
     ``reinitialise=xavier`` measures at freshly drawn weights instead of the network's own. ``positions=random`` takes

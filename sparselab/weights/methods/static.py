@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
+from sparselab.weights.capabilities import KeepsByChance
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @METHODS.register("random")
-class Random(Method):
+class Random(KeepsByChance, Method):
     """Static sparse training (Liu et al. 2022, arXiv 2202.02643): random positions, layer densities from the distribution.
 
     The draw depends on ``seed`` alone (and the tensor's name), never on how the weights were initialised. ``bernoulli``
@@ -26,8 +25,8 @@ class Random(Method):
     """
 
     class Options(Options):
-        draw: Literal["exact", "bernoulli"] = Field("exact", description="exact or bernoulli: each weight by itself")
-        rescale: bool = Field(False, description="divide initial weights by the root of their layer's density")
+        draw: Literal["exact", "bernoulli"] = off("exact", description="exact or bernoulli: each weight by itself")
+        rescale: bool = off(False, description="divide initial weights by the root of their layer's density")
 
     options: Options
     schedules = ("constant", "one_shot")
