@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from sparselab.weights.slot import Slot, UpdateContext
 
 
+class RandomOptions(Options):
+    """How a random mask is drawn, and what becomes of the weights under it."""
+
+    draw: Literal["exact", "bernoulli"] = off("exact", description="exact or bernoulli: each weight by itself")
+    rescale: bool = off(False, description="divide initial weights by the root of their layer's density")
+
+
 @METHODS.register("random")
 class Random(KeepsByChance, Method):
     """Static sparse training (Liu et al. 2022, arXiv 2202.02643): random positions, layer densities from the distribution.
@@ -24,11 +31,8 @@ class Random(KeepsByChance, Method):
     each layer as the distribution gives it, whatever the pattern.
     """
 
-    class Options(Options):
-        draw: Literal["exact", "bernoulli"] = off("exact", description="exact or bernoulli: each weight by itself")
-        rescale: bool = off(False, description="divide initial weights by the root of their layer's density")
-
-    options: Options
+    Options = RandomOptions
+    options: RandomOptions
     schedules = ("constant", "one_shot")
 
     @property
