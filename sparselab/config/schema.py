@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 
 
 class HostOptions(Options):
@@ -49,8 +49,8 @@ class TargetOptions(Options):
     include: list[str] = Field(min_length=1, description='at least one glob or @role, such as ["*"]')
     exclude: list[str] = Field(description='globs or @roles, such as ["@head"], or []')
     axis: Literal["in", "out", "kernel"] = Field(description="in, out or kernel")
-    patterns: dict[str, Any] = Field(
-        default_factory=dict,
+    patterns: dict[str, Any] = off(
+        {},
         description="globs or @roles with a sparsity of their own, such as {@q: 1:8}, or {}",
     )
 
@@ -90,17 +90,9 @@ class Cell(Common):
     optim: dict[str, Any]
     trainer: TrainerOptions
     term: dict[str, Any]
-    metric: dict[str, Any] = Field(default_factory=dict)
+    metric: dict[str, Any] = off({})
     edit: dict[str, Any] | None = None
 
-
-# Options that came later, and what they are while they are off: a cell without them keeps the id that it had.
-OFF: dict[str, Any] = {
-    "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
-    "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact", "targets.patterns": {},
-    "dataset.windows": "drawn", "problem.signs": "random", "model.tokenizer": "own", "method.halves": "mixed",
-    "attention.points": "lengths",
-}  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.
 UNIDENTIFIED = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from sparselab.core.errors import ConfigError, Issue, did_you_mean, spell
 
@@ -18,6 +19,20 @@ class Options(BaseModel):
     """Base of every options class. Strict: no silent conversion (``yes`` is not a number, ``"3"`` is not 3)."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def off(value: Any, **field: Any) -> Any:
+    """A field of an option that came later, and that does nothing while it has its default ``value``.
+
+    So long it is no part of a cell's id: cells from before it keep theirs. field: as pydantic's ``Field`` takes it.
+    """
+    return Field(value, json_schema_extra={"off": value}, **field)
+
+
+def is_off(field: FieldInfo, value: Any) -> bool:
+    """Whether ``field`` is one of :func:`off` and has the value at which it does nothing."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and "off" in extra and value == extra["off"]
 
 
 def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
@@ -66,7 +81,7 @@ def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...]
     model, description = schema, "see the group's YAML for its values"
     kind: Any = schema
     for part in loc:
-        kind = _bare(kind)
+        kind = bare(kind)
         if get_origin(kind) in (Union, UnionType):
             kind = Any  # this part is the name of an arm, which nobody wrote
             continue
@@ -80,9 +95,9 @@ def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...]
     return tuple(path), model, description
 
 
-def _bare(kind: Any) -> Any:
+def bare(kind: Any) -> Any:
     """A type without annotations and without ``| None``."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     arms = [arm for arm in get_args(kind) if arm is not NoneType]
-    return _bare(arms[0]) if get_origin(kind) in (Union, UnionType) and len(arms) == 1 else kind
+    return bare(arms[0]) if get_origin(kind) in (Union, UnionType) and len(arms) == 1 else kind

@@ -6,11 +6,14 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sparselab.core.errors import did_you_mean, refuse
 
 T = TypeVar("T")
+
+REGISTRIES: dict[str, Registry[Any]] = {}
+"""Every registry by its kind, which is also the name of its config group. One is there once its module is imported."""
 
 
 def _modules(package: str) -> list[str]:
@@ -35,6 +38,7 @@ class Registry(Generic[T]):
         self.package = package
         self._members: dict[str, type[T]] = {}
         self._loaded = False
+        REGISTRIES.setdefault(kind, self)
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator: ``@METHODS.register("srste")``. The class gets ``name``; a name is taken once."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparselab.config.schema import OFF, UNIDENTIFIED
+from sparselab.config.schema import UNIDENTIFIED
 from sparselab.core.containers import copied
 from sparselab.core.errors import refuse, short
 from sparselab.core.memo import once
+from sparselab.core.options import Options, bare, is_off
+from sparselab.core.registry import REGISTRIES
 
 
-def identified(config: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the config without what never changes a result, and without what is off and came later."""
+def identified(config: dict[str, Any], schema: type[Options]) -> dict[str, Any]:
+    """A copy of the config without what never changes a result, and without what is off and came later.
+
+    schema: of the config's top level. What is off is marked on the option's own field (:func:`sparselab.core.options.off`).
+    """
     identity = copied(config)
     for dotted in UNIDENTIFIED:
         *path, leaf = dotted.split(".")
@@ -22,14 +27,29 @@ def identified(config: dict[str, Any]) -> dict[str, Any]:
         for key in path:
             node = node.get(key) or {}  # a group that is null has no options
         node.pop(leaf, None)
-    for dotted, off in OFF.items():
-        *path, leaf = dotted.split(".")
-        node = identity
-        for key in path:
-            node = node.get(key) or {}  # a group that is null has no options
-        if leaf in node and node[leaf] == off:
-            del node[leaf]
+    _leave_out(identity, schema)
     return identity
+
+
+def _leave_out(values: dict[str, Any], schema: type[Options]) -> None:
+    for key, field in schema.model_fields.items():
+        if key not in values:
+            continue
+        if is_off(field, values[key]):
+            del values[key]
+        elif isinstance(values[key], dict):
+            for own, inner in _within(key, bare(field.annotation), values[key]):
+                _leave_out(own, inner)
+
+
+def _within(key: str, kind: Any, value: dict[str, Any]) -> Iterator[tuple[dict[str, Any], type[Options]]]:
+    """(options, their schema) in the value of a field: a group of options, a plug-in, or several plug-ins by name."""
+    if isinstance(kind, type) and issubclass(kind, Options):
+        yield value, kind
+    elif key in REGISTRIES:
+        plugins = {value["name"]: value} if "name" in value else value
+        for name, own in plugins.items():
+            yield own or {}, REGISTRIES[key][name].Options
 
 
 def content(path: str, dependencies: Mapping[str, str], where: str) -> str:

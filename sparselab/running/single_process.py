@@ -134,7 +134,7 @@ class SingleProcessEngine(Engine):
         )  # fmt: skip
 
     def _identify(self, config: dict[str, Any], job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-        identity = identified(config)
+        identity = identified(config, self.Top)
         for dotted in job.spent:
             *path, leaf = dotted.split(".")
             node = identity

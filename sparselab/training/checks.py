@@ -9,6 +9,7 @@ from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.sparsity import PATTERNS
 from sparselab.inputs.models.weights import compare_outline, place, read_header
 from sparselab.running.parts import pending
+from sparselab.weights.capabilities import ReadsInputs, by_chance, ranks_layers
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
 from sparselab.weights.method import METHODS
@@ -67,9 +68,9 @@ def combination(
     if sparsity.kind not in distribution.patterns:
         problem = f"is not defined for {sparsity.form} (sparsity={sparsity})"
         issues.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
-    if method.by_chance and not sparsity.free:
+    if by_chance(method) and not sparsity.free:
         _chance(short(f"sparsity={spell(cell.sparsity)}"), sparsity, method, issues)
-    if method.ranks_layers and not distribution.needs_scores:
+    if ranks_layers(method) and not distribution.needs_scores:
         able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
         issues.add(f"distribution={distribution.name}", problem, f"write distribution={able}")
@@ -90,7 +91,7 @@ def own_combinations(
     if own and not sparsity.prunes:
         issues.add(OWN, "the others have no sparsity", "write theirs, as in sparsity=0.9, or leave it out")
         return
-    if own and method.ranks_layers:
+    if own and ranks_layers(method):
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
         issues.add(OWN, problem, "leave it out")
         return
@@ -106,7 +107,7 @@ def own_combinations(
                 issues.add(where, f"{plugin} is not defined for {pattern.form}", fix)
         if pattern.grouped and not sparsity.grouped:
             _axis(cell, method, issues)
-        if method.by_chance and not pattern.free:
+        if by_chance(method) and not pattern.free:
             _chance(where, pattern, method, issues)
         if steps and pattern.kind in schedule.patterns:
             found = schedule.for_target(pattern).issues(steps)
@@ -115,12 +116,13 @@ def own_combinations(
 
 def _chance(where: str, sparsity: Sparsity, method: Method, issues: Issues) -> None:
     problem = f"with these options method={method.name} keeps each weight by itself, not by {sparsity.form}"
-    issues.add(where, problem, f"write {method.by_chance}")
+    issues.add(where, problem, f"write {by_chance(method)}")
 
 
 def _axis(cell: Cell, method: Method, issues: Issues) -> None:
-    if method.axes is not None and cell.targets.axis not in method.axes:
-        where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(method.axes)}"
+    axes = method.axes if isinstance(method, ReadsInputs) else None
+    if axes is not None and cell.targets.axis not in axes:
+        where, fix = f"targets.axis={cell.targets.axis}", f"write targets.axis={' or targets.axis='.join(axes)}"
         issues.add(where, f"method={method.name} is not defined for it", fix)
 
 

@@ -8,6 +8,7 @@ from sparselab.core.memo import once
 from sparselab.storage.ids import canonical
 from sparselab.training.layers import in_whole_tiles
 from sparselab.training.parts import Parts
+from sparselab.weights.capabilities import LearnsTensors, alternating_update
 
 
 def foresee(parts: Parts) -> dict[str, Any]:
@@ -56,8 +57,9 @@ def teacher_flops(parts: Parts) -> int:
 def dense_steps(parts: Parts) -> list[int]:
     """Updates at which a method asks for the dense gradient: for a mask that is due, or for what it learns."""
     due = parts.schedule.updates(parts.steps) if parts.method.needs_dense_grad else []
-    if not parts.method.learns:
+    if not isinstance(parts.method, LearnsTensors):
         return due
-    update_at, total = parts.method.alternating_update, parts.steps
-    key = "learned", type(parts.method), canonical(parts.method.options.model_dump()), total
-    return [*due, *once(key, lambda: [step for step in range(1, total + 1) if update_at(step, total).learned])]
+    method, total = parts.method, parts.steps
+    key = "learned", type(method), canonical(method.options.model_dump()), total
+    learning = once(key, lambda: [s for s in range(1, total + 1) if alternating_update(method, s, total).learned])
+    return [*due, *learning]

@@ -20,6 +20,7 @@ from sparselab.training.parts import Parts
 from sparselab.training.plan import gather, identified_parts
 from sparselab.training.precision import said, settled
 from sparselab.training.ranks import supervisor as ranks
+from sparselab.weights.capabilities import by_chance
 
 
 @ENGINES.register("train")
@@ -63,7 +64,7 @@ class Train(Engine):
                 "the layers of this model, and what no mask can be put on, are known once it is built; they are checked then,"
                 " before training"
             )
-        if parts.method.by_chance:
+        if by_chance(parts.method):
             plan.notes.append(
                 "each weight is kept by a draw of its own: the numbers of weights, MACs and FLOPs are means"
             )

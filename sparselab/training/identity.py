@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sparselab.config.schema import Cell
 from sparselab.running.identity import content, identified
+from sparselab.weights.capabilities import ReadsFiles
 
 if TYPE_CHECKING:
     from sparselab.training.parts import Parts
@@ -17,7 +19,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
 
     Content decides, not where it lies. Files count by their bytes, methods and terms by version.
     """
-    identity = identified(config)
+    identity = identified(config, Cell)
     identity["sparsity"] = str(parts.sparsity)
     if parts.own:  # a list: the order of selectors counts
         identity["targets"]["patterns"] = [[selector, str(pattern)] for selector, pattern in parts.own.items()]
@@ -34,7 +36,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
             key = f"term.{term.name}.{option}"
             files[key] = content(path, parts.dependencies, key)
             identity["term"][term.name].pop(option)
-    for option, path in parts.method.files().items():
+    for option, path in parts.method.files().items() if isinstance(parts.method, ReadsFiles) else ():
         files[f"method.{option}"] = content(path, parts.dependencies, f"method.{option}")
         identity["method"].pop(option)
     for option in parts.dataset.places():

@@ -11,6 +11,7 @@ from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Made, Parts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
+from sparselab.weights.capabilities import ChangesMoments, MeasuresFirst, ReadsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,11 +54,12 @@ def identified_parts(config: dict[str, Any], dependencies: Mapping[str, str] = N
 def _against_data(made: Made) -> None:
     """As far as both sides are there: so it is with all that follows."""
     parts, issues = made.parts, made.issues
-    if made.has("method", "data"):
-        issues.found += parts["method"].issues(parts["data"])
-    if made.has("method", "optim") and parts["method"].blends and not parts["optim"].blends:
+    method = parts.get("method")
+    if isinstance(method, MeasuresFirst) and made.has("data"):
+        issues.found += method.issues(parts["data"])
+    if isinstance(method, ChangesMoments) and made.has("optim") and not parts["optim"].blends:
         able = " or optim=".join(name for name in OPTIMS if OPTIMS[name].blends)
-        problem = f"method={parts['method'].name} works inside the optimiser, and this one lets nobody in"
+        problem = f"method={parts['method'].name} changes the optimiser's first moment, which this one does not allow"
         issues.add(f"optim={parts['optim'].name}", problem, f"write optim={able}")
 
 
@@ -79,8 +81,9 @@ def _against_each_other(made: Made) -> None:
     if edit is not None and made.has("method") and parts["method"].keeps_master:
         problem = f"method={parts['method'].name} trains a master that the edit does not see"
         issues.add(f"edit={edit.name}", problem, "write method=dense or method=ticket")
-    if made.has("method"):
-        weights_files("method", parts["method"].files(), made.model_spec, issues, made.dependencies)
+    method = parts.get("method")
+    if isinstance(method, ReadsFiles):
+        weights_files("method", method.files(), made.model_spec, issues, made.dependencies)
     for term in made.terms:
         compare = parts["model"].compare if made.has("model") else compare_outline
         weights_files(f"term.{term.name}", term.files(), made.model_spec, issues, made.dependencies, compare)

@@ -39,6 +39,7 @@ from sparselab.training.parts import Parts
 from sparselab.training.precision import check_network
 from sparselab.training.tasks import TASKS
 from sparselab.training.tasks.carry import Carry
+from sparselab.weights.capabilities import ReadsInputs, Reports, by_chance
 from sparselab.weights.count import chance_miss
 from sparselab.weights.kernels import native
 from sparselab.weights.patterns.pattern import Pattern
@@ -131,7 +132,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     train_loader, val_loader = loaders.pop("train"), loaders.pop("val")
     if parts.family.carries:
         task.carry = Carry(options.accumulate, len(train_loader) * options.accumulate)
-    if parts.method.reads_inputs:
+    if isinstance(parts.method, ReadsInputs):
         sparsifier.inputs = calibration(parts, network, sparsifier, splits, device).moments
     precision = trainer.precision_plugin
     agreement = Agreement()
@@ -222,7 +223,8 @@ def conclude(
     metrics = {f"test.{name}": value for name, value in scores.items()}
     metrics |= history.last_loss()
     told = loop.sparsifier.divergence() | loop.sparsifier.softness()
-    told |= loop.sparsifier.method.measures(loop.sparsifier.slots)
+    if isinstance(parts.method, Reports):
+        told |= parts.method.measures(loop.sparsifier.slots)
     metrics |= {f"train.{name}": value for name, value in told.items()}
     metrics |= loop.spread.metrics() if loop.spread else {}
     history.conclude({"step": parts.steps, **metrics})
@@ -277,8 +279,8 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
             kept |= distribution.allocate_scored(ranked, 1 - level * (1 - density))
         return kept
 
-    parts.method.scored_allocation = distribution.needs_scores
-    return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed)
+    ranked = distribution.needs_scores
+    return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, ranked)
 
 
 def make_probe(parts: Parts, task: Task, splits: Any, device: torch.device) -> Probe:
@@ -378,7 +380,7 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
 def _leeway(parts: Parts, sparsifier: Sparsifier) -> float:
     """Weights by which the total may miss the request: one unit of each layer that has blocks or channels, or what
     chance explains; else none."""
-    if parts.method.by_chance:
+    if by_chance(parts.method):
         return chance_miss((parts.kept[slot.layer.name], slot.mask.numel()) for slot in sparsifier.slots)
     units = (slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)
     return sum(unit for unit in units if unit > 1)

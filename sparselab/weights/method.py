@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
-from sparselab.weights.alternating import ALL, AlternatingUpdate
+from sparselab.weights.capabilities import misused
 from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
-    from sparselab.core.data_spec import DataSpec
-    from sparselab.core.errors import Issue
-    from sparselab.weights.probe import Probe
     from sparselab.weights.schedules import Schedule
     from sparselab.weights.slot import Slot, UpdateContext
 
@@ -24,27 +19,17 @@ if TYPE_CHECKING:
 class Method:
     """Override what differs. The defaults are masked training by magnitude.
 
-    All hooks run under ``torch.no_grad()``, once per optimiser update and slot (never per micro-batch).
+    All hooks run under ``torch.no_grad()``, once per optimiser update and slot (never per micro-batch). What only some
+    methods do (learn masks, read inputs, rewind, ...) they take from :mod:`sparselab.weights.capabilities`.
 
-    Capabilities, declared by the class and checked before anything runs:
+    Traits, declared by the class and checked before anything runs:
 
     ``patterns``          names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
     ``schedules``         names of the schedules that it is defined for; None: any whose masks are hard.
     ``keeps_master``      a dense master is updated in place of the sparse weights.
     ``every_step``        a new mask after every update once the first one is made.
-    ``axes``              along which N:M groups may run (``targets.axis``); None: any.
-    ``reads_inputs``      asks ``moment.inputs(slot)`` what a layer reads on ``options.samples`` training examples.
     ``needs_dense_grad``  wants ``slot.dense_grad`` when a mask is due.
     ``clears_state``      the optimiser forgets weights that leave (momentum would bring them back).
-    ``learns``            trains a tensor beside each weight: says which (``learned``, ``learn``, ``learning``).
-    ``rewinds``           with each new mask the parameters return to what they were at this fraction of the way to the
-                          first mask, and the optimiser forgets; None: they go on.
-    ``ranks_layers``      decides how many weights each layer keeps, so the distribution has to rank scores over all layers.
-    ``by_chance``         keeps each weight by a draw of its own, so that a layer's count is what was asked for on average
-                          only, and patterns of several weights are not made; says what to write where counts have to be
-                          exact. None: they are.
-    ``scored_allocation`` set by the plan when the distribution ranks scores over all layers.
-    ``blends``            has a say in the optimiser's first moment (``blend``); needs an optimiser that asks for it.
     ``weight_grad``       for the account of training FLOPs: ``dense`` (all weights receive a gradient) or ``kept``; a method
                           that needs the dense gradient at mask updates is charged for those.
     ``version``           raise it when the rule changes: it is part of a cell's id.
@@ -57,17 +42,14 @@ class Method:
     schedules: ClassVar[tuple[str, ...] | None] = None
     keeps_master: bool = False
     every_step: ClassVar[bool] = False
-    axes: ClassVar[tuple[str, ...] | None] = None
-    reads_inputs: ClassVar[bool] = False
     needs_dense_grad: ClassVar[bool] = False
     clears_state: ClassVar[bool] = True
     weight_grad: ClassVar[str] = "kept"
-    learns: ClassVar[bool] = False
-    rewinds: float | None = None
-    blends: ClassVar[bool] = False
-    ranks_layers: bool = False
-    by_chance: str | None = None
-    scored_allocation: bool = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if problem := misused(cls, Method):
+            raise TypeError(problem)
 
     @classmethod
     def admits(cls, schedule: type[Schedule]) -> bool:
@@ -77,26 +59,12 @@ class Method:
     def __init__(self, options: Any):
         self.options = options  # an instance of the class's own Options
 
-    def issues(self, data: DataSpec) -> list[Issue]:
-        """What keeps these options from working on these data. Asked by the plan, without torch."""
-        return []
-
-    def files(self) -> dict[str, str]:
-        """Weights files of this very network that the rule reads, by option; the plan checks and hashes them."""
-        return {}
-
-    def prepare(self, slots: list[Slot], probe: Probe) -> None:
-        """Once, before the first mask: measure what scores need. Not called when a run resumes: masks are stored."""
-
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         """Importance of each weight, the slot's shape; the largest are kept."""
         return slot.dense.abs()
 
-    def allocated(self, slots: list[Slot], kept: Mapping[str, int]) -> None:
-        """Called before new masks are made: how many weights each layer, by its name, is to keep."""
-
     def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
-        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves; see ``by_chance``)."""
+        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves)."""
         return slot.pattern.mask(self.score(slot, context), kept / slot.mask.numel())
 
     def effective(self, slot: Slot, out: Tensor) -> None:
@@ -105,34 +73,11 @@ class Method:
 
         masked([slot.dense], [slot.mask], [out])
 
-    def begin(self, slots: list[Slot], context: UpdateContext) -> None:
-        """Before the pull-backs of an update; ``moment.step`` is its number, from 1. What has to outlast it is kept in
-        ``slot.state``, which checkpoints hold."""
-
-    def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
-        """What the optimiser uses in place of its first moment ``first`` of the (dense) ``weight``: a new tensor."""
-        return first
-
-    def measures(self, slots: list[Slot]) -> dict[str, float]:
-        """Numbers about the finished run, for the record's ``train.*`` metrics."""
-        return {}
-
     def pullback(self, slot: Slot) -> None:
         """Turn the gradient of the effective weights into what the optimiser sees, in place."""
         from sparselab.weights.kernels.dispatch import masked
 
         masked([slot.grad], [slot.mask], [slot.grad])
-
-    def pullbacks(self, slots: list[Slot]) -> None:
-        """:meth:`pullback` of all layers. A rule with a kernel for it does them in one launch."""
-        from sparselab.weights.kernels.dispatch import masked
-
-        if self.overrides("pullback"):
-            for slot in slots:
-                self.pullback(slot)
-        else:
-            grads = [slot.grad for slot in slots]
-            masked(grads, [slot.mask for slot in slots], grads)
 
     def after_step(self, slot: Slot) -> None:
         """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
@@ -140,27 +85,6 @@ class Method:
     def overrides(self, *hooks: str) -> bool:
         """Whether the rule replaces any of these defaults; where it does not, several may be done in one pass."""
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
-
-    # -- for methods on two levels, and those that train something beside the weights --------------------------------
-
-    def alternating_update(self, step: int, total: int) -> AlternatingUpdate:
-        """What update ``step`` (from 1) of ``total`` moves. A function of the step alone, so that it needs no state.
-
-        Masks that move ``every_step`` stay in updates whose turn has nothing ``learned``.
-        """
-        return ALL
-
-    def learned(self, slot: Slot) -> Tensor:
-        """Where ``slot.learned`` starts: any shape, copied. The optimiser trains it in a group of its own."""
-        raise NotImplementedError(f"{type(self).__name__} learns and does not say what")
-
-    def learn(self, slot: Slot) -> Tensor:
-        """The gradient of ``slot.learned``, from ``slot.grad``, the dense gradient of the effective weights."""
-        raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
-
-    def learning(self) -> dict[str, Any]:
-        """What the optimiser does differently with it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
-        return {}
 
 
 METHODS: Registry[Method] = Registry("method", "sparselab.weights.methods")

@@ -26,7 +26,7 @@ class Slot:
     learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
     state: what else the method keeps of this weight, tensors by name; checkpoints hold it.
     dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
-    leak: share of its value with which a pruned weight still takes part; 0 where masks are hard.
+    soft_coefficient: share of its value with which a pruned weight still takes part; 0 where masks are hard.
     """
 
     layer: Layer
@@ -62,7 +62,7 @@ class Slot:
 
 
 def no_inputs(slot: Slot) -> Tensor:
-    raise RuntimeError(f"{slot.name}: nothing is known of its inputs; the method does not declare reads_inputs")
+    raise RuntimeError(f"{slot.name}: nothing is known of its inputs; the method has not the capability ReadsInputs")
 
 
 @dataclass(frozen=True)

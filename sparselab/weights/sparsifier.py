@@ -26,6 +26,15 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import RunFailed
+from sparselab.weights.capabilities import (
+    ChangesMoments,
+    KnowsCounts,
+    LearnsTensors,
+    MeasuresFirst,
+    PullsBackTogether,
+    Rewinds,
+    alternating_update,
+)
 from sparselab.weights.count import nearest_count
 from sparselab.weights.kernels.dispatch import count, masked
 from sparselab.weights.patterns.pattern import n_of_m_on_device
@@ -48,7 +57,14 @@ class Sparsifier:
     """Carries a method's masks through a run. Knows neither Lightning nor any method by name."""
 
     def __init__(
-        self, method: Method, slots: list[Slot], schedule: Schedule, allocate: Allocate, total: int, seed: int
+        self,
+        method: Method,
+        slots: list[Slot],
+        schedule: Schedule,
+        allocate: Allocate,
+        total: int,
+        seed: int,
+        ranked: bool = False,
     ) -> None:
         self.method = method
         self.slots = slots
@@ -56,6 +72,8 @@ class Sparsifier:
         self.allocate = allocate
         self.total = total
         self.seed = seed
+        self.ranked = ranked  # ``allocate`` ranks scores over all layers
+        self.rewinds = method.rewinds if isinstance(method, Rewinds) else None
         # How each slot gets to its own pattern; most have the same one.
         schedules = {pattern: schedule.for_target(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
         self.schedules = [schedules[slot.pattern.sparsity] for slot in slots]
@@ -73,8 +91,8 @@ class Sparsifier:
         # under such gradients leaves nothing to write between two masks.
         self.stays = (
             method.clears_state
-            and not (method.keeps_master or method.learns or schedule.soft)
-            and not method.overrides("effective", "pullback", "pullbacks", "after_step")
+            and not (method.keeps_master or isinstance(method, LearnsTensors) or schedule.soft)
+            and not method.overrides("effective", "pullback", "after_step")
         )
         self.written = False  # the parameters are the sparse model of the masks in force, but for updates since
         self.broken: Tensor | None = None  # on a device: layers whose scores were not finite since the last look
@@ -87,12 +105,12 @@ class Sparsifier:
             slot.kept = slot.mask.numel()
             if method.keeps_master:
                 slot.master = slot.param.detach().clone()
-            if method.learns:
-                slot.learned = nn.Parameter(method.learned(slot).detach().clone())
+            if isinstance(method, LearnsTensors) and (start := method.learned(slot)) is not None:
+                slot.learned = nn.Parameter(start.detach().clone())
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Give the method its say in the optimiser's first moments, where it wants one."""
-        if self.method.blends:
+        if isinstance(self.method, ChangesMoments):
             optimizer.blends = {slot.param: partial(self.method.blend, slot) for slot in self.slots}  # type: ignore[attr-defined]
 
     # -- the three calls of an update -----------------------------------------------------------------------------
@@ -100,7 +118,7 @@ class Sparsifier:
     @torch.no_grad()
     def start(self, probe: Probe | None = None) -> None:
         """Before the first update: the masks that are due at step 0. ``probe``: for methods that measure first."""
-        if self.slots and probe is not None:
+        if isinstance(self.method, MeasuresFirst) and self.slots and probe is not None:
             self.method.prepare(self.slots, probe)
         self._note(0)
         if self._due(0):
@@ -117,15 +135,16 @@ class Sparsifier:
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
         """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
         wants_dense = self.method.needs_dense_grad and self._due(step)
-        update = self.method.alternating_update(step, self.total)
-        self.method.begin(self.slots, self._context(step))
+        update = alternating_update(self.method, step, self.total)
+        if isinstance(self.method, ChangesMoments):
+            self.method.begin(self.slots, self._context(step))
         for slot in self.slots:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
-            if slot.learned is not None:
+            if isinstance(self.method, LearnsTensors) and slot.learned is not None:
                 slot.learned.grad = self.method.learn(slot) if update.learned else None
         if update.weights:
-            self.method.pullbacks(self.slots)
-        if optimizer is not None and self.method.rewinds is not None and not self.early:
+            self._pull_back()
+        if optimizer is not None and self.rewinds is not None and not self.early:
             self._keep_early(step, optimizer)
         if optimizer is not None and not (update.weights and update.others):
             self._hold(update, optimizer)
@@ -135,7 +154,7 @@ class Sparsifier:
     def after_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """After the raw optimiser's step number ``step``: new masks where due, effective weights in the parameters."""
         self._swap_back()
-        update = self.method.alternating_update(step, self.total)
+        update = alternating_update(self.method, step, self.total)
         for slot in self.slots if update.weights else []:
             self.method.after_step(slot)
         if self._due(step):
@@ -170,6 +189,16 @@ class Sparsifier:
     def _due(self, step: int) -> bool:
         return bisect_right(self.updates, step) > self.carried_out
 
+    def _pull_back(self) -> None:
+        if isinstance(self.method, PullsBackTogether):
+            self.method.pullbacks(self.slots)
+        elif self.method.overrides("pullback"):
+            for slot in self.slots:
+                self.method.pullback(slot)
+        else:
+            grads = [slot.grad for slot in self.slots]
+            masked(grads, [slot.mask for slot in self.slots], grads)
+
     def _hold(self, update: AlternatingUpdate, optimizer: torch.optim.Optimizer) -> None:
         """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""
         masked = {id(slot.param) for slot in self.slots}
@@ -180,10 +209,7 @@ class Sparsifier:
 
     def _keep_early(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         first = self.updates[0] if self.updates else 0
-        if (
-            self.method.rewinds is not None
-            and min(nearest_count(self.method.rewinds, first), first - 1) < step <= first
-        ):
+        if self.rewinds is not None and min(nearest_count(self.rewinds, first), first - 1) < step <= first:
             dense = {id(slot.param): slot.dense for slot in self.slots}
             self.early = [dense.get(id(param), param.data).clone() for param in _parameters(optimizer)]
 
@@ -225,7 +251,8 @@ class Sparsifier:
         self._shape(step)
         context = self._context(step)
         kept = self._allocate(level, context)
-        self.method.allocated(self.slots, kept)
+        if isinstance(self.method, KnowsCounts):
+            self.method.allocated(self.slots, kept)
         together = self._all_at_once(step, changes) if self.one_pass else None
         for i, slot in enumerate(self.slots):
             try:
@@ -243,7 +270,7 @@ class Sparsifier:
             if self.track and not first:
                 self.changed[int(2 * step > self.total)] += torch.count_nonzero(slot.mask ^ mask)
             slot.mask = mask
-            if changes or self.method.scored_allocation:
+            if changes or self.ranked:
                 slot.kept = count(mask)
         if changes:
             self._note(step)
@@ -283,7 +310,7 @@ class Sparsifier:
                 slot.pattern = replace(slot.pattern, sparsity=structure)
 
     def _allocate(self, level: float, context: UpdateContext) -> dict[str, int]:
-        if not self.method.scored_allocation:
+        if not self.ranked:
             return self.allocate(level, None)
         scores = {slot.layer.name: self.method.score(slot, context) for slot in self.slots}
         try:
@@ -323,7 +350,7 @@ class Sparsifier:
     def groups(self) -> list[dict[str, Any]]:
         """What the optimiser trains besides the network, as parameter groups: never decayed."""
         learned = {slot.name: slot.learned for slot in self.slots if slot.learned is not None}
-        if not learned:
+        if not learned or not isinstance(self.method, LearnsTensors):
             return []
         return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
 

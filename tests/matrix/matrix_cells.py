@@ -23,6 +23,7 @@ from sparselab.training import runner
 from sparselab.training.loop.loop import Loop
 from sparselab.training.parts import Parts
 from sparselab.training.runner import Finished, execute
+from sparselab.weights.capabilities import ChangesMoments, by_chance
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
 from sparselab.weights.slot import Slot
@@ -90,13 +91,13 @@ def rows_by_chance() -> Iterator[tuple[Row, dict[str, str]]]:
         cls = METHODS[method]
         for name, field_ in cls.Options.model_fields.items():
             for value in get_args(field_.annotation) if get_origin(field_.annotation) is Literal else ():
-                if cls(cls.Options(**{name: value})).by_chance:
+                if by_chance(cls(cls.Options(**{name: value}))):
                     yield from ((row, {name: value}) for row in rows(method) if row.kind == "unstructured")
 
 
 def config_of(row: Row, folder: Path, *overrides: str, **groups: dict[str, Any]) -> dict[str, Any]:
     """The config of a tiny cell. ``groups`` are changes of keys by group, such as ``trainer={"clip": 0.1}``."""
-    if METHODS[row.method].blends:  # it works inside its own optimiser; recipes with another one are not for it
+    if issubclass(METHODS[row.method], ChangesMoments):  # it has an optimiser of its own: no other is for it
         overrides = tuple(override for override in overrides if not override.startswith("optim="))
         groups.pop("optim", None)
     made_for = [f"method={row.method}"] if row.method in configured_methods() else []
@@ -208,7 +209,7 @@ def check(loop: Watched) -> None:
         assert slot.soft_coefficient == (parts.schedule.soft_coefficient(taken, parts.steps) if level else 0)
         assert int(slot.mask.sum()) == slot.kept
         mean = want.get(slot.layer.name)
-        if mean is not None and sparsifier.method.by_chance:
+        if mean is not None and by_chance(sparsifier.method):
             assert abs(slot.kept - mean) <= chance(slot.mask.numel(), mean)
         elif mean is not None:
             assert slot.kept == slot.pattern.kept(slot.mask.shape, mean / slot.mask.numel()) or level == 0
@@ -217,7 +218,7 @@ def check(loop: Watched) -> None:
     shared = [slot for slot in sparsifier.slots if slot.layer.name not in parts.exceptions]
     total, kept = sum(slot.mask.numel() for slot in shared), sum(slot.kept for slot in shared)
     density = 1 - level * (1 - parts.sparsity.density)
-    if sparsifier.method.by_chance:
+    if by_chance(sparsifier.method):
         assert abs(kept - density * total) <= 0.5 + chance(total, density * total)
         return
     if parts.distribution.needs_scores:

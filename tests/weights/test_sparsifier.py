@@ -26,7 +26,9 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make(method="ste", sparsity=0.5, schedule="constant", shapes=((4, 8), (2, 8)), allocate=None, **times):
+def make(
+    method="ste", sparsity=0.5, schedule="constant", shapes=((4, 8), (2, 8)), allocate=None, ranked=False, **times
+):
     method = method if isinstance(method, Method) else METHODS[method](METHODS[method].Options())
     asked, slots = Sparsity.parse(sparsity), []
     for i, shape in enumerate(shapes):
@@ -39,7 +41,7 @@ def make(method="ste", sparsity=0.5, schedule="constant", shapes=((4, 8), (2, 8)
         return {name: size - round(level * (1 - asked.density) * size) for name, size in sizes.items()}
 
     cls = SCHEDULES[schedule]
-    return Sparsifier(method, slots, cls(cls.Options(**times), asked), allocate or uniform, TOTAL, seed=3)
+    return Sparsifier(method, slots, cls(cls.Options(**times), asked), allocate or uniform, TOTAL, 3, ranked)
 
 
 def backward(sparsifier, step, value=None):
@@ -161,9 +163,7 @@ def test_counts_follow_a_ranking_over_layers_at_every_update():
         first = int((ranks[:24] < 32).sum())
         return {"layer0": first, "layer1": 24 - first}
 
-    method = METHODS["ste"](METHODS["ste"].Options())
-    method.scored_allocation = True
-    sparsifier = make(method, allocate=ranked)
+    sparsifier = make("ste", allocate=ranked, ranked=True)
     sparsifier.start()
     optimizer, seen = momentum(sparsifier), set()
     for step in range(1, TOTAL + 1):
@@ -217,10 +217,8 @@ def test_a_score_that_is_not_finite_is_named(ranked):
             raise ValueError("scores hold NaN or infinite values")
         return {"layer0": 16, "layer1": 8}
 
-    method = Bad(Options())
-    method.scored_allocation = ranked
     with pytest.raises(RunFailed, match=r"step 0: layer1\.weight: scores hold NaN"):
-        make(method, allocate=allocate).start()
+        make(Bad(Options()), allocate=allocate, ranked=ranked).start()
 
 
 def test_a_slot_without_a_gradient_is_named():

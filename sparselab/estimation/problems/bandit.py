@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.core.errors import Issue
 from sparselab.core.options import Options as AnyOptions
+from sparselab.core.options import off
 from sparselab.core.seeds import derive_seed
 from sparselab.estimation.problems.problem import PROBLEMS, Problem
 
@@ -76,9 +77,7 @@ class Spread(BanditProblem):
     class Options(BanditOptions):
         d: int = Field(ge=2, description="dimensions, at least 2")
         n_actions: int = Field(ge=1, description="sign vectors beside the d basis vectors, at least 1")
-        signs: Literal["random", "positive"] = Field(
-            "random", description='of theta\'s entries: "random" or "positive"'
-        )
+        signs: Literal["random", "positive"] = off("random", description='of theta\'s entries: "random" or "positive"')
 
     options: Options
 

@@ -38,7 +38,7 @@ def collect(
 
     ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.planning.cell_id_of`. A corrupt
     record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
-    cell that cannot be planned here (its data set is missing, say). Cells of which the ``shelf`` holds none are not
+    cell that cannot be planned here (its data set is missing, say). Cells of which the ``run_index`` holds none are not
     looked for.
     """
     from sparselab.storage import record

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from sparselab.core.errors import RunFailed
+from sparselab.core.options import off
 from sparselab.inference.attention.rule import ATTENTIONS, PHASES, Rule, RuleOptions, Tiles
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class BLASST(Rule):
         fit: Literal["inverse", "exponential", "fixed"] = Field(
             default="inverse", description="inverse, exponential or fixed: what is fitted to a sparsity"
         )
-        points: Literal["lengths", "samples"] = Field(
-            default="lengths",
+        points: Literal["lengths", "samples"] = off(
+            "lengths",
             description="what an exponential fit goes through: a point of each length, or of each window",
         )
         lengths: list[int] = Field(default=[128, 256, 512], min_length=1, description="tokens of calibration windows")

@@ -7,12 +7,10 @@ from fractions import Fraction
 from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
-
 from sparselab.core import options as spec_options
 from sparselab.core.errors import Issue, did_you_mean, refuse
 from sparselab.core.model_spec import Layer, ModelSpec
-from sparselab.core.options import validate
+from sparselab.core.options import off, validate
 from sparselab.core.registry import Registry
 from sparselab.inputs.models.family import Family
 from sparselab.inputs.models.weights import Entry, Part, divide
@@ -81,8 +79,9 @@ class Transformable(Family):
     """Base of families that can be transformed. It stands before the base that says what the family reads."""
 
     class Options(Family.Options):
-        transform: dict[str, Any] | None = Field(
-            None, description="null, or a mapping such as {name: split_qkv} or {name: sparse_wide, sparsity: 0.75}"
+        transform: dict[str, Any] | None = off(
+            None,
+            description="null, or a mapping such as {name: split_qkv} or {name: sparse_wide, sparsity: 0.75}",
         )
 
     options: Options

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @OPTIMS.register("adams")
 class AdamS(Optim):
-    """Adam; weights that the method blends into (``Method.blend``) follow AdamS (arXiv 2509.25996, algorithm 1).
+    """Adam; weights that the method blends into (``ChangesMoments.blend``) follow AdamS (arXiv 2509.25996, algorithm 1).
 
     Their second moment is that of the blended first moment, which is small at first: an update is up to 1 / (1 - beta1)
     times Adam's until the second moment has caught up. Warm up.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class SGD(Optim):
     class Options(OptimOptions):
         momentum: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
         nesterov: bool = Field(False, description="true or false")
-        maximise: bool = Field(False, description="true or false: climb the loss (weight decay still shrinks)")
+        maximise: bool = off(False, description="true or false: climb the loss (weight decay still shrinks)")
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch

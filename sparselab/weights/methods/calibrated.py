@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.core.errors import RunFailed
 from sparselab.core.options import Options
+from sparselab.weights.capabilities import ReadsInputs
 from sparselab.weights.matrix import as_matrix, by_group, stored
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sparselab.weights.slot import Slot, UpdateContext
 
 
-class Calibrated(Method):
+class Calibrated(ReadsInputs, Method):
     """Prunes before training, block after block, and leaves the mask as it is.
 
     ``trainer.max_steps=0`` is the paper's one-shot result; with updates the pruned network is fine-tuned.
@@ -26,7 +27,6 @@ class Calibrated(Method):
 
     patterns = patterns_where(lambda pattern: pattern.free or pattern.grouped)
     schedules = ("constant",)
-    reads_inputs = True
 
     class Options(Options):
         samples: int = Field(128, ge=1, description="training examples that are looked at, at least 1")

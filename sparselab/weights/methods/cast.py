@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sparselab.core.options import Options
+from sparselab.weights.capabilities import ChangesMoments, LearnsTensors, MeasuresFirst, Reports
 from sparselab.weights.matrix import as_matrix, stored
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
@@ -21,7 +22,7 @@ MEASURED = 20  # batches on which l1=auto looks at gradients
 
 
 @METHODS.register("cast")
-class CAST(Method):
+class CAST(MeasuresFirst, ChangesMoments, LearnsTensors, Reports, Method):
     """Continuous adaptive sparse training (Huang et al. 2025, arXiv 2509.25996). The forward pass stays dense to the end.
 
     Every ``every`` updates, before the update t (from 0), the weights outside the N largest of each group are chosen. Inside
@@ -36,7 +37,6 @@ class CAST(Method):
     schedules = ("one_shot",)
     clears_state = False
     weight_grad = "dense"
-    blends = True
 
     class Options(Options):
         l1: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
@@ -49,10 +49,6 @@ class CAST(Method):
 
     @property
     def keeps_master(self) -> bool:  # type: ignore[override]
-        return self.options.scales > 0
-
-    @property
-    def learns(self) -> bool:  # type: ignore[override]
         return self.options.scales > 0
 
     # -- the pull ----------------------------------------------------------------------------------------------------
@@ -84,9 +80,11 @@ class CAST(Method):
 
     # -- the scales --------------------------------------------------------------------------------------------------
 
-    def learned(self, slot: Slot) -> Tensor:
+    def learned(self, slot: Slot) -> Tensor | None:
         import torch
 
+        if not self.options.scales:
+            return None
         outputs = as_matrix(slot, slot.mask).shape[0]
         return torch.ones(outputs, self.options.scales, dtype=slot.param.dtype, device=slot.param.device)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from sparselab.core.options import Options
+from sparselab.weights.capabilities import Rewinds
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
 
 
 @METHODS.register("imp")
-class IMP(Method):
+class IMP(Rewinds, Method):
     """Rounds of training; after each the smallest weights go and training starts again (Frankle & Carbin 2019).
 
     ``rewind`` is the place in the first round whose weights every later round starts from (Frankle et al. 2020, arXiv

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.core.options import Options
 from sparselab.weights.alternating import AlternatingUpdate
+from sparselab.weights.capabilities import Alternates, LearnsTensors
 from sparselab.weights.count import nearest_count
 from sparselab.weights.method import METHODS, Method
 
@@ -27,7 +28,7 @@ class ScoreOptions(Options):
     unmasked: Literal["weights", "both"] = Field("weights", description="weights or both")
 
 
-class LearnedMask(Method):
+class LearnedMask(Alternates, LearnsTensors, Method):
     """Base: the largest |score| stay; scores start as a copy of the weights and follow dL/ds = dL/dm * sign(s).
 
     Updates of scores and updates of weights take turns, each on a batch of its own; masks move with the scores only.
@@ -41,7 +42,6 @@ class LearnedMask(Method):
     keeps_master = True
     every_step = True
     clears_state = False
-    learns = True
 
     def on_scores(self, step: int, total: int) -> bool:
         """Whether update ``step`` is one of the scores."""

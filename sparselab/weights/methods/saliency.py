@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from sparselab.core.errors import Issue
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
+from sparselab.weights.capabilities import KeepsByChance, MeasuresFirst
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class SaliencyOptions(Options):
     batches: int = Field(1, ge=1, description="training batches to measure on, at least 1")
     per_class: int | None = Field(None, ge=1, description="examples of each class in place of batches; null: batches")
     reinitialise: Literal["none", "xavier"] = Field("none", description="none or xavier: weights to measure at")
-    halves: Literal["mixed", "classes"] = Field(
+    halves: Literal["mixed", "classes"] = off(
         "mixed", description="mixed, or classes: examples of per_class sorted by class and measured on in two halves"
     )
     positions: Literal["scores", "random", "bernoulli"] = Field(
@@ -32,7 +33,7 @@ class SaliencyOptions(Options):
     )
 
 
-class Saliency(Method):
+class Saliency(MeasuresFirst, KeepsByChance, Method):
     """Base: scores are measured once, on a copy, before the first mask; the mask never changes afterwards.
 
     ``reinitialise=xavier`` measures at freshly drawn weights instead of the network's own. ``positions=random`` takes

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
+from sparselab.weights.capabilities import KeepsByChance, KnowsCounts
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
@@ -17,8 +16,17 @@ if TYPE_CHECKING:
     from sparselab.weights.slot import Slot, UpdateContext
 
 
+class RandomOptions(Options):
+    """How a random mask is drawn, and what becomes of the weights under it."""
+
+    draw: Literal["exact", "bernoulli"] = off("exact", description="exact or bernoulli: each weight by itself")
+    rescale: bool | Literal["global"] = off(
+        False, description="false, true (initial weights over the root of their layer's density), or global (of all's)"
+    )
+
+
 @METHODS.register("random")
-class Random(Method):
+class Random(KeepsByChance, KnowsCounts, Method):
     """Static sparse training (Liu et al. 2022, arXiv 2202.02643): random positions, layer densities from the distribution.
 
     The draw depends on ``seed`` alone (and the tensor's name), never on how the weights were initialised. ``bernoulli``
@@ -27,14 +35,8 @@ class Random(Method):
     each layer as the distribution gives it, whatever the pattern.
     """
 
-    class Options(Options):
-        draw: Literal["exact", "bernoulli"] = Field("exact", description="exact or bernoulli: each weight by itself")
-        rescale: bool | Literal["global"] = Field(
-            False,
-            description="false, true (initial weights over the root of their layer's density), or global (of all's)",
-        )
-
-    options: Options
+    Options = RandomOptions
+    options: RandomOptions
     schedules = ("constant", "one_shot")
 
     @property

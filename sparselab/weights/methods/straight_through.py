@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from sparselab.core.options import Options
+from sparselab.weights.capabilities import PullsBackTogether
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class STE(Method):
 
 
 @METHODS.register("srste")
-class SRSTE(STE):
+class SRSTE(PullsBackTogether, STE):
     """STE with the sparse-refined term (Zhou et al. 2021, arXiv 2102.04010): dL/dW := g + lambda (1 - E) W.
 
     The term is part of the gradient: the learning rate multiplies it, momentum accumulates it, weight decay comes on top.
@@ -35,9 +36,6 @@ class SRSTE(STE):
 
     class Options(Options):
         lambda_w: float = Field(2e-4, description="a decay per update: 2e-4 is the paper's, 0 is ste, negative grows")
-
-    def pullback(self, slot: Slot) -> None:
-        self.pullbacks([slot])
 
     def pullbacks(self, slots: list[Slot]) -> None:
         from sparselab.weights.kernels.dispatch import add_pruned

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
+from sparselab.weights.capabilities import MeasuresFirst, RanksLayers, ReadsFiles
 from sparselab.weights.method import METHODS, Method
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @METHODS.register("ticket")
-class Ticket(Method):
+class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
     """Keep the positions whose weights are largest in ``source``; train the network's own weights there, mask fixed.
 
     source: a network's weights file, or ``cell:<overrides>`` of the cell that makes it; null is the network's own weights as
@@ -30,7 +31,7 @@ class Ticket(Method):
 
     class Options(Options):
         source: str | None = Field(None, description="a .safetensors file, cell:…, or null for its own weights")
-        spare: float = Field(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
+        spare: float = off(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
 
     options: Options
     schedules = ("constant",)

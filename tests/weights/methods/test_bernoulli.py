@@ -17,6 +17,7 @@ from sparselab.core.model_spec import Layer
 from sparselab.running.planning import engine_of, plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.storage import tensors
+from sparselab.weights.capabilities import KeepsByChance
 from sparselab.weights.count import FALSE_ALARM, chance_miss
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import Method
@@ -162,7 +163,7 @@ def test_how_far_chance_may_lead():
     assert 7 * sqrt(variance) < miss < 9 * sqrt(variance)
 
 
-class TooMany(Method):
+class TooMany(KeepsByChance, Method):
     """Draws with half as much again."""
 
     by_chance = "another method"

@@ -44,7 +44,7 @@ def test_a_layer_with_less_than_a_tenth_of_zeros_gets_no_mask():
     for spare in (0.1, 0.0):
         gone = (0 if spare else 9) + 10 + 60
         sparsifier = hand_slots("ticket", weights, options={"spare": spare}, sparsity=gone / 300)
-        sparsifier.method.scored_allocation = True
+        sparsifier.ranked = True
         sparsifier.allocate = lambda level, scores, gone=gone: Global(None).allocate_scored(scores, 1 - gone / 300)
         sparsifier.method.prepare(sparsifier.slots, None)
         sparsifier.start()
@@ -120,7 +120,7 @@ def test_all_layers_are_ranked_together():
     """Pruning once, globally, by |w| (arXiv 2304.04934): [1, 2] and [3, 4] at one half leave nothing of the first."""
     weights = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -4.0]])]
     sparsifier = hand_slots("ticket", weights, sparsity=0.5)
-    sparsifier.method.scored_allocation = True
+    sparsifier.ranked = True
     sparsifier.allocate = lambda level, scores: Global(None).allocate_scored(scores, 0.5)
     sparsifier.method.prepare(sparsifier.slots, None)
     sparsifier.start()

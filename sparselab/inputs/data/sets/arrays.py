@@ -17,6 +17,7 @@ from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issues, refuse
+from sparselab.core.options import off
 from sparselab.inputs.data import cache, files, hub, subset
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.dataset import DATASETS, Dataset
@@ -34,13 +35,15 @@ class ArrayOptions(ImageOptions):
     """What every in-memory image set takes."""
 
     augment: Augment = Field(default=Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
-    forget: str | None = Field(
-        default=None, description="class:<number> or random:<fraction> of the training images, to be forgotten; or null"
+    forget: str | None = off(
+        None,
+        description="class:<number> or random:<fraction> of the training images, to be forgotten; or null",
     )
-    train_on: Literal["all", "retain", "forget"] = Field(
-        default="all", description="all, retain (without what is forgotten) or forget (nothing else)"
+    train_on: Literal["all", "retain", "forget"] = off(
+        "all",
+        description="all, retain (without what is forgotten) or forget (nothing else)",
     )
-    pool: int = Field(default=1, ge=1, description="pixels of a side of the squares whose mean becomes one pixel")
+    pool: int = off(1, ge=1, description="pixels of a side of the squares whose mean becomes one pixel")
 
 
 class ArraySet(Dataset):

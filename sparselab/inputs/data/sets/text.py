@@ -19,7 +19,7 @@ from pydantic import Field
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import refuse
 from sparselab.core.memo import once
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 from sparselab.inputs.data import files, hub
 from sparselab.inputs.data.dataset import DATASETS, Dataset
 from sparselab.inputs.data.tokens import AUTO, CHARACTERS, WORDS, Tokenizer, tokenizer_of
@@ -44,8 +44,8 @@ class TextOptions(Options):
         description="auto (the model's own, else bytes), bytes, characters or words of the train split, a tokenizer's"
         " folder, or its name on the hub",
     )
-    windows: Literal["drawn", "streams"] = Field(
-        default="drawn",
+    windows: Literal["drawn", "streams"] = off(
+        "drawn",
         description="drawn at random, or streams: as many as a batch has windows, each read in order (truncated BPTT)",
     )
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue, refuse
+from sparselab.core.options import off
 from sparselab.inputs.models.families.gpt import sketch_gpt2
 from sparselab.inputs.models.families.llama import sketch_llama
 from sparselab.inputs.models.family import MODELS, TextFamily, Tokens
@@ -40,7 +41,7 @@ class HuggingFace(TextFamily):
     class Options(TextFamily.Options):
         path: str = Field(min_length=1, description="a local folder, or a hub name such as openai-community/gpt2")
         revision: str | None = Field(None, description="commit, tag or branch of a hub model; null: its main branch")
-        tokenizer: Literal["own", "any"] = Field("own", description="own, or any: text cut by another one is wanted")
+        tokenizer: Literal["own", "any"] = off("own", description="own, or any: text cut by another one is wanted")
 
     options: Options
 

@@ -1,0 +1,185 @@
+"""Capabilities: what some methods do beside the five hooks of :class:`~sparselab.weights.method.Method`. [no torch]
+
+A method names its capabilities before its base, ``class IMP(Rewinds, Method)``; planning, the sparsifier and the account ask
+``isinstance(method, Rewinds)``. A new capability is a class here, its name in :data:`CAPABILITIES`, and the one place that asks
+for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparselab.weights.alternating import ALL, AlternatingUpdate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.core.errors import Issue
+    from sparselab.weights.probe import Probe
+    from sparselab.weights.slot import Slot, UpdateContext
+
+
+class MeasuresFirst:
+    """Looks at the weights or at training batches before the first mask."""
+
+    def issues(self, data: DataSpec) -> list[Issue]:
+        """What keeps these options from working on these data. Asked by the plan, without torch."""
+        return []
+
+    def prepare(self, slots: list[Slot], probe: Probe) -> None:
+        """Measure what scores need, once. Not called when a run resumes: masks are stored."""
+        raise NotImplementedError(f"{type(self).__name__} measures first and does not say what")
+
+
+class ReadsInputs:
+    """Asks ``context.inputs(slot)`` what a layer reads on ``options.samples`` training examples.
+
+    axes: along which N:M groups may run (``targets.axis``) where the rule solves along the inputs; None: any.
+    """
+
+    axes: ClassVar[tuple[str, ...] | None] = None
+
+
+class ReadsFiles:
+    """Reads weights files of this very network."""
+
+    def files(self) -> dict[str, str]:
+        """Path by option; the plan checks and hashes them."""
+        raise NotImplementedError(f"{type(self).__name__} reads files and does not say which")
+
+
+class RanksLayers:
+    """Decides how many weights each layer keeps, so the distribution has to rank scores over all layers.
+
+    ranks_layers: False where these options leave it to the distribution.
+    """
+
+    ranks_layers: bool = True
+
+
+class KeepsByChance:
+    """Keeps each weight by a draw of its own.
+
+    A layer's count is then what was asked for on average only, and patterns of several weights are not made.
+
+    by_chance: what to write where counts have to be exact; None: with these options they are.
+    """
+
+    by_chance: str | None = None
+
+
+class KnowsCounts:
+    """Is told how many weights every layer keeps."""
+
+    def allocated(self, slots: list[Slot], kept: Mapping[str, int]) -> None:
+        """Called before new masks are made: how many weights each layer, by its name, is to keep."""
+        raise NotImplementedError(f"{type(self).__name__} is told the counts and does nothing with them")
+
+
+class LearnsTensors:
+    """Trains a tensor beside each weight, ``slot.learned``, in a parameter group of its own that is never decayed."""
+
+    def learned(self, slot: Slot) -> Tensor | None:
+        """Where ``slot.learned`` starts: any shape, copied; None: with these options there is nothing to learn."""
+        raise NotImplementedError(f"{type(self).__name__} learns and does not say what")
+
+    def learn(self, slot: Slot) -> Tensor:
+        """The gradient of ``slot.learned``, from ``slot.grad``, the dense gradient of the effective weights."""
+        raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
+
+    def learning(self) -> dict[str, Any]:
+        """What the optimiser does differently with it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
+        return {}
+
+
+class Alternates:
+    """Moves only a part of the network in some updates, as methods on two levels do."""
+
+    def alternating_update(self, step: int, total: int) -> AlternatingUpdate:
+        """What update ``step`` (from 1) of ``total`` moves. A function of the step alone, so that it needs no state.
+
+        Masks that move ``every_step`` stay in updates whose turn has nothing ``learned``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} alternates and does not say how")
+
+
+class ChangesMoments:
+    """Has a say in the optimiser's first moment; needs an optimiser that asks for it (``Optim.blends``)."""
+
+    def begin(self, slots: list[Slot], context: UpdateContext) -> None:
+        """Before the pull-backs of an update; ``context.step`` is its number, from 1. What has to outlast the update is
+        kept in ``slot.state``, which checkpoints hold."""
+
+    def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
+        """What the optimiser uses in place of its first moment ``first`` of the (dense) ``weight``: a new tensor."""
+        raise NotImplementedError(f"{type(self).__name__} changes moments and does not say how")
+
+
+class Rewinds:
+    """With each new mask the parameters return to earlier values, and the optimiser forgets.
+
+    rewinds: fraction of the way to the first mask at which these values are taken; None: parameters go on.
+    """
+
+    rewinds: float | None = None
+
+
+class PullsBackTogether:
+    """Has a kernel that pulls the gradients of all layers back in one launch."""
+
+    def pullbacks(self, slots: list[Slot]) -> None:
+        """``pullback`` of all these slots."""
+        raise NotImplementedError(f"{type(self).__name__} pulls back together and does not say how")
+
+    def pullback(self, slot: Slot) -> None:
+        self.pullbacks([slot])
+
+
+class Reports:
+    """Has numbers of its own about the finished run."""
+
+    def measures(self, slots: list[Slot]) -> dict[str, float]:
+        """Value by name, for the record's ``train.*`` metrics."""
+        raise NotImplementedError(f"{type(self).__name__} reports and does not say what")
+
+
+CAPABILITIES = (
+    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, KnowsCounts, LearnsTensors, Alternates,
+    ChangesMoments, Rewinds, PullsBackTogether, Reports,
+)  # fmt: skip
+
+
+def misused(cls: type, base: type) -> str | None:
+    """What is wrong with the capabilities of a subclass of ``base``; None where nothing is.
+
+    A hook of a capability that the class does not name would never be called, and one behind the base would be hidden.
+    """
+    order = cls.__mro__
+    for capability in CAPABILITIES:
+        if capability not in order:
+            unused = sorted(name for name in vars(cls).keys() & vars(capability).keys() if name[0] != "_")
+            unused = [name for name in unused if not hasattr(base, name)]
+            if unused:
+                needed = f"class {cls.__name__}({capability.__name__}, {base.__name__})"
+                return f"{cls.__name__}.{unused[0]} belongs to the capability {capability.__name__}: write {needed}"
+        elif order.index(capability) > order.index(base):
+            return f"{cls.__name__}: the capability {capability.__name__} stands before {base.__name__}"
+    return None
+
+
+def by_chance(method: object) -> str | None:
+    """What to write so that counts are exact, where ``method`` keeps each weight by a draw of its own; else None."""
+    return method.by_chance if isinstance(method, KeepsByChance) else None
+
+
+def ranks_layers(method: object) -> bool:
+    """True where ``method`` decides how many weights each layer keeps."""
+    return isinstance(method, RanksLayers) and method.ranks_layers
+
+
+def alternating_update(method: object, step: int, total: int) -> AlternatingUpdate:
+    """What update ``step`` (from 1) of ``total`` moves: everything, unless the method alternates."""
+    return method.alternating_update(step, total) if isinstance(method, Alternates) else ALL
