@@ -85,8 +85,8 @@ def undecided(overrides: list[str], plans: list[Any]) -> list[str]:
         for v in summarise(table, asked.tier, gather(Path("results"), runs_dir, table, asked.tier)).verdicts:
             if v.verdict == "inconclusive":
                 takes = (
-                    f"{100 * POWER:.0f} % power would take {v.dependencies}"
-                    if v.dependencies
+                    f"{100 * POWER:.0f} % power would take {v.needs}"
+                    if v.needs
                     else "nothing is known of its spread yet"
                 )
                 out.append(f"{table.output} {v.name} {v}: {takes} — {v.claim.text}")

@@ -78,15 +78,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         if not stat.S_ISREG(status.st_mode):
             refuse(where, "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file", fix)
         with path.open("rb") as file:
-            start = file.read(8)
+            start, brace = file.read(8), file.read(1)
             length = int.from_bytes(start, "little")
-            if start[:2] == b"PK" or start[:1] == b"\x80":
+            # A length of 128, 384, … begins with the byte that begins a pickle too; only a header goes on with a brace.
+            if start[:2] == b"PK" or (start[:1] == b"\x80" and brace != b"{"):
                 refuse(where, "a pickle, which could run code and is never loaded", "convert it to safetensors")
             if len(start) < 8 or length > status.st_size - 8:
                 refuse(where, f"not safetensors, or cut short ({status.st_size:,} bytes)", fix)
             if length > HEADER_LIMIT:
                 refuse(where, f"claims a header of {length:,} bytes", f"at most {HEADER_LIMIT:,} are read")
-            text = file.read(length)
+            text = (brace + file.read(length - 1)) if length else b""
     except OSError as error:
         refuse(where, f"cannot be read ({error.strerror})", "give a readable safetensors file")
     try:

@@ -63,7 +63,7 @@ def raised(call, *arguments):
     try:
         call(*arguments)
     except ConfigError as refused:
-        return [str(fault) for fault in refused.faults]
+        return [str(issue) for issue in refused.issues]
     except BaseException as error:
         return [f"{type(error).__name__}\n{error}"]
     return []

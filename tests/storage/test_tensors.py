@@ -47,6 +47,14 @@ def test_bytes_by_hand(tmp_path):
     assert data[8 + length :] == bytes.fromhex("0000803f 00000040 01 00")
 
 
+@pytest.mark.parametrize("length", [128, 640])
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path, length):
+    """Its first byte is 0x80 for one length in 32; of 640 the second is a protocol number of pickles too."""
+    text = json.dumps({"a": entry([1], [0, 4])}).encode().ljust(length)
+    (tmp_path / "x").write_bytes(raw(text, torch.ones(1).numpy().tobytes()))
+    assert (tmp_path / "x").read_bytes()[:1] == b"\x80" and tensors.load(tmp_path / "x")["a"].tolist() == [1.0]
+
+
 @pytest.mark.parametrize("dtype", sorted({name for name, _ in tensors.DTYPES.values()}))
 def test_every_dtype_comes_back(tmp_path, dtype):
     tensor = torch.tensor([[0, 1, 2], [3, 4, 5]]).to(getattr(torch, dtype))

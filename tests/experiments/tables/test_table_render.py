@@ -205,7 +205,7 @@ def test_a_table_without_networks_shows_only_what_it_has_and_its_own_axis(table:
     rounds = {place: 10.0**number for number, place in enumerate(dict.fromkeys(e.cell.place for e in entries))}
     for entry in entries:
         entry.record["metrics"]["test.rounds"] = rounds[entry.cell.place]
-        entry.record.update(sparsity={}, cost={"work": 1.0})
+        entry.record.update(sparsity={}, account={"work": 1.0})
     summary = summarise(table, "cpu", entries)
     head = next(line for line in render.to_markdown(summary).splitlines() if line.startswith("| row"))
     assert head == "| row | column | ours ± sd (n) | verdicts | records |"

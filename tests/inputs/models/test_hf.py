@@ -95,7 +95,7 @@ def damage_config(folder: Path, **changes: object) -> None:
         (lambda f: (f / "config.json").write_text("{"), "its config.json is not valid JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "its config.json names no model_type"),
         (lambda f: damage_config(f, hidden_size=None), "its config.json lacks a size, or has one that is no number"),
-        (lambda f: damage_config(f, hidden_size="wide"), "its config.json lacks a size, or has one that is no number"),
+        (lambda f: damage_config(f, hidden_size="wide"), 'its config.json has hidden_size="wide", which is no size'),
         (lambda f: damage_config(f, vocab_size=59), "knows 59 tokens and words has 60"),
         (lambda f: damage_config(f, max_position_embeddings=8), "reads at most 8 tokens and words's window has 12"),
         (

@@ -172,7 +172,7 @@ def test_planning_imports_no_torch() -> None:
         "from sparselab.core.data_spec import DataSpec\n"
         "data = DataSpec('d', 'image', (3, 32, 32), 10, 1, 1, 1, '0', 'local')\n"
         "vit = MODELS['vit'](MODELS['vit'].Options())\n"
-        "assert list(MODELS) and vit.outline(data).macs\n"
+        "assert list(MODELS) and vit.model_spec(data).macs\n"
         "heavy = {'torch', 'timm', 'transformers', 'safetensors', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
