@@ -1,6 +1,6 @@
 """``figure.svg``: the metric against sparsity (or what the table names) and against training FLOPs.
 
-The same records give the same bytes.
+The same records give the same picture (:mod:`sparselab.tables.picture`), on one machine the same bytes.
 """
 
 from __future__ import annotations

@@ -210,9 +210,20 @@ def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], conf
         ) from None
     files = {here / name: data for name, data in rendered(table, tier, entries).items()}
     for path, data in files.items():
-        atomic.write_bytes(path, data)
+        if not _is(path, data):
+            atomic.write_bytes(path, data)
     atomic.write_bytes(results_dir / LEDGER, ledger_text(results_dir, configs).encode())
     return [*files, results_dir / LEDGER]
+
+
+def _is(path: Path, data: bytes) -> bool:
+    """True for a file that holds ``data``, or a picture that shows what ``data`` shows."""
+    from sparselab.tables.picture import same_picture
+
+    if not path.is_file():
+        return False
+    there = path.read_bytes()
+    return same_picture(there, data) if path.suffix == ".svg" else there == data
 
 
 def ledger_text(results_dir: Path, configs: Path = CONFIGS) -> str:
@@ -258,7 +269,7 @@ def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
                 return list(map(str, refused.faults))
             for name, data in rendered(table, tier, entries).items():
                 path = here / name
-                if not path.is_file() or path.read_bytes() != data:
+                if not _is(path, data):
                     problem = "differs from what the records give" if path.is_file() else "is missing"
                     again = f"sparselab table {table.label} tier={tier} write=true"
                     found.append(f"{path.relative_to(results_dir)}: {problem} — run {again}")
