@@ -37,7 +37,8 @@ def subject(folder: Path) -> Subject:
     record = records.read(folder)
     if not (folder / MODEL).exists():
         refuse(shown(folder), f"no {MODEL} in this folder", "give the folder of a cell that trained a network")
-    parts: Any = plan_of([*record["overrides"], f"runs_dir={folder.parent}"]).parts
+    # It may have been trained in a precision that this machine has not; the network is the same in each.
+    parts: Any = plan_of([*record["overrides"], f"runs_dir={folder.parent}", "trainer.precision=32"]).parts
     network = parts.family.network(parts.data)
     parts.family.load(network, str(folder / MODEL))
     sparse = [layer["name"].removesuffix(".weight") for layer in record["sparsity"]["layers"]]

@@ -40,6 +40,8 @@ class Family:
     """Name of the norm after the last block, where there is one."""
     decoder: ClassVar[bool] = False
     """Whether the network is a decoder of transformers: rules on activations and on attention need one."""
+    instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
+    """What a processor needs so that torch can compute the network in ``bf16`` or ``16``; what is not named runs on all."""
 
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")

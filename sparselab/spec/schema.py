@@ -26,7 +26,7 @@ class TrainerOptions(HostOptions):
     max_steps: int | None = Field(ge=0, description="at least 0 (prune and score, no training), or null")
     batch_size: int = Field(ge=1, description="at least 1")
     accumulate: int = Field(ge=1, description="micro-batches per update, at least 1")
-    precision: Literal["32", "bf16", "16"] = Field(description='"32", bf16 or "16"')
+    precision: Literal["auto", "32", "bf16", "16"] = Field(description='auto, "32", bf16 or "16"')
     devices: int = Field(ge=1, description="at least 1")
     strategy: Literal["auto", "ddp"] = Field(
         description="auto or ddp; FSDP shards parameters, and a mask needs whole tensors"

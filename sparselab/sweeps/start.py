@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sparselab.spec.configs import CONFIGS, launching
 from sparselab.spec.faults import Refused, refuse
 from sparselab.spec.overrides import for_hydra
+from sparselab.spec.processor import decided
 from sparselab.sweeps import cells
 from sparselab.sweeps.job import Outcome, task
 from sparselab.sweeps.sweep import LauncherBroke, Sweep, new_token
@@ -76,7 +77,8 @@ def sweep(
         jobs = [_job(cell, wanted) for cell in ready]
         started += len(jobs)
         try:
-            returns = launcher.launch(jobs, initial_job_idx=started - len(jobs))
+            with decided():  # another machine may compute other things natively, and its cells would be others
+                returns = launcher.launch(jobs, initial_job_idx=started - len(jobs))
         except Refused:
             raise
         except Exception as error:  # a worker that was killed, a scheduler that does not answer

@@ -42,7 +42,7 @@ def cell(*more):
     [
         "seed=1", "sparsity=0.8", "sparsity=channel:0.9", "schedule.end=0.6", "schedule=linear", "schedule.power=2.0",
         "distribution=erk", "method=magnitude", "method.pruned_weights=zero", "model.hidden=[300,101]", "optim.lr=0.01",
-        "optim=sgd", "trainer.max_steps=101", "trainer.batch_size=32", "trainer.precision=32", "trainer.clip=null",
+        "optim=sgd", "trainer.max_steps=101", "trainer.batch_size=32", "trainer.precision=16", "trainer.clip=null",
         "trainer.ema=0.9", "dataset.val=100", "dataset.limit_train=500", "dataset.augment.shift=2.0",
         "targets.exclude=['@head']", "targets.axis=out",
     ],
@@ -118,7 +118,7 @@ def test_check_prints_the_cell_and_leaves_nothing(capsys):
     assert main.main(["check", *BASE]) == 0
     out = capsys.readouterr().out
     labels = [line.split("  ")[0] for line in out.splitlines()]
-    assert labels == ["cell", "method", "data", "updates", "parameters", "MACs", "training FLOPs", "cost"]
+    assert labels == ["cell", "method", "data", "updates", "precision", "parameters", "MACs", "training FLOPs", "cost"]
     assert f"{cell()} (to run, runs/{cell()})" in out and "100 of 64 examples" in out
     assert list(Path().iterdir()) == []
 

@@ -107,7 +107,7 @@ VARIANTS = {
     ),
     "a state carried from window to window": (
         "model=lstm", "model.width=16", "model.depth=2", "model.carry=true", "dataset=stdlib", "dataset.max_bytes=4000",
-        "dataset.windows=streams", "dataset.block=64", "trainer.batch_size=8",
+        "dataset.windows=streams", "dataset.block=64", "trainer.batch_size=8", "trainer.precision=auto",
     ),
     "no clipping, one micro-batch": ("trainer.clip=null", "trainer.accumulate=1", "trainer.ema=null"),
 }  # fmt: skip

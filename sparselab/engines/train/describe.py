@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
 
 
-def facts(plan: Plan) -> list[tuple[str, str]]:
-    """(label, text) lines about a plan."""
+def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
+    """(label, text) lines about a plan, with ``precision`` as it is to be printed."""
     parts, account = plan.parts, plan.account
     data = parts.data
     out = [
@@ -18,6 +18,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
                  f" ({data.source})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
+        ("precision", precision),
     ]  # fmt: skip
     if account:
         kept = account["params_nonzero"]
@@ -70,6 +71,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     if account["flops_train_dense"]:
         times = account["flops_train"] / account["flops_train_dense"]
         rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
+    rows.append(("precision", str(record["config"]["trainer"]["precision"])))
     return rows
 
 

@@ -15,6 +15,7 @@ from sparselab.engines.train.layers import in_whole_tiles
 from sparselab.engines.train.pace import precision_notes
 from sparselab.engines.train.parts import Parts
 from sparselab.engines.train.plan import gather, identified_parts
+from sparselab.engines.train.precision import said, settled
 from sparselab.spec.memo import once
 from sparselab.store.ids import canonical, cell_id
 
@@ -37,6 +38,7 @@ class Train(Engine):
         lost: frozenset[str] = frozenset(),
         needs: Mapping[str, str] = NOTHING,
     ) -> Plan:
+        asked, config = config, settled(config)
         parts = gather(config, lost, needs)
         identity = identify(config, parts)
         cell = cell_id(*identity)
@@ -53,7 +55,7 @@ class Train(Engine):
             identity=identity,
         )
         plan.work = float(plan.account.get("flops_train_dense") or 0)
-        plan.facts = facts(plan)
+        plan.facts = facts(plan, said(asked["trainer"]["precision"], parts.cell.trainer))
         if parts.outline is None:
             plan.notes.append(
                 "the layers of this model are known once it is built; they are checked then, before training"
@@ -66,6 +68,7 @@ class Train(Engine):
         return plan
 
     def identity(self, config: dict[str, Any], needs: Mapping[str, str] = NOTHING) -> Identity:
+        config = settled(config)
         return identify(config, identified_parts(config, needs))
 
     def run(self, plan: Plan) -> dict[str, Any]:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from sparselab.spec.memo import once
 from sparselab.spec.outline import Outline
+from sparselab.spec.processor import NATIVE, flags, uses_gpu
 from sparselab.spec.schema import TrainerOptions
-
-NATIVE = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 def precision_notes(trainer: TrainerOptions, outline: Outline | None) -> list[str]:
     """A line where training on this CPU in another precision would be faster, as results/bench has it."""
-    if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and any(Path("/dev").glob("nvidia[0-9]*"))):
+    if uses_gpu(trainer.accelerator):
         return []
-    flags = once("processor flags", processor_flags)
-    if trainer.precision == "bf16" and flags and not flags & NATIVE:
+    here = flags()
+    if trainer.precision == "bf16" and here and not here & NATIVE:
         return ["this processor only emulates bf16: trainer.precision=32 would be faster, at other numbers"]
     deep = outline is not None and (outline.fixed_macs or any(layer.kind == "conv" for layer in outline.layers))
-    if trainer.precision == "32" and flags & NATIVE and deep:  # of a perceptron it changes nothing
+    if trainer.precision == "32" and here & NATIVE and deep:  # of a perceptron it changes nothing
         return ["this processor multiplies bf16: trainer.precision=bf16 would be faster, at other numbers"]
     return []
-
-
-def processor_flags(file: str = "/proc/cpuinfo") -> frozenset[str]:
-    """What the first processor can do, as Linux names it; empty where that is not known."""
-    try:
-        lines = Path(file).read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))

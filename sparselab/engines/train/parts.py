@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.data.dataset import DATASETS
@@ -23,6 +22,7 @@ from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.targets import select
 from sparselab.spec.faults import Fault, Faults, Refused, refuse
 from sparselab.spec.memo import once
+from sparselab.spec.processor import gpus, uses_gpu
 from sparselab.spec.schema import Cell
 from sparselab.spec.sparsity import Sparsity
 from sparselab.store.ids import canonical
@@ -204,12 +204,11 @@ def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
 
 def _hardware(cell: Cell) -> list[Fault]:
     faults = Faults()
-    gpus = once("gpus", lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))))
-    trainer = cell.trainer
-    if trainer.accelerator == "gpu" and not gpus:
+    trainer, devices = cell.trainer, gpus()
+    if trainer.accelerator == "gpu" and not devices:
         faults.add("trainer.accelerator=gpu", "there is no CUDA device here", "write trainer.accelerator=cpu or auto")
-    elif trainer.devices > gpus and (trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and gpus)):
-        faults.add(f"trainer.devices={trainer.devices}", f"{gpus} CUDA devices are here", f"at most {gpus}")
+    elif trainer.devices > devices and uses_gpu(trainer.accelerator):
+        faults.add(f"trainer.devices={trainer.devices}", f"{devices} CUDA devices are here", f"at most {devices}")
     share = trainer.devices * trainer.accumulate
     if trainer.batch_size % share:
         where = f"trainer.batch_size={trainer.batch_size}"

@@ -8,6 +8,7 @@ from sparselab.engines.engine import NOTHING
 from sparselab.engines.train.checks import combination, demands, own_combinations, weights_files
 from sparselab.engines.train.layers import choose_layers, final_counts
 from sparselab.engines.train.parts import Made, Parts, foresee_layers, make, match_sparsity
+from sparselab.engines.train.precision import unable
 from sparselab.models.weights import compare_outline
 from sparselab.optim.optim import OPTIMS
 
@@ -29,6 +30,8 @@ def gather(config: dict[str, Any], lost: frozenset[str] = frozenset(), needs: Ma
     foresee_layers(made)
     match_sparsity(made)
     _against_each_other(made)
+    if made.has("model") and "trainer" not in made.lost:
+        unable(made.parts["model"], made.cell.trainer, made.faults)
     layers, apart = _layers(made)
     parts = made.whole(layers, apart)
     if layers:

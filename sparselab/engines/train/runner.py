@@ -25,6 +25,7 @@ from sparselab.engines.train.lean import environments, pl
 from sparselab.engines.train.loop import Loop, check_masks_agree, many_ranks
 from sparselab.engines.train.measure import measure
 from sparselab.engines.train.parts import Parts
+from sparselab.engines.train.precision import check_network
 from sparselab.engines.train.spread import Spread
 from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
@@ -84,6 +85,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     flag.check("while the data was loaded")
     torch.manual_seed(address(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
+    check_network(network, options)
     if parts.outline is None:
         place_masks(parts, trace(network, parts.data))
 

@@ -10,6 +10,7 @@ from sparselab.models.family import MODELS, Family, misfit, vocabulary_misfits
 from sparselab.models.sketch import Sketch
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Fault
+from sparselab.spec.processor import LSTM_NEEDS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,6 +26,7 @@ class LSTM(Family):
 
     task = "text"
     trunk = ("rnns",)
+    instructions = LSTM_NEEDS
 
     class Options(Family.Options):
         width: int = Field(650, ge=1, description="hidden units of a layer")
