@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-gpu lint drills bench clean
+.PHONY: help setup run test test-avx2 test-slow test-gpu lint drills bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,8 +28,16 @@ lint: setup ## Format and lint checks, and types of the torch-free core
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: setup lint ## Everything CI runs: lint, types, tests, coverage
+test: setup lint ## Everything CI runs: lint, types, tests, coverage; with AVX-512, what depends on it once more without
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term -m "not slow and not gpu"
+	@if grep -qw avx512f /proc/cpuinfo 2>/dev/null; then $(MAKE) --no-print-directory test-avx2; fi
+
+# What torch, oneDNN and NumPy do on a processor without AVX-512. SELECT="not gpu" runs the whole suite so: that is how
+# tests to mark are found (@pytest.mark.instructions).
+SELECT ?= instructions and not slow and not gpu
+test-avx2: setup ## The tests whose outcome depends on the processor, as on one without AVX-512 and native bf16
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "$(SELECT)"
 
 # The drills of sweeps, of tables and of what a run survives, one by one, each telling what it did. DRILLS="_s1_ or _s3_" chooses.
 DRILLS ?= _s1_ or _s2_ or _s3_ or _s4_ or _s5_ or _s6_ or _t1_ or _t2_ or slurm

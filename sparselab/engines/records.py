@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparselab.spec.processor import instructions
 from sparselab.store import record as records
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def environment(host: HostOptions, devices: int = 1) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "device": torch.cuda.get_device_name() if torch is not None and cuda else platform.machine(),
+        "instructions": instructions(),
         "threads": torch.get_num_threads() if torch is not None else host.threads or 0,
         "devices": devices,
         "promise": "D" if cuda else ("B" if devices > 1 else "A"),

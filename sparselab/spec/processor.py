@@ -70,7 +70,7 @@ def instructions() -> str:
     ]
     name = next((name for there, name in levels if there), "")
     own = os.environ.get("ATEN_CPU_CAPABILITY")
-    return f"{name}, ATen {own}" if own else name
+    return f"{name}, ATen {own}" if own and own.upper() != name else name
 
 
 def gpus() -> int:

@@ -114,6 +114,7 @@ def test_ids_do_not_depend_on_the_process():
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.instructions
 def test_check_prints_the_cell_and_leaves_nothing(capsys):
     assert main.main(["check", *BASE]) == 0
     out = capsys.readouterr().out

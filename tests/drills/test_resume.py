@@ -113,6 +113,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.instructions
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_r1_whatever_is_trained(tmp_path, unbroken, variant):
     more = VARIANTS[variant]
@@ -166,17 +167,39 @@ def test_r1_a_finished_cell_needs_no_checkpoint(tmp_path, monkeypatch):
     )
 
 
-def test_r1_another_number_of_threads_is_said(tmp_path, unbroken):
+def test_r1_other_threads_versions_and_instructions_are_said_and_nothing_is_promised(tmp_path, unbroken):
     dies(tmp_path, "at a mask change", "srste")
     path = Checkpoints(next(tmp_path.iterdir()) / "checkpoints", next(tmp_path.iterdir()).name)
     found = path.load_latest()
     assert found.facts["threads"] == 1 and found.facts["torch"] == torch.__version__
-    path.save(found.state, found.step + 1, {**found.facts, "threads": 7, "torch": "2.0.0"})
-    line = [line for line in run(tmp_path).err.splitlines() if "last bits" in line]
+    here = found.facts["instructions"]
+    path.save(found.state, found.step + 1, {**found.facts, "threads": 7, "torch": "2.0.0", "instructions": "other"})
+    what = f"torch 2.0.0 then, {torch.__version__} now; threads 7 then, 1 now; instructions other then, {here} now"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
+        at(patch, "last of the run", die)  # resumed twice: what was said at the first resume still holds
+        run(tmp_path, "srste")
+    finished = run(tmp_path, "srste")
+    environment = json.loads((finished.cell / "record.json").read_text())["environment"]
+    assert (environment["promise"], environment["resumed"]) == ("D", what)
+    assert environment["instructions"] == here and "resumed elsewhere" not in finished.err
+
+
+@pytest.mark.instructions
+def test_r1_what_is_resumed_elsewhere_says_so(tmp_path):
+    dies(tmp_path, "at a mask change", "srste")
+    store = Checkpoints(next(tmp_path.iterdir()) / "checkpoints", next(tmp_path.iterdir()).name)
+    found = store.load_latest()
+    store.save(found.state, found.step + 1, {**found.facts, "instructions": "other"})
+    finished = run(tmp_path, "srste")
+    line = [line for line in finished.err.splitlines() if "last bits" in line]
+    here = found.facts["instructions"]
     assert line == [
-        f"resumed elsewhere (torch 2.0.0 then, {torch.__version__} now; threads 7 then, 1 now): "
-        "the result may differ in its last bits"
+        f"resumed elsewhere (instructions other then, {here} now): "
+        "the result may differ in its last bits, and its record promises none"
     ]
+    same = run(tmp_path / "undisturbed", "srste")
+    promises = [json.loads((one.cell / "record.json").read_text())["environment"] for one in (finished, same)]
+    assert [environment["promise"] for environment in promises] == ["D", "A"] and "resumed" not in promises[1]
 
 
 def test_r1_no_run_goes_on_with_other_data(tmp_path, monkeypatch, unbroken):
@@ -208,6 +231,7 @@ def test_r1_control_without_addressed_seeds_it_fails(tmp_path, monkeypatch, unbr
     assert differences(tmp_path / "broken", "srste", reference) != []
 
 
+@pytest.mark.instructions
 def test_r1_control_a_state_that_is_not_restored_is_missed(tmp_path, monkeypatch, unbroken):
     more = VARIANTS["a state carried from window to window"]
     dies(tmp_path, "after the first update", "rigl", *more)

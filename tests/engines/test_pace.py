@@ -9,6 +9,8 @@ from sparselab.spec import processor
 
 ABLE, OLD = frozenset({"avx512f", "avx512_bf16"}), frozenset({"avx2"})
 
+pytestmark = pytest.mark.instructions
+
 
 def notes(monkeypatch, flags, *overrides):
     monkeypatch.delenv(processor.ASKED, raising=False)

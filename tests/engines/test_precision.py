@@ -19,6 +19,8 @@ CELL = ["method=dense", "model=mlp", "model.hidden=[8]", "dataset=digits", "trai
         "trainer.max_epochs=null", "trainer.max_steps=2", "trainer.evals=1", "trainer.progress=none"]  # fmt: skip
 LSTM = ["method=dense", "model=lstm", "dataset=stdlib", "trainer.accelerator=cpu"]
 
+pytestmark = pytest.mark.instructions
+
 
 @pytest.fixture
 def machine(monkeypatch):

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparselab.engines.train.store_io import StoreIO, bit_facts, difference
-from sparselab.store.checkpoints import Checkpoints
+from sparselab.engines.train.store_io import StoreIO, bit_facts, difference, resumed
+from sparselab.spec.processor import instructions
+from sparselab.store.checkpoints import Checkpoint, Checkpoints
 
 torch.set_num_threads(1)
 
@@ -25,6 +26,21 @@ def test_facts_that_decide_bits():
     facts = bit_facts(2, torch.device("cpu"))
     assert facts["threads"] == 1 and facts["devices"] == 2 and facts["torch"] == torch.__version__
     assert difference(facts, facts) == "" and difference({}, facts) == ""
-    assert difference(facts | {"threads": 4, "devices": 1}, facts) == (
-        "resumed elsewhere (threads 4 then, 1 now; devices 1 then, 2 now): the result may differ in its last bits"
-    )
+    assert facts["instructions"] == instructions() != ""
+    assert difference(facts | {"threads": 4, "devices": 1}, facts) == "threads 4 then, 1 now; devices 1 then, 2 now"
+
+
+def test_what_was_different_once_is_not_forgotten_at_the_next_resume(tmp_path):
+    def at(**facts):
+        return Checkpoint(tmp_path, 3, {}, facts)
+
+    assert resumed(None, {"instructions": "AVX2"}) == ({"instructions": "AVX2"}, "")
+    assert resumed(at(instructions="AVX2"), {"instructions": "AVX2"}) == ({"instructions": "AVX2"}, "")
+    assert resumed(at(), {"instructions": "AVX2"}) == ({"instructions": "AVX2"}, "")  # of an older sparselab
+    facts, line = resumed(at(instructions="AMX_BF16"), {"instructions": "AVX2"})
+    assert facts == {"instructions": "AVX2", "elsewhere": "instructions AMX_BF16 then, AVX2 now"}
+    assert line.startswith("resumed elsewhere (instructions AMX_BF16 then, AVX2 now): ")
+    again, silent = resumed(at(**facts), {"instructions": "AVX2"})
+    assert again == facts and silent == ""
+    back, line = resumed(at(**facts), {"instructions": "AMX_BF16"})
+    assert back["elsewhere"] == "instructions AMX_BF16 then, AVX2 now; instructions AVX2 then, AMX_BF16 now" and line

@@ -144,6 +144,7 @@ def test_a_layer_that_loses_everything_is_left_so(tmp_path):
     assert not tensors.load(Path(plan.folder) / "model.safetensors")["head.weight"].any()
 
 
+@pytest.mark.instructions
 def test_check_says_that_counts_are_means(tmp_path):
     drawn, exact = (plan_of([*CELL, "sparsity=0.9", f"method.draw={draw}"]) for draw in ("bernoulli", "exact"))
     assert drawn.account == exact.account and drawn.id != exact.id

@@ -14,6 +14,8 @@ from sparselab.spec.processor import compute_capability, decided, instructions, 
 
 FLAGS = "fpu avx2 avx512f avx512bw avx512dq avx512vl avx512_bf16 avx512_fp16 amx_bf16 amx_fp16"
 
+pytestmark = pytest.mark.instructions
+
 
 @pytest.fixture(autouse=True)
 def nothing_asked(monkeypatch):
@@ -70,6 +72,8 @@ def test_instruction_sets_have_a_name(flags, name, monkeypatch):
     assert instructions() == name
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
     assert instructions() == f"{name}, ATen default"
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert (instructions() == name) is (name == "AVX2")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, configs: Path, table: 
         results.write(tmp_path / "results", table, "cpu", [], configs)
 
 
+@pytest.mark.instructions
 def test_the_projects_own_results_are_what_the_records_give():
     from sparselab.tables.schema import CONFIGS
 

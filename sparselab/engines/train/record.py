@@ -33,7 +33,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "account": counted(parts, finished),
         "seconds": round(finished.seconds, 3),
         "times": {"fit": round(finished.fit_seconds, 3)},
-        "environment": environment(parts.cell.trainer, parts.cell.trainer.devices) | {"kernels": native.status()},
+        "environment": where(parts, finished),
         "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
                  "content": finished.content, "source": parts.data.source,
                  "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},
@@ -43,6 +43,12 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     config = parts.family.library_config(finished.task.network)
     keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config))
     return records.read(finished.folder, plan.id)
+
+
+def where(parts: Parts, finished: Finished) -> dict[str, Any]:
+    """The environment. A run that went on under another one has no bits to promise (D), and says what changed."""
+    found = environment(parts.cell.trainer, parts.cell.trainer.devices) | {"kernels": native.status()}
+    return found | {"promise": "D", "resumed": finished.elsewhere} if finished.elsewhere else found
 
 
 def realised(parts: Parts, finished: Finished) -> dict[str, Any]:

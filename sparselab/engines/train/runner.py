@@ -28,7 +28,7 @@ from sparselab.engines.train.parts import Parts
 from sparselab.engines.train.precision import check_network
 from sparselab.engines.train.spread import Spread
 from sparselab.engines.train.stopping import Agreement, Saver
-from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
+from sparselab.engines.train.store_io import ELSEWHERE, StoreIO, bit_facts, check_content, resumed
 from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
@@ -65,6 +65,7 @@ class Finished:
     folder: Path
     state: dict[str, torch.Tensor]
     content: str  # of the data that was really loaded
+    elsewhere: str  # what was different where a part of it was computed; empty where nothing was
 
 
 def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
@@ -97,11 +98,11 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     store = StoreIO(checkpoints, found)
     trainer = make_trainer(parts, folder, store)
     device, rank, world = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-    store.facts = {**bit_facts(options.devices, device), "data": splits.content}
+    store.facts, line = resumed(found, {**bit_facts(options.devices, device), "data": splits.content})
     if rank == 0:
         sweep(folder)
         checkpoints.sweep()
-        if found and (line := difference(found.facts, store.facts)):
+        if line:
             print(line, file=sys.stderr)
 
     network.to(device)  # before the slots, whose masks and masters lie where their weights do
@@ -175,6 +176,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         folder,
         state,
         splits.content,
+        store.facts.get(ELSEWHERE, ""),
     )
 
 

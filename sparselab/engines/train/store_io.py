@@ -9,10 +9,14 @@ import torch
 
 from sparselab.engines.train.lean import pl
 from sparselab.spec.faults import refuse
+from sparselab.spec.processor import instructions
 from sparselab.store.atomic import shown
 
 if TYPE_CHECKING:
     from sparselab.store.checkpoints import Checkpoint, Checkpoints
+
+
+ELSEWHERE = "elsewhere"
 
 
 class StoreIO(pl.plugins.CheckpointIO):
@@ -43,6 +47,7 @@ def bit_facts(devices: int, device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "devices": devices,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "instructions": instructions() if device.type == "cpu" else "",
     }
 
 
@@ -57,6 +62,21 @@ def check_content(found: Checkpoint, content: str, where: str) -> None:
 
 
 def difference(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """One line about facts that differ from those of a checkpoint; empty where none does."""
-    changed = [f"{key} {then[key]} then, {now[key]} now" for key in now if key in then and then[key] != now[key]]
-    return f"resumed elsewhere ({'; '.join(changed)}): the result may differ in its last bits" if changed else ""
+    """The facts that differ from those of a checkpoint, ``threads 4 then, 1 now``; empty where none does."""
+    changed = (key for key in now if key in then and then[key] != now[key])
+    return "; ".join(f"{key} {then[key]} then, {now[key]} now" for key in changed)
+
+
+def resumed(found: Checkpoint | None, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The facts to keep in this run's checkpoints, and a line for a person, empty where there is nothing to say.
+
+    ``elsewhere`` among them says what was different at any resume so far: bits that are not as they would have been
+    stay so, however often the run is resumed where it was last.
+    """
+    if found is None:
+        return facts, ""
+    changed = difference(found.facts, facts)
+    elsewhere = [text for text in (found.facts.get(ELSEWHERE, ""), changed) if text]
+    facts = {**facts, ELSEWHERE: "; ".join(elsewhere)} if elsewhere else facts
+    line = f"resumed elsewhere ({changed}): the result may differ in its last bits, and its record promises none"
+    return facts, line if changed else ""
