@@ -176,7 +176,7 @@ def test_r1_other_threads_versions_and_instructions_are_said_and_nothing_is_prom
     path.save(found.state, found.step + 1, {**found.facts, "threads": 7, "torch": "2.0.0", "instructions": "other"})
     what = f"torch 2.0.0 then, {torch.__version__} now; threads 7 then, 1 now; instructions other then, {here} now"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
-        at(patch, "last of the run", die)  # resumed twice: what was said at the first resume still holds
+        at(patch, "inside an accumulation window", die)  # resumed twice: what was said at the first resume still holds
         run(tmp_path, "srste")
     finished = run(tmp_path, "srste")
     environment = json.loads((finished.cell / "record.json").read_text())["environment"]

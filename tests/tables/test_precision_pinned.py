@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -71,3 +72,16 @@ def test_control_a_cell_that_leaves_it_to_the_machine_has_two_ids(left):
     pinned = ["trainer.precision=32"] if left else []
     cell = Cell("row", "column", 0, ("method=dense", "model=mlp", "seed=0", *pinned, *([left] if left else [])))
     assert ids([cell], ABLE) != ids([cell], OLD)
+
+
+def test_committed_records_keep_their_ids():
+    """Of each table's smoke tier on digits, whose bytes are the same everywhere, the first and the last record."""
+    found = 0
+    for path in sorted((CONFIGS.parent / "results").glob("*/smoke/**/records.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in (lines[0], lines[-1]):
+            if line["record"]["config"].get("dataset", {}).get("name") == "digits":
+                cell = Cell(line["row"], line["column"], line["seed"], tuple(line["overrides"]))
+                assert ids([cell], ABLE) == ids([cell], OLD) == [line["record"]["id"]], f"{path.parent.name} {cell}"
+                found += 1
+    assert found or not (CONFIGS.parent / "results").is_dir()
