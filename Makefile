@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: help setup run test test-avx2 test-slow test-gpu lint drills bench clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.done ## Make .venv with everything pinned (about 6 GB, a few minutes the first time)
 
