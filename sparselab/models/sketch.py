@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from sparselab.spec.outline import Layer, Outline
+from sparselab.spec.outline import Layer, Loose, Outline
 
 # The last part of a module path, to what it is. Words that are in both halves of a block are left to `word_roles`.
 ROLE_OF_WORD = {
@@ -15,6 +15,7 @@ ROLE_OF_WORD = {
     **dict.fromkeys(("k_proj", "k_lin", "key", "k"), "k"),
     **dict.fromkeys(("v_proj", "v_lin", "value", "v"), "v"),
     **dict.fromkeys(("o_proj", "out_proj", "out_lin"), "proj"),
+    **dict.fromkeys(("router", "gate"), "router"),
     **dict.fromkeys(("fc1", "fc2", "c_fc", "gate_proj", "up_proj", "down_proj", "gate_up_proj"), "ff"),
 }
 ATTENTION = frozenset({"attn", "self_attn", "attention", "self_attention"})
@@ -24,7 +25,7 @@ SHORTCUT = frozenset({"downsample", "shortcut"})
 
 def word_roles(name: str) -> set[str]:
     """What the module path ``name`` says about a layer's role: ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``,
-    ``downsample`` or nothing."""
+    ``router``, ``downsample`` or nothing."""
     *parents, word = name.split(".")
     if word in ROLE_OF_WORD:
         return {ROLE_OF_WORD[word]}
@@ -46,25 +47,29 @@ class Sketch:
 
     params: int = 0
     fixed_macs: dict[str, int] = field(default_factory=dict)
+    loose: list[Loose] = field(default_factory=list)
     _layers: dict[str, Layer] = field(default_factory=dict)
     _calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def call(self, name: str, kind: str, shape: Sequence[int], macs: int, groups: int = 1) -> None:
+    def call(
+        self, name: str, kind: str, shape: Sequence[int], macs: int, groups: int = 1, own_path: bool = False
+    ) -> None:
         """The network uses ``<name>.weight``. A weight used again (tied, shared) adds to its multiply-accumulates.
 
         groups: of a convolution; with one input channel in each it is depthwise. Does not touch ``params``.
+        own_path: ``name`` is the tensor's, which is not called weight.
         """
         self._calls.append((name, macs))
         seen = self._layers.get(name)
         if seen is not None:
             self._layers[name] = replace(seen, macs=seen.macs + macs)
             return
-        roles = word_roles(name)
+        roles = word_roles(name.removesuffix("_weight"))
         if kind in ("embedding", "gates"):
             roles = {kind}
-        if groups > 1 and shape[1] == 1:
+        if kind == "conv" and groups > 1 and shape[1] == 1:
             roles.add("depthwise")
-        self._layers[name] = Layer(name, kind, tuple(shape), macs, frozenset(roles), groups)
+        self._layers[name] = Layer(name, kind, tuple(shape), macs, frozenset(roles), groups, own_path)
 
     def linear(self, name: str, outputs: int, inputs: int, positions: int = 1, bias: bool = True) -> None:
         """A linear layer applied at ``positions`` places of a sample (tokens)."""
@@ -108,6 +113,11 @@ class Sketch:
             self.params += 4 * hidden * columns
             self.call(f"{name}.{matrix}", "gates", (4 * hidden, columns), 4 * hidden * columns * positions)
 
+    def table(self, name: str, *shape: int) -> None:
+        """A parameter that is added to what passes, such as positions: no layer."""
+        self.params += prod(shape)
+        self.loose.append(Loose(name, shape))
+
     def norm(self, width: int, parameters: int = 2) -> None:
         """A normalisation over ``width`` channels with ``parameters`` vectors (2: scale and shift; 1: scale)."""
         self.params += parameters * width
@@ -133,7 +143,7 @@ class Sketch:
         layers = (
             replace(layer, roles=layer.roles | positions.get(layer.name, set())) for layer in self._layers.values()
         )
-        return Outline(name, tuple(layers), self.params, dict(self.fixed_macs))
+        return Outline(name, tuple(layers), self.params, dict(self.fixed_macs), loose=tuple(self.loose))
 
 
 def pooled(size: Sequence[int], kernel: int, stride: int, padding: int) -> tuple[int, int]:

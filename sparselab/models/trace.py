@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparselab.models.sketch import Sketch
 from sparselab.spec.dataspec import DataSpec
-from sparselab.spec.outline import Outline
+from sparselab.spec.outline import ADDED, FUNCTION, PRODUCT, UNSEEN, Loose, Outline
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from sparselab.products import Products
+
+WEIGHTED = ("linear", "conv", "conv1d")
+"""Kinds of module that multiply with their weight and nothing else."""
+
 
 def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
-    """The outline of ``model`` for ``data``: layers in the order of their first call, costs from torch's own counter.
+    """The outline of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
 
     The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
-    gradients and draws no random numbers. Products outside layers (attention) go to ``fixed_macs`` under the module
-    that computes them. A layer that the pass does not reach is counted in ``params`` only.
+    gradients and draws no random numbers. A layer is a parameter that is multiplied with as it is stored, whichever
+    module does it; experts of a mixture are charged for the tokens that reach them. Products of two activations
+    (attention) go to ``fixed_macs`` under the module that computes them. Parameters of two and more dimensions that are
+    no layer stand in ``loose``, with what is known of their use.
     """
     import torch
     from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
     from sparselab.models.kinds import kind_of
+    from sparselab.products import Products, Use, plain_attention
 
     first = next(model.parameters())
     if data.task == "image":
@@ -31,49 +40,76 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:
     else:
         sample = torch.zeros(1, *data.shape, device=first.device, dtype=torch.int64)
 
-    sketch = Sketch(params=sum(p.numel() for p in model.parameters()))
-    owner = {id(tensor): path for path, tensor in model.named_parameters()}  # a tied tensor under its first name
+    parameters = dict(model.named_parameters())  # a tied tensor under its first name
+    sketch = Sketch(params=sum(p.numel() for p in parameters.values()))
     paths = {module: path for path, module in model.named_modules()}
     counter = FlopCounterMode(display=False)
-    open_calls: list[list[int]] = []  # per module being run: FLOPs at its start, FLOPs of the modules run inside
+    running: list[nn.Module] = []
+    counted = 0  # FLOPs so far
+    odd: dict[str, str] = {}  # parameters that are multiplied with in a way that no mask is defined for
 
-    def enter(module: nn.Module, args: Any) -> None:
-        open_calls.append([counter.get_total_flops(), 0])
+    def seen(uses: list[Use] | None, operation: Any) -> None:
+        nonlocal counted
+        total = counter.get_total_flops()
+        macs, counted = (total - counted) // 2, total
+        if (uses is None and not macs) or any(isinstance(module, nn.RNNBase) for module in running):
+            return
+        layer = next((use for use in uses or () if use.kind), None)
+        if layer is not None:
+            cost = macs if layer.macs is None else layer.macs
+            own = layer.name.rpartition(".")[2] != "weight"
+            path = layer.name if own else layer.name.removesuffix(".weight")
+            sketch.call(path, layer.kind, tuple(parameters[layer.name].shape), cost, layer.groups, own)
+            return
+        odd.update({use.name: PRODUCT for use in uses or ()})
+        module = running[-1] if running else model
+        if macs:
+            path = paths[module] or name
+            sketch.fixed_macs[path] = sketch.fixed_macs.get(path, 0) + macs
+        if uses == [] and (kind_of(module) in WEIGHTED or operation is torch.ops.aten.convolution.default):
+            # What such a module multiplies with is made of its parameters: of its own and, where torch parametrises the
+            # weight, of those in modules below it.
+            made = module.named_parameters(paths[module], recurse=kind_of(module) in WEIGHTED)
+            odd.update({key: FUNCTION for key, parameter in made if parameter.ndim > 1})
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        started, inner = open_calls.pop()
-        total = counter.get_total_flops() - started
-        if open_calls:
-            open_calls[-1][1] += total
-        macs = (total - inner) // 2
+        running.pop()
         if isinstance(module, nn.RNNBase):
             # torch's counter does not see into fused recurrent kernels: every matrix works once at every position
             positions = args[0].shape[:-1].numel()
             for key, matrix in module.named_parameters(paths[module]):
                 if matrix.ndim == 2:
                     sketch.call(key, "gates", tuple(matrix.shape), matrix.numel() * positions)
-            return
-        kind = kind_of(module)
-        if kind is None:
-            if macs:
-                path = paths[module] or name
-                sketch.fixed_macs[path] = sketch.fixed_macs.get(path, 0) + macs
-            return
-        weight = module.get_parameter("weight")
-        path = owner[id(weight)].removesuffix(".weight")
-        sketch.call(path, kind, tuple(weight.shape), macs, getattr(module, "groups", 1))
 
+    products = Products(parameters, seen)
     training = [module for module in model.modules() if module.training]
     handles = []
     try:
         model.eval()
         for module in model.modules():
-            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-        with torch.no_grad(), counter:
+            handles += [
+                module.register_forward_pre_hook(lambda module, args: running.append(module)),
+                module.register_forward_hook(leave),
+            ]
+        with torch.no_grad(), plain_attention(), counter, products:
             model(sample)
     finally:
         for handle in handles:
             handle.remove()
         for module in training:
             module.training = True
-    return sketch.outline(name)
+    outline = sketch.outline(name)
+    layers = {layer.tensor for layer in outline.layers}
+    loose = tuple(
+        Loose(key, tuple(tensor.shape), odd.get(key) or _use(key, products))
+        for key, tensor in parameters.items()
+        if tensor.ndim > 1 and key not in layers
+    )
+    return replace(outline, loose=loose)
+
+
+def _use(parameter: str, products: Products) -> str:
+    """What is known of a parameter in no product."""
+    if parameter in products.copied:
+        return PRODUCT
+    return ADDED if parameter in products.touched else UNSEEN

@@ -7,10 +7,21 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from sparselab.spec.faults import Faults, did_you_mean, nearest, refuse
-from sparselab.spec.outline import Layer, Outline
+from sparselab.spec.outline import Layer, Loose, Outline
 
 # As in spec/outline.py.
-ROLES = frozenset({"stem", "head", "embedding", "downsample", "depthwise", "gates", "qkv", "q", "k", "v", "proj", "ff"})
+ROLES = frozenset(
+    {"stem", "head", "embedding", "downsample", "depthwise", "gates", "qkv", "q", "k", "v", "proj", "ff", "router"}
+)
+
+
+WHY = {
+    "added": "is added to what passes and multiplies nothing",
+    "product": "multiplies in a way that no pattern is defined for",
+    "function": "is standardised or normed first: what multiplies is a function of it",
+    "unseen": "is not reached by the traced pass",
+}
+"""Why a parameter of two and more dimensions is no layer, by :attr:`~sparselab.spec.outline.Loose.use`."""
 
 
 def select(outline: Outline, include: Sequence[str], exclude: Sequence[str] = ()) -> list[Layer]:
@@ -18,7 +29,7 @@ def select(outline: Outline, include: Sequence[str], exclude: Sequence[str] = ()
 
     A selector is a layer's name, a glob over full names (``blocks.*.attn.qkv``; ``*`` crosses dots) or ``@role``. One
     that matches nothing is Refused with the closest that would, all of them at once; only ``exclude`` may name a role
-    that this model happens not to have.
+    that this model happens not to have, and parameters that are no layer.
     """
     faults = Faults()
     chosen: dict[str, set[str]] = {"include": set(), "exclude": set()}
@@ -27,15 +38,25 @@ def select(outline: Outline, include: Sequence[str], exclude: Sequence[str] = ()
             if key == "exclude" and selector[:1] == "@" and selector[1:] in ROLES:
                 chosen[key] |= {layer.name for layer in outline.layers if selector[1:] in layer.roles}
                 continue
+            loose = [one for one in outline.loose if names(selector, one)]
+            if key == "exclude" and loose and not any(fnmatchcase(layer.name, selector) for layer in outline.layers):
+                continue
             with faults.catch():
+                if loose and not any(fnmatchcase(layer.name, selector) for layer in outline.layers):
+                    refuse(f"targets.{key}[{i}]", f"{loose[0].name} {WHY[loose[0].use]}", "leave it out")
                 found = matching(outline.layers, selector, f"targets.{key}[{i}]")
                 chosen[key] |= {layer.name for layer in found}
     faults.raise_if_any()
-    names = chosen["include"] - chosen["exclude"]
-    if not names:
+    left = chosen["include"] - chosen["exclude"]
+    if not left:
         why = "nothing is included" if not chosen["include"] else "exclude takes out all that include selects"
         refuse("targets", f"no layer is left to be sparse: {why}", 'write targets.include=["*"]')
-    return [layer for layer in outline.layers if layer.name in names]
+    return [layer for layer in outline.layers if layer.name in left]
+
+
+def names(selector: str, one: Loose) -> bool:
+    """Whether a selector names a parameter that is no layer, by its own name or by its module's."""
+    return any(fnmatchcase(name, selector) for name in (one.name, one.name.removesuffix(".weight")))
 
 
 def matching(layers: Iterable[Layer], selector: str, where: str) -> list[Layer]:

@@ -10,14 +10,17 @@ from math import prod
 class Layer:
     """One weight that a sparsity pattern may be put on.
 
-    name:   module path; the tensor is ``<name>.weight``. Of ``gates`` the tensor's own path: a recurrent module has several.
+    name:   module path; the tensor is ``<name>.weight``. The tensor's own path where it has another name (``own_path``),
+            and of ``gates``: a recurrent module has several.
     kind:   ``linear`` (out, in) · ``conv`` (out, in / groups, *kernel) · ``conv1d`` (in, out), transformers' GPT-2
-            layer · ``embedding`` (rows, width) · ``gates`` (gates x hidden, in), a matrix of a recurrent module.
+            layer · ``embedding`` (rows, width) · ``gates`` (gates x hidden, in), a matrix of a recurrent module ·
+            ``experts`` (experts, out, in) and ``experts1d`` (experts, in, out), the matrices of a mixture's experts.
     shape:  the weight's shape as stored.
-    macs:   multiply-accumulates of this weight in the forward pass of ONE sample (an image; a sequence), dense.
+    macs:   multiply-accumulates of this weight in the forward pass of ONE sample (an image; a sequence), dense. Of
+            experts those of the tokens that reach them.
     roles:  what it is in the network: ``stem``, ``head``, ``embedding``, ``downsample``, ``depthwise``, ``gates``,
-            ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``. A selector ``@role`` picks them.
-    groups: of a convolution; each reads input channels of its own.
+            ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``, ``router``. A selector ``@role`` picks them.
+    groups: of a convolution, or the number of experts; each reads inputs of its own.
     """
 
     name: str
@@ -26,10 +29,11 @@ class Layer:
     macs: int
     roles: frozenset[str] = frozenset()
     groups: int = 1
+    own_path: bool = False
 
     @property
     def tensor(self) -> str:
-        return self.name if self.kind == "gates" else f"{self.name}.weight"
+        return self.name if self.own_path or self.kind == "gates" else f"{self.name}.weight"
 
     @property
     def module(self) -> str:
@@ -43,11 +47,36 @@ class Layer:
     @property
     def inputs(self) -> int:
         """Size of the input axis (channels of one group for a convolution)."""
-        return self.shape[0] if self.kind == "conv1d" else self.shape[1]
+        return self.shape[{"conv1d": 0, "experts": 2}.get(self.kind, 1)]
 
     @property
     def outputs(self) -> int:
-        return self.shape[1] if self.kind == "conv1d" else self.shape[0]
+        """Size of the output axis (of all groups of a convolution; of one expert)."""
+        return self.shape[{"conv1d": 1, "experts": 1, "experts1d": 2}.get(self.kind, 0)]
+
+
+ADDED = "added"
+PRODUCT = "product"
+FUNCTION = "function"
+UNSEEN = "unseen"
+
+
+@dataclass(frozen=True)
+class Loose:
+    """A parameter of two and more dimensions that is no layer, so that no mask can be put on it.
+
+    use: ``added``, in no product (positions, tables of biases) · ``product``, multiplied with in a way that no pattern is
+         defined for · ``function``, what is multiplied with is made of it (weight standardisation, weight norm) ·
+         ``unseen``, the traced pass did not come to it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    use: str = ADDED
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,7 @@ class Outline:
     params:  every parameter, tied ones once (weights of ``layers`` included).
     fixed_macs: multiply-accumulates per sample that no weight mask can save, by name (attention products).
     plain_macs: those of the dense network that this one takes the place of at equal cost; None: of none.
+    loose: parameters of two and more dimensions that are none of ``layers``.
     """
 
     name: str
@@ -64,6 +94,7 @@ class Outline:
     params: int
     fixed_macs: dict[str, int] = field(default_factory=dict)
     plain_macs: int | None = None
+    loose: tuple[Loose, ...] = ()
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)

@@ -20,11 +20,11 @@ ARGUMENTS = {("shell", True), ("trust_remote_code", True), ("weights_only", Fals
 # Packages that each part may import, besides its own.
 LAYERS = {
     "spec": set(),
-    "sparsity": {"spec", "native"},
+    "sparsity": {"spec", "native", "products"},
     "workloads": {"spec"},
     "kernels": {"spec", "native", "workloads"},
     "data": {"spec"},
-    "models": {"spec"},
+    "models": {"spec", "products"},
     "store": {"spec"},
     "optim": {"spec"},
     "loggers": {"spec"},

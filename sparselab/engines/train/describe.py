@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
+
+from sparselab.sparsity.uncovered import line, spelled
 
 if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
@@ -22,6 +25,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     if account:
         kept = account["params_nonzero"]
         out.append(("parameters", f"{account['params']:,} → {kept:,} nonzero, {len(parts.layers)} sparse layers"))
+        out += _uncovered([vars(one) for one in parts.uncovered])
         out.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} per sample"))
         out += _equal_cost(account)
         if account["flops_train_dense"]:  # not where nothing is trained
@@ -63,6 +67,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
         )
     else:
         rows.append(("sparsity", "dense"))
+    rows += _uncovered(sparse.get("uncovered", []))
     rows.append(("parameters", f"{account['params_nonzero']:,} nonzero of {account['params']:,}"))
     ratio = account["macs"] / account["macs_dense"]
     rows.append(("MACs", f"{account['macs_dense']:,} → {account['macs']:,} ({ratio:.3f}x) per sample"))
@@ -71,6 +76,14 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
         times = account["flops_train"] / account["flops_train_dense"]
         rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(account)}"))
     return rows
+
+
+def _uncovered(loose: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Parameters of a sparse network that no mask can be put on; a dict with name and shape for each."""
+    if not loose:
+        return []
+    weights = sum(prod(one["shape"]) for one in loose)
+    return [("dense besides", line(spelled([one["name"] for one in loose]), weights, len(loose)))]
 
 
 def _equal_cost(account: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
+from sparselab.sparsity import uncovered
 from sparselab.sparsity.count import keep_count
 from sparselab.sparsity.distribution import DISTRIBUTIONS
 from sparselab.sparsity.fit import misfit
@@ -36,10 +37,12 @@ def choose_layers(
 ) -> tuple[list[Layer], dict[str, Sparsity]]:
     """The layers that ``targets`` selects, none for a dense cell; and those with a pattern of their own, by name.
 
-    Refused where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
+    Refused where what is asked for includes a weight that no mask can be put on, and where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
     """
     if sparsity.kind == "dense":
         return [], {}
+    if beyond := uncovered.faults(outline, targets.include, targets.exclude):
+        raise Refused(beyond)
     layers = select(outline, targets.include, targets.exclude)
     apart = exceptions(layers, sparsity, own)
     found = []

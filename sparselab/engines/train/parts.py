@@ -21,6 +21,7 @@ from sparselab.sparsity.requests import WHERE as OWN
 from sparselab.sparsity.requests import own_patterns, spelled
 from sparselab.sparsity.schedule import SCHEDULES
 from sparselab.sparsity.targets import select
+from sparselab.sparsity.uncovered import uncovered
 from sparselab.spec.faults import Fault, Faults, Refused, refuse
 from sparselab.spec.memo import once
 from sparselab.spec.schema import Cell
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sparselab.sparsity.distribution import Distribution
     from sparselab.sparsity.schedule import Schedule
     from sparselab.spec.dataspec import DataSpec
-    from sparselab.spec.outline import Layer, Outline
+    from sparselab.spec.outline import Layer, Loose, Outline
     from sparselab.spec.schema import TrainerOptions
     from sparselab.terms.term import Term
 
@@ -82,6 +83,11 @@ class Parts:
     def asked(self) -> str:
         """The sparsity as asked for, with those of the exceptions."""
         return spelled(self.sparsity, self.own)
+
+    @property
+    def uncovered(self) -> list[Loose]:
+        """Parameters of a sparse network that no mask can be put on and no exclusion names."""
+        return uncovered(self.outline, self.cell.targets.exclude) if self.outline and self.layers else []
 
     def pattern_of(self, layer: str) -> Sparsity:
         """What the sparse layer of that name is to have in the end."""

@@ -71,6 +71,7 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
         "kept": kept,
         "pattern_holds": all(layer["holds"] for layer in layers),
         "layers": layers,
+        "uncovered": [{"name": one.name, "shape": list(one.shape)} for one in parts.uncovered],
     }
 
 

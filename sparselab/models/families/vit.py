@@ -80,7 +80,8 @@ class ViT(Transformable, ImageFamily):
             "patch_embed.proj", o.width, channels, patch, (height, width), stride=patch, padding=0, bias=True
         )
         tokens = rows * columns + 1
-        s.params += o.width + tokens * o.width  # class token, positions
+        s.table("cls_token", 1, 1, o.width)
+        s.table("pos_embed", 1, tokens, o.width)
         for block in (f"blocks.{i}" for i in range(o.depth)):
             s.norm(o.width)
             s.linear(f"{block}.attn.qkv", 3 * o.width, o.width, tokens)

@@ -8,7 +8,7 @@ convolution of 64 channels gets 576 inner channels at s = 0.9, where the release
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor, prod
 from typing import TYPE_CHECKING, Literal
@@ -52,7 +52,7 @@ class SparseWide(IsoFlop):
 
     def outline(self, family: Transformable, data: DataSpec) -> Outline:
         drawn = _drawn(family.widened(1 / self.density), data)
-        return Outline(drawn.name, drawn.layers, drawn.params, drawn.fixed_macs, _drawn(family, data).macs)
+        return replace(drawn, plain_macs=_drawn(family, data).macs)
 
     def network(self, family: Transformable, data: DataSpec) -> nn.Module:
         return family.widened(1 / self.density).make(data)
@@ -99,7 +99,7 @@ class _LayerByLayer(IsoFlop):
             layers += pieces[layer.name].layers if layer.name in pieces else [layer]
             fixed |= pieces[layer.name].fixed_macs if layer.name in pieces else {}
         params = plain.params + sum(found.params for found in pieces.values())
-        return Outline(plain.name, tuple(layers), params, fixed, plain.macs)
+        return Outline(plain.name, tuple(layers), params, fixed, plain.macs, plain.loose)
 
     def network(self, family: Transformable, data: DataSpec) -> nn.Module:
         from torch import nn
