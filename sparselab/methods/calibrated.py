@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from sparselab.methods.method import METHODS, Method
-from sparselab.sparsity.matrix import as_matrix, stored
+from sparselab.sparsity.matrix import as_matrix, by_group, stored
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class Wanda(Calibrated):
         per: Literal["output", "layer"] = Field("output", description="output or layer: where scores are compared")
 
     def score(self, slot: Slot, moment: Moment) -> Tensor:
-        norms = moment.inputs(slot).diagonal().sqrt()
-        return stored(slot, as_matrix(slot, slot.dense).float().abs() * norms)
+        norms = moment.inputs(slot).diagonal(dim1=-2, dim2=-1).sqrt()
+        size = by_group(slot, as_matrix(slot, slot.dense)).float().abs()
+        return stored(slot, (size * norms.reshape(-1, 1, norms.shape[-1])).flatten(0, 1))
 
     def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
         from sparselab.sparsity.select import largest_in_groups
@@ -59,7 +60,8 @@ class Wanda(Calibrated):
 class SparseGPT(Calibrated):
     """Optimal brain surgeon, column by column (Frantar & Alistarh 2023, arXiv 2301.00774, algorithm 1).
 
-    What is kept makes up for what is pruned. The number kept is exact in each layer; a block of columns gets its share.
+    What is kept makes up for what is pruned. The number kept is exact in each layer; a block of columns gets its share,
+    and so do the groups of a convolution and the experts of a mixture, each of which is solved with its own inputs.
     """
 
     axes = ("in", "kernel")
@@ -70,18 +72,32 @@ class SparseGPT(Calibrated):
 
     def score(self, slot: Slot, moment: Moment) -> Tensor:
         """The error of losing one weight alone: w^2 / [H^-1]_jj."""
-        weight = as_matrix(slot, slot.dense).float()
-        factor = inverse_factor(moment.inputs(slot), self.options.damp)
-        return stored(slot, weight.square() / factor.square().sum(0))
+        import torch
+
+        weights = by_group(slot, as_matrix(slot, slot.dense)).float()
+        grams = moment.inputs(slot).reshape(len(weights), *[weights.shape[-1]] * 2)
+        parts = [
+            weight.square() / inverse_factor(gram, self.options.damp).square().sum(0)
+            for weight, gram in zip(weights, grams, strict=True)
+        ]
+        return stored(slot, torch.cat(parts))
 
     def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
+        import torch
+
         order = order_of_groups(slot)
-        weight, gram = as_matrix(slot, slot.dense)[:, order], moment.inputs(slot)[order][:, order]
+        weights = by_group(slot, as_matrix(slot, slot.dense)[:, order]).float()
+        grams = moment.inputs(slot).reshape(len(weights), *[len(order)] * 2)
         asked = slot.pattern.sparsity
-        found, mask = solve(weight.float(), gram, kept, asked.n, asked.m, self.options.block, self.options.damp)
+        parts = []
+        for i, (weight, gram) in enumerate(zip(weights, grams, strict=True)):
+            due = _share(kept, i + 1, len(weights)) - _share(kept, i, len(weights))
+            gram = gram[order][:, order]
+            parts.append(solve(weight, gram, due, asked.n, asked.m, self.options.block, self.options.damp))
         back = order.argsort()
-        slot.dense.copy_(stored(slot, found[:, back]))
-        return stored(slot, mask[:, back])
+        found, mask = (torch.cat(own)[:, back] for own in zip(*parts, strict=True))
+        slot.dense.copy_(stored(slot, found))
+        return stored(slot, mask)
 
 
 def solve(
@@ -142,6 +158,6 @@ def order_of_groups(slot: Slot) -> Tensor:
     import torch
 
     columns = torch.arange(as_matrix(slot, slot.mask).shape[1], device=slot.mask.device)
-    if slot.pattern.sparsity.kind != "nm" or slot.pattern.axis == "kernel" or slot.mask.ndim < 3:
+    if slot.pattern.sparsity.kind != "nm" or slot.pattern.axis == "kernel" or slot.layer.kind != "conv":
         return columns
     return columns.view(slot.mask.shape[1], -1).t().flatten()  # input channels of one kernel position follow each other

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
+
+from sparselab.products import Products, Use, plain_attention
+from sparselab.sparsity.layout import EXPERTS
+from sparselab.spec.faults import RunFailed
 
 if TYPE_CHECKING:
     from sparselab.sparsity.slots import Slot
@@ -39,72 +42,123 @@ class Calibration:
     ):
         self.network, self.forward, self.batches = network, forward, batches
         owner = {id(module): i for i, block in enumerate(blocks) for module in block.modules()}
+        self.blocks = blocks
         self.modules = {slot.name: network.get_submodule(slot.layer.module) for slot in slots}
         # Layers outside any block are looked at one by one.
         self.groups = {name: owner.get(id(module), name) for name, module in self.modules.items()}
         self.slots = {slot.name: slot for slot in slots}
         self.at: int | str | None = None
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, Tensor] = {}
         self.left: set[str] = set()
+        self.running = False  # the block that is looked at has not been left yet
+        self.patient = False  # what is looked at is not all reached at once
 
     @torch.no_grad()
     def moments(self, slot: Slot) -> Tensor:
         """Mean of x x^T over all positions, float32 (inputs, inputs); of a convolution x is a patch (in, *kernel), of a
-        recurrent matrix the hidden state before a token.
+        recurrent matrix the hidden state before a token. In groups, and of experts: (groups, inputs, inputs), each group
+        with inputs of its own, each expert with those of the tokens that reach it.
 
-        An embedding reads numbers of tokens, which say nothing about its columns: the identity.
+        An embedding reads numbers of tokens, which say nothing about its columns: the identity. RunFailed where nothing
+        reaches a layer or an expert, and where several inputs are multiplied with parts of one weight.
         """
         if slot.layer.kind == "embedding":
             return torch.eye(slot.layer.inputs, device=slot.param.device)
         group = self.groups[slot.name]
         if group != self.at:
             self._gather(group)
-        return self.sums[slot.name] / self.counts[slot.name]
+        counts = self.counts[slot.name]
+        if not bool((counts > 0).all()):
+            which = "it" if counts.numel() == 1 else f"its group {int(counts.argmin())}"
+            raise RunFailed(
+                f"{slot.name}: none of the calibration examples reaches {which} — raise method.samples, or exclude it"
+            )
+        return self.sums[slot.name] / (counts[0] if counts.numel() == 1 else counts[:, None, None])
 
     def forget(self) -> None:
         """Let go of what was gathered."""
         self.at, self.sums = None, {}
 
     def _gather(self, group: int | str) -> None:
-        members = [name for name, own in self.groups.items() if own == group]
-        self.at, self.sums, self.counts = group, {}, dict.fromkeys(members, 0)
-        hooks = [self._watch(name) for name in members]
+        members = [
+            name for name, own in self.groups.items() if own == group and self.slots[name].layer.kind != "embedding"
+        ]
+        self.at, self.sums, self.counts = group, {}, {name: self._zero(name) for name in members}
+        recurrent = [name for name in members if self.slots[name].layer.kind == "gates"]
+        hooks = [self._watch(name) for name in recurrent]
+        block = self.blocks[group] if isinstance(group, int) else None
+        if block is not None:
+            hooks.append(block.register_forward_hook(self._leave))
+        self.patient = any(self.slots[name].layer.kind in EXPERTS for name in members)
+        weights = {name: self.slots[name].param for name in members if name not in recurrent}
         training = self.network.training
         self.network.eval()
         try:
-            with torch.compiler.set_stance("force_eager"):
+            with torch.compiler.set_stance("force_eager"), plain_attention():
                 for batch in self.batches():
-                    self.left = set(members)
-                    with suppress(_Enough):
+                    self.left, self.running = set(members), block is not None
+                    with suppress(_Enough), Products(weights, self._seen):
                         self.forward(batch)
         finally:
             self.network.train(training)
             for hook in hooks:
                 hook.remove()
 
-    def _watch(self, name: str) -> RemovableHandle:
-        module = self.modules[name]
-        if name.endswith("weight_hh_l0"):  # of a recurrent module: it reads what the module itself puts out
-            return module.register_forward_hook(lambda m, inputs, out: self._take(name, hidden_before(inputs, out[0])))
-        return module.register_forward_pre_hook(lambda m, inputs: self._take(name, rows_of(m, inputs[0])))
+    def _zero(self, name: str) -> Tensor:
+        slot = self.slots[name]
+        return torch.zeros(slot.layer.groups, dtype=torch.int64, device=slot.param.device)
 
-    def _take(self, name: str, rows: Tensor) -> None:
-        x = rows.float()
-        total = x.T @ x
-        self.sums[name] = self.sums[name].add_(total) if name in self.sums else total
-        self.counts[name] += len(x)
-        self.left.discard(name)
+    def _leave(self, *_: Any) -> None:
+        self.running = False
         if not self.left:
             raise _Enough
 
+    def _seen(self, uses: list[Use] | None, operation: Any) -> None:
+        for use in uses or ():
+            layer = self.slots[use.name].layer
+            if use.kind != layer.kind or not use.whole:
+                raise RunFailed(
+                    f"{use.name}: parts of it are multiplied with inputs of their own, which are not told apart"
+                    " — exclude it (targets.exclude), or use a method that needs no calibration"
+                )
+            for group, rows in use.rows():
+                self._add(use.name, rows, group)
+        for use in uses or ():
+            self._reached(use.name)
 
-def rows_of(module: nn.Module, x: Tensor) -> Tensor:
-    """The vectors that a layer's weight is multiplied with: (positions, inputs)."""
-    if isinstance(module, nn.Conv2d):
-        patches = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
-        return patches.transpose(1, 2).flatten(0, 1)
-    return x.flatten(0, -2)
+    def _watch(self, name: str) -> RemovableHandle:
+        def take(rows: Tensor) -> None:
+            self._add(name, rows, None)
+            self._reached(name)
+
+        module = self.modules[name]
+        if name.endswith("weight_hh_l0"):  # of a recurrent module: it reads what the module itself puts out
+            return module.register_forward_hook(lambda m, inputs, out: take(hidden_before(inputs, out[0])))
+        return module.register_forward_pre_hook(lambda m, inputs: take(inputs[0].flatten(0, -2)))
+
+    def _add(self, name: str, rows: Tensor, group: int | None) -> None:
+        """More rows (positions, inputs), of all groups (groups, positions, inputs) or of the ``group`` alone."""
+        x = rows.float()
+        total = x.mT @ x
+        groups = len(self.counts[name])
+        if name not in self.sums:
+            whole = group is None or groups == 1
+            self.sums[name] = total if whole else total.new_zeros(groups, *total.shape)
+            if whole:
+                self.counts[name] += x.shape[-2]
+                return
+        if group is None or groups == 1:
+            self.sums[name] += total
+            self.counts[name] += x.shape[-2]
+        else:
+            self.sums[name][group] += total
+            self.counts[name][group] += len(x)
+
+    def _reached(self, name: str) -> None:
+        self.left.discard(name)
+        if not self.left and not self.running and not (self.patient and isinstance(self.at, str)):
+            raise _Enough
 
 
 def hidden_before(inputs: tuple[Any, ...], hidden: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparselab.sparsity.count import nearest_count
-from sparselab.sparsity.layout import AXES, grouped, matrix, n_of_m, tile
+from sparselab.sparsity.layout import AXES, EXPERTS, grouped, matrix, n_of_m, tile
 from sparselab.spec.faults import Fault
 from sparselab.spec.outline import Layer
 from sparselab.spec.sparsity import Sparsity
@@ -24,7 +24,7 @@ def misfit(layer: Layer, sparsity: Sparsity, axis: str = "in") -> Fault | None:
 
 
 def _off_axis(layer: Layer, sparsity: Sparsity, axis: str) -> str | None:
-    if axis == "kernel" and len(layer.shape) < 3:
+    if axis == "kernel" and layer.kind != "conv":
         return f"{layer.name} is no convolution and has no kernel axis"
     length, m = grouped(layer.kind, layer.shape, axis)[1], n_of_m(sparsity)[1]
     if length % m == 0:
@@ -35,9 +35,11 @@ def _off_axis(layer: Layer, sparsity: Sparsity, axis: str) -> str | None:
 
 
 def _off_grid(layer: Layer, sparsity: Sparsity) -> str | None:
-    if sparsity.kind == "in_channel" and layer.groups > 1:
+    if sparsity.kind == "in_channel" and layer.groups > 1 and layer.kind == "conv":
         return f"{layer.name} is a convolution in {layer.groups} groups, each with input channels of its own"
     (outputs, inputs), (rows, columns) = matrix(layer.kind, layer.shape), tile(sparsity, layer.kind, layer.shape)
+    if layer.kind in EXPERTS:
+        outputs = layer.outputs  # a block lies in one expert
     if outputs % rows or inputs % columns:
         return f"{layer.name} is {outputs} outputs x {inputs} inputs, not a whole number of {rows}x{columns} blocks"
     units = layer.numel // (rows * columns)

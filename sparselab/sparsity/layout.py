@@ -10,6 +10,10 @@ AXES = {"in": "inputs", "out": "outputs", "kernel": "weights per output"}
 """The axes along which N:M groups may run, and what lies along them."""
 
 
+EXPERTS = ("experts", "experts1d")
+"""Kinds of layer that hold several matrices in one tensor, along its first dimension."""
+
+
 def grouped(kind: str, shape: tuple[int, ...], axis: str) -> tuple[int, int, int]:
     """A weight's shape as (before, along the axis, after): N:M groups are consecutive runs of the middle dimension.
 
@@ -23,9 +27,12 @@ def grouped(kind: str, shape: tuple[int, ...], axis: str) -> tuple[int, int, int
     if axis not in AXES:
         raise ValueError(f"axis {axis!r} is none of {', '.join(AXES)}")
     if axis == "kernel":
-        if len(shape) < 3:
+        if len(shape) < 3 or kind in EXPERTS:
             raise ValueError(f"a weight of shape {shape} has no kernel axis")
         return rows, columns * kernel, 1
+    if kind in EXPERTS:  # (experts, out, in), or (experts, in, out)
+        along_last = (axis == "in") == (kind == "experts")
+        return (rows * columns, kernel, 1) if along_last else (rows, columns, kernel)
     if (axis == "in") != (kind == "conv1d"):  # transformers' Conv1D stores (in, out)
         return rows, columns, kernel
     return 1, rows, columns * kernel
@@ -38,7 +45,11 @@ def n_of_m(sparsity: Sparsity) -> tuple[int, int]:
 
 
 def matrix(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """A weight as (outputs, inputs); a convolution's inputs are its filter as stored, flattened (in, *kernel)."""
+    """A weight as (outputs, inputs); a convolution's inputs are its filter as stored, flattened (in, *kernel). The
+    outputs of experts follow each other."""
+    if kind in EXPERTS:
+        outputs, inputs = shape[1:] if kind == "experts" else shape[:0:-1]
+        return shape[0] * outputs, inputs
     rows, columns = shape[0], prod(shape[1:])
     return (columns, rows) if kind == "conv1d" else (rows, columns)
 
@@ -51,5 +62,6 @@ def tile(sparsity: Sparsity, kind: str, shape: tuple[int, ...]) -> tuple[int, in
     if sparsity.kind == "channel":
         return 1, matrix(kind, shape)[1]
     if sparsity.kind == "in_channel":
-        return matrix(kind, shape)[0], prod(shape[2:])
+        outputs = matrix(kind, shape)[0]
+        return (outputs // shape[0], 1) if kind in EXPERTS else (outputs, prod(shape[2:]))
     return 1, 1

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparselab.sparsity.count import keep_count
 from sparselab.sparsity.kernels import LARGEST_GROUP, largest_in_rows, masked, on_device
 from sparselab.sparsity.layout import AXES, grouped, matrix, n_of_m, tile
+from sparselab.sparsity.matrix import flattened, folded
 from sparselab.sparsity.select import all_finite, largest, largest_in_groups
 from sparselab.spec.sparsity import Sparsity
 
@@ -23,8 +24,11 @@ class Pattern:
     """A sparsity as it lies on one kind of weight.
 
     sparsity: what is asked for; its ``density`` is the fraction kept.
-    kind:     ``linear`` (out, in) · ``conv`` (out, in / groups, *kernel) · ``conv1d`` (in, out) · ``embedding``.
+    kind:     ``linear`` (out, in) · ``conv`` (out, in / groups, *kernel) · ``conv1d`` (in, out) · ``embedding`` ·
+              ``experts`` (experts, out, in) · ``experts1d`` (experts, in, out).
     axis:     along which N:M groups run: ``in`` · ``out`` · ``kernel`` (convolutions: the flattened filter).
+    parts:    matrices in the tensor that each keep their share, the first ones one more where it does not divide; 1: what
+              is kept may lie anywhere in it.
 
     Blocks and channels lie on the weight as a matrix (outputs, inputs): RxC spans R outputs and C inputs. The inputs of
     a convolution are its filter as stored, flattened (in, *kernel); a channel is one output with its whole filter, an input
@@ -34,14 +38,15 @@ class Pattern:
     sparsity: Sparsity
     kind: str = "linear"
     axis: str = "in"
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
             raise ValueError(f"axis {self.axis!r} is none of {', '.join(AXES)}")
 
     @classmethod
-    def of(cls, sparsity: Sparsity, kind: str = "linear", axis: str = "in") -> Pattern:
-        return cls(sparsity, kind, axis)
+    def of(cls, sparsity: Sparsity, kind: str = "linear", axis: str = "in", parts: int = 1) -> Pattern:
+        return cls(sparsity, kind, axis, parts)
 
     @torch.no_grad()
     def mask(
@@ -100,15 +105,23 @@ class Pattern:
             return torch.ones_like(score, dtype=torch.bool)
         if self.sparsity.kind == "unstructured":
             flat = score.reshape(-1)
-            return largest(flat, keep_count(len(flat), self._density(density)), magnitude).view(shape)
+            return self._largest(flat, keep_count(len(flat), self._density(density)), magnitude).view(shape)
         score = score.abs() if magnitude else score
         if self.sparsity.kind == "nm":
             return largest_in_groups(self._groups(score), n_of_m(self.sparsity)[0]).view(shape)
         sums = self._tiles(score).sum((1, 3), dtype=_wide(score.dtype))
         if not checked:
             _require_finite(sums)
-        kept = largest(sums.view(-1), keep_count(sums.numel(), self._density(density))).view(sums.shape)
+        kept = self._largest(sums.view(-1), keep_count(sums.numel(), self._density(density))).view(sums.shape)
         return self._spread(kept, shape)
+
+    def _largest(self, values: Tensor, count: int, magnitude: bool = False) -> Tensor:
+        """The ``count`` largest, of each part its share: experts lie one behind another, by rows as stored."""
+        if self.parts == 1:
+            return largest(values, count, magnitude)
+        each, more = divmod(count, self.parts)
+        rows = values.view(self.parts, -1)
+        return torch.cat([largest(row, each + (i < more), magnitude) for i, row in enumerate(rows)])
 
     @torch.no_grad()
     def holds(self, tensor: Tensor, density: float | None = None) -> bool:
@@ -176,17 +189,15 @@ class Pattern:
     def _tiles(self, tensor: Tensor) -> Tensor:
         """(row of tiles, row in the tile, column of tiles, column in the tile)."""
         shape = tuple(tensor.shape)
-        flat = tensor.reshape(shape[0], -1)
         rows, columns = tile(self.sparsity, self.kind, shape)
         outputs, inputs = matrix(self.kind, shape)
-        flat = flat.t() if self.kind == "conv1d" else flat
-        return flat.reshape(outputs // rows, rows, inputs // columns, columns)
+        return flattened(self.kind, tensor).reshape(outputs // rows, rows, inputs // columns, columns)
 
     def _spread(self, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
         """A decision per tile as a mask of the weight's stored shape."""
         rows, columns = tile(self.sparsity, self.kind, shape)
         flat = kept[:, None, :, None].expand(-1, rows, -1, columns).reshape(matrix(self.kind, shape))
-        return (flat.t() if self.kind == "conv1d" else flat).reshape(shape).contiguous()
+        return folded(self.kind, flat, shape).contiguous()
 
 
 @torch.no_grad()

@@ -100,7 +100,8 @@ class Moment:
     """When a mask is made. ``step``: optimiser updates so far (0: before training); ``total``: of the whole run.
 
     fraction: share of the kept connections that a periodic method exchanges now.
-    inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it.
+    inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it; of groups and
+            experts (groups, inputs, inputs).
     """
 
     step: int

@@ -33,6 +33,7 @@ from sparselab.loggers.logger import Guarded
 from sparselab.models.trace import trace
 from sparselab.sparsity import native
 from sparselab.sparsity.count import chance_miss
+from sparselab.sparsity.layout import EXPERTS
 from sparselab.sparsity.pattern import Pattern
 from sparselab.sparsity.probe import Probe
 from sparselab.sparsity.slots import Slot, Sparsifier
@@ -248,7 +249,9 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         if id(param) in seen:
             continue
         seen.add(id(param))
-        pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis)
+        # Each expert keeps its share, unless the distribution ranks all weights together.
+        apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
+        pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
         slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}

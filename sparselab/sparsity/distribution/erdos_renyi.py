@@ -13,6 +13,7 @@ from pydantic import Field
 
 from sparselab.sparsity.distribution.base import DISTRIBUTIONS, Distribution
 from sparselab.sparsity.distribution.roles import sole
+from sparselab.sparsity.layout import EXPERTS
 from sparselab.spec import options as spec_options
 from sparselab.spec.faults import refuse
 from sparselab.spec.outline import Layer
@@ -25,6 +26,11 @@ class _ByShape(Distribution):
 
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
         return solve(layers, [self.raw(layer) for layer in layers], density)
+
+
+def of_one(layer: Layer) -> tuple[int, ...]:
+    """The weight's shape; of experts that of one, as each is a layer of its own."""
+    return layer.shape[1:] if layer.kind in EXPERTS else layer.shape
 
 
 def solve(layers: list[Layer], raw: list[float], density: float) -> dict[str, float]:
@@ -53,7 +59,8 @@ class Er(_ByShape):
     """Erdős–Rényi: density ~ (s0 + s1) / (s0 * s1) of the first two dimensions; a kernel does not count."""
 
     def raw(self, layer: Layer) -> float:
-        return sum(layer.shape[:2]) / prod(layer.shape[:2])
+        shape = of_one(layer)[:2]
+        return sum(shape) / prod(shape)
 
 
 @DISTRIBUTIONS.register("erk")
@@ -64,7 +71,8 @@ class Erk(_ByShape):
         power: float = Field(1.0, ge=0, description="a number of at least 0: 1 is ERK, 0 is uniform")
 
     def raw(self, layer: Layer) -> float:
-        return (sum(layer.shape) / prod(layer.shape)) ** self.options.power
+        shape = of_one(layer)
+        return (sum(shape) / prod(shape)) ** self.options.power
 
 
 @DISTRIBUTIONS.register("erk_plus")
