@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.sparsity.layout import AXES, grouped
+from sparselab.cli.kinds import buffers, kinds
+from sparselab.sparsity.layout import AXES, EXPERTS, grouped
 from sparselab.spec.faults import Refused, refuse
 from sparselab.spec.sparsity import Sparsity
 from sparselab.store import record as records
@@ -43,7 +44,7 @@ class Row:
 
 @dataclass
 class Findings:
-    """A whole file: its tensors of two dimensions and more, and the count of all parameters."""
+    """A whole file: its parameters of two dimensions and more, and the count of all of them; state is no parameter."""
 
     path: Path
     rows: list[Row] = field(default_factory=list)
@@ -95,12 +96,18 @@ def examine(path: Path) -> Findings:
     findings = Findings(file, record=record)
     _check_files(file.parent, record)
     requests = _requests(record, header.tensors)
+    read_as = kinds({name: tuple(entry.shape) for name, entry in header.tensors.items()})
+    read_as |= {name: str(request["kind"]) for name, request in requests.items() if "kind" in request}
+    state = buffers(header) - masks.keys() - requests.keys()
     for name, tensor in _tensors(file, header):
+        if name in state:
+            continue
         there = tensor.bool()
         findings.parameters += tensor.numel()
         findings.nonzero += int(there.sum())
         if tensor.dim() >= 2 and tensor.numel():
-            findings.rows.append(_row(name, there, masks.pop(name, None), requests.pop(name, None)))
+            kind = read_as[name]
+            findings.rows.append(_row(name, there, kind, masks.pop(name, None), requests.pop(name, None)))
     left = [(MASKS, name) for name in masks] + [(records.NAME, name) for name in requests]
     findings.broken += [f"{source} speaks of {shown(name)}, which is not in {file.name}" for source, name in left]
     return findings
@@ -175,21 +182,29 @@ def _part(record: Mapping[str, Any] | None, key: str, kind: type) -> Any:
     return part or kind()
 
 
-def _row(name: str, there: Tensor, mask: Tensor | None, request: Mapping[str, Any] | None) -> Row:
-    kind = "conv" if there.dim() > 2 else "linear"
+def _row(name: str, there: Tensor, kind: str, mask: Tensor | None, request: Mapping[str, Any] | None) -> Row:
     row = Row(
         name,
         tuple(there.shape),
         int(there.sum()),
         there.numel(),
         {axis: tightest(there, kind, axis) for axis in ("in", "out")},
-        {"in": int((~there.transpose(0, 1).flatten(1).any(1)).sum()), "out": int((~there.flatten(1).any(1)).sum())},
+        _zero_channels(there, kind),
     )
     if mask is not None:
         _against_mask(row, there, mask)
     if request is not None:
         _against_request(row, there, mask, request)
     return row
+
+
+def _zero_channels(there: Tensor, kind: str) -> dict[str, int]:
+    """Inputs that no output reads and outputs that read nothing; of experts each one's are counted."""
+    if kind in EXPERTS:
+        inputs, outputs = (1, 2) if kind == "experts1d" else (2, 1)
+        return {"in": int((~there.any(outputs)).sum()), "out": int((~there.any(inputs)).sum())}
+    first, second = (int((~part.flatten(1).any(1)).sum()) for part in (there, there.transpose(0, 1)))
+    return {"in": first, "out": second} if kind == "conv1d" else {"in": second, "out": first}
 
 
 def _against_mask(row: Row, there: Tensor, mask: Tensor) -> None:

@@ -28,7 +28,8 @@ class LayerAccount:
 class Account:
     """A network's cost per sample (an image; a full window of text), forward.
 
-    ``params`` and ``params_nonzero`` count the whole network: what no mask touches is counted as nonzero.
+    ``params`` and ``params_nonzero`` count the whole network. Zeros are those of the layers' weights: foreseen from masks,
+    of a finished network counted in its weights, masked or not. Biases, norms and tables are counted as nonzero.
     ``*_dense`` is the same network without masks. ``flops`` is always ``2 * macs``. Biases, norms, activations and
     other elementwise work are not counted; attention products are, in full, in both.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
 CONFIG = "config.json"
+BUFFERS = "buffers"  # metadata key: JSON of the names of tensors that are state and no parameters
 
 
 def export(
@@ -26,12 +27,14 @@ def export(
     state_dict: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     config: Mapping[str, Any] | None = None,
+    buffers: Iterable[str] | None = None,
 ) -> dict[str, dict[str, int | str]]:
     """Write the network under its own names, and its masks (True = kept) under the names of the tensors they mask.
 
     Tensors that are one (tied weights) are stored once, under the name that comes first in ``state_dict``, which is the
     one transformers looks for; the other names stand in the metadata, and ``sparselab.store.tensors.load`` brings them
-    back. ``config`` becomes ``config.json`` beside them. Returns ``{file: {"size": bytes, "sha256": hexadecimal}}`` for
+    back. ``config`` becomes ``config.json`` beside them. ``buffers``: which tensors are no parameters, for the metadata
+    (None: not said). Returns ``{file: {"size": bytes, "sha256": hexadecimal}}`` for
     the record. :class:`RunFailed` when a mask fits no tensor, when a weight that its mask prunes is not exactly zero, or
     when the disk refuses.
     """
@@ -41,6 +44,8 @@ def export(
     for name, mask in masks.items():
         _check_mask(name, mask, kept)
     metadata = {tensors.ALIASES: json.dumps(aliases, sort_keys=True)} if aliases else {}
+    if buffers is not None:
+        metadata[BUFFERS] = json.dumps(sorted(set(buffers) & kept.keys()))
     written = {
         MODEL: tensors.save(folder / MODEL, kept, metadata),
         MASKS: tensors.save_masks(folder / MASKS, masks),

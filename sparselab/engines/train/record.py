@@ -41,12 +41,17 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body
     config = parts.family.library_config(finished.task.network)
-    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config))
+    buffers = [name for name, _ in finished.task.network.named_buffers()]
+    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers))
     return records.read(finished.folder, plan.id)
 
 
 def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
-    """What is really sparse, layer by layer, read from the exported tensors."""
+    """What is really sparse, layer by layer, read from the exported tensors: a zero is a zero, whoever put it there.
+
+    density and kept: of the masks. nonzero and realised: of the weights, of which a mask may keep zeros. holds: no group
+    has more, no block or channel is there that the pattern does not allow.
+    """
     layers = []
     for slot in finished.sparsifier.slots:
         weight = finished.state[slot.name]
@@ -59,14 +64,15 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
                 "pattern": str(slot.pattern.sparsity),
                 "density": int(slot.mask.sum()) / weight.numel(),
                 "nonzero": int(torch.count_nonzero(weight)),
-                "holds": bool(slot.pattern.holds(weight != 0)) if slot.pattern.sparsity.kind == "nm" else True,
+                "holds": slot.pattern.holds(weight, slot.kept / weight.numel()),
             }
         )
     total = sum(slot.mask.numel() for slot in finished.sparsifier.slots)
     kept = sum(int(slot.mask.sum()) for slot in finished.sparsifier.slots)
+    nonzero = sum(layer["nonzero"] for layer in layers)
     return {
         "requested": parts.asked,
-        "realised": 1 - kept / total if total else 0.0,
+        "realised": 1 - nonzero / total if total else 0.0,
         "weights": total,
         "kept": kept,
         "pattern_holds": all(layer["holds"] for layer in layers),
@@ -78,13 +84,14 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
 def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
     """The account of the network as it is, and of the training as it went (the ledger of kept weights)."""
     batch, ledger = parts.cell.trainer.batch_size, finished.sparsifier.ledger
-    kept = ledger[-1][1] if ledger else {}
+    assert parts.outline is not None
+    there = {layer.name: int(torch.count_nonzero(finished.state[layer.tensor])) for layer in parts.outline.layers}
     trained = train_flops(
         parts.outline, ledger or [(0, {})], batch, parts.method.weight_grad,
         steps=parts.steps, dense_steps=dense_steps(parts),
     )  # fmt: skip
     return {
-        **account(parts.outline, kept).record(),
+        **account(parts.outline, there).record(),
         **plain_cost(parts.outline),
         "flops_train": trained,
         "flops_train_dense": train_flops_dense(parts.outline, batch, parts.steps),

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 SKETCHES = {"gpt2": sketch_gpt2, "llama": sketch_llama}
 VERBATIM = "give a folder made by save_pretrained"
+PROBED = 16
+"""Tokens with which a network is asked whether it looks ahead."""
+ROUNDING = 1e-4
+"""By how much of their spread logits may differ that were computed from the same tokens, in float32."""
 
 
 @MODELS.register("hf")
@@ -86,6 +90,9 @@ class HuggingFace(TextFamily):
             ]
         for shard in shards:
             read_header(shard, "model.path")
+        if config.get("is_encoder_decoder") is True:
+            problem = f"is an encoder and a decoder ({config['model_type']}), and tokens are predicted by a decoder alone"
+            return [Fault(self._where, problem, "give a causal language model")]
         faults = []
         vocabulary = config.get("vocab_size")
         if isinstance(vocabulary, int) and vocabulary < data.classes:
@@ -133,6 +140,9 @@ class HuggingFace(TextFamily):
         if vocabulary < data.classes:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
             refuse(self._where, problem, "use data made with this model's tokenizer")
+        if looks_ahead(model, min(data.shape[0], PROBED), min(vocabulary, data.classes or vocabulary)):
+            problem = "is no decoder: its logits change with later tokens"
+            refuse(self._where, problem, "give a causal language model (BERT: is_decoder in config.json)")
         return model
 
     has_blocks = True
@@ -155,3 +165,25 @@ class HuggingFace(TextFamily):
         if found is None:
             refuse(self._where, f"has no list of {depth} blocks", "leave out what needs the blocks of the model")
         return found
+
+
+def looks_ahead(model: nn.Module, length: int, vocabulary: int) -> bool:
+    """Whether logits change with a later token, which makes every perplexity meaningless.
+
+    Two windows of ``length`` tokens below ``vocabulary`` that differ in their second half; the logits of the first half
+    are compared. The model is left as it was, and no random number is drawn.
+    """
+    import torch
+
+    if length < 2:
+        return False
+    half = length // 2
+    numbers = torch.arange(length, device=next(model.parameters()).device)
+    one = numbers * 7 % vocabulary
+    other = torch.where(numbers < half, one, (one + 1 + vocabulary // 2) % vocabulary)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.stack([one, other]), use_cache=False).logits[:, :half].float()
+    model.train(training)
+    return bool((logits[0] - logits[1]).abs().max() > ROUNDING * logits.std())
