@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -151,7 +152,7 @@ def _grouped(products: Products, left: Tensor, right: Tensor, offs: Tensor | Non
 
 def _parts(left: Tensor, offs: Tensor) -> list[tuple[int | None, Tensor]]:
     ends = [0, *offs.tolist()]
-    return [(i, left[first:last]) for i, (first, last) in enumerate(zip(ends, ends[1:], strict=False))]
+    return [(i, left[first:last]) for i, (first, last) in enumerate(pairwise(ends))]
 
 
 def _convolution(

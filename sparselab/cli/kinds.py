@@ -27,7 +27,7 @@ def buffers(header: Header) -> set[str]:
             listed = None
         if isinstance(listed, list):
             return {name for name in listed if isinstance(name, str)}
-    exact = {name for name, entry in header.tensors.items() if entry.dtype[:1] in "BIU" and entry.dtype != "BF16"}
+    exact = {name for name, entry in header.tensors.items() if entry.dtype.startswith(("int", "uint", "bool"))}
     found = set() if len(exact) == len(header.tensors) else exact
     for name, entry in header.tensors.items():
         last = name.rpartition(".")[2]

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from matrix_cells import SPARSITIES, Row, config_of
 
 from sparselab.cli.run import run_cell
@@ -165,3 +166,26 @@ def test_what_check_foresees_of_whole_tiles_is_what_the_run_costs(sparsity, sche
     assert run_cell(plan) == 0
     account = json.loads(Path(plan.folder, "record.json").read_text())["account"]
     assert {key: account[key] for key in plan.account} == plan.account
+
+
+@pytest.mark.parametrize("method", ["magnitude", "dense"])
+def test_zeros_are_counted_in_the_weights_whoever_put_them_there(method, tmp_path):
+    """From a file of which nine tenths are zero, 2:4 leaves at most two of four, and what is zero stays uncounted."""
+    torch.manual_seed(0)
+    state = {}
+    for name, shape in {"layers.0": (16, 64), "layers.1": (8, 16), "head": (10, 8)}.items():
+        weight = torch.randn(shape)
+        state |= {f"{name}.weight": weight * (torch.rand(shape) < 0.1), f"{name}.bias": torch.zeros(shape[0])}
+    tensors.save(tmp_path / "sparse.safetensors", state)
+    row = "magnitude nm one_shot" if method == "magnitude" else "dense dense constant"
+    given = {"weights": str(tmp_path / "sparse.safetensors")}
+    body = record(tmp_path, row, model=given, trainer={"max_steps": 0})
+    made = tensors.load(tmp_path / body["id"] / "model.safetensors")
+    there = {name: int(made[f"{name}.weight"].count_nonzero()) for name in ("layers.0", "layers.1", "head")}
+    account, sparsity = body["account"], body["sparsity"]
+    assert account["params_nonzero"] == sum(there.values()) + BIASES < 0.2 * DENSE + BIASES
+    assert account["macs"] == sum(there.values()) and account["macs_dense"] == DENSE
+    if method == "magnitude":
+        assert sparsity["pattern_holds"] and [layer["holds"] for layer in sparsity["layers"]] == [True, True]
+        assert [layer["density"] for layer in sparsity["layers"]] == [0.5, 0.5] and sparsity["kept"] == (A + B) // 2
+        assert sparsity["realised"] == 1 - (there["layers.0"] + there["layers.1"]) / (A + B)

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from sparselab.models.family import MODELS, Family
 from sparselab.models.trace import trace
@@ -129,3 +142,41 @@ def test_a_real_language_model() -> None:
     data = DataSpec("words", "text", (64,), 512, 8, 8, 8, "0" * 64, "local")
     member = hf(folder)
     assert member.outline(data) == trace(member.build(data), data, "hf")
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def test_experts_count_by_what_a_token_uses(tmp_path: Path) -> None:
+    """Two of eight experts a token; every matrix of every expert is in a layer, and nothing is left over."""
+    config = MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=8, num_experts_per_tok=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    outline = trace(hf(tmp_path).build(TEXT), TEXT)
+    experts = [layer for layer in outline.layers if layer.kind == "experts"]
+    assert [layer.shape for layer in experts] == [(8, 96, 32), (8, 32, 48)] * 2
+    assert sum(layer.numel for layer in experts) == 2 * 8 * 3 * 32 * 48
+    assert sum(layer.macs for layer in experts) == 12 * 2 * 2 * 3 * 32 * 48  # tokens, experts, blocks
+    attention = 12 * 2 * (2 * 32 * 32 + 2 * 16 * 32) + 2 * 2 * 12 * 12 * 32
+    assert outline.macs == sum(layer.macs for layer in experts) + attention + 12 * (2 * 8 * 32 + 64 * 32)
+    assert outline.loose == () and [layer.name for layer in outline.layers if "router" in layer.roles] == [
+        "model.layers.0.mlp.gate",
+        "model.layers.1.mlp.gate",
+    ]
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_a_model_that_looks_ahead_is_no_decoder(tmp_path: Path, decoder: bool) -> None:
+    torch.manual_seed(0)
+    BertLMHeadModel(BertConfig(**SMALL, is_decoder=decoder)).save_pretrained(tmp_path)
+    if decoder:
+        hf(tmp_path).build(TEXT)
+        return
+    with pytest.raises(Refused, match="is no decoder: its logits change with later tokens"):
+        hf(tmp_path).build(TEXT)
+
+
+def test_an_encoder_and_decoder_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 64, "d_model": 32, "d_ff": 48, "num_layers": 1, "num_heads": 4, "d_kv": 8}
+    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(Refused, match=r"is an encoder and a decoder \(t5\)"):
+        hf(tmp_path).outline(TEXT)

@@ -196,3 +196,65 @@ def test_markup_in_a_name_is_text(tmp_path, capsys):
     tensors.save(tmp_path / "x.safetensors", {"[red]w[/red]": TWO_FOUR})
     assert inspect(str(tmp_path / "x.safetensors"), layers=True) == 0
     assert "[red]w[/red]" in capsys.readouterr().out
+
+
+def rows(path):
+    return {row.name: row for row in examine(path).rows}
+
+
+def test_a_layer_stored_in_out_is_read_that_way(tmp_path):
+    """transformers' GPT-2: a bias as long as the second dimension tells, and square layers go with those of their name."""
+    pruned = torch.ones(8, 24)
+    pruned[2::4] = pruned[3::4] = 0  # inputs 2, 3, 6, 7 of all outputs
+    pruned[:, 5] = 0
+    square = torch.ones(8, 8)
+    square[3] = 0
+    state = {"h.0.attn.c_attn.weight": pruned, "h.0.attn.c_attn.bias": torch.ones(24)}
+    state |= {"h.0.attn.c_proj.weight": square, "h.0.attn.c_proj.bias": torch.ones(8)}
+    state |= {"h.0.mlp.c_proj.weight": torch.ones(32, 8), "h.0.mlp.c_proj.bias": torch.ones(8)}
+    state |= {"wte.weight": torch.ones(60, 8), "fc.weight": square, "fc.bias": torch.ones(8)}
+    tensors.save(tmp_path / "model.safetensors", state)
+    found = rows(tmp_path / "model.safetensors")
+    fused = found["h.0.attn.c_attn.weight"]
+    assert fused.along == {"in": "≤2:4", "out": ""} and fused.zero_channels == {"in": 4, "out": 1}
+    assert found["h.0.attn.c_proj.weight"].zero_channels == {"in": 1, "out": 0}
+    assert found["fc.weight"].zero_channels == {"in": 0, "out": 1}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("told", ["record", "shapes", "bias"])
+def test_experts_are_matrices_of_their_own(tmp_path, turned, told):
+    up, down = torch.ones(4, 16, 6), torch.ones(4, 6, 8)
+    up[1, 3] = up[2, 5] = 0  # outputs
+    up[:, :, 4:] = 0  # two inputs of each expert
+    state = {"mlp.experts.gate_up_proj": up, "mlp.experts.down_proj": down}
+    state = {name: (tensor.mT if turned else tensor).contiguous() for name, tensor in state.items()}
+    if told == "bias":
+        state = {"mlp.experts.w_in": state["mlp.experts.gate_up_proj"], "mlp.experts.w_in_bias": torch.ones(4, 16)}
+    name = next(iter(state))
+    files = export(tmp_path, state, {})
+    facts = {"name": name, "shape": list(state[name].shape), "nonzero": int(state[name].count_nonzero())}
+    if told == "record":
+        _write(tmp_path, files, **facts, kind="experts1d" if turned else "experts", axis="in", pattern="0.5")
+    found = rows(tmp_path if told == "record" else tmp_path / "model.safetensors")[name]
+    assert found.zero_channels == {"in": 8, "out": 2}
+
+
+def test_state_beside_parameters_is_no_parameter(tmp_path):
+    """ResNet-20 has 269,722 parameters, and 1,395 numbers of running statistics."""
+    from sparselab.models.networks import CifarResNet
+
+    model = CifarResNet(3, 16, 3, 10)
+    assert sum(p.numel() for p in model.parameters()) == 269_722
+    state, listed = model.state_dict(), [name for name, _ in model.named_buffers()]
+    for folder, buffers in (("known", None), ("listed", listed)):
+        (tmp_path / folder).mkdir()
+        export(tmp_path / folder, state, {}, buffers=buffers)
+        assert examine(tmp_path / folder / "model.safetensors").parameters == 269_722
+    odd = {"fc.weight": torch.ones(2, 2), "table": torch.ones(3, 3)}
+    export(tmp_path, odd, {}, buffers=["table"])
+    assert examine(tmp_path / "model.safetensors").parameters == 4
+    tensors.save(
+        tmp_path / "old.safetensors", odd | {"attn.bias": torch.ones(1, 1, 4, 4), "index": torch.ones(2, 2).int()}
+    )
+    assert examine(tmp_path / "old.safetensors").parameters == 13

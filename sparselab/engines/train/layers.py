@@ -37,7 +37,8 @@ def choose_layers(
 ) -> tuple[list[Layer], dict[str, Sparsity]]:
     """The layers that ``targets`` selects, none for a dense cell; and those with a pattern of their own, by name.
 
-    Refused where what is asked for includes a weight that no mask can be put on, and where a pattern, or a structure that ``schedule`` has on the way to it, does not fit its layer.
+    Refused where what is asked for includes a weight that no mask can be put on, and where a pattern, or a structure that
+    ``schedule`` has on the way to it, does not fit its layer.
     """
     if sparsity.kind == "dense":
         return [], {}

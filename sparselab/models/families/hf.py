@@ -91,7 +91,9 @@ class HuggingFace(TextFamily):
         for shard in shards:
             read_header(shard, "model.path")
         if config.get("is_encoder_decoder") is True:
-            problem = f"is an encoder and a decoder ({config['model_type']}), and tokens are predicted by a decoder alone"
+            problem = (
+                f"is an encoder and a decoder ({config['model_type']}), and tokens are predicted by a decoder alone"
+            )
             return [Fault(self._where, problem, "give a causal language model")]
         faults = []
         vocabulary = config.get("vocab_size")
