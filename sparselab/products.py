@@ -28,7 +28,7 @@ class Use:
 
     name:  the parameter's. kind: how it lies there (as ``Layer.kind``), "" where it is multiplied in no way that is
            known. groups: of a convolution, or the number of matrices in one tensor.
-    whole: all of the parameter takes part: not so of a part of a fused layer, or of one expert.
+    whole: all of the parameter takes part, or all of one of its matrices: not so of a part of a fused layer.
     rows:  makes what it is multiplied with: pairs of (group, or None for all in turn; float tensor). Tensors are
            (positions, inputs), of all groups at once (groups, positions, inputs).
     macs:  multiply-accumulates where torch's own counter knows none, else None.

@@ -23,6 +23,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from sparselab.engines.intervene.runner import without_experts
 from sparselab.models.family import MODELS, Family
 from sparselab.models.trace import trace
 from sparselab.spec.dataspec import DataSpec
@@ -158,6 +159,9 @@ def test_experts_count_by_what_a_token_uses(tmp_path: Path) -> None:
     assert sum(layer.macs for layer in experts) == 12 * 2 * 2 * 3 * 32 * 48  # tokens, experts, blocks
     attention = 12 * 2 * (2 * 32 * 32 + 2 * 16 * 32) + 2 * 2 * 12 * 12 * 32
     assert outline.macs == sum(layer.macs for layer in experts) + attention + 12 * (2 * 8 * 32 + 64 * 32)
+    with pytest.raises(Refused, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj is a stack of experts"):
+        without_experts(outline)  # rules on activations hook modules
+    without_experts(trace(llama(), TEXT))
     assert outline.loose == () and [layer.name for layer in outline.layers if "router" in layer.roles] == [
         "model.layers.0.mlp.gate",
         "model.layers.1.mlp.gate",

@@ -24,13 +24,15 @@ from sparselab.engines.intervene.count import counted, macs_per_token
 from sparselab.engines.intervene.score import Score, score
 from sparselab.engines.intervene.windows import Batch, batches, draw
 from sparselab.models.trace import trace
+from sparselab.sparsity.layout import EXPERTS
 from sparselab.spec.address import address
-from sparselab.spec.faults import RunFailed
+from sparselab.spec.faults import RunFailed, refuse
 
 if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
     from sparselab.engines.intervene.engine import Intervene, Parts
     from sparselab.engines.signals import StopFlag
+    from sparselab.spec.outline import Outline
 
 SAME = 1e-3  # largest relative change of the logits that a rotation may cost, of their spread
 
@@ -59,6 +61,8 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
     torch.manual_seed(address(parts.cell.seed, "init"))
     model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
     outline = parts.outline or trace(model, parts.data)
+    if parts.activation is not None:
+        without_experts(outline)
     seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size
 
     calibration = list(
@@ -105,6 +109,14 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
             "train": parts.data.train, "val": parts.data.val, "test": parts.data.test,
         },
     )  # fmt: skip
+
+
+def without_experts(outline: Outline) -> None:
+    """Refused where a network has experts: they are no modules that a rule on inputs could hook, and would stay as they are."""
+    stack = next((layer.name for layer in outline.layers if layer.kind in EXPERTS), None)
+    if stack is not None:
+        problem = f"{stack} is a stack of experts, which a rule on activations would leave out"
+        refuse("activation", problem, "choose a model without experts")
 
 
 def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, float]:

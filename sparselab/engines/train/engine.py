@@ -56,7 +56,8 @@ class Train(Engine):
         plan.facts = facts(plan)
         if parts.outline is None:
             plan.notes.append(
-                "the layers of this model are known once it is built; they are checked then, before training"
+                "the layers of this model, and what no mask can be put on, are known once it is built; they are checked then,"
+                " before training"
             )
         if parts.method.by_chance:
             plan.notes.append(
