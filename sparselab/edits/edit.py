@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from sparselab.spec.options import Options
@@ -27,6 +27,8 @@ class Editing:
     parts:   a pass over a part of the data by name (train, forget, retain), (inputs, labels) without augmentation, the same
              on every rank; sizes: examples in each.
     head:    names of the parameters of the classifier.
+    masks:   by name of a parameter that is pruned, bool of its shape, True where kept. A pruned weight takes no part in the
+             network, so gradients of it are zero.
     """
 
     network: nn.Module
@@ -35,6 +37,7 @@ class Editing:
     sizes: Mapping[str, int]
     head: frozenset[str]
     seed: int
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Edit(ABC):

@@ -34,17 +34,17 @@ def make_edit(
         for inputs, labels in feeds[name]:
             yield inputs.to(device), labels.to(device)
 
-    editing = Editing(
-        network=network,
-        logits=parts.family.logits,
-        parts={name: partial(batches, name) for name in names},
-        sizes={name: len(feed.source) for name, feed in feeds.items()},
-        head=frozenset(name for layer in heads for name in (layer.tensor, f"{layer.name}.bias")),
-        seed=parts.cell.seed,
-    )
-
     @torch.no_grad()
     def apply() -> None:
+        editing = Editing(
+            network=network,
+            logits=parts.family.logits,
+            parts={name: partial(batches, name) for name in names},
+            sizes={name: len(feed.source) for name, feed in feeds.items()},
+            head=frozenset(name for layer in heads for name in (layer.tensor, f"{layer.name}.bias")),
+            seed=parts.cell.seed,
+            masks=sparsifier.masks(),
+        )
         was_training = network.training
         network.eval()
         edit.apply(editing)
