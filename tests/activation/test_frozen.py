@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from sparselab.activation.frozen.allocate import effective, greedy, nearest, uniform
+from sparselab.activation.frozen.allocate import _error, _output, block_calls, effective, greedy, nearest, uniform
+from sparselab.activation.frozen.calibrate import SAMPLE, Gates, stride
 from sparselab.activation.frozen.gates import topk
 from sparselab.activation.frozen.masking import Masking
 from sparselab.activation.frozen.rotate import rotate
@@ -182,3 +183,40 @@ def test_greedy_allocation_empties_first_what_costs_least_and_reaches_its_target
     chosen = nearest(log, 0.4)
     assert abs(chosen.effective - 0.4) == min(abs(row.effective - 0.4) for row in log)
     assert effective(blocks[0].sites, uniform(blocks, 0.4)) == pytest.approx(0.4)
+
+
+@torch.no_grad()
+def test_every_window_counts_alike_in_the_greedy_search_however_they_are_batched():
+    """Windows of a shorter last batch counted more: engine.batch_size could change the allocation."""
+    model, used = llama(), rule("teal", greedy_step=0.25)
+    block = find_blocks(model, TOKENS, PIVOTS)[0]
+    windows = torch.randint(60, (7, 24), generator=torch.Generator().manual_seed(1))
+    errors, logs = [], []
+    for size in (7, 4, 3, 1):
+        batches = list(windows.split(size))
+        calls = block_calls(model, block, batches)
+        clean = [_output(block, call) for call in calls]
+        with Masking(used, block.sites, {site.name: topk(0.5) for site in block.sites}, 0.0):
+            errors.append(_error(block, calls, clean, 0.25))
+        logs.append(greedy(model, block, batches, used, lambda site, level: topk(level) if level else None, 0.5))
+    assert errors == pytest.approx([errors[0]] * 4, rel=1e-5)
+    assert all([row.levels for row in log] == [row.levels for row in logs[0]] for log in logs)
+
+
+def test_thresholds_weigh_every_window_and_input_alike(monkeypatch):
+    monkeypatch.setattr("sparselab.activation.frozen.calibrate.SAMPLE", 1000)
+    model, used = llama(), rule("teal", gate="threshold", dense_prefix=0.0)
+    blocks = find_blocks(model, TOKENS, PIVOTS)
+    windows = torch.randint(60, (7, 24), generator=torch.Generator().manual_seed(1))
+    found = [Gates(used, model, blocks, list(windows.split(size))).samples for size in (7, 4, 1)]
+    for name, sample in found[0].items():
+        assert 700 < len(sample) <= 1000 + 7
+        for other in found[1:]:
+            torch.testing.assert_close(other[name].sort().values, sample.sort().values)
+
+
+@pytest.mark.parametrize("inputs", [7, 48, 64, 4096])
+def test_a_stride_meets_every_input(inputs):
+    assert stride(1000, inputs) == 1
+    step = stride(20 * SAMPLE, inputs)
+    assert step >= 20 and len({at % inputs for at in range(0, step * inputs, step)}) == inputs

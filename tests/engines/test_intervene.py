@@ -265,3 +265,16 @@ def test_two_papers_start_from_the_same_network():
         found[paper] = {(entry["seed"], entry["record"]["config"]["model"]["weights"]) for entry in entries}
     assert found["wina"] == found["blasst"] and len(found["wina"]) == 3
     assert all(weights.startswith("cell:") for _, weights in found["wina"])
+
+
+def test_cells_whose_calibration_weighs_windows_anew_have_other_ids(network):
+    """Those that read one batch give what they gave, and keep their ids."""
+
+    def extra(*overrides):
+        words = [*TEXT, "model=hf", f"model.path={network}", "activation=teal", "sparsity=0.5", *overrides]
+        return plan_of(words).identity[1]
+
+    assert "windows" not in extra("activation.allocation=greedy")
+    assert "windows" not in extra("engine.batch_size=2")
+    assert extra("activation.allocation=greedy", "engine.batch_size=3")["windows"] == 2
+    assert extra("activation.gate=threshold")["windows"] == 2

@@ -42,8 +42,9 @@ def greedy(model: torch.nn.Module, block: Block, batches: list[Tensor], rule: Ru
 
     From zero, again and again: for every site try ``step`` times its share (a site twice as large as the first one
     takes half a step), run the block on the DENSE network's activations, and keep the site that costs least. The error
-    is the norm along the positions of the last ``greedy_last`` of them, averaged over channels. Returns the log, from
-    the dense block to the first row at or beyond ``target``. batches: (n, t) int64 token windows.
+    is the norm along the positions of the last ``greedy_last`` of them, averaged over channels, and every window counts
+    alike however they are cut into batches. Returns the log, from the dense block to the first row at or beyond ``target``.
+    batches: (n, t) int64 token windows.
     """
     calls = block_calls(model, block, batches)
     clean = [_output(block, call) for call in calls]
@@ -108,5 +109,5 @@ def _error(block: Block, calls: list[tuple[tuple, dict]], clean: list[Tensor], l
     total = 0.0
     for call, dense in zip(calls, clean, strict=True):
         first = dense.shape[-2] - max(round(last * dense.shape[-2]), 1)
-        total += float((dense - _output(block, call))[..., first:, :].norm(dim=-2).mean())
+        total += len(dense) * float((dense - _output(block, call))[..., first:, :].norm(dim=-2).mean())
     return total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 from torch import Tensor, nn
 
@@ -34,14 +36,15 @@ class Gates:
     @torch.no_grad()
     def _read(self, rule: Rule, model: nn.Module, sites: list[Site], batches: list[Tensor]) -> None:
         parts: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+        windows = sum(len(batch) for batch in batches)
         handles = []
         for site in sites:
             factor = rule.factor(site)
 
             def look(module: nn.Module, args: tuple[Tensor, ...], site=site, factor=factor) -> None:
                 x = args[0][..., dense_tokens(args[0].shape[-2], rule.options.dense_prefix) :, :]
-                flat = scores(x, factor).flatten()
-                parts[site.name].append(flat[:: -(-flat.numel() * len(batches) // SAMPLE)])
+                each = scores(x, factor).flatten(1)  # (windows, tokens x inputs)
+                parts[site.name].append(each[:, :: stride(each.shape[1] * windows, x.shape[-1])].flatten())
 
             handles.append(site.module.register_forward_pre_hook(look))
         try:
@@ -51,3 +54,12 @@ class Gates:
             for handle in handles:
                 handle.remove()
         self.samples = {name: torch.cat(found) for name, found in parts.items()}
+
+
+def stride(entries: int, inputs: int) -> int:
+    """Every how many of ``entries`` scores one is kept, about ``SAMPLE`` in all: of each window alike, however windows are
+    cut into batches, and without a common divisor with ``inputs``, so that every input is met."""
+    step = max(-(-entries // SAMPLE), 1)
+    while gcd(step, inputs) > 1:
+        step += 1
+    return step

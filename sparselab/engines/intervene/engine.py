@@ -158,6 +158,13 @@ class Intervene(Direct):
         windows = (self.options.tokens or parts.data.test * block) / block
         passes = 2 * windows + self.options.windows * len(rules)
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
+        extra: dict[str, Any] = {
+            "data": parts.data.fingerprint,
+            "files": files,
+            "rules": {rule.name: rule.version for rule in rules},
+        }
+        if self._weighs_windows(parts):
+            extra["windows"] = 2  # those of a shorter last batch once counted more
         facts = [
             ("rules", " · ".join([*(f"{rule.name}" for rule in rules), at])),
             ("data", f"{parts.data.title or parts.data.name}: {parts.data.test:,} test windows of {block} tokens"
@@ -174,13 +181,17 @@ class Intervene(Direct):
             work=float(passes * macs),
             facts=facts,
             notes=notes,
-            extra={
-                "data": parts.data.fingerprint,
-                "files": files,
-                "rules": {rule.name: rule.version for rule in rules},
-            },
+            extra=extra,
             spent=tuple(files),
         )
+
+    def _weighs_windows(self, parts: Parts) -> bool:
+        """Whether calibration weighs windows against each other: a shared threshold, or a search over several batches."""
+        if parts.activation is None:
+            return False
+        options = parts.activation.options
+        several = self.options.windows > self.options.batch_size
+        return options.gate == "threshold" or (options.allocation == "greedy" and several)
 
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         from sparselab.engines.intervene.runner import execute
