@@ -107,3 +107,16 @@ UNIDENTIFIED = (
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.evals", "trainer.checkpoint_minutes",
     "trainer.checkpoint_every", "trainer.threads", "trainer.workers", "trainer.progress",
 )  # fmt: skip
+
+# Validation scores are in a record where trainer.evals asks for them, so that no table may rest on one; these always are.
+ALWAYS_SCORED = ("val.cut",)
+
+
+def identified_metric(key: str) -> bool:
+    """Whether a finished cell has this metric whatever its id leaves out."""
+    return not key.startswith("val.") or key in ALWAYS_SCORED
+
+
+def identified_option(key: str) -> bool:
+    """Whether an option of a training cell, as in ``key=value``, is part of its id."""
+    return not any(key == left or key.startswith(left + ".") for left in UNIDENTIFIED)

@@ -12,6 +12,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from sparselab.spec.configs import CONFIGS
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse
 from sparselab.spec.options import Options
+from sparselab.spec.schema import identified_metric, identified_option
 from sparselab.spec.sparsity import Sparsity
 from sparselab.tables.claims import CLAIMS, Claim, Layout
 from sparselab.tables.grid import PHASE, excluded, expand, places, rings
@@ -319,6 +320,7 @@ def _check(table: Table) -> None:
     _check_tiers(table, faults)
     _check_names(table, faults)
     _check_published(table, faults)
+    _check_metrics(table, faults)
     _check_overrides(table, faults)
     for name in rings(table):
         faults.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
@@ -404,6 +406,18 @@ def _check_published(table: Table, faults: Faults) -> None:
         seen.add((item.row, item.column))
 
 
+def _check_metrics(table: Table, faults: Faults) -> None:
+    read = [("metric.key", table.metric.key)]
+    read += [(f"claims.C{number}.metric", claim.metric) for number, claim in enumerate(table.claims, 1) if claim.metric]
+    read += [(f"beside.{number}.keys", key) for number, item in enumerate(table.beside, 1) for key in item.keys]
+    if isinstance(table.axis, Axis):
+        read.append(("axis.metric", table.axis.metric))
+    for where, key in read:
+        if not identified_metric(key):
+            problem = "is there only where a run validates, and trainer.evals is no part of an id"
+            faults.add(f"{where}={key}", problem, "read one of test. or train.")
+
+
 def _check_overrides(table: Table, faults: Faults) -> None:
     lists = {"base": table.base}
     lists |= {f"rows.{name}": items for name, items in table.rows.items()}
@@ -418,6 +432,8 @@ def _check_overrides(table: Table, faults: Faults) -> None:
                 faults.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
             if not _OVERRIDE.fullmatch(item):
                 faults.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
+            elif where.startswith(("rows.", "columns.")) and not identified_option(key):
+                faults.add(f"{where}: {item}", "is no part of an id: it makes no other cell", "write it in base")
             elif key in ("seed", "paper", "tier"):
                 faults.add(
                     f"{where}: {item}", f"{key} is set by the table itself", "delete it (seeds: tiers.<tier>.seeds)"

@@ -7,11 +7,14 @@ import torch
 from hand_slots import hand_slots, update
 from torch import tensor
 
+from sparselab.cli.run import run_cell
 from sparselab.methods.cast import owners, spread
 from sparselab.optim.torch_side.adams import AdamS
 from sparselab.planning import plan_of
 from sparselab.spec.faults import Refused
 from sparselab.spec.outline import Layer
+from sparselab.spec.schema import identified_metric
+from sparselab.store import record as records
 
 torch.set_num_threads(1)
 
@@ -182,3 +185,25 @@ def test_the_scope_of_llama2_7b():
     plan = plan_of(["method=cast", "sparsity=2:4", "model=llama_tiny", "dataset=stdlib", *sizes])
     assert sum(layer.numel for layer in plan.parts.layers) == 6_476_005_376
     assert 2 * sum(plan.parts.kept.values()) == 6_476_005_376
+
+
+def test_what_the_cut_cost_is_known_however_often_a_run_validates(tmp_path, monkeypatch):
+    """trainer.evals is no part of an id, and the table of CAST has a claim on val.cut: without evals it was never fed."""
+    monkeypatch.chdir(tmp_path)
+    cell = [
+        "method=cast", "sparsity=2:4", "model=mlp", "model.hidden=[16]", "dataset.limit_train=200", "dataset.limit_test=100",
+        "trainer.max_epochs=null", "trainer.max_steps=6", "trainer.batch_size=20", "trainer.precision=32", "trainer.threads=1",
+        "trainer.progress=none", "trainer.track_masks=true",
+    ]  # fmt: skip
+    found = []
+    for evals in (0, 2):
+        plan = plan_of([*cell, f"trainer.evals={evals}", f"runs_dir={evals}"])
+        assert run_cell(plan) == 0
+        found.append((plan.id, records.read(plan.folder, plan.id)["metrics"]))
+    (first, without), (second, several) = found
+    assert first == second
+    assert without["val.cut"] == several["val.cut"] != 0
+    read = {key for key in (*without, *several) if identified_metric(key)}
+    assert read <= set(without) and {key: without[key] for key in read} == {key: several[key] for key in read}
+    plan = plan_of([*cell, "dataset.val=0", "trainer.evals=0"])
+    assert run_cell(plan) == 0 and "val.cut" not in records.read(plan.folder, plan.id)["metrics"]

@@ -100,6 +100,15 @@ CASES = {
         "combine: mean}", "combine: mean, tiers: [cpuu]}",
         'claims.C1.tiers=cpuu: no such tier — did you mean "cpu"?',
     ),
+    "claim on what the id leaves out": (
+        "column: srste}, margin: 1.0", "column: srste}, metric: val.loss, margin: 1.0",
+        "claims.C2.metric=val.loss: is there only where a run validates, and trainer.evals is no part of an id",
+    ),
+    "metric that the id leaves out": ("key: test.accuracy", "key: val.accuracy", "metric.key=val.accuracy: is there only"),
+    "column that the id leaves out": (
+        '"1:4": ["sparsity=1:4"]', '"1:4": ["sparsity=2:4", trainer.evals=2]',
+        "rows.1:4: trainer.evals=2: is no part of an id: it makes no other cell — write it in base",
+    ),
     "name inside": ("differences: [", "name: x\ndifferences: [", "name: is the file's own name — delete the line"),
 }  # fmt: skip
 

@@ -143,7 +143,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if options.compile:
         network.compile()  # in place: no wrapper that would put every tensor into checkpoints twice
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
-    if options.track_masks and ema is None:
+    if options.track_masks and ema is None and len(val_feed):
         sparsifier.on_last_cut = lambda: history.before_cut(loop)
     feed = RunFeed(train_feed, parts.steps, options.accumulate)
     if found is not None:
@@ -212,8 +212,7 @@ def conclude(
     history.conclude({"step": parts.steps, **metrics})
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
-        if history.uncut is not None:
-            metrics["val.cut"] = metrics["val.loss"] - history.uncut  # what the cut at the end cost
+    metrics |= history.cut(loop)
     return metrics, state
 
 

@@ -52,6 +52,12 @@ class History:
     def before_cut(self, loop: Loop) -> None:
         self.uncut = evaluate(loop.task, self.feed, "val", self.precision)["loss"]
 
+    def cut(self, loop: Loop) -> dict[str, float]:
+        """``val.cut``: what the cut at the end cost in validation loss, where there was one; however often a run validates."""
+        if self.uncut is None:
+            return {}
+        return {"val.cut": evaluate(loop.task, self.feed, "val", self.precision)["loss"] - self.uncut}
+
     def after_update(self, loop: Loop, step: int) -> None:
         loss = torch.stack(loop.losses).double().mean()  # micro-batches are equal in size
         if many_ranks():
