@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.engines.engine import COMMON, ENGINES, Engine, Identity, Plan
+from sparselab.engines.tokenizers import settle
 from sparselab.spec.compose import compose, defaults
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse, short
 from sparselab.spec.memo import once
@@ -157,6 +158,7 @@ def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     found = Read(composed.config, set(composed.lost), Faults(list(composed.faults)))
     with found.faults.catch():
         _resolve(composed.config, "", overrides, named, found)
+        found.faults.found += settle(composed.config, found.lost)
     return found
 
 

@@ -69,6 +69,10 @@ class Dataset(LocalCopies, ABC):
     def load(self) -> Splits:
         """The splits in memory; Refused where the content is not what :meth:`spec` announced."""
 
+    def companions(self) -> dict[str, bytes]:
+        """Files that belong beside a network trained on it, by name: those of a tokenizer."""
+        return {}
+
     def places(self) -> tuple[str, ...]:
         """Options that say where something lies. What lies there is in the fingerprint, so they are no part of an id."""
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from sparselab.data import cache, files, hub
 from sparselab.spec.faults import refuse
 
 BYTES = "bytes"
+AUTO = (
+    "auto"  # the tokenizer that belongs to the model, bytes where none does; a plan says which before anything is read
+)
+VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)  # each makes a tokenizer
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 CHARACTERS, WORDS = "characters", "words"
 UNKNOWN = "<unk>"  # what stands for a unit that the train split does not have
@@ -34,9 +45,14 @@ UNITS: dict[str, Callable[[str], Sequence[str]]] = {CHARACTERS: characters, WORD
 
 def tokenizer_of(name: str) -> Tokenizer:
     """The tokenizer that ``dataset.tokenizer`` names; Refused where there is none such."""
-    if name == BYTES:
+    if name in (BYTES, AUTO):
         return Tokenizer()
     return Closed(name) if name in UNITS else Library(name)
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether a folder has the files of a tokenizer of transformers."""
+    return any((folder / name).is_file() for name in VOCABULARIES)
 
 
 class Tokenizer:
@@ -67,6 +83,15 @@ class Tokenizer:
     def encode(self, text: bytes) -> np.ndarray:
         """Token numbers, 1-D: uint8 where the vocabulary allows, else int32. No special token is added."""
         return np.frombuffer(bytearray(text), np.uint8)
+
+    def encode_each(self, texts: list[bytes], between: bytes) -> np.ndarray:
+        """Token numbers of several texts in a row, 1-D: before each the token that begins a text, where there is such a one;
+        else ``between`` stands between them."""
+        return self.encode(between.join(texts))
+
+    def files(self) -> dict[str, bytes]:
+        """What goes with a network that was trained on its tokens, by name; nothing where the numbers say it all."""
+        return {}
 
     def count(self, text: bytes) -> int:
         """``len(encode(text))``."""
@@ -153,14 +178,28 @@ class Library(Tokenizer):
         own = files.content_hash(self._files(self.folder)) if self.folder else self.name
         return hashlib.sha256(f"{fingerprint}\0{own}".encode()).hexdigest()
 
+    def files(self) -> dict[str, bytes]:
+        if self.folder is not None:
+            return {path.name: path.read_bytes() for path in self._files(self.folder)}
+        with tempfile.TemporaryDirectory() as folder:
+            self._loaded().save_pretrained(folder)
+            return {path.name: path.read_bytes() for path in self._files(Path(folder))}
+
     @staticmethod
     def _files(folder: Path) -> list[Path]:
         """What a tokenizer is made from; a model's weights and configs may lie in the same folder."""
         return sorted({path for name in TOKENIZER_FILES for path in folder.glob(name) if path.is_file()})
 
     def encode(self, text: bytes) -> np.ndarray:
+        return self._kept(text, lambda: self._encode(text))
+
+    def encode_each(self, texts: list[bytes], between: bytes) -> np.ndarray:
+        whole = between.join(texts)
+        return self._kept(b"each\0" + between + b"\0" + whole, lambda: self._encode_each(texts, whole))
+
+    def _kept(self, text: bytes, make: Callable[[], np.ndarray]) -> np.ndarray:
         key = f"tokens-{hashlib.sha256(self.mark('').encode() + hashlib.sha256(text).digest()).hexdigest()[:32]}"
-        return cache.array(key, lambda: self._encode(text)) if self.folder else self._encode(text)
+        return cache.array(key, make) if self.folder else make()
 
     def counts(self, sizes: dict[str, int]) -> dict[str, int]:
         return {}
@@ -169,6 +208,15 @@ class Library(Tokenizer):
         tokenizer = self._loaded()
         ids = tokenizer(text.decode("utf-8", errors="replace"), add_special_tokens=False, verbose=False)["input_ids"]
         return np.array(ids, np.int32)
+
+    def _encode_each(self, texts: list[bytes], whole: bytes) -> np.ndarray:
+        tokenizer = self._loaded()
+        first = tokenizer.bos_token_id
+        if first is None:
+            return self._encode(whole)
+        words = [text.decode("utf-8", errors="replace") for text in texts]
+        rows = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.array([number for row in rows for number in (first, *row)], np.int32)
 
     def _loaded(self) -> Any:
         from transformers import AutoTokenizer
@@ -180,6 +228,5 @@ class Library(Tokenizer):
             refuse(self.where, f"cannot be loaded ({reason})", f"write {BYTES}, or a tokenizer's folder")
 
     def _check_folder(self) -> None:
-        names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-        if self.folder is not None and not any((self.folder / name).is_file() for name in names):
+        if self.folder is not None and not holds_tokenizer(self.folder):
             refuse(self.where, "the folder holds no tokenizer.json", "name a tokenizer's folder")

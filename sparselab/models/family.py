@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -23,6 +25,17 @@ if TYPE_CHECKING:
     from sparselab.models.weights import Entry
 
 MODELS: Registry[Family] = Registry("model", "sparselab.models.families")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens that a trained language model reads.
+
+    folder: where its files lie; None: on the hub. vocabulary: how many it knows; 0 where only loading tells.
+    """
+
+    folder: Path | None
+    vocabulary: int = 0
 
 
 class Family:
@@ -155,6 +168,11 @@ class Family:
     def starts_trained(self) -> bool:
         """Whether training starts from given weights, so that the starting network is worth learning from."""
         return self.options.weights is not None
+
+    @classmethod
+    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+        """What its options say of the tokens that a trained network reads; None where they say nothing."""
+        return None
 
     def library_config(self, model: nn.Module) -> dict[str, Any] | None:
         """What the network's library wants to find beside its weights, as ``config.json``; None where it is nothing."""

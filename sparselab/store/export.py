@@ -26,14 +26,15 @@ def export(
     state_dict: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     config: Mapping[str, Any] | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, dict[str, int | str]]:
     """Write the network under its own names, and its masks (True = kept) under the names of the tensors they mask.
 
     Tensors that are one (tied weights) are stored once, under the name that comes first in ``state_dict``, which is the
     one transformers looks for; the other names stand in the metadata, and ``sparselab.store.tensors.load`` brings them
-    back. ``config`` becomes ``config.json`` beside them. Returns ``{file: {"size": bytes, "sha256": hexadecimal}}`` for
-    the record. :class:`RunFailed` when a mask fits no tensor, when a weight that its mask prunes is not exactly zero, or
-    when the disk refuses.
+    back. ``config`` becomes ``config.json`` beside them, ``beside`` further files by name. Returns ``{file: {"size": bytes,
+    "sha256": hexadecimal}}`` for the record. :class:`RunFailed` when a mask fits no tensor, when a weight that its mask prunes
+    is not exactly zero, or when the disk refuses.
     """
     folder = Path(folder)
     kept, aliases = _untie(state_dict)
@@ -48,6 +49,9 @@ def export(
     if config is not None:
         written[CONFIG] = atomic.render(config)
         atomic.write_bytes(folder / CONFIG, written[CONFIG])
+    for name, data in (beside or {}).items():
+        written[name] = data
+        atomic.write_bytes(folder / name, data)
     return {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in written.items()}
 
 

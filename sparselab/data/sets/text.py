@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sysconfig
 from abc import abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,16 +18,20 @@ from pydantic import Field
 
 from sparselab.data import files, hub
 from sparselab.data.dataset import DATASETS, Dataset
-from sparselab.data.tokens import BYTES, CHARACTERS, WORDS, Tokenizer, tokenizer_of
+from sparselab.data.tokens import AUTO, CHARACTERS, WORDS, Tokenizer, tokenizer_of
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import refuse
 from sparselab.spec.memo import once
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sparselab.data.splits import TextSplits
 
 PARTS = ("train", "val", "test")
+OPENING = b"Once upon a time"  # of a paragraph, it begins a story
+BREAK = b"\n\n"  # between stories
 
 
 class TextOptions(Options):
@@ -32,9 +39,10 @@ class TextOptions(Options):
 
     block: int = Field(default=256, ge=2, description="tokens in a window, at least 2")
     tokenizer: str = Field(
-        default=BYTES,
+        default=AUTO,
         min_length=1,
-        description="bytes, characters or words of the train split, a tokenizer's folder, or its name on the hub",
+        description="auto (the model's own, else bytes), bytes, characters or words of the train split, a tokenizer's"
+        " folder, or its name on the hub",
     )
     windows: Literal["drawn", "streams"] = Field(
         default="drawn",
@@ -68,12 +76,19 @@ class TextSet(Dataset):
     def origin(self) -> Origin:
         """Where the text lies, checked; Refused where it does not."""
 
+    def encode(self, tokenizer: Tokenizer, text: bytes) -> np.ndarray:
+        """A split's text as token numbers, 1-D."""
+        return tokenizer.encode(text)
+
     @abstractmethod
     def texts(self, origin: Origin) -> dict[str, bytes]:
         """The text of each split."""
 
     def places(self) -> tuple[str, ...]:
-        return ("tokenizer",) if tokenizer_of(self.options.tokenizer).folder else ()
+        return ("tokenizer",) if self.tokenizer().folder else ()
+
+    def companions(self) -> dict[str, bytes]:
+        return self.tokenizer().files()
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer asked for; a folder may be named as it lies below the folder of local copies."""
@@ -130,7 +145,7 @@ class TextSet(Dataset):
         tokenizer = self.tokenizer()
         tokenizer.learn(texts["train"])
         self._check_announced(origin, tokenizer)
-        tokens = {part: tokenizer.encode(texts[part]) for part in PARTS}
+        tokens = {part: self.encode(tokenizer, texts[part]) for part in PARTS}
         self._check_lengths({part: len(ids) for part, ids in tokens.items()})
         return TextSplits(
             **{part: torch.from_numpy(ids) for part, ids in tokens.items()},
@@ -256,37 +271,66 @@ class TinyShakespeare(TextSet):
         return slice(first), slice(first, second), slice(second, size)
 
 
+class StoryOptions(TextOptions):
+    format: Literal["stories", "plain"] = Field(
+        default="stories",
+        description="stories, as checkpoints read them (their tokenizer's first token, then the story), or plain",
+    )
+
+
 @DATASETS.register("tinystories")
 class TinyStories(TextSet):
     """Stories for small children (Eldan and Li 2023), to score models that were trained on the whole set.
 
-    Local: ``text/tinystories_200kb.txt``, the beginning of its training text; else the hub's validation split. Half of
-    the bytes are train (enough to calibrate on, not to learn from), a tenth val, the rest test.
+    Local: ``text/tinystories.txt``, the beginning of its training text; else the hub's validation split. Half of the bytes
+    are train (enough to calibrate on, not to learn from), a tenth val, the rest test.
+
+    ``format: stories`` is what karpathy/llama2.c trains on (tinystories.py): the token that begins a text before each story,
+    where the tokenizer has one, and a single newline between paragraphs. The hub has a story in each row; the local file does
+    not mark where one begins, so that only those are told that begin with :data:`OPENING`. ``plain``: the text as it lies.
     """
 
+    Options = StoryOptions
+    options: StoryOptions
     repo = "roneneldan/TinyStories"
-    layout = "text/tinystories_200kb.txt"
+    layout = "text/tinystories.txt"
 
     def origin(self) -> Origin:
-        path = self.local(self.layout, "tinystories_200kb.txt")
+        path = self.local(self.layout, "tinystories.txt")
         if path is None:
             hub.check(self.repo, self.where, self.layout)
             return Origin("hub", files.listing_hash([(self.repo, 0)]), {}, title="tinystories-validation")
         files.check_file(path, self.where)
-        sizes = [len(range(path.stat().st_size)[part]) for part in self._parts(path.stat().st_size)]
-        return Origin("local", files.content_hash([path]), dict(zip(PARTS, sizes, strict=True)), path)
+        texts = once(("stories", self.options.format, files.content_hash([path])), lambda: self._local(path))
+        return Origin("local", files.content_hash([path]), {part: len(texts[part]) for part in PARTS}, path)
 
     def texts(self, origin: Origin) -> dict[str, bytes]:
         if origin.folder is not None:
-            text = origin.folder.read_bytes()
-        else:
-            text = "\n\n".join(hub.load(self.repo, "validation", self.where, self.layout)["text"]).encode()
-        return dict(zip(PARTS, (text[part] for part in self._parts(len(text))), strict=True))
+            return self._local(origin.folder)
+        rows = hub.load(self.repo, "validation", self.where, self.layout)["text"]
+        return self._parts([row.encode() for row in rows])
 
-    @staticmethod
-    def _parts(size: int) -> tuple[slice, slice, slice]:
-        first, second = size * 50 // 100, size * 60 // 100
-        return slice(first), slice(first, second), slice(second, size)
+    def encode(self, tokenizer: Tokenizer, text: bytes) -> np.ndarray:
+        plain = self.options.format == "plain"
+        return tokenizer.encode(text) if plain else tokenizer.encode_each(text.split(BREAK), BREAK)
+
+    def _local(self, path: Path) -> dict[str, bytes]:
+        return self._parts(re.split(rb"\n\n(?=" + OPENING + rb")", path.read_bytes()))
+
+    def _parts(self, stories: list[bytes]) -> dict[str, bytes]:
+        """The three splits, cut at bytes of the plain text, else between stories."""
+        if self.options.format == "plain":
+            return dict(zip(PARTS, _shares(b"\n\n".join(stories)), strict=True))
+        stories = [re.sub(rb"\n+", rb"\n", story.strip()) for story in stories]
+        ends = list(accumulate(len(story) for story in stories))
+        first, second = (bisect_left(ends, ends[-1] * share // 100) for share in (50, 60))
+        shares = stories[:first], stories[first:second], stories[second:]
+        return dict(zip(PARTS, (BREAK.join(share) for share in shares), strict=True))
+
+
+def _shares(text: bytes) -> tuple[bytes, bytes, bytes]:
+    first, second = len(text) * 50 // 100, len(text) * 60 // 100
+    return text[:first], text[first:second], text[second:]
 
 
 class WikitextOptions(TextOptions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -158,6 +159,7 @@ class Intervene(Direct):
         windows = (self.options.tokens or parts.data.test * block) / block
         passes = 2 * windows + self.options.windows * len(rules)
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
+        tokenizer = getattr(parts.dataset.options, "tokenizer", "")
         extra: dict[str, Any] = {
             "data": parts.data.fingerprint,
             "files": files,
@@ -182,7 +184,7 @@ class Intervene(Direct):
             facts=facts,
             notes=notes,
             extra=extra,
-            spent=tuple(files),
+            spent=(*files, *(["dataset.tokenizer"] if Path(tokenizer).expanduser().is_dir() else [])),
         )
 
     def _weighs_windows(self, parts: Parts) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.data.dataset import DATASETS
 from sparselab.edits.edit import EDITS
-from sparselab.engines.parts import build, top_level, unwritable, without_pending
+from sparselab.engines.parts import build, near_data, top_level, unwritable, without_pending
+from sparselab.engines.tokenizers import folder_of_copies
 from sparselab.loggers.logger import LOGGERS
 from sparselab.methods.method import METHODS
 from sparselab.metrics.metric import METRICS
@@ -129,6 +130,8 @@ def make(config: dict[str, Any], lost: frozenset[str], needs: Mapping[str, str])
     """Build every part, as far as it can be, and nothing of what follows from several but the length of the run."""
     faults = Faults()
     cell, top, lost = top_level(Cell, config, lost)
+    if not {"model", "data_dir"} & lost:
+        cell = cell.model_copy(update={"model": near_data(cell.model, folder_of_copies(cell.data_dir))})
     faults.found += top
     made = Made(cell, lost, needs, faults)
     parts = made.parts

@@ -41,7 +41,8 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body
     config = parts.family.library_config(finished.task.network)
-    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config))
+    beside = parts.dataset.companions()
+    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, beside))
     return records.read(finished.folder, plan.id)
 
 

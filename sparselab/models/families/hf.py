@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from sparselab.models.families.gpt import sketch_gpt2
 from sparselab.models.families.llama import sketch_llama
-from sparselab.models.family import MODELS, TextFamily
+from sparselab.models.family import MODELS, TextFamily, Tokens
 from sparselab.models.sketch import Sketch
 from sparselab.models.weights import place, read_header
 from sparselab.spec.dataspec import DataSpec
@@ -27,13 +28,14 @@ VERBATIM = "give a folder made by save_pretrained"
 class HuggingFace(TextFamily):
     """``AutoModelForCausalLM.from_pretrained(path)`` in float32, from safetensors only and never with remote code.
 
-    The data's token numbers must be those of the model's tokenizer. Llama and GPT-2 in local folders have a closed
-    form; every other outline is traced.
+    Its own tokenizer makes the data's tokens, unless ``tokenizer: any`` lets another one. Llama and GPT-2 in local folders
+    have a closed form; every other outline is traced.
     """
 
     class Options(TextFamily.Options):
         path: str = Field(min_length=1, description="a local folder, or a hub name such as openai-community/gpt2")
         revision: str | None = Field(None, description="commit, tag or branch of a hub model; null: its main branch")
+        tokenizer: Literal["own", "any"] = Field("own", description="own, or any: text cut by another one is wanted")
 
     options: Options
 
@@ -66,6 +68,20 @@ class HuggingFace(TextFamily):
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             refuse(self._where, "its config.json names no model_type", VERBATIM)
         return config
+
+    @classmethod
+    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+        path = values.get("path")
+        if not isinstance(path, str) or values.get("tokenizer") == "any":
+            return None
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            return Tokens(None)
+        try:
+            vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        except (OSError, ValueError, KeyError, TypeError):
+            vocabulary = 0  # planning says what is wrong with the file
+        return Tokens(folder, vocabulary if isinstance(vocabulary, int) else 0)
 
     def files(self) -> dict[str, list[str]]:
         folder = self._folder()
