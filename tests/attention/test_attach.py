@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from sparselab.attention.rule import ATTENTIONS
-from sparselab.attention.tiled.attach import Attached
+from sparselab.attention.tiled.attach import Attached, check_applies
 from sparselab.attention.tiled.calibrate import Measure
+from sparselab.spec.faults import RunFailed
 
 torch.set_num_threads(1)
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -16,6 +36,24 @@ NETWORKS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
     "mistral, window of 9": lambda: MistralForCausalLM(MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=9)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=60, n_positions=64, n_embd=32, n_layer=2, n_head=4)),
+    "gemma 2, scores capped at 2": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=8, attn_logit_softcapping=2.0, sliding_window=9)
+    ),
+    "gpt-oss, with sinks": lambda: GptOssForCausalLM(
+        GptOssConfig(
+            **SIZES, num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=9
+        )
+    ),
+}
+ELSEWHERE = {
+    "bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=60, hidden_size=32, n_layer=2, n_head=4)),
+    "falcon": lambda: FalconForCausalLM(
+        FalconConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    ),
+    "gpt-j": lambda: GPTJForCausalLM(
+        GPTJConfig(vocab_size=60, n_positions=64, n_embd=32, n_layer=2, n_head=4, rotary_dim=4)
+    ),
+    "mamba": lambda: MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, state_size=4)),
 }
 TOKENS = torch.randint(60, (2, 30), generator=torch.Generator().manual_seed(0))
 
@@ -27,6 +65,8 @@ def network(kind="llama", sharp=8.0):
     for name, parameter in model.named_parameters():
         if "q_proj" in name or "k_proj" in name or "c_attn.weight" in name:
             parameter.data.mul_(sharp)
+        elif name.endswith("sinks"):
+            torch.nn.init.normal_(parameter, 1.0, 0.5)
     return model
 
 
@@ -101,3 +141,36 @@ def test_measuring_changes_nothing_and_foretells_the_skips():
         )
     assert alone.curves[30].skipped.tolist() == list(first.values())
     assert measure.curves[30].valid == 2 * alone.curves[30].valid
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_rule_applies_to_networks_of_the_attention_interface(kind):
+    model = network(kind)
+    check_applies(model, lambda tokens: logits(model, tokens), rule(0.1), "prefill", TOKENS)
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_a_rule_that_would_be_applied_nowhere_is_refused(kind):
+    """Attention of their own: a rule left no trace, and a cell said 0.00 % as if nothing could be skipped."""
+    torch.manual_seed(0)
+    model = ELSEWHERE[kind]().eval()
+    with pytest.raises(RunFailed, match="attention=blasst: (no layer|this network takes no other)"):
+        check_applies(model, lambda tokens: logits(model, tokens), rule(0.1), "prefill", TOKENS)
+
+
+def test_what_else_attention_takes_is_refused():
+    model = network()
+    with Attached(model, rule(0.1)), pytest.raises(RunFailed, match="also takes position_bias"):
+        logits(model, position_bias=torch.zeros(30, 30))
+
+
+def test_an_additive_mask_is_added():
+    """A bias of the scores, as of distances, in the place of a mask."""
+    model = network()
+    bias = -torch.arange(30.0).flip(0).expand(1, 1, 30, 30)
+    mask = bias.masked_fill(~torch.ones(30, 30, dtype=torch.bool).tril(), torch.finfo(torch.float32).min)
+    plain = logits(model, attention_mask=mask)
+    assert not torch.allclose(plain, logits(model))
+    for phase in ("prefill", "both"):
+        with Attached(model, rule(1e-30), phase):
+            torch.testing.assert_close(logits(model, attention_mask=mask), plain, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -9,9 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.attention.rule import PHASES, Rule
-from sparselab.attention.tiled.tiles import Ledger, attend
+from sparselab.attention.tiled.tiles import Ledger, More, Tiles, attend
+from sparselab.spec.faults import RunFailed
 
 NAME = "sparselab_tiles"
+SAME = 1e-3  # largest change of the logits by a rule that skips nothing, of their size
+# What a call may carry that changes nothing of what is computed here, or that its mask says already.
+WITHOUT_EFFECT = frozenset(
+    ("dropout", "is_causal", "sliding_window", "output_attentions", "use_cache", "position_ids", "cache_position",
+     "past_key_values", "position_embeddings", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+)  # fmt: skip
 
 
 class Attached:
@@ -41,18 +49,31 @@ class Attached:
 
     def _attention(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-        scaling: float | None = None, **ignored: Any,
+        scaling: float | None = None, softcap: float | None = None, s_aux: Tensor | None = None, **others: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
+        unknown = sorted(key for key, value in others.items() if _counts(key, value))
+        if unknown:
+            raise RunFailed(
+                f"attention={self.rule.name}: this network's attention also takes {unknown[0]} — choose another model"
+            )
+        more = More(softcap, sinks=s_aux)
+        if attention_mask is not None and attention_mask.dtype != torch.bool:
+            least = torch.finfo(attention_mask.dtype).min / 2
+            more = More(softcap, attention_mask.clamp(min=least), s_aux)
+            attention_mask = attention_mask > least
+        causal = others.get("is_causal")
+        if attention_mask is None and not (getattr(module, "is_causal", True) if causal is None else causal):
+            attention_mask = torch.ones(1, 1, *query.shape[-2:-1], key.shape[-2], dtype=torch.bool, device=query.device)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         t, s = query.shape[-2], key.shape[-2]
         outputs = []
         for phase, first, last in self._parts(t):
             end = s - t + last  # a part sees what had come by its end
-            visible = None if attention_mask is None else attention_mask[..., first:last, :end].bool()
+            visible = None if attention_mask is None else _rows(attention_mask, first, last)[..., :end]
             outputs.append(
                 attend(
                     query[:, :, first:last], key[:, :, :end], value[:, :, :end], scale, self.rule, phase,
-                    visible, self.ledger, getattr(module, "layer_idx", 0) or 0,
+                    visible, self.ledger, getattr(module, "layer_idx", 0) or 0, more.part(first, last, end),
                 )
             )  # fmt: skip
         return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
@@ -64,3 +85,49 @@ class Attached:
         if self.phase in PHASES:
             return [(self.phase, 0, t)]
         return [("prefill", 0, t // 2), ("decode", t // 2, t)]
+
+
+class Everything(Rule):
+    """Skips nothing."""
+
+    name = "everything"
+
+    def keep(self, tiles: Tiles, phase: str) -> Tensor:
+        return tiles.valid
+
+
+@torch.no_grad()
+def check_applies(
+    model: nn.Module, logits_of: Callable[[Tensor], Tensor], rule: Rule, phase: str, tokens: Tensor
+) -> None:
+    """Raises RunFailed where the rule would be applied to no layer, or where taking part in its form changes the network.
+
+    tokens: (n, t) int64, on which the network is looked at as it is and under a rule that skips nothing.
+    """
+    plain = logits_of(tokens).float()
+    try:
+        with Attached(model, Everything(rule.options), phase) as ledger:
+            whole = logits_of(tokens).float()
+    except (ValueError, AttributeError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:60]
+        raise RunFailed(f"attention={rule.name}: this network takes no other attention ({reason})") from None
+    if not ledger.tallies:
+        raise RunFailed(
+            f"attention={rule.name}: no layer of this network goes through transformers' attention interface, so that the "
+            "rule would be applied nowhere — choose another model"
+        )
+    change = float((whole - plain).norm() / plain.norm())
+    if not change < SAME:
+        raise RunFailed(
+            f"attention={rule.name}: skipping nothing changes this network's logits by {change:.2g} of their size: its "
+            "attention is more than scores and a softmax — choose another model"
+        )
+
+
+def _counts(key: str, value: Any) -> bool:
+    """Whether an argument of a call would change what attention gives."""
+    return key not in WITHOUT_EFFECT and value is not None and not isinstance(value, bool | str)
+
+
+def _rows(mask: Tensor, first: int, last: int) -> Tensor:
+    return mask if mask.shape[-2] == 1 else mask[..., first:last, :]

@@ -7,7 +7,7 @@ recurrence, step by step). Nothing is saved in time here: this is for exact outp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -77,10 +77,44 @@ def causal(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.arange(keys, device=device) <= at[:, None]
 
 
-def scores_of(q: Tensor, k: Tensor, scale: float, visible: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class More:
+    """What some networks add to scores and softmax.
+
+    softcap: scores become ``softcap * tanh(score / softcap)`` (Gemma-2). bias: added to the scores after that, broadcastable
+    to (n, heads, t, s). sinks: (heads,) a score of each head that stands in the denominators and for no key (GPT-OSS); it
+    lies in no tile, and no tile is compared with it.
+    """
+
+    softcap: float | None = None
+    bias: Tensor | None = None
+    sinks: Tensor | None = None
+
+    def part(self, first: int, last: int, keys: int) -> More:
+        """Of the rows ``first`` to ``last`` and the first ``keys`` keys."""
+        if self.bias is None:
+            return self
+        rows = slice(None) if self.bias.shape[-2] == 1 else slice(first, last)
+        return replace(self, bias=self.bias[..., rows, :keys])
+
+
+def scores_of(q: Tensor, k: Tensor, scale: float, visible: Tensor, more: More = More()) -> Tensor:
     """(n, heads, t, s) float32, minus infinity where not visible. q: (n, heads, t, d), k: (n, kv heads, s, d)."""
     k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-    return (q.float() @ k.float().transpose(-1, -2) * scale).masked_fill(~visible, -torch.inf)
+    scores = q.float() @ k.float().transpose(-1, -2) * scale
+    if more.softcap is not None:
+        scores = more.softcap * torch.tanh(scores / more.softcap)
+    if more.bias is not None:
+        scores = scores + more.bias.float()
+    return scores.masked_fill(~visible, -torch.inf)
+
+
+def softmax_of(scores: Tensor, more: More) -> Tensor:
+    """Weights (n, heads, t, s) of the keys; of a row without any, zeros."""
+    if more.sinks is None:
+        return scores.softmax(-1).nan_to_num(0.0)
+    sinks = more.sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
 
 
 def cut(scores: Tensor, lengths: Tensor, block_q: int, block_k: int) -> Tiles:
@@ -94,7 +128,7 @@ def cut(scores: Tensor, lengths: Tensor, block_q: int, block_k: int) -> Tiles:
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, rule: Rule, phase: str,
-    visible: Tensor | None = None, ledger: Ledger | None = None, layer: int = 0,
+    visible: Tensor | None = None, ledger: Ledger | None = None, layer: int = 0, more: More = More(),
 ) -> Tensor:  # fmt: skip
     """Attention of q (n, heads, t, d) over k, v (n, kv heads, s, d): (n, heads, t, d) in q's dtype.
 
@@ -104,7 +138,7 @@ def attend(
     """
     t, s = q.shape[-2], k.shape[-2]
     seen = causal(t, s, q.device) if visible is None else visible
-    scores = scores_of(q, k, scale, seen)
+    scores = scores_of(q, k, scale, seen, more)
     decoding = phase == "decode"
     lengths = torch.arange(s - t + 1, s + 1, device=q.device) if decoding else torch.full((t,), s, device=q.device)
     block_q, block_k = 1 if decoding else rule.options.block_q, rule.options.block_k
@@ -113,6 +147,6 @@ def attend(
     if ledger is not None:
         ledger.add(layer, phase, tiles.valid, keep, q.shape[0] * q.shape[1] * t * s * q.shape[-1])
     entries = keep.repeat_interleave(block_q, 2)[:, :, :t].repeat_interleave(block_k, 3)[..., :s]
-    weights = scores.masked_fill(~entries, -torch.inf).softmax(-1).nan_to_num(0.0)
+    weights = softmax_of(scores.masked_fill(~entries, -torch.inf), more)
     v = v.repeat_interleave(q.shape[1] // v.shape[1], 1)
     return (weights @ v.float()).to(q.dtype)

@@ -16,7 +16,7 @@ from sparselab.activation.frozen.calibrate import Gates
 from sparselab.activation.frozen.masking import Masking
 from sparselab.activation.frozen.rotate import rotate
 from sparselab.activation.frozen.sites import Block, Site, find_blocks
-from sparselab.attention.tiled.attach import Attached
+from sparselab.attention.tiled.attach import Attached, check_applies
 from sparselab.attention.tiled.calibrate import calibrate
 from sparselab.attention.tiled.tiles import Ledger
 from sparselab.engines.direct import Outcome
@@ -86,6 +86,9 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
                 Masking(parts.activation, active.sites, active.gates, parts.activation.options.dense_prefix)
             )
         if parts.attention is not None:
+            check_applies(
+                model, logits, parts.attention, options.phase, batch_of(splits.test, starts[:1], block, device)
+            )
             if parts.attention.calibrated:
                 fit_attention(parts, options, model, logits, splits.train, device)
             ledger = rules.enter_context(Attached(model, parts.attention, options.phase))
@@ -105,6 +108,11 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
             "train": parts.data.train, "val": parts.data.val, "test": parts.data.test,
         },
     )  # fmt: skip
+
+
+def batch_of(tokens: Tensor, starts: Any, block: int, device: torch.device) -> Tensor:
+    """(n, block) int64: the windows that begin at ``starts``."""
+    return next(batches(tokens, starts, block, len(starts), device))[0]
 
 
 def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, float]:
