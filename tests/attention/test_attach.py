@@ -154,7 +154,7 @@ def test_a_rule_that_would_be_applied_nowhere_is_refused(kind):
     """Attention of their own: a rule left no trace, and a cell said 0.00 % as if nothing could be skipped."""
     torch.manual_seed(0)
     model = ELSEWHERE[kind]().eval()
-    with pytest.raises(RunFailed, match="attention=blasst: (no layer|this network takes no other)"):
+    with pytest.raises(RunFailed, match=r"attention=blasst: (no layer|this network takes no other)"):
         check_applies(model, lambda tokens: logits(model, tokens), rule(0.1), "prefill", TOKENS)
 
 

@@ -77,6 +77,9 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
     def logits(tokens: Tensor) -> Tensor:
         return parts.family.logits(model, tokens)
 
+    if parts.attention is not None:
+        first = batch_of(splits.test, starts[:1], block, device)
+        check_applies(model, logits, parts.attention, options.phase, first)
     dense = score(logits, test())
     with torch.no_grad(), ExitStack() as rules:
         active = masking = ledger = None
@@ -86,9 +89,6 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
                 Masking(parts.activation, active.sites, active.gates, parts.activation.options.dense_prefix)
             )
         if parts.attention is not None:
-            check_applies(
-                model, logits, parts.attention, options.phase, batch_of(splits.test, starts[:1], block, device)
-            )
             if parts.attention.calibrated:
                 fit_attention(parts, options, model, logits, splits.train, device)
             ledger = rules.enter_context(Attached(model, parts.attention, options.phase))
