@@ -158,7 +158,9 @@ def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     found = Read(composed.config, set(composed.lost), Faults(list(composed.faults)))
     with found.faults.catch():
         _resolve(composed.config, "", overrides, named, found)
-        found.faults.found += settle(composed.config, found.lost)
+        wrong = settle(composed.config, found.lost)
+        found.faults.found += wrong
+        found.lost |= {"dataset"} if wrong else set()  # nothing else is to be said about tokens that mean nothing
     return found
 
 

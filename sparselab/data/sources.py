@@ -14,6 +14,7 @@ from sparselab.data import augment as operations
 from sparselab.data.address import generator
 from sparselab.data.augment import Augment
 from sparselab.data.feed import Batch, Job
+from sparselab.data.pictures import undecodable
 from sparselab.spec.faults import Fault, RunFailed
 
 IGNORE = -100  # a target that no loss and no metric counts
@@ -248,8 +249,10 @@ class Decoder:
 
         try:
             picture = self.shelf.open(key.row)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged file
-            return str(Fault(self.shelf.title(key.row), f"cannot be decoded ({error})"[:80], "copy the picture again"))
+        except undecodable() as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            title = ascii(self.shelf.title(key.row))[1:-1]
+            return str(Fault(title, f"cannot be decoded ({reason})"[:80], "copy the picture again"))
         mirrored = False
         if self.augment and key.address is not None:
             rng = generator("augment", *key.address, key.row)

@@ -88,6 +88,8 @@ def damage_config(folder: Path, **changes: object) -> None:
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             "holds no .safetensors file, and pickles are never opened",
         ),
+        (lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter (adapter_config.json)"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b"x"), "holds an adapter (adapter_model.safetensors)"),
         (lambda f: os.truncate(f / "model.safetensors", 5000), "bytes of tensors where its header promises"),
     ],
 )

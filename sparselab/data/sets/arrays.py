@@ -19,6 +19,7 @@ from sparselab.data import cache, files, hub, subset
 from sparselab.data.augment import Augment
 from sparselab.data.dataset import DATASETS, Dataset
 from sparselab.data.forget import Forget
+from sparselab.data.pictures import eight_bits, undecodable
 from sparselab.data.sets.images import IMAGENET, ImageOptions, choose, counts
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import Faults, refuse
@@ -343,12 +344,12 @@ class PublicSet(ArraySet):
 
     def _pixels(self, encoded: Any, what: str) -> np.ndarray:
         """Encoded bytes to (c*h*w,) uint8."""
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
             with Image.open(io.BytesIO(encoded)) as picture:
-                decoded = np.asarray(picture.convert("RGB" if self.shape[0] == 3 else "L"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError):
+                decoded = np.asarray(eight_bits(picture, "RGB" if self.shape[0] == 3 else "L"))
+        except undecodable():
             refuse(self.where, f"{what} cannot be decoded", "copy the files again")
         if decoded.shape[:2] != self.shape[1:]:
             refuse(self.where, f"{what} is {decoded.shape[:2]}, not {self.shape[1:]}", "copy the files again")

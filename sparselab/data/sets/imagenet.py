@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 
 from sparselab.data import cache, files, hub, subset
 from sparselab.data.dataset import DATASETS, Dataset
+from sparselab.data.pictures import READ, UNREAD, eight_bits
 from sparselab.data.sets.images import IMAGENET, ImageOptions, choose, counts
 from sparselab.spec.dataspec import DataSpec
 from sparselab.spec.faults import refuse
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sparselab.data.splits import PictureSplits
-
-PICTURES = (".jpeg", ".jpg", ".png")
 
 
 class ImagenetOptions(ImageOptions):
@@ -50,7 +50,7 @@ class FolderShelf:
         from PIL import Image
 
         with Image.open(self.root / self.paths[row]) as picture:
-            return picture.convert("RGB")
+            return eight_bits(picture, "RGB")
 
     def title(self, row: int) -> str:
         return self.paths[row]
@@ -64,7 +64,7 @@ class HubShelf:
     rows: np.ndarray
 
     def open(self, row: int) -> Image:
-        return self.table[int(self.rows[row])]["image"].convert("RGB")
+        return eight_bits(self.table[int(self.rows[row])]["image"], "RGB")
 
     def title(self, row: int) -> str:
         return f"imagenet row {self.rows[row]}"
@@ -75,7 +75,8 @@ class Imagenet(Dataset):
     """ImageNet-1k. Local: ``imagenet/{train,val}/<wnid>/*.JPEG``, the standard layout, also of a subset of it.
 
     The public validation folder is the test split; ``val`` pictures are taken from train. A label is the place of its
-    folder among train's sorted folders. The fingerprint is over paths and sizes.
+    folder among train's sorted folders; what begins with a dot, as tools leave it, is neither. The fingerprint is over paths
+    and sizes.
     """
 
     Options = ImagenetOptions
@@ -164,7 +165,7 @@ class Listing:
 
     def __init__(self, encoded: bytes, where: str):
         self.fingerprint = hashlib.sha256(encoded).hexdigest()
-        entries = [line.partition("\0") for line in encoded.decode(errors="surrogateescape").splitlines()]
+        entries = [line.partition("\0") for line in encoded.decode(errors="surrogateescape").split("\n") if line]
         parts = ("train", "val")
         self._paths = {part: [path for path, _, _ in entries if path.startswith(f"{part}/")] for part in parts}
         self._lengths = {part: [size for path, _, size in entries if path.startswith(f"{part}/")] for part in parts}
@@ -185,20 +186,19 @@ class Listing:
         for part in ("train", "val"):
             if not (root / part).is_dir():
                 refuse(where, f"{files.short(root)} has no {part}/", f"use the layout {Imagenet.layout}")
-            found = [entry for entry in os.scandir(root / part) if entry.is_dir()]
+            found = [entry for entry in os.scandir(root / part) if entry.is_dir() and not entry.name.startswith(".")]
             folders += sorted(found, key=lambda entry: entry.name)
         times = "\0".join(f"{folder.path}\0{folder.stat().st_mtime_ns}" for folder in folders)
         key = hashlib.sha256(times.encode(errors="surrogateescape")).hexdigest()
-        encoded = cache.array(f"imagenet-listing-{key[:24]}", lambda: cls._encode(root, folders))
+        encoded = cache.array(f"imagenet-pictures-{key[:24]}", lambda: cls._encode(root, folders, where))
         return cls(encoded.tobytes(), where)
 
     @staticmethod
-    def _encode(root: Path, folders: list[os.DirEntry[str]]) -> np.ndarray:
+    def _encode(root: Path, folders: list[os.DirEntry[str]], where: str) -> np.ndarray:
         lines = []
         for folder in folders:
             name = Path(folder.path).relative_to(root).as_posix()
-            pictures = (entry for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURES))
-            lines += sorted(f"{name}/{entry.name}\0{entry.stat().st_size}\n" for entry in pictures)
+            lines += sorted(f"{name}/{entry.name}\0{_size(entry, where)}\n" for entry in _pictures(folder, where))
         return np.frombuffer("".join(lines).encode(errors="surrogateescape"), np.uint8)
 
     @property
@@ -214,3 +214,29 @@ class Listing:
     def labels(self, part: str) -> np.ndarray:
         number = {wnid: label for label, wnid in enumerate(self.wnids)}
         return np.array([number[path.split("/")[1]] for path in self._paths[part]], np.int64)
+
+
+def _pictures(folder: os.DirEntry[str], where: str) -> Iterator[os.DirEntry[str]]:
+    """The pictures of a class. Refused where one is of a kind that is not read: leaving it out would change the set."""
+    for entry in os.scandir(folder):
+        ending = Path(entry.name).suffix.lower()
+        if entry.name.startswith(".") or ending not in (*READ, *UNREAD):
+            continue
+        if ending in UNREAD:
+            refuse(where, f"{_shown(entry)} is of a kind that is not read", f"make it one of {', '.join(READ[:3])}, …")
+        if "\n" in folder.name + entry.name:
+            refuse(where, f"{_shown(entry)} has a line break in its name", "rename it")
+        yield entry
+
+
+def _size(entry: os.DirEntry[str], where: str) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        problem = "is a link to nothing" if entry.is_symlink() else f"cannot be read ({error.strerror})"
+        refuse(where, f"{_shown(entry)} {problem}", "copy the picture again, or remove it")
+
+
+def _shown(entry: os.DirEntry[str]) -> str:
+    """The end of a path on one line."""
+    return ascii(files.short(entry.path))[1:-1]

@@ -95,6 +95,10 @@ class HuggingFace(TextFamily):
         folder, config = self._folder(), self._config()
         if folder is None or config is None:
             return []
+        adapter = next(iter(sorted(folder.glob("adapter_*"))), None)
+        if adapter is not None:  # the library would load the network that it names, or the folder's own without it
+            problem = f"holds an adapter ({adapter.name}), which nothing here applies"
+            return [Fault(self._where, problem, "merge it into the weights, or move it elsewhere")]
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             return [
