@@ -55,6 +55,10 @@ class BLASST(Rule):
         fit: Literal["inverse", "exponential", "fixed"] = Field(
             default="inverse", description="inverse, exponential or fixed: what is fitted to a sparsity"
         )
+        points: Literal["lengths", "samples"] = Field(
+            default="lengths",
+            description="what an exponential fit goes through: a point of each length, or of each window",
+        )
         lengths: list[int] = Field(default=[128, 256, 512], min_length=1, description="tokens of calibration windows")
         trials: list[float] = Field(default=list(TRIALS), min_length=2, description="values of lambda, each in (0, 1)")
         tolerance: float = Field(
@@ -65,6 +69,8 @@ class BLASST(Rule):
         def _one_limit(self) -> BLASST.Options:
             if self.threshold is not None and self.scale is not None:
                 raise ValueError("threshold and scale are two answers to one question")
+            if self.points == "samples" and self.fit != "exponential":
+                raise ValueError("points=samples is for fit=exponential")
             return self
 
     options: Options

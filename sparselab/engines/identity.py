@@ -20,13 +20,13 @@ def identified(config: dict[str, Any]) -> dict[str, Any]:
         *path, leaf = dotted.split(".")
         node = identity
         for key in path:
-            node = node.get(key, {})
+            node = node.get(key) or {}  # a group that is null has no options
         node.pop(leaf, None)
     for dotted, off in OFF.items():
         *path, leaf = dotted.split(".")
         node = identity
         for key in path:
-            node = node.get(key, {})
+            node = node.get(key) or {}  # a group that is null has no options
         if leaf in node and node[leaf] == off:
             del node[leaf]
     return identity

@@ -9,6 +9,8 @@ from sparselab.spec.options import Options
 from sparselab.spec.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from sparselab.sparsity.probe import Probe
@@ -88,6 +90,9 @@ class Method:
     def score(self, slot: Slot, moment: Moment) -> Tensor:
         """Importance of each weight, the slot's shape; the largest are kept."""
         return slot.dense.abs()
+
+    def allocated(self, slots: list[Slot], kept: Mapping[str, int]) -> None:
+        """Called before new masks are made: how many weights each layer, by its name, is to keep."""
 
     def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
         """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves; see ``by_chance``)."""

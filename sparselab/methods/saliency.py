@@ -24,6 +24,9 @@ class SaliencyOptions(Options):
     batches: int = Field(1, ge=1, description="training batches to measure on, at least 1")
     per_class: int | None = Field(None, ge=1, description="examples of each class in place of batches; null: batches")
     reinitialise: Literal["none", "xavier"] = Field("none", description="none or xavier: weights to measure at")
+    halves: Literal["mixed", "classes"] = Field(
+        "mixed", description="mixed, or classes: examples of per_class sorted by class and measured on in two halves"
+    )
     positions: Literal["scores", "random", "bernoulli"] = Field(
         "scores", description="scores, random, or bernoulli: each weight by itself"
     )
@@ -35,7 +38,9 @@ class Saliency(Method):
     ``reinitialise=xavier`` measures at freshly drawn weights instead of the network's own. ``positions=random`` takes
     from the scores only how many weights each layer keeps (``distribution=global``), and draws which: the "SNIP ratio"
     and "GraSP ratio" of arXiv 2202.02643. ``positions=bernoulli`` takes only the layers' densities and keeps each weight
-    by itself, as the released code of that paper does. The loss is the task's, without extra terms.
+    by itself, as the released code of that paper does. ``halves=classes`` sorts the examples of ``per_class`` by class and
+    measures on the first half of the classes and then on the second, as that code does: batch norms see one half at a time.
+    The loss is the task's, without extra terms.
     """
 
     Options = SaliencyOptions
@@ -61,7 +66,7 @@ class Saliency(Method):
         if self.options.per_class is None:
             batches = probe.batches(self.options.batches)
         else:
-            batches = probe.per_class(self.options.per_class)
+            batches = probe.per_class(self.options.per_class, self.options.halves == "classes")
         scores = self.measure(probe, network, weights, batches)
         self.scores = {slot.name: score.detach() for slot, score in zip(slots, scores, strict=True)}
 

@@ -10,6 +10,8 @@ from sparselab.methods.method import METHODS, Method
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from sparselab.sparsity.slots import Moment, Slot
@@ -27,7 +29,10 @@ class Random(Method):
 
     class Options(Options):
         draw: Literal["exact", "bernoulli"] = Field("exact", description="exact or bernoulli: each weight by itself")
-        rescale: bool = Field(False, description="divide initial weights by the root of their layer's density")
+        rescale: bool | Literal["global"] = Field(
+            False,
+            description="false, true (initial weights over the root of their layer's density), or global (of all's)",
+        )
 
     options: Options
     schedules = ("constant", "one_shot")
@@ -39,8 +44,12 @@ class Random(Method):
     def score(self, slot: Slot, moment: Moment) -> Tensor:
         return moment.random(slot)
 
+    def allocated(self, slots: list[Slot], kept: Mapping[str, int]) -> None:
+        everything = sum(slot.mask.numel() for slot in slots)
+        self.whole = everything / max(1, sum(kept[slot.layer.name] for slot in slots))
+
     def remask(self, slot: Slot, kept: int, moment: Moment) -> Tensor:
         mask = moment.bernoulli(slot, kept) if self.by_chance else super().remask(slot, kept, moment)
         if self.options.rescale and moment.step == 0:  # what is left has the variance that the dense layer had
-            slot.dense.mul_((mask.numel() / max(1, kept)) ** 0.5)
+            slot.dense.mul_((self.whole if self.options.rescale == "global" else mask.numel() / max(1, kept)) ** 0.5)
         return mask

@@ -62,8 +62,11 @@ class Probe:
         """The first ``count`` batches of training; those of the first epoch again where it has fewer."""
         return list(islice(chain.from_iterable(self.feed() for _ in repeat(None)), count))
 
-    def per_class(self, count: int) -> list[Batch]:
-        """The first ``count`` examples of each class in the order of training, in batches of its size."""
+    def per_class(self, count: int, halves: bool = False) -> list[Batch]:
+        """The first ``count`` examples of each class in the order of training, in batches of its size.
+
+        With ``halves`` they are sorted by class and cut in two.
+        """
         classes = self.classes
         taken = torch.zeros(classes, dtype=torch.int64)
         parts: list[Batch] = []
@@ -83,6 +86,10 @@ class Probe:
                 f"method.per_class={count}: an epoch has {int(taken[rare])} examples of class {rare} — at most that many"
             )
         inputs, targets = (torch.cat(part) for part in zip(*parts, strict=True))
+        if halves:
+            order = (targets.argmax(-1) if targets.is_floating_point() else targets).argsort(stable=True)
+            half = len(order) // 2
+            return [(inputs[part], targets[part]) for part in (order[:half], order[half:])]
         return list(zip(inputs.split(size), targets.split(size), strict=True))
 
     def gradients(

@@ -306,6 +306,7 @@ class Sparsifier:
         self._shape(step)
         moment = self._moment(step)
         kept = self._allocate(level, moment)
+        self.method.allocated(self.slots, kept)
         together = self._all_at_once(step, changes) if self.one_pass else None
         for i, slot in enumerate(self.slots):
             try:

@@ -98,7 +98,8 @@ class Cell(Common):
 OFF: dict[str, Any] = {
     "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
     "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact", "targets.patterns": {},
-    "dataset.windows": "drawn", "model.tokenizer": "own",
+    "dataset.windows": "drawn", "model.tokenizer": "own", "method.halves": "mixed",
+    "attention.points": "lengths",
 }  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.

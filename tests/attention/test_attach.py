@@ -174,3 +174,23 @@ def test_an_additive_mask_is_added():
     for phase in ("prefill", "both"):
         with Attached(model, rule(1e-30), phase):
             torch.testing.assert_close(logits(model, attention_mask=mask), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_every_window_may_be_a_point_of_the_fit():
+    """NVIDIA's Model-Optimizer has a point for each sample; pooled over a length they add up."""
+    model = network()
+    found = {}
+    for points in ("lengths", "samples"):
+        measure = Measure(rule(fit="exponential", points=points))
+        with Attached(model, measure):
+            for tokens in (TOKENS, TOKENS[:1].flip(1)):
+                logits(model, tokens)
+                measure.window += len(tokens)
+        found[points] = measure.curves
+    pooled, single = found["lengths"][30], [found["samples"][30, window] for window in range(3)]
+    assert len(found["samples"]) == 3 and [curve.length for curve in single] == [30] * 3
+    assert sum(curve.valid for curve in single) == pooled.valid
+    assert torch.equal(sum(curve.skipped for curve in single), pooled.skipped)
+    assert len({tuple(curve.skipped.tolist()) for curve in single}) == 3
+    with pytest.raises(ValueError, match="points=samples is for fit=exponential"):
+        rule(points="samples")

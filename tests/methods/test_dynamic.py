@@ -173,3 +173,13 @@ def test_no_exchange_without_a_share():
     first = sparsifier.slots[0].mask.clone()
     update(sparsifier, sgd(sparsifier), 1, [normal(2, 4, seed=1)])
     assert torch.equal(sparsifier.slots[0].mask, first)
+
+
+def test_initial_weights_may_be_rescaled_by_the_density_of_all_layers():
+    """As VITA-Group/Random_Pruning --scaled: one density for all, 12 of 48 weights here, so that all are doubled."""
+    weights = [torch.ones(4, 4), torch.ones(4, 8)]
+    sparsifier = hand_slots("random", weights, options={"rescale": "global"})
+    sparsifier.allocate = lambda level, scores: {"layer0": 8, "layer1": 4}
+    sparsifier.start()
+    for slot, kept in zip(sparsifier.slots, (8, 4), strict=True):
+        assert slot.param.unique().tolist() == [0.0, 2.0] and int(slot.mask.sum()) == kept

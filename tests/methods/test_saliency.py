@@ -135,3 +135,13 @@ def test_text_has_no_examples_of_a_class():
         Refused, match=r"method\.per_class=2: stdlib has no classes of examples — write method\.per_class=null"
     ):
         plan_of(typed)
+
+
+def test_examples_of_each_class_in_two_halves():
+    """As VITA-Group/Random_Pruning measures GraSP: sorted by class, then the first half of them and the second."""
+    labels = torch.tensor([3, 1, 0, 2, 2, 0, 1, 3, 3])
+    inputs = torch.arange(9.0)[:, None]
+    probe = Probe(torch.nn.Linear(1, 4), None, lambda: zip(inputs.split(3), labels.split(3), strict=True), 4, 0)
+    first, second = probe.per_class(2, halves=True)
+    assert (first[1].tolist(), second[1].tolist()) == ([0, 0, 1, 1], [2, 2, 3, 3])
+    assert (first[0].flatten().tolist(), second[0].flatten().tolist()) == ([2, 5, 1, 6], [3, 4, 0, 7])

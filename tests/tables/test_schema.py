@@ -199,3 +199,15 @@ def test_the_commands_import_no_torch():
         "sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_claim_rests_on_a_number_that_nobody_could_check():
+    """A bound on a cell whose published number is unverified says what else it is compared with."""
+    for table in load_all():
+        doubtful = {(item.row, item.column) for item in table.published if not item.verified}
+        for claim in table.claims:
+            for point in claim.points() if claim.kind == "bound" else []:
+                if (point.row, point.column) in doubtful:
+                    assert "released code" in claim.text, (table.label, claim.text)
+        for item in table.published:
+            assert not (item.verified and "memory" in item.provenance), (table.label, item)

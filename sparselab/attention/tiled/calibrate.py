@@ -37,7 +37,10 @@ class Measure(BLASST):
     """The rule as a measuring instrument: keeps everything, and counts what each trial would have skipped."""
 
     source: BLASST
-    curves: dict[int, Curve] = field(default_factory=dict)
+    curves: dict[int | tuple[int, int], Curve] = field(
+        default_factory=dict
+    )  # by length, and by window where each is a point
+    window: int = 0  # the first one of the batch under way
     tail: float = 1.0  # share of the rows, the last ones, that count
 
     def __post_init__(self) -> None:
@@ -48,10 +51,13 @@ class Measure(BLASST):
         margin, valid = tiles.by_query_tile(self.gap(tiles)), tiles.valid
         length = int(tiles.lengths.max())
         first = margin.shape[2] - math.ceil(self.tail * margin.shape[2])
-        found = margin[:, :, first:][valid[:, :, first:]].sort().values
-        curve = self.curves.setdefault(length, Curve(length, torch.zeros(len(self._trials), dtype=torch.int64)))
-        curve.skipped += torch.searchsorted(found, self._trials.to(found.device)).cpu()  # how many lie below
-        curve.valid += found.numel()
+        parts = [slice(None)] if self.options.points == "lengths" else [slice(i, i + 1) for i in range(len(margin))]
+        for i, part in enumerate(parts):
+            found = margin[part, :, first:][valid[part, :, first:]].sort().values
+            key = length if self.options.points == "lengths" else (length, self.window + i)
+            curve = self.curves.setdefault(key, Curve(length, torch.zeros(len(self._trials), dtype=torch.int64)))
+            curve.skipped += torch.searchsorted(found, self._trials.to(found.device)).cpu()  # how many lie below
+            curve.valid += found.numel()
         return valid
 
 
@@ -119,7 +125,9 @@ def calibrate(
         measure = Measure(rule, tail=TAIL if phase == "decode" else 1.0)
         with Attached(model, measure, phase):
             for length in rule.options.lengths:
+                measure.window = 0
                 for tokens in windows(length):
                     logits_of(tokens)
+                    measure.window += len(tokens)
         limits[phase] = fit(rule, measure.curves.values(), rule.sparsity)
     return limits
