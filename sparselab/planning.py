@@ -67,6 +67,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         engine = _engine(found, cell)
         plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.lost), found.needs)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
+        plan.config_dir = search_path
         plan.first = list(found.first.values())
     found.faults.raise_if_any()
     return plan

@@ -54,8 +54,8 @@ def main(words: list[str]) -> int:
     if options["write"] == "true":
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(one, sort_keys=True) + "\n" for one in [*records, record])
-        (folder / report.RECORDS).write_text(lines)
-        (folder / report.PAGE).write_text(page)
+        (folder / report.RECORDS).write_text(lines, encoding="utf-8")
+        (folder / report.PAGE).write_text(page, encoding="utf-8")
     return 0
 
 

@@ -19,7 +19,7 @@ Bold: more than was asked for.
 def read(folder: Path) -> list[dict[str, Any]]:
     """The records, in the order in which they were made; none where there is no file."""
     path = folder / RECORDS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def render(records: Iterable[dict[str, Any]]) -> str:

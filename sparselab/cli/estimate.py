@@ -23,7 +23,7 @@ def estimate(plan: Any, work: float | None = None) -> str:
     same, any_rate = [], []
     for file in _latest(Path(plan.config["runs_dir"])):
         try:
-            record = json.loads(file.read_text())
+            record = json.loads(file.read_text(encoding="utf-8"))
             if record["status"] != "finished" or record["config"]["engine"]["name"] != engine.name:
                 continue
             rate = engine.work_of(record) / record["seconds"]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparselab.cli.streams import steady
 from sparselab.spec.faults import Refused, RunFailed, Stopped
 
 if TYPE_CHECKING:
@@ -18,8 +19,15 @@ EXIT_FAILED, EXIT_REFUSED, EXIT_NONDETERMINISTIC, EXIT_STOPPED = 1, 2, 3, 75
 
 def guarded(action: Callable[[], int], debug: bool = False) -> int:
     """Run ``action``; turn what a user can mend into lines and an exit code. Tracebacks only with ``debug``."""
+    with steady():
+        return _guarded(action, debug)
+
+
+def _guarded(action: Callable[[], int], debug: bool) -> int:
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
     except Refused as refused:
         _show_traceback(debug)
         for fault in refused.faults:
@@ -33,7 +41,14 @@ def guarded(action: Callable[[], int], debug: bool = False) -> int:
         print(f"failed: {' '.join(str(failed).split())}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:  # the reader of standard output has gone, as in `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains once more when it flushes at exit
+        to_nowhere()
+        return EXIT_FAILED
+    except OSError as error:
+        if error.filename is not None:  # no stream: an error of the program
+            raise
+        _show_traceback(debug)
+        to_nowhere()
+        print(f"failed: standard output: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted — the same command goes on from the last checkpoint", file=sys.stderr)
@@ -103,10 +118,20 @@ def _write_failure(plan: Any, failed: RunFailed) -> None:
 
 
 def finish(plan: Plan, record: dict[str, Any]) -> int:
-    """Print the summary and, last on standard output, the record's path."""
+    """Print the summary and, last on standard output, the record's path. The cell is finished whoever reads it."""
     from sparselab.cli.summary import show
 
     sys.stderr.flush()
-    show(record, plan.typed)
-    print(Path(plan.folder) / "record.json", flush=True)
+    try:
+        show(record, ["--config-dir", plan.config_dir, *plan.typed] if plan.config_dir else plan.typed)
+        print(Path(plan.folder) / "record.json", flush=True)
+    except OSError as error:  # nobody reads standard output any more, or the disk that it goes to is full
+        to_nowhere()
+        problem = f"standard output: {error.strerror}"
+        print(f"{problem}; the cell is finished: {Path(plan.folder) / 'record.json'}", file=sys.stderr)
     return agreed(plan)
+
+
+def to_nowhere() -> None:
+    """Send standard output to the null device, else Python complains once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

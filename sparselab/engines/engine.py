@@ -28,6 +28,7 @@ class Plan:
     account:   parameters, MACs and FLOPs as far as the outline is known.
     facts:     (label, text) lines that `sparselab check` prints.
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
+    config_dir: the user's folder of configs that they were read with; for that command too.
     notes:     lines for a person: what could not be checked yet, and why.
     needs:     weights files that other cells make, with the ids of these cells. first: their plans; they run first.
     identity:  what the id is a hash of (:func:`sparselab.store.ids.cell_id`): a config, and what it does not say.
@@ -43,6 +44,7 @@ class Plan:
     account: dict[str, Any] = field(default_factory=dict)
     facts: list[tuple[str, str]] = field(default_factory=list)
     typed: list[str] = field(default_factory=list)
+    config_dir: str | None = None
     notes: list[str] = field(default_factory=list)
     parts: Any = None
     needs: dict[str, str] = field(default_factory=dict)

@@ -65,7 +65,7 @@ class Sachs(Problem):
         from sparselab.problems.graphs.sample import GraphSample
 
         path = self._path()
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         if tuple(header) != COLUMNS or len(rows) != POOLED:
             refuse("problem=sachs", f"{DATA} has other columns or rows than the pooled set", "copy the file again")

@@ -31,7 +31,7 @@ def optional() -> frozenset[str]:
     """Groups that may be left out: those that the top config names without a member, or with a list of them."""
     import yaml
 
-    named = yaml.safe_load((CONFIGS / "config.yaml").read_text())["defaults"]
+    named = yaml.safe_load((CONFIGS / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     chosen = [item for item in named if isinstance(item, dict)]
     return frozenset(group for item in chosen for group, member in item.items() if not member)
 
@@ -85,6 +85,8 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     launcher = asked["launcher"]
     if not re.match(r"(hydra\._internal\.core_plugins|hydra_plugins)\.", str(launcher.get("_target_"))):
         refuse("hydra/launcher", "is not one of Hydra's", "write hydra/launcher=basic, joblib or submitit_slurm")
+    if search_path:
+        ours["searchpath"] = [_source(search_path)]
     for key in ours:
         if key not in ("launcher", "sweep", "runtime", "overrides", "job", "verbose") and asked.get(key) != ours[key]:
             refuse(f"hydra.{key}", "cannot be changed", "hydra/launcher and hydra.launcher.… say how a sweep runs")
@@ -93,6 +95,11 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
             fix = "for several GPUs: trainer.devices=4 hydra.launcher.gpus_per_node=4"
             refuse(f"hydra.launcher.{key}={launcher[key]}", "a cell is one task, which starts its own processes", fix)
     return asked
+
+
+def _source(search_path: str) -> str:
+    """A user's folder of configs as Hydra names it among its sources."""
+    return f"file://{Path(search_path).resolve()}"
 
 
 def _check_launcher(hydra_overrides: list[str]) -> None:
@@ -114,8 +121,8 @@ def _hydra(overrides: list[str], search_path: str | None, with_hydra: bool) -> d
     from omegaconf import OmegaConf
 
     if search_path:
-        quoted = str(Path(search_path).resolve()).replace("\\", "\\\\").replace("'", "\\'")
-        overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
+        quoted = _source(search_path).replace("\\", "\\\\").replace("'", "\\'")
+        overrides = [*overrides, f"hydra.searchpath=['{quoted}']"]
     running = GlobalHydra.instance().hydra  # inside a hydra.main application: put it back afterwards
     GlobalHydra.instance().clear()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,11 +90,23 @@ class Faults:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like ``word``, or None where nothing is close."""
-    choices = list(choices)
-    folded = {c.lower(): c for c in choices}
-    hits = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5)
-    return folded[hits[0]] if hits else None
+    """The choice most like ``word``, or None where nothing is close.
+
+    Names that begin with the same whole word come first: ``vit_s`` is what ``vit_small`` means, and not ``lstm_small``.
+    """
+    folded, word = {c.lower(): c for c in choices}, word.lower()
+    kin = [c for c in folded if re.split("[_-]", c)[0] == re.split("[_-]", word)[0]]
+    shortened = [c for c in kin if _abbreviates(c, word) or _abbreviates(word, c)]
+    for pool, cutoff in ((shortened, 0.0), (kin, 0.5), (list(folded), 0.5)):
+        if hits := difflib.get_close_matches(word, pool, n=1, cutoff=cutoff):
+            return folded[hits[0]]
+    return None
+
+
+def _abbreviates(name: str, long: str) -> bool:
+    """Whether each word of ``name`` begins the word of ``long`` in its place: ``vit_s`` of ``vit_small_patch16``."""
+    words, longer = re.split("[_-]", name), re.split("[_-]", long)
+    return len(words) <= len(longer) and all(b.startswith(a) for a, b in zip(words, longer, strict=False))
 
 
 def did_you_mean(word: str, choices: Iterable[str], limit: int = 8) -> str:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparselab.spec.configs import flatten, known_groups, optional, tree_of
 from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, nearest, refuse, short, spell
 from sparselab.spec.memo import once
-from sparselab.spec.plain import read, repeated
+from sparselab.spec.plain import literal, quoted, read, repeated
 from sparselab.spec.userconfigs import scan
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
+LONGEST_FIX = 80  # characters of an advice that no line cuts off
 TABLE = "paper"  # the group whose members are tables of cells
 SEVERAL = ("term", "metric")  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
@@ -85,6 +87,8 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
     keys = once(("keys", *out.choices, search_path), lambda: dict(flatten(out.tree)))
     _check_values(values, out, keys, faults, known)
     out.faults = faults.found
+    if out.faults and not {"method", "sparsity"} & {_head(text, known) for text in overrides}:
+        out.lost.add("sparsity")  # what a method lacks that nobody typed is no fault of what was typed
     return out
 
 
@@ -165,6 +169,8 @@ def _parse(text: str) -> tuple[str, Any]:
         if not item.key_or_group:
             raise ValueError("no key")
     except (HydraException, RecursionError, ValueError):
+        if (itself := literal(text)) is not None:
+            return itself.key_or_group, itself
         raise Refused([_unreadable(text, key, value)]) from None
     return item.key_or_group, item
 
@@ -185,8 +191,15 @@ def _unreadable(text: str, key: str, value: str) -> Fault:
         )
     if value.startswith(("[", "{")):
         return Fault(at, "is not a list or a mapping that can be read", "as in [1, a] or {a: 1}, with plain keys")
-    quoted = short(value.replace('"', "").replace("'", ""), 40)
-    return Fault(at, "holds characters that need quotes", f"""write '{name}="{quoted}"'""")
+    fix = f"write {shlex.quote(f'{bare}={_in_quotes(value)}')}"
+    if len(fix) > LONGEST_FIX:  # cut off, it would be no advice
+        fix = f"""put the value in quotes, and all in others: '{name}="…"'"""
+    return Fault(at, "holds characters that need quotes", fix)
+
+
+def _in_quotes(value: str) -> str:
+    """A value as a quoted string, with those quotes that it does not hold itself, if there are any."""
+    return quoted(value) if '"' in value or "\\" in value else f'"{value}"'
 
 
 def _choice(faults: Faults, key: str, value: Any, members: list[str]) -> bool:
@@ -272,6 +285,8 @@ def for_hydra(overrides: list[str]) -> list[str]:
         value = None if item.is_sweep_override() else item.value()
         if key in optional() and value is None and not item.is_sweep_override():
             continue
+        if literal(text) is not None:
+            text = f"{key}={quoted(value)}"
         out.append(f"++{text.lstrip('+')}" if isinstance(value, dict) else text)
     return out
 

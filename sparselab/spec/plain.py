@@ -27,6 +27,7 @@ LIST = rf"\[(?:{INNER}(?:, ?{INNER})*)?\]"
 MAPPING = rf"\{{{ENTRY}(?:, {ENTRY})*\}}"
 
 PLAIN = re.compile(f"({KEY})=({INT}|{NUMBER}|{WORDS}|{PATTERN}|{QUOTED}|{DOUBLE}|{LIST}|{MAPPING})", re.ASCII)
+LITERAL = re.compile(rf"((?a:{KEY}))=((cell:).*|[\w./~+-]+)")
 WHOLE, BROKEN = re.compile(INT), re.compile(NUMBER, re.ASCII)
 ESCAPED = re.compile(r"(\\+)'")  # backslashes count double before a quote, and only there
 MEANING = {"null": None, "true": True, "false": False}
@@ -73,6 +74,21 @@ def read(text: str) -> Plain | None:
         return Plain(key, _scalar(value))
     except ValueError:
         return None
+
+
+def literal(text: str) -> Plain | None:
+    """An override whose value Hydra wants in quotes, although it can mean itself only; else None.
+
+    It is the overrides of another cell (``cell:method=dense model=mlp``, as a shell hands them over), or a name or path
+    with letters beyond ASCII.
+    """
+    found = LITERAL.fullmatch(text)
+    return Plain(found[1], found[2]) if found and not (found[2].isascii() and found[3] is None) else None
+
+
+def quoted(text: str) -> str:
+    """``text`` as a quoted string of Hydra's override grammar, where backslashes count before a quote only."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def repeated(text: str) -> str | None:

@@ -65,7 +65,7 @@ def _at_start(configs: Path) -> str:
 
 def _read(path: Path, choices: tuple[str, ...]) -> dict[str, Any] | None:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         seal, _, body = text.partition("\n")
         item = json.loads(body)
     except (OSError, ValueError):  # missing, not text, not JSON
@@ -85,7 +85,7 @@ def _write(path: Path, choices: tuple[str, ...], tree: dict[str, Any]) -> None:
         _drop_old(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(f"{_hash(body)}\n{body}")
         Path(temporary).replace(path)
     finally:

@@ -65,6 +65,8 @@ def scan_file(file: Path) -> None:
         if status.st_size > MAX_BYTES:
             refuse(file.name, f"has {status.st_size:,} bytes, too large for a config", f"at most {MAX_BYTES:,} bytes")
         text = file.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):  # Hydra reads no "# @package" behind it, and says nothing
+            refuse(file.name, "begins with a byte order mark", "save it as plain UTF-8, without BOM")
         if (package := PACKAGE.search(text)) and package[1] != "_global_":
             refuse(file.name, f"@package {package[1]} is not allowed", "write # @package _global_, or leave it out")
         _scan_tokens(yaml.scan(text), file.name, yaml)

@@ -165,7 +165,7 @@ def logged(folder: Path) -> Iterator[None]:
     path = folder / LOG
     writable = os.access(path if path.exists() else folder, os.W_OK)
     with (
-        (path if writable else Path(os.devnull)).open("a", buffering=1) as file,
+        (path if writable else Path(os.devnull)).open("a", buffering=1, encoding="utf-8") as file,
         redirect_stdout(file),
         redirect_stderr(file),
     ):

@@ -7,7 +7,6 @@ the sweeper as they are, and it plans every cell before any runs.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sparselab.spec.configs import CONFIGS, launching
 from sparselab.spec.faults import Refused, refuse
 from sparselab.spec.overrides import for_hydra
+from sparselab.spec.plain import quoted
 from sparselab.sweeps import cells
 from sparselab.sweeps.job import Outcome, task
 from sparselab.sweeps.sweep import LauncherBroke, Sweep, new_token
@@ -104,11 +104,6 @@ def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
     except Exception as error:
         return Outcome(cell.id, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
     return Outcome(**value)
-
-
-def quoted(text: str) -> str:
-    """``text`` as a quoted string of Hydra's override grammar, where backslashes count before a quote only."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def _let_workers_find_us() -> None:

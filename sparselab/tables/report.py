@@ -38,12 +38,12 @@ def html(summaries: Sequence[Summary]) -> str:
     shown = [summary for summary in summaries if summary.done]
     records = _Records(shown)
     anchors = {(s.table.output, s.tier): _anchor(s) for s in shown}
-    script = (PAGE / "report.js").read_text()
+    script = (PAGE / "report.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string((PAGE / "report.html").read_text()).render(
+    return environment.from_string((PAGE / "report.html").read_text(encoding="utf-8")).render(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=Markup((PAGE / "report.css").read_text()),
+        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
         data=Markup(_json(records.data([_drawn(summary, records) for summary in shown]))),
         ledger_headers=render.LEDGER_HEADERS,
         classes=("holds", "fails", "inconclusive", "idle"),

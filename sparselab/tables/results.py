@@ -268,6 +268,6 @@ def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
         if path not in known
     ]
     ledger_path = results_dir / LEDGER
-    if not ledger_path.is_file() or ledger_path.read_text() != ledger_text(results_dir, configs):
+    if not ledger_path.is_file() or ledger_path.read_text(encoding="utf-8") != ledger_text(results_dir, configs):
         found.append(f"{LEDGER}: differs from what the records give — run sparselab list write=true")
     return found

@@ -41,7 +41,7 @@ class Shelf:
         from sparselab.store import record
 
         try:
-            text = record.path_of(folder).read_text()
+            text = record.path_of(folder).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError):  # not ours to look into, or no text
@@ -101,7 +101,7 @@ def plugin(group: str, member: str, configs: Path = CONFIGS) -> str | None:
     path = configs / group / f"{member}.yaml"
     if not path.is_file():
         return None
-    found = re.search(r"^name: (\w+)$", path.read_text(), re.MULTILINE)
+    found = re.search(r"^name: (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else None
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
     """Metrics of the network as it is now, in evaluation mode and under the training precision.
 
-    Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite.
+    Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite, or
+    there is nothing to score.
     """
     many = dist.is_available() and dist.is_initialized()
     if many:  # each rank has gathered its own running statistics; rank 0's are the ones that are exported
@@ -34,6 +35,8 @@ def evaluate(task: Task, feed: Iterable[Any], split: str, precision: Any) -> dic
             sums = task.sums(tuple(part.to(device, non_blocking=True) for part in batch))
             total = sums if total is None else total + sums
     task.network.train(was_training)
+    if total is None:
+        raise RunFailed(f"{split}: there is not one example to score — see the options of dataset")
     if many:
         dist.all_reduce(total)
     metrics = task.metrics(total.cpu(), split)

@@ -212,7 +212,7 @@ def conclude(
     history.conclude({"step": parts.steps, **metrics})
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
-        if history.uncut is not None:
+        if history.uncut is not None and "val.loss" in metrics:
             metrics["val.cut"] = metrics["val.loss"] - history.uncut  # what the cut at the end cost
     return metrics, state
 

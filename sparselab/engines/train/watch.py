@@ -50,7 +50,8 @@ class History:
         self.last_sum: torch.Tensor | None = None
 
     def before_cut(self, loop: Loop) -> None:
-        self.uncut = evaluate(loop.task, self.feed, "val", self.precision)["loss"]
+        if len(self.feed):
+            self.uncut = evaluate(loop.task, self.feed, "val", self.precision)["loss"]
 
     def after_update(self, loop: Loop, step: int) -> None:
         loss = torch.stack(loop.losses).double().mean()  # micro-batches are equal in size
@@ -64,8 +65,10 @@ class History:
         if step not in self.at:
             return
         check_masks_agree(loop.sparsifier, step)  # of methods that make new masks at every update, a sample
-        with self.ema.applied() if self.ema else nullcontext():
-            metrics = evaluate(loop.task, self.feed, "val", self.precision)
+        metrics: dict[str, float] = {}
+        if len(self.feed):  # dataset.val=0 leaves nothing to validate on
+            with self.ema.applied() if self.ema else nullcontext():
+                metrics = evaluate(loop.task, self.feed, "val", self.precision)
         slots = loop.sparsifier.slots
         weights = sum(slot.mask.numel() for slot in slots)
         row = {
@@ -175,7 +178,8 @@ class Progress:
         parts = [f"loss {float(loop.task.last_loss):.3f}"]
         if self.history.rows:
             headline = loop.task.headline
-            parts.append(f"val {headline} {self.history.rows[-1][f'val.{headline}']:.4g}")
+            value = self.history.rows[-1].get(f"val.{headline}")
+            parts += [] if value is None else [f"val {headline} {value:.4g}"]
         return " · ".join(parts)
 
     def close(self) -> None:
