@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sparselab.methods.method import METHODS, Method
 from sparselab.sparsity.matrix import as_matrix, stored
+from sparselab.spec.faults import RunFailed
 from sparselab.spec.options import Options
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class SparseGPT(Calibrated):
 
     class Options(Calibrated.Options):
         block: int = Field(128, ge=1, description="columns whose mask is chosen together, at least 1")
-        damp: float = Field(0.01, ge=0, description="added to the diagonal, in units of its mean, at least 0")
+        damp: float = Field(0.01, gt=0, description="added to the diagonal, in units of its mean, above 0")
 
     def score(self, slot: Slot, moment: Moment) -> Tensor:
         """The error of losing one weight alone: w^2 / [H^-1]_jj."""
@@ -129,7 +130,10 @@ def inverse_factor(gram: Tensor, damp: float) -> Tensor:
     diagonal = h.diagonal()
     diagonal[diagonal == 0] = 1
     diagonal += damp * diagonal.mean()
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    try:
+        return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    except torch.linalg.LinAlgError:  # inputs that depend on each other, and too little added for float32
+        raise RunFailed(f"what a layer reads has no inverse at method.damp={damp:g} — write a larger one") from None
 
 
 def _share(kept: int, columns: int, total: int) -> int:

@@ -41,6 +41,9 @@ class Family:
     decoder: ClassVar[bool] = False
     """Whether the network is a decoder of transformers: rules on activations and on attention need one."""
 
+    batch_norm: bool = False
+    """Whether it normalises over the examples of a batch all that its layers but the head put out."""
+
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
 
@@ -48,6 +51,11 @@ class Family:
 
     def __init__(self, options: Options):
         self.options = options
+
+    @property
+    def where(self) -> str:
+        """What a fault of the network itself is about, as typed."""
+        return f"model={self.name}"
 
     def misfits(self, data: DataSpec) -> list[Fault]:
         """Why this network cannot be made for ``data``, options against options and options against the data."""

@@ -6,10 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.models.sketch import Sketch
 from sparselab.spec.dataspec import DataSpec
+from sparselab.spec.faults import refuse
 from sparselab.spec.outline import Outline
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from sparselab.models.family import Family
+
+
+def traced(family: Family, model: nn.Module, data: DataSpec) -> Outline:
+    """:func:`trace` of a network that ``family`` made; Refused where it cannot compute a sample of ``data``."""
+    try:
+        return trace(model, data)
+    except Exception as error:  # whatever a network of another library does with a size that it is not for
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        what, fix = f"{data.shape[0]} tokens", "another dataset.block"
+        if data.task == "image":
+            what, fix = f"pictures of {'x'.join(map(str, data.shape))}", "larger pictures"
+        refuse(family.where, f"cannot compute {what}: {reason[:60]}", f"choose another network, or {fix}")
 
 
 def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> Outline:

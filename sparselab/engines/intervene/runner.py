@@ -23,7 +23,7 @@ from sparselab.engines.direct import Outcome
 from sparselab.engines.intervene.count import counted, macs_per_token
 from sparselab.engines.intervene.score import Score, score
 from sparselab.engines.intervene.windows import Batch, batches, draw
-from sparselab.models.trace import trace
+from sparselab.models.trace import traced
 from sparselab.spec.address import address
 from sparselab.spec.faults import RunFailed
 
@@ -58,7 +58,7 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
     splits: Any = parts.dataset.load()
     torch.manual_seed(address(parts.cell.seed, "init"))
     model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
-    outline = parts.outline or trace(model, parts.data)
+    outline = parts.outline or traced(parts.family, model, parts.data)
     seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size
 
     calibration = list(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sparselab.sparsity.distribution import Distribution
     from sparselab.sparsity.schedule import Schedule
     from sparselab.spec.outline import Outline
-    from sparselab.spec.schema import Cell
+    from sparselab.spec.schema import Cell, TrainerOptions
     from sparselab.spec.sparsity import Sparsity
     from sparselab.terms.term import Term
 
@@ -146,6 +146,18 @@ def weights_files(
             entries = read_header(path, key)
             if outline is not None:
                 faults.found += compare(entries, outline, place(path, key))
+
+
+def lone_values(trainer: TrainerOptions, family: Family, outline: Outline) -> list[Fault]:
+    """A fault where batch normalisation would see one value a channel, which has no variance."""
+    positions = [layer.macs // layer.numel for layer in outline.layers if "head" not in layer.roles]
+    if not family.batch_norm or trainer.batch_size > trainer.accumulate or min(positions, default=2) > 1:
+        return []
+    problem = "batch normalisation sees one value a channel in each micro-batch"
+    if trainer.batch_size == 1:
+        return [Fault("trainer.batch_size=1", problem, "write trainer.batch_size=2 or more")]
+    less = next(n for n in range(trainer.batch_size // 2, 0, -1) if trainer.batch_size % n == 0)
+    return [Fault(f"trainer.accumulate={trainer.accumulate}", problem, f"write at most {less}")]
 
 
 def demands(term: Term, family: Family) -> list[Fault]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparselab.engines.engine import NOTHING
-from sparselab.engines.train.checks import combination, demands, own_combinations, weights_files
+from sparselab.engines.train.checks import combination, demands, lone_values, own_combinations, weights_files
 from sparselab.engines.train.layers import choose_layers, final_counts
 from sparselab.engines.train.parts import Made, Parts, foresee_layers, make, match_sparsity
 from sparselab.models.weights import compare_outline
@@ -64,6 +64,8 @@ def _against_each_other(made: Made) -> None:
         method, sparsity, schedule = parts["method"], parts["sparsity"], parts["schedule"]
         combination(cell, method, sparsity, schedule, parts["distribution"], made.steps, faults)
         own_combinations(cell, made.own, sparsity, method, schedule, made.steps, faults)
+    if made.has("model") and made.steps and made.outline is not None:
+        faults.found += lone_values(cell.trainer, parts["model"], made.outline)
     for metric in made.metrics if made.has("data") else ():
         faults.found += metric.faults(parts["data"])
     edit = made.edit

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.engines.signals import StopFlag
-from sparselab.engines.train.batchnorm import synchronise
+from sparselab.engines.train.batchnorm import check_values, synchronise
 from sparselab.engines.train.calibrate import calibration
 from sparselab.engines.train.editing import make_edit
 from sparselab.engines.train.ema import EMA
@@ -30,7 +30,7 @@ from sparselab.engines.train.stopping import Agreement, Saver
 from sparselab.engines.train.store_io import StoreIO, bit_facts, check_content, difference
 from sparselab.engines.train.watch import History, Progress
 from sparselab.loggers.logger import Guarded
-from sparselab.models.trace import trace
+from sparselab.models.trace import traced
 from sparselab.sparsity import native
 from sparselab.sparsity.count import chance_miss
 from sparselab.sparsity.pattern import Pattern
@@ -85,7 +85,9 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     torch.manual_seed(address(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
     if parts.outline is None:
-        place_masks(parts, trace(network, parts.data))
+        place_masks(parts, traced(parts.family, network, parts.data))
+        if parts.steps:
+            check_values(network, parts.data, options.batch_size // options.accumulate)
 
     checkpoints = Checkpoints(folder / "checkpoints", plan.id)
     checkpoints.need_space(OPTIMIZER_COPIES * sum(p.numel() * p.element_size() for p in network.parameters()))

@@ -24,6 +24,7 @@ class CifarResNet(Transformable, ImageFamily):
     """
 
     trunk = ("layer1", "layer2", "layer3")
+    batch_norm = True
 
     class Options(Transformable.Options):
         depth: int = Field(20, ge=8, le=2000, description="6n+2: 20, 32, 44, 56, 110")

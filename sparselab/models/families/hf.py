@@ -11,6 +11,7 @@ from pydantic import Field
 from sparselab.models.families.gpt import sketch_gpt2
 from sparselab.models.families.llama import sketch_llama
 from sparselab.models.family import MODELS, TextFamily
+from sparselab.models.hf_config import ADAPTER, config_faults
 from sparselab.models.sketch import Sketch
 from sparselab.models.weights import place, read_header
 from sparselab.spec.dataspec import DataSpec
@@ -38,7 +39,7 @@ class HuggingFace(TextFamily):
     options: Options
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
         return place(self.options.path, "model.path")
 
     def _folder(self) -> Path | None:
@@ -47,9 +48,9 @@ class HuggingFace(TextFamily):
         if path.is_dir():
             return path
         if path.exists():
-            refuse(self._where, "is a file", "name the folder it lies in")
+            refuse(self.where, "is a file", "name the folder it lies in")
         if path.is_absolute() or self.options.path.startswith(".") or self.options.path.count("/") > 1:
-            refuse(self._where, "no such folder", "give a transformers folder, or a hub name owner/model")
+            refuse(self.where, "no such folder", "give a transformers folder, or a hub name owner/model")
         return None
 
     def _config(self) -> dict[str, Any] | None:
@@ -57,14 +58,16 @@ class HuggingFace(TextFamily):
         folder = self._folder()
         if folder is None:
             return None
+        if not (folder / "config.json").exists() and (folder / ADAPTER).exists():
+            refuse(self.where, "holds an adapter and no network", "merge it into its network (merge_and_unload)")
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except OSError:
-            refuse(self._where, "has no readable config.json", VERBATIM)
+            refuse(self.where, "has no readable config.json", VERBATIM)
         except ValueError:
-            refuse(self._where, "its config.json is not valid JSON", VERBATIM)
+            refuse(self.where, "its config.json is not valid JSON", VERBATIM)
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-            refuse(self._where, "its config.json names no model_type", VERBATIM)
+            refuse(self.where, "its config.json names no model_type", VERBATIM)
         return config
 
     def files(self) -> dict[str, list[str]]:
@@ -82,19 +85,19 @@ class HuggingFace(TextFamily):
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             return [
-                Fault(self._where, "holds no .safetensors file, and pickles are never opened", "convert to safetensors")
+                Fault(self.where, "holds no .safetensors file, and pickles are never opened", "convert to safetensors")
             ]
         for shard in shards:
             read_header(shard, "model.path")
-        faults = []
+        faults = config_faults(folder, config, self.where)
         vocabulary = config.get("vocab_size")
         if isinstance(vocabulary, int) and vocabulary < data.classes:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
-            faults.append(Fault(self._where, problem, "use data made with this model's tokenizer"))
+            faults.append(Fault(self.where, problem, "use data made with this model's tokenizer"))
         context = config.get("max_position_embeddings", config.get("n_positions"))
         if isinstance(context, int) and context < data.shape[0]:
             problem = f"reads at most {context} tokens and {data.name}'s window has {data.shape[0]}"
-            faults.append(Fault(self._where, problem, "use a shorter window"))
+            faults.append(Fault(self.where, problem, "use a shorter window"))
         return faults
 
     def sketch(self, data: DataSpec) -> Sketch | None:
@@ -105,11 +108,10 @@ class HuggingFace(TextFamily):
         try:
             return SKETCHES[config["model_type"]](config, data.shape[0])
         except (KeyError, TypeError, ZeroDivisionError):
-            refuse(self._where, "its config.json lacks a size, or has one that is no number", VERBATIM)
+            refuse(self.where, "its config.json lacks a size, or has one that is no number", VERBATIM)
 
     def make(self, data: DataSpec) -> nn.Module:
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         try:
@@ -121,18 +123,18 @@ class HuggingFace(TextFamily):
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            refuse(self._where, f"cannot be loaded: {reason[:60]}", "check name, network and files")
+        except Exception as error:  # what a config of any architecture can break shares no base class
+            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+            refuse(self.where, f"cannot be loaded: {reason[:60]}", "check name, network and files")
         model, report = loaded
         for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if report[problem]:
                 names = sorted(map(str, report[problem]))
-                refuse(self._where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
+                refuse(self.where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
         vocabulary = model.get_input_embeddings().weight.shape[0]
         if vocabulary < data.classes:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
-            refuse(self._where, problem, "use data made with this model's tokenizer")
+            refuse(self.where, problem, "use data made with this model's tokenizer")
         return model
 
     has_blocks = True
@@ -153,5 +155,5 @@ class HuggingFace(TextFamily):
         nested = ((parent, child) for parent in model.modules() for child in parent.children())
         found = next((pair for pair in nested if isinstance(pair[1], nn.ModuleList) and len(pair[1]) == depth), None)
         if found is None:
-            refuse(self._where, f"has no list of {depth} blocks", "leave out what needs the blocks of the model")
+            refuse(self.where, f"has no list of {depth} blocks", "leave out what needs the blocks of the model")
         return found

@@ -30,6 +30,10 @@ class MLP(Transformable, ImageFamily):
 
     options: Options
 
+    @property
+    def batch_norm(self) -> bool:  # type: ignore[override]
+        return self.options.batch_norm
+
     def widened(self, factor: Fraction) -> Self:
         hidden = [wider(width, factor) for width in self.options.hidden]
         return type(self)(self.options.model_copy(update={"hidden": hidden}))

@@ -30,6 +30,7 @@ class ResNet(Transformable, ImageFamily):
     """
 
     trunk = ("layer1", "layer2", "layer3", "layer4")
+    batch_norm = True
 
     class Options(Transformable.Options):
         depth: Literal[18, 34, 50, 101, 152] = Field(18, description="one of 18, 34, 50, 101, 152")

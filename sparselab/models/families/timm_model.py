@@ -29,12 +29,16 @@ class TimmModel(Transformable, ImageFamily):
 
     options: Options
 
+    @property
+    def where(self) -> str:
+        return f"model.arch={self.options.arch}"
+
     def make(self, data: DataSpec) -> nn.Module:
         from sparselab.models.lean import timm
 
         library = timm()
         o = self.options
-        where = f"model.arch={o.arch}"
+        where = self.where
         if not library.is_model(o.arch):
             refuse(where, "timm has no such network", did_you_mean(o.arch, library.list_models()))
         extras: dict[str, Any] = {"drop_rate": o.dropout, "drop_path_rate": o.drop_path}

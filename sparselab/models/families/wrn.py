@@ -21,6 +21,7 @@ class WideResNet(ImageFamily):
     """WRN-depth-widen (arXiv 1605.07146): pre-activation blocks of two 3x3 convolutions, dropout between them."""
 
     trunk = ("layer1", "layer2", "layer3")
+    batch_norm = True
 
     class Options(ImageFamily.Options):
         depth: int = Field(16, ge=10, le=1000, description="6n+4: 16, 22, 28")
