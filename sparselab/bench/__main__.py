@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sparselab.bench import report
 
-SECTIONS = ("masks", "updates", "precision", "feeding", "starts", "inference", "sharing")
+SECTIONS = ("masks", "updates", "precision", "feeding", "starts", "inference", "sharing", "neighbours")
 ROOT = Path(__file__).parents[2]
 
 

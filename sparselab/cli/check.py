@@ -47,8 +47,8 @@ def lines(plans: list[Any]) -> list[str]:
     if missing:
         if steps := sum(plan.steps for plan in missing):
             total += f" · {steps:,} updates"
-        if all(plan.work for plan in missing) and len({plan.config["engine"]["name"] for plan in missing}) == 1:
-            total += f" · {estimate(missing[0], sum(plan.work for plan in missing))}"
+        if all(plan.work for plan in missing):
+            total += f" · {estimate(missing)}"
     return [*out, total]
 
 
@@ -63,5 +63,5 @@ def rows(plan: Any) -> list[tuple[str, str]]:
     """(label, text) lines about a plan."""
     out = [("cell", f"{plan.id} ({state(plan)}, {plan.folder})"), *plan.facts]
     if plan.work:
-        out.append(("cost", estimate(plan)))
+        out.append(("cost", estimate([plan])))
     return out + [("note", note) for note in plan.notes]

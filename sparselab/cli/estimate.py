@@ -1,8 +1,9 @@
-"""How long a cell will take, from what earlier cells took."""
+"""How long cells will take, from what earlier cells of their kind took: a start-up and a pace, never one for the other."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,37 +11,54 @@ from typing import Any
 from sparselab.engines.engine import ENGINES
 
 LOOKED_AT = 50
+FURTHER = 0.5  # seconds that a further cell of one process takes to start
 
 
-def estimate(plan: Any, work: float | None = None) -> str:
-    """A sentence with the expected time and where it is from: of the plan, or of that much work of its kind.
+def estimate(plans: Sequence[Any]) -> str:
+    """A sentence with the expected time of all ``plans`` one after the other, and where it is from.
 
-    A masked network is computed densely, so of training the dense FLOPs set the pace. Records of the same engine count,
-    and those of the same model and data more than others.
+    A masked network is computed densely, so of training the dense FLOPs set the pace. Only records of the same kind
+    count (:meth:`~sparselab.engines.engine.Engine.alike`); without one it is a guess.
     """
-    work = plan.work if work is None else work
+    records = [record for file in _latest(Path(plans[0].config["runs_dir"])) if (record := _read(file))]
+    total, used, guessed = 0.0, 0, 0
+    for number, plan in enumerate(plans):
+        engine = ENGINES[plan.config["engine"]["name"]]
+        paces = _paces(plan, records)
+        if paces:
+            total += median(start for start, _ in paces) + plan.work * median(each for _, each in paces)
+            used = max(used, len(paces))
+        elif (seconds := engine.guessed(plan)) is None:
+            return f"not known: no earlier record of its kind in {plan.config['runs_dir']}"
+        else:
+            total += seconds - engine.start + FURTHER if number else seconds
+            guessed += 1
+    if guessed == len(plans):
+        return f"about {_span(total)} (a guess: no earlier record of its kind in {plans[0].config['runs_dir']})"
+    rest = f"; {guessed} of {len(plans)} cells guessed" if guessed else ""
+    return f"about {_span(total)} (from {used} earlier record{'s' if used > 1 else ''} of its kind{rest})"
+
+
+def _paces(plan: Any, records: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """(seconds to start, seconds per unit of work) of each record of the plan's kind that tells them."""
     engine = ENGINES[plan.config["engine"]["name"]]
-    same, any_rate = [], []
-    for file in _latest(Path(plan.config["runs_dir"])):
+    found = []
+    for record in records:
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            if record["status"] != "finished" or record["config"]["engine"]["name"] != engine.name:
-                continue
-            rate = engine.work_of(record) / record["seconds"]
-            if rate <= 0:
-                continue
-            any_rate.append(rate)
-            if all(record["config"][key].get("name") == plan.config[key].get("name") for key in engine.paced):
-                same.append(rate)
-        except (OSError, ValueError, KeyError, ZeroDivisionError, AttributeError, TypeError):
+            if record["status"] == "finished" and record["config"]["engine"]["name"] == engine.name:
+                pace = engine.pace_of(record) if engine.alike(record, plan) else None
+                found += [pace] if pace else []
+        except (ValueError, KeyError, ZeroDivisionError, AttributeError, TypeError):
             continue
-    if same or any_rate:
-        count = len(same or any_rate)
-        basis = f"from {count} earlier record{'s' if count > 1 else ''}{' of its kind' if same else ''}"
-        return f"about {_span(work / median(same or any_rate))} ({basis})"
-    if not engine.guess:
-        return f"not known: no earlier record in {plan.config['runs_dir']}"
-    return f"about {_span(work / engine.guess)} (a guess: no earlier record in {plan.config['runs_dir']})"
+    return found
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _latest(runs: Path) -> list[Path]:

@@ -72,6 +72,7 @@ class Engine(ABC):
             (:data:`COMMON`). What it does not read is no part of a cell, and refused where somebody types it.
     paced:  groups whose members decide how fast the work goes; earlier records of the same ones foretell the time.
     guess:  work per second on two ordinary cores where no record says better; 0: there is nothing to guess from.
+    start:  seconds that any cell takes beside its work, where no record says better.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -79,6 +80,7 @@ class Engine(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     paced: ClassVar[tuple[str, ...]] = ()
     guess: ClassVar[float] = 0.0
+    start: ClassVar[float] = 1.0
 
     def __init__(self, options: Options):
         self.options = options
@@ -112,6 +114,23 @@ class Engine(ABC):
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
         """(label, text) of what a researcher can quote of a finished cell; by default every metric."""
         return [(name, f"{value:.6g}") for name, value in record["metrics"].items()]
+
+    @classmethod
+    def alike(cls, record: dict[str, Any], plan: Plan) -> bool:
+        """Whether the work of a finished cell of this engine goes as fast as the plan's."""
+        return all(record["config"][key].get("name") == plan.config[key].get("name") for key in cls.paced)
+
+    @classmethod
+    def pace_of(cls, record: dict[str, Any]) -> tuple[float, float] | None:
+        """(seconds beside the work, seconds per unit of work) of a finished cell; None where it was hardly more than
+        its start."""
+        seconds, work = float(record["seconds"]), cls.work_of(record)
+        return (cls.start, (seconds - cls.start) / work) if work > 0 and seconds > 2 * cls.start else None
+
+    @classmethod
+    def guessed(cls, plan: Plan) -> float | None:
+        """Seconds that the plan may take where no record of its kind is there; None where nothing is known."""
+        return cls.start + plan.work / cls.guess if cls.guess else None
 
     @staticmethod
     def work_of(record: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def config_faults(folder: Path, config: dict[str, Any], where: str) -> list[Faul
         faults.append(Fault(where, problem, "give the network from before, or a dequantised copy"))
     attention = config.get("attn_implementation") or config.get("_attn_implementation")
     if attention not in PLAIN_ATTENTION:
-        problem = f"its config.json asks for attention by {attention}, which is not installed with sparselab"
+        problem = f"its config.json asks for {attention}, and networks are scored with sdpa or eager"
         faults.append(Fault(where, problem, "remove attn_implementation there"))
     sizes = {}
     for names in (WIDTH, DEPTH, HEADS, KEY_HEADS, VOCABULARY):
@@ -37,7 +38,7 @@ def config_faults(folder: Path, config: dict[str, Any], where: str) -> list[Faul
             continue
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            problem = f"its config.json has {name}={str(value)[:20]}, which is no size"
+            problem = f"its config.json has {name}={str(json.dumps(value))[:20]}, which is no size"
             faults.append(Fault(where, problem, "write a whole number from 1"))
         else:
             sizes[names] = (name, value)

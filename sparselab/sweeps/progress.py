@@ -16,6 +16,7 @@ from sparselab.sweeps.cells import Planned
 
 LOOK = 0.5  # seconds between two looks at the folders
 EVERY = 30.0  # seconds between two lines about the whole, while nothing ends
+ALIKE = 3.0  # times as much work as the largest cell that has ended, or as little as the smallest
 WIDTH = 60  # characters of a cell's title
 
 
@@ -39,7 +40,8 @@ class Progress:
         self.stream = stream or sys.stderr
         self.waiting: dict[str, tuple[Planned, state.Signature]] = {}
         self.began = clock()
-        self.work_done = 0.0
+        self.ended: list[tuple[float, float]] = []  # work and seconds of each cell that finished here
+        self.first_end = self.began
         self._told = self.began
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -90,8 +92,10 @@ class Progress:
                 self._report(cell, ended)
 
     def _report(self, cell: Planned, ended: state.Ended) -> None:
-        self.work_done += cell.work
         good = ended.status == "finished"
+        if good:
+            self.first_end = self.first_end if self.ended else self.clock()
+            self.ended.append((cell.work, ended.seconds))
         self.finished += good
         self.failed += not good
         what = f"{self._number(ended)}  {span(ended.seconds)}" if good else ended.reason
@@ -115,13 +119,33 @@ class Progress:
         self.say(f"{self.name}: {self.finished} of {self.total} finished{failed}, {left} left{self._eta()}")
 
     def _eta(self) -> str:
-        rest = sum(cell.work for cell, _ in self.waiting.values())
-        if not self.work_done or not rest:
+        """Nothing is said where what is left is unlike all that has ended."""
+        rest = [cell.work for cell, _ in self.waiting.values()]
+        done = [work for work, _ in self.ended]
+        if not rest or not done or max(rest) > ALIKE * max(done) or min(rest) < min(done) / ALIKE:
             return ""
-        return f", about {span((self.clock() - self.began) * rest / self.work_done)} to go"
+        start, each = two_numbers(self.ended)
+        seconds = sum(start + each * work for work in rest)
+        alone = sum(seconds for _, seconds in self.ended[1:])
+        if alone:  # how many run at a time, and what lies between two cells, since the first of them ended
+            seconds *= (self.clock() - self.first_end) / alone
+        return f", about {span(seconds)} to go"
 
     def say(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
+
+
+def two_numbers(ended: list[tuple[float, float]]) -> tuple[float, float]:
+    """(seconds to start, seconds per unit of work), neither negative, that fit (work, seconds) best; of cells with equal
+    work all is work."""
+    mean_work = sum(work for work, _ in ended) / len(ended)
+    mean = sum(seconds for _, seconds in ended) / len(ended)
+    spread = sum((work - mean_work) ** 2 for work, _ in ended)
+    if not spread:
+        return 0.0, mean / mean_work
+    each = max(0.0, sum((work - mean_work) * (seconds - mean) for work, seconds in ended) / spread)
+    start = mean - each * mean_work
+    return (start, each) if start >= 0 else (0.0, mean / mean_work)
 
 
 def span(seconds: float) -> str:

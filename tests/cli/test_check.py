@@ -13,7 +13,9 @@ import pytest
 
 from sparselab.cli import application, main
 from sparselab.cli.arguments import parse
+from sparselab.cli.estimate import estimate
 from sparselab.data.sets.arrays import Digits
+from sparselab.engines.train import pace
 from sparselab.methods.method import METHODS
 from sparselab.planning import plan_of
 from sparselab.spec.compose import groups
@@ -154,15 +156,54 @@ def test_a_user_folder_adds_members(tmp_path, capsys):
 
 def test_an_estimate_follows_earlier_records(tmp_path, capsys):
     plan = plan_of(BASE)
-    record = {
-        "status": "finished", "seconds": 7200.0, "config": plan.config,
-        "account": {"flops_train_dense": plan.account["flops_train_dense"]},
-    }  # fmt: skip
+    record = {"status": "finished", "seconds": 7208.0, "config": plan.config, "account": plan.account}
     for name, text in (("a", json.dumps(record)), ("b", "not JSON"), ("c", "[]")):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "record.json").write_text(text)
     main.main(["check", *BASE])
     assert "about 2 h (from 1 earlier record of its kind)" in capsys.readouterr().out
+
+
+def earlier(runs, plan, **times):
+    """A record of ``plan`` in ``runs``; {} for one from before the times of updates were kept."""
+    (runs / plan.id).mkdir(parents=True, exist_ok=True)
+    body = {"status": "finished", "config": plan.config, "account": plan.account, **times}
+    (runs / plan.id / "record.json").write_text(json.dumps(body))
+
+
+def test_start_up_and_pace_are_two_numbers(tmp_path):
+    """Nine seconds of ten updates, of which the start took eight: a hundred take eighteen, not ninety."""
+    ten = plan_of([*BASE[:-1], "trainer.max_steps=10", "schedule.end=0.5"])
+    earlier(tmp_path / "runs", ten, seconds=9.0, times={"updates": 9, "updating": 0.9, "steps": 10})
+    assert estimate([plan_of(BASE)]) == "about 18 s (from 1 earlier record of its kind)"
+    assert estimate([plan_of(BASE), plan_of([*BASE, "seed=1"])]).startswith("about 36 s ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "times"),
+    [
+        ([], {"seconds": 9.0, "times": {"updates": 4, "updating": 0.4, "steps": 5}}),  # too few updates
+        ([], {"seconds": 9.0}),  # an older record, all start-up
+        (["model.hidden=[4000,4000]"], {"seconds": 900.0, "times": {"updates": 99, "updating": 899.0, "steps": 100}}),
+        (["dataset=mnist"], {"seconds": 900.0, "times": {"updates": 99, "updating": 899.0, "steps": 100}}),
+        (["trainer.precision=16"], {"seconds": 900.0, "times": {"updates": 99, "updating": 899.0, "steps": 100}}),
+    ],
+)
+def test_what_is_of_another_kind_or_too_short_foretells_nothing(overrides, times, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # plans alone: nothing is loaded
+    earlier(tmp_path / "runs", plan_of([*BASE, *overrides]), **times)
+    assert estimate([plan_of(BASE)]).endswith(" s (a guess: no earlier record of its kind in runs)")
+
+
+def test_a_guess_follows_the_machine(monkeypatch):
+    """vit_s took 510 s in float32 on two idle cores of 70 GFLOPs a second each, and 8,260 s in emulated bf16."""
+    monkeypatch.setattr(pace, "product_pace", lambda: 70e9)
+    monkeypatch.setattr(pace, "processor_flags", frozenset)
+    work = plan_of(["method=srste", "sparsity=2:4", "model=vit_s"]).work
+    host = {"accelerator": "cpu", "threads": 2}
+    assert 510 / 3 < pace.guessed_seconds({**host, "precision": "32"}, 760, work) < 3 * 510
+    monkeypatch.setattr(pace, "processor_flags", lambda: frozenset({"avx2"}))
+    assert 8260 / 3 < pace.guessed_seconds({**host, "precision": "bf16"}, 760, work) < 3 * 8260
 
 
 # --- help and flags ---------------------------------------------------------------------------------------------------

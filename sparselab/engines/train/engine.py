@@ -12,7 +12,7 @@ from sparselab.engines.train import ranks
 from sparselab.engines.train.describe import facts, summary
 from sparselab.engines.train.identity import identify
 from sparselab.engines.train.layers import in_whole_tiles
-from sparselab.engines.train.pace import precision_notes
+from sparselab.engines.train.pace import ENOUGH, guessed_seconds, precision_notes
 from sparselab.engines.train.parts import Parts
 from sparselab.engines.train.plan import gather, identified_parts
 from sparselab.spec.memo import once
@@ -28,7 +28,7 @@ class Train(Engine):
         "metric", "edit",
     )  # fmt: skip
     paced = ("model", "dataset")
-    guess = 5e10  # dense training FLOPs per second
+    start = 8.0
 
     def plan(
         self,
@@ -90,6 +90,27 @@ class Train(Engine):
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
         return summary(record)
+
+    @classmethod
+    def alike(cls, record: dict[str, Any], plan: Plan) -> bool:
+        """The same network on the same kind of input, in the same precision."""
+        same = record["config"]["trainer"]["precision"] == plan.config["trainer"]["precision"]
+        return same and super().alike(record, plan) and record["account"]["macs_dense"] == plan.account["macs_dense"]
+
+    @classmethod
+    def pace_of(cls, record: dict[str, Any]) -> tuple[float, float] | None:
+        """As the updates after the first one went, if they were enough."""
+        times = record.get("times") or {}
+        if "updating" not in times:  # an older record
+            return super().pace_of(record)
+        if times["updates"] < ENOUGH or not cls.work_of(record):
+            return None
+        each = times["updating"] / times["updates"]
+        return record["seconds"] - times["updating"], each * times["steps"] / cls.work_of(record)
+
+    @classmethod
+    def guessed(cls, plan: Plan) -> float:
+        return cls.start + guessed_seconds(plan.config["trainer"], plan.steps, plan.work)
 
     @staticmethod
     def work_of(record: dict[str, Any]) -> float:

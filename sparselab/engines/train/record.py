@@ -32,7 +32,12 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "sparsity": realised(parts, finished),
         "account": counted(parts, finished),
         "seconds": round(finished.seconds, 3),
-        "times": {"fit": round(finished.fit_seconds, 3)},
+        "times": {
+            "fit": round(finished.fit_seconds, 3),
+            "updates": finished.pace[0],
+            "updating": round(finished.pace[1], 3),
+            "steps": parts.steps,
+        },
         "environment": environment(parts.cell.trainer, parts.cell.trainer.devices) | {"kernels": native.status()},
         "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
                  "content": finished.content, "source": parts.data.source,

@@ -60,6 +60,7 @@ class Finished:
     metrics: dict[str, float]
     seconds: float
     fit_seconds: float  # of the edit and the updates alone, in this process: of the processor, on a GPU of the wall
+    pace: tuple[int, float]  # updates after the first one of this process, and the seconds of the wall that they took
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
@@ -171,6 +172,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         metrics,
         time.monotonic() - began,
         fitted - fitting,
+        progress.pace,
         found.step if found else None,
         folder,
         state,

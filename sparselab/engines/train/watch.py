@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from sparselab.engines.train.evaluate import evaluate
 from sparselab.engines.train.loop import check_masks_agree, many_ranks
+from sparselab.engines.train.pace import ENOUGH
 from sparselab.store.atomic import write_text
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class History:
 
 
 class Progress:
-    """Observer: a live bar with ETA on a terminal, a line now and then in a log file."""
+    """Observer: a live bar with ETA on a terminal, a line now and then in a log file; and the pace of the updates."""
 
     def __init__(self, total: int, history: History, style: str):
         self.total = total
@@ -136,26 +137,27 @@ class Progress:
         self.style = ("bar" if sys.stderr.isatty() else "lines") if style == "auto" else style
         self.started: float | None = None
         self.first = 0
+        self.pace = (0, 0.0)  # updates of this process after its first one, and the seconds that they took
         self.shown = 0.0
         self.bar: Any = None
 
     def after_update(self, loop: Loop, step: int) -> None:
-        if self.style == "none" or not loop.trainer.is_global_zero:
-            return
-        now = time.monotonic()
+        now, begins = time.monotonic(), self.started is None
         if self.started is None:
             self.started, self.first = now, step  # the first update of a process also compiles and allocates
-            if self.style == "bar":
-                self._open()
+        self.pace = (step - self.first, now - self.started)
+        if self.style == "none" or not loop.trainer.is_global_zero:
+            return
+        if begins and self.style == "bar":
+            self._open()
         if self.bar is not None:
-            self.bar.update(self.task_id, completed=step, note=self._note(loop))
+            self.bar.update(self.task_id, completed=step, note=self._note(loop) + self._left(step))
             if step == self.total:
                 self.bar.stop()
         elif now - self.shown >= 15 or step == self.total:
             self.shown = now
-            done = step - self.first
-            left = f" · {(now - self.started) / done * (self.total - step):,.0f} s left" if done else ""
-            print(f"  update {step:,}/{self.total:,} · {self._note(loop)}{left}", file=sys.stderr, flush=True)
+            line = f"  update {step:,}/{self.total:,} · {self._note(loop)}{self._left(step)}"
+            print(line, file=sys.stderr, flush=True)
 
     def _open(self) -> None:
         from rich import progress
@@ -165,14 +167,16 @@ class Progress:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
             transient=True,
         )
         self.task_id = self.bar.add_task("train", total=self.total, note="")
         self.bar.start()
+
+    def _left(self, step: int) -> str:
+        done, seconds = self.pace
+        return f" · {seconds / done * (self.total - step):,.0f} s left" if done >= ENOUGH else ""
 
     def _note(self, loop: Loop) -> str:
         parts = [f"loss {float(loop.task.last_loss):.3f}"]
