@@ -8,6 +8,8 @@ from typing import Any
 
 from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
+from sparselab.data import hub
+from sparselab.spec.faults import Refused
 from sparselab.spec.overrides import TABLE
 
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
@@ -27,8 +29,22 @@ def run(argv: list[str]) -> int:
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
         print("\n".join(lines(plans_of(asked))))
     else:
-        for label, text in rows(plan_of(asked.overrides, asked.config_dir)):
+        missing = None
+        try:
+            plan = plan_of(asked.overrides, asked.config_dir)
+        except Refused as refused:
+            if not hub.offline():
+                raise
+            missing = refused
+            with hub.as_if_on():  # where only the data are missing, the costs are known all the same
+                try:
+                    plan = plan_of(asked.overrides, asked.config_dir)
+                except Refused:
+                    raise missing from None
+        for label, text in rows(plan):
             print(f"{label:<16}{text}")
+        if missing is not None:
+            raise missing
     sys.stdout.flush()
     return 0
 

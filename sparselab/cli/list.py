@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.tables.arguments import Key, parse
+from sparselab.tables.arguments import Key, need_records, parse
 
 KEYS = {
     "format": Key("terminal", "what to print", ("terminal", "markdown")),
@@ -19,6 +19,8 @@ def run(argv: list[str]) -> int:
     asked = parse("list", KEYS, argv)
     if asked is None:
         return 0
+    if asked["write"] == "false":
+        need_records(asked, "results_dir")
     from sparselab.tables import render
     from sparselab.tables.results import LEDGER, ledger
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparselab.spec.faults import refuse, short
 from sparselab.spec.memo import uncollected
-from sparselab.tables.arguments import Key, parse
+from sparselab.tables.arguments import Key, need_records, parse
 
 KEYS = {
     "out": Key("report.html", "the file to write"),
@@ -22,6 +22,7 @@ def run(argv: list[str]) -> int:
     asked = parse("report", KEYS, argv)
     if asked is None:
         return 0
+    need_records(asked, "runs_dir", "results_dir")
     out = Path(asked["out"])
     there = next(path for path in out.absolute().parents if path.exists())
     if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):

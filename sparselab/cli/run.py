@@ -125,9 +125,9 @@ def finish(plan: Plan, record: dict[str, Any]) -> int:
     try:
         show(record, ["--config-dir", plan.config_dir, *plan.typed] if plan.config_dir else plan.typed)
         print(Path(plan.folder) / "record.json", flush=True)
-    except OSError as error:  # nobody reads standard output any more, or the disk that it goes to is full
+    except (OSError, SystemExit) as error:  # the reader has gone (rich then wants to exit), or the disk is full
         to_nowhere()
-        problem = f"standard output: {error.strerror}"
+        problem = f"standard output: {getattr(error, 'strerror', None) or 'nobody reads it'}"
         print(f"{problem}; the cell is finished: {Path(plan.folder) / 'record.json'}", file=sys.stderr)
     return agreed(plan)
 

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 PLAIN = {"→": "->", "—": "-", "–": "-", "·": "|", "…": "...", "×": "x", "≤": "<=", "±": "+/-"}
 
@@ -44,6 +45,10 @@ class Unfailing:
         return getattr(self._stream, name)
 
 
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
 @contextmanager
 def steady() -> Iterator[None]:
     """Inside, nothing that is printed fails for its characters, and nothing on standard error at all.
@@ -63,8 +68,8 @@ def steady() -> Iterator[None]:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="sparselab")
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = Unfailing(sys.stderr or open(os.devnull, "w", encoding="utf-8"))  # type: ignore[assignment]  # noqa: SIM115
+        sys.stdout = _nowhere()
+    sys.stderr = Unfailing(sys.stderr or _nowhere())  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.tables.arguments import Key, parse
+from sparselab.tables.arguments import Key, need_records, parse
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
@@ -22,6 +22,8 @@ def run(argv: list[str]) -> int:
     asked = parse("table", KEYS, argv)
     if asked is None:
         return 0
+    if asked["write"] == "false":
+        need_records(asked, "runs_dir", "results_dir")
     from sparselab.tables.results import gather, write
     from sparselab.tables.schema import load
     from sparselab.tables.summary import summarise

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +18,23 @@ if TYPE_CHECKING:
 _OFF = {"1", "true", "yes", "on"}
 
 
+_asked: list[str] = []  # not empty: answer as if the hub were on
+
+
+@contextmanager
+def as_if_on() -> Iterator[None]:
+    """Plans made inside name the hub although it is off: what a cell would cost needs no data."""
+    _asked.append("on")
+    try:
+        yield
+    finally:
+        _asked.pop()
+
+
 def offline() -> str:
     """The variable that turns the hub off, as ``NAME=value``; empty where it is on."""
+    if _asked:
+        return ""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         value = os.environ.get(name, "")
         if value.lower() in _OFF:
@@ -37,6 +56,16 @@ def check(repo: str, where: str, layout: str) -> None:
         refuse(where, f"no local copy, and {switch} keeps the hub off", f"put {layout} in data_dir, or unset it")
 
 
+@cache
+def _one_word() -> None:
+    """Say that the hub is asked, once, instead of what its client (imported by now) says of every try."""
+    import logging
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not offline():
+        print("asking the hub; where it does not answer, this takes a minute", file=sys.stderr, flush=True)
+
+
 def load(
     repo: str, split: str, where: str, layout: str, config: str | None = None, revision: str | None = None
 ) -> datasets.Dataset:
@@ -44,6 +73,7 @@ def load(
     check(repo, where, layout)
     import datasets
 
+    _one_word()
     try:
         return datasets.load_dataset(repo, config, split=split, revision=revision)
     except Exception as error:  # the library's failures share no base class: network, gate, disk, format

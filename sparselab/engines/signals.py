@@ -20,6 +20,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.name = ""
+        self._interrupts = False
 
     def __bool__(self) -> bool:
         return bool(self.name)
@@ -35,8 +36,23 @@ class StopFlag:
         if self:
             raise stopped(self, when)
 
+    @contextmanager
+    def at_once(self, when: str) -> Iterator[None]:
+        """Inside, where nothing would have to be saved, a request interrupts whatever goes on. Raises Stopped."""
+        self.check(when)
+        self._interrupts = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise stopped(self, when) from None
+        finally:
+            self._interrupts = False
+        self.check(when)
+
     def _handle(self, number: int, frame: Any) -> None:
         self.request(signal.Signals(number).name)
+        if self._interrupts:
+            raise KeyboardInterrupt
         os.write(2, f"\n{self.name}: stopping after this update; a second signal leaves at once\n".encode())
 
     @contextmanager

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sparselab.spec.faults import Faults, did_you_mean, short
+from sparselab.spec.configs import CONFIGS
+from sparselab.spec.faults import Faults, did_you_mean, refuse, short
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[st
             faults.add(key, "is required", f"write {key}=… ({spec.help})")
     faults.raise_if_any()
     return {key: values.get(key, spec.default or "") for key, spec in keys.items()}
+
+
+def need_records(asked: Mapping[str, str], *places: str) -> None:
+    """Refused where none of the folders with records is there: outside the repository all would be empty, and no fault."""
+    if any(Path(asked[key]).is_dir() for key in places):
+        return
+    where = " and ".join(f"{key}={asked[key]}" for key in places)
+    kept = CONFIGS.parent / "results"
+    fix = f"write results_dir={kept}" if kept.is_dir() else "name the folder with the results"
+    refuse(short(where, 60), f"{'neither is' if len(places) > 1 else 'is not'} here", fix)
 
 
 def _check_folder(faults: Faults, where: str, folder: Path, new: bool) -> None:

@@ -55,7 +55,8 @@ def execute(plan: Plan, options: Intervene.Options, stop: StopFlag) -> Outcome:
     host = plan.config["trainer"]
     cuda = torch.cuda.is_available() and host["accelerator"] != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    splits: Any = parts.dataset.load()
+    with stop.at_once("while the data was loaded"):
+        splits: Any = parts.dataset.load()
     torch.manual_seed(address(parts.cell.seed, "init"))
     model = parts.family.build(parts.data).to(device).eval().requires_grad_(False)
     outline = parts.outline or traced(parts.family, model, parts.data)

@@ -81,8 +81,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = Path(plan.folder)
-    splits = parts.dataset.load()
-    flag.check("while the data was loaded")
+    with flag.at_once("while the data was loaded"):
+        splits = parts.dataset.load()
     torch.manual_seed(address(parts.cell.seed, "init"))
     network = parts.family.build(parts.data)
     if parts.outline is None:
