@@ -81,3 +81,16 @@ def test_saves_once_and_stops_on_request():
     with pytest.raises(Stopped, match=r"^SIGTERM: stopped after update 1,000 — "):
         observer.after_update(loop, 1000)
     assert saved == ["step-1000"]
+
+
+def test_a_signal_interrupts_what_has_nothing_to_save():
+    """Loading data, say: a request does not wait until it is over."""
+    flag = StopFlag()
+    when = "while the data was loaded"
+    with flag.listening(), pytest.raises(Stopped, match=f"SIGTERM: stopped {when}"), flag.at_once(when):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it went on")
+    asked = StopFlag()
+    asked.request("somebody")
+    with pytest.raises(Stopped, match="somebody: stopped before"), asked.at_once("before"):
+        raise AssertionError("it began")

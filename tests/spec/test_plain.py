@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparselab.planning import plan_of
 from sparselab.spec.faults import Refused
-from sparselab.spec.plain import read, repeated
+from sparselab.spec.plain import literal, quoted, read, repeated
 from sparselab.tables.grid import expand
 from sparselab.tables.schema import load_all
 
@@ -107,3 +107,22 @@ def test_a_key_that_is_given_twice_is_refused(value: str) -> None:
 @pytest.mark.parametrize("value", ["{a: {x: 1}, b: {x: 2}}", "{a: 'x: 1, a: 2'}", "{a: [b, b], b: 1}", "{}", "[a, a]"])
 def test_what_is_no_key_may_come_twice(value: str) -> None:
     assert repeated(f"a={value}") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("model.weights=cell:method=dense model=mlp seed=3", "cell:method=dense model=mlp seed=3"),
+        ("optim=größe", "größe"),
+        ("runs_dir=/home/jürgen/läufe-1", "/home/jürgen/läufe-1"),
+        ("runs_dir=/home/a=b", None),
+        ("runs_dir=é, b", None),
+        ("model=mlp", None),  # what needs no quotes is Hydra's
+    ],
+)
+def test_what_can_mean_itself_only_needs_no_quotes(text, value):
+    found = literal(text)
+    assert (found and found.value()) == value
+    if found is not None:
+        theirs = OverridesParser.create().parse_override(f"{found.key_or_group}={quoted(value)}")
+        assert theirs.value() == value
