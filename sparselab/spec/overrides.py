@@ -286,7 +286,7 @@ def for_hydra(overrides: list[str]) -> list[str]:
         if key in optional() and value is None and not item.is_sweep_override():
             continue
         if literal(text) is not None:
-            text = f"{key}={quoted(value)}"
+            text = f"{key}={quoted(str(value))}"
         out.append(f"++{text.lstrip('+')}" if isinstance(value, dict) else text)
     return out
 
