@@ -20,7 +20,7 @@ def run(argv: list[str]) -> int:
     if asked is None:
         return 0
     if asked["write"] == "false":
-        need_records(asked, "results_dir")
+        need_records(asked, KEYS, "results_dir")
     from sparselab.tables import render
     from sparselab.tables.results import LEDGER, ledger
 

@@ -23,7 +23,7 @@ def run(argv: list[str]) -> int:
     if asked is None:
         return 0
     if asked["write"] == "false":
-        need_records(asked, "runs_dir", "results_dir")
+        need_records(asked, KEYS, "runs_dir", "results_dir")
     from sparselab.tables.results import gather, write
     from sparselab.tables.schema import load
     from sparselab.tables.summary import summarise

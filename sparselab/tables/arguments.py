@@ -52,9 +52,9 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[st
     return {key: values.get(key, spec.default or "") for key, spec in keys.items()}
 
 
-def need_records(asked: Mapping[str, str], *places: str) -> None:
-    """Refused where none of the folders with records is there: outside the repository all would be empty, and no fault."""
-    if any(Path(asked[key]).is_dir() for key in places):
+def need_records(asked: Mapping[str, str], keys: Mapping[str, Key], *places: str) -> None:
+    """Refused where no folder was named and none of the usual ones is here: all would be empty, and no fault."""
+    if any(asked[key] != keys[key].default or Path(asked[key]).is_dir() for key in places):
         return
     where = " and ".join(f"{key}={asked[key]}" for key in places)
     kept = CONFIGS.parent / "results"

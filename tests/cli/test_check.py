@@ -173,7 +173,7 @@ def earlier(runs, plan, **times):
 
 def test_start_up_and_pace_are_two_numbers(tmp_path):
     """Nine seconds of ten updates, of which the start took eight: a hundred take eighteen, not ninety."""
-    ten = plan_of([*BASE[:-1], "trainer.max_steps=10", "schedule.end=0.5"])
+    ten = plan_of([*BASE[:-1], "trainer.max_steps=10", "schedule.every=1"])
     earlier(tmp_path / "runs", ten, seconds=9.0, times={"updates": 9, "updating": 0.9, "steps": 10})
     assert estimate([plan_of(BASE)]) == "about 18 s (from 1 earlier record of its kind)"
     assert estimate([plan_of(BASE), plan_of([*BASE, "seed=1"])]).startswith("about 36 s ")

@@ -7,6 +7,7 @@ import pytest
 
 from sparselab.cli import list as list_command
 from sparselab.cli import report, table
+from sparselab.cli.main import main
 from sparselab.spec.faults import Refused
 from sparselab.tables import results, schema
 from sparselab.tables.grid import expand
@@ -79,3 +80,10 @@ def test_a_report_that_cannot_be_written(out: str, problem: str):
 def test_help(command: object, capsys: pytest.CaptureFixture[str]):
     assert command.run(["--help"]) == 0  # type: ignore[attr-defined]
     assert capsys.readouterr().out.startswith("usage: sparselab ")
+
+
+@pytest.mark.parametrize("words", [["list"], ["table", "paper=gmp", "tier=smoke"], ["report"]])
+def test_outside_the_repository_nothing_is_silently_empty(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert "results_dir=results" in capsys.readouterr().err and not any(tmp_path.iterdir())
