@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sparselab.spec.configs import CONFIGS
-from sparselab.spec.faults import Faults, did_you_mean, refuse, short
+from sparselab.spec.faults import Fault, Faults, did_you_mean, short
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[st
 
 
 def need_records(asked: Mapping[str, str], keys: Mapping[str, Key], *places: str) -> None:
-    """Refused where no folder was named and none of the usual ones is here: all would be empty, and no fault."""
+    """Say, on standard error, that no folder was named and none of the usual ones is here: all will be empty."""
     if any(asked[key] != keys[key].default or Path(asked[key]).is_dir() for key in places):
         return
     where = " and ".join(f"{key}={asked[key]}" for key in places)
     kept = CONFIGS.parent / "results"
     fix = f"write results_dir={kept}" if kept.is_dir() else "name the folder with the results"
-    refuse(short(where, 60), f"{'neither is' if len(places) > 1 else 'is not'} here", fix)
+    problem = f"{'neither is' if len(places) > 1 else 'is not'} here, so nothing is found"
+    print(Fault(short(where, 60), problem, fix), file=sys.stderr)
 
 
 def _check_folder(faults: Faults, where: str, folder: Path, new: bool) -> None:

@@ -85,5 +85,5 @@ def test_help(command: object, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("words", [["list"], ["table", "paper=gmp", "tier=smoke"], ["report"]])
 def test_outside_the_repository_nothing_is_silently_empty(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
-    assert "results_dir=results" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "here, so nothing is found — write results_dir=" in capsys.readouterr().err
