@@ -121,10 +121,6 @@ def notes(summary: Summary) -> list[str]:
         found.append(f"Data: {', '.join(summary.data)}.")
     if summary.mixed:
         found.append(f"Not every record saw the same {', '.join(summary.mixed)}: the public set changed in between.")
-    if table.pool != "table" and table.claims:
-        found.append(
-            f"A claim's spread is pooled over the cells of the same {table.pool.rstrip('s')}, not over the table."
-        )
     if tier.note:
         found.append(tier.note)
     shown = [line.published for line in summary.lines if line.published is not None]

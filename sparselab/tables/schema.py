@@ -96,6 +96,22 @@ class Excluded(Options):
     reason: str = Field(min_length=1, description="why there is no such cell")
 
 
+class Deterministic(Options):
+    """Cells whose numbers no seed can change: counted from the configuration, or of data and a fit without randomness.
+
+    A claim that rests on such cells alone is compared instead of tested. Seeds that differ all the same are tested.
+    """
+
+    rows: list[str] | None = Field(None, description="names of rows; without it: all")
+    columns: list[str] | None = Field(None, description="names of columns; without it: all")
+    metrics: list[str] | None = Field(None, description="metrics or account.NAME; without it: all")
+    reason: str = Field(min_length=1, description="why no seed can change them")
+
+    def meets(self, row: str, column: str, metric: str) -> bool:
+        asked = ((self.rows, row), (self.columns, column), (self.metrics, metric))
+        return all(names is None or name in names for names, name in asked)
+
+
 class Extra(Options):
     """Overrides of some cells only, applied after those of their row and column; or of some phases."""
 
@@ -156,8 +172,8 @@ class Table(Options):
     )
     extra: list[Extra] = Field(default_factory=list, description="overrides of some cells only")
     exclude: list[Excluded] = Field(default_factory=list, description="cells that are not there, with the reason")
-    pool: Literal["table", "columns", "rows"] = Field(
-        "table", description='cells that share a spread: all ("table"), or those of the same column or row'
+    deterministic: list[Deterministic] = Field(
+        default_factory=list, description="cells whose numbers no seed can change, with the reason"
     )
     beside: list[Beside] = Field(default_factory=list, description="further columns, beside the metric")
     axis: Literal["sparsity", "nonzero"] | Axis = Field(
@@ -184,9 +200,9 @@ class Table(Options):
         """The place of a cell's dense reference."""
         return self.reference.of(place) if self.reference else None
 
-    def group(self, place: tuple[str, str]) -> str:
-        """The cells that share a spread have the same one."""
-        return {"table": "", "columns": place[1], "rows": place[0]}[self.pool]
+    def is_deterministic(self, place: tuple[str, str], metric: str | None) -> bool:
+        """True where the table declares that no seed can change this metric (None: the table's own) of the cell."""
+        return any(item.meets(*place, metric or self.metric.key) for item in self.deterministic)
 
     def layout(self, tier: str) -> Layout:
         """What of this tier a claim may look at."""
@@ -363,6 +379,8 @@ def _check_names(table: Table, faults: Faults) -> None:
         all_known(f"exclude.{number}", item.rows, item.columns)
         if item.rows is None and item.columns is None:
             faults.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
+    for number, cells in enumerate(table.deterministic, 1):
+        all_known(f"deterministic.{number}", cells.rows, cells.columns)
     for number, extra in enumerate(table.extra, 1):
         all_known(f"extra.{number}", extra.rows, extra.columns)
         for name in extra.phases or []:
@@ -381,6 +399,7 @@ def _check_names(table: Table, faults: Faults) -> None:
             for point in top.all():
                 known(f"claims.C{number}", point.row, point.column)
         known_tiers(f"claims.C{number}", claim.tiers)
+        known_tiers(f"claims.C{number}.rule1", list(claim.rule1))
 
 
 def _check_published(table: Table, faults: Faults) -> None:

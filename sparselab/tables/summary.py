@@ -137,16 +137,15 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
         by_place[place] = [found[cell] for cell in planned if cell in found]
     scale = table.metric.scale
 
-    def samples(metric: str | None) -> dict[tuple[str, str], list[float]]:
+    def samples(metric: str | None) -> dict[tuple[str, str], dict[int, float]]:
         factor = scale if metric in (None, table.metric.key) else 1.0
         return {
-            place: [v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None]
+            place: {e.cell.seed: v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None}
             for place, found in by_place.items()
         }
 
-    seeds = len(table.tiers[tier].seeds)
-    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.group, seeds)
-    own = samples(None)
+    verdicts = judge(table.claims, tier, table.layout(tier), samples, table.metric.digits, table.is_deterministic)
+    own = {place: list(by_seed.values()) for place, by_seed in samples(None).items()}
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}
     lines = tuple(

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point
-from sparselab.tables.claims.verdict import ALPHA, HEADLINE_SEEDS, SEEDS, Verdict, judge
+from sparselab.tables.claims.verdict import ALPHA, POWER, RULE, SEEDS, Verdict, judge
 
-__all__ = ["ALPHA", "CLAIMS", "HEADLINE_SEEDS", "SEEDS", "Bound", "Claim", "Layout", "Point", "Verdict", "judge"]
+__all__ = ["ALPHA", "CLAIMS", "POWER", "RULE", "SEEDS", "Bound", "Claim", "Layout", "Point", "Verdict", "judge"]

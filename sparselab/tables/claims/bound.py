@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import Field, model_validator
 
-from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point, Spot, weighted
+from sparselab.tables.claims.claim import CLAIMS, Claim, Layout, Part, Point, Spot, weighted
 from sparselab.tables.statistics import Contrast
 
 
@@ -27,13 +29,13 @@ class Bounded(Claim):
     def points(self) -> list[Point]:
         return [self.a]
 
-    def bounds(self, layout: Layout) -> list[Bound]:
-        def times(factor: int, spot: Spot) -> Contrast:
-            return weighted((factor, self.a.at(spot.row, spot.column)))
+    def parts(self, layout: Layout) -> list[Part]:
+        def times(factor: int) -> Callable[[Spot], Contrast]:
+            return lambda spot: weighted((factor, self.a.at(spot.row, spot.column)))
 
         spots, found, name = self.spots(layout), [], str(self.a) or "the cell"
         if self.low is not None:
-            found += self.spread(spots, self.low, lambda spot: times(1, spot), name)
+            found.append(Part(spots, self.low, times(1), name, sided=False))
         if self.high is not None:
-            found += self.spread(spots, 0.0 - self.high, lambda spot: times(-1, spot), f"−{name}")
+            found.append(Part(spots, 0.0 - self.high, times(-1), f"−{name}", sided=False))
         return found

@@ -37,6 +37,20 @@ class Bound:
     says: str
 
 
+@dataclass(frozen=True)
+class Part:
+    """One end of a claim: ``contrast`` at each of ``spots`` is at least ``at_least``. ``says`` is its left side in words.
+
+    sided: True of a comparison, whose sign says who is ahead; False of a number that has to lie in a band.
+    """
+
+    spots: list[Spot]
+    at_least: float
+    contrast: Callable[[Spot], Contrast]
+    says: str
+    sided: bool = True
+
+
 def weighted(*parts: tuple[float, Contrast]) -> Contrast:
     """The weighted sum of contrasts; cells whose weight vanishes are left out."""
     total: dict[Place, float] = {}
@@ -73,36 +87,58 @@ class Point(Options):
 
 
 class Claim(Options):
-    """A sentence of a paper as data. Subclasses say which bounds it is made of.
+    """A sentence of a paper as data. Subclasses say which parts it is made of.
 
     It holds when every bound holds (so the least certain one decides), and fails when any bound is violated (corrected
-    for their number). ``guards`` only have to be not violated.
+    for their number). ``guards`` only have to be not violated: a mean over several rows or columns holds only while none of
+    them is shown to go the other way.
     """
 
     name: ClassVar[str] = ""
 
     kind: str = Field(description="the kind of claim")
     text: str = Field(min_length=1, description="what the paper says, as a sentence")
-    headline: bool = Field(False, description="true for what the paper is known for: needs 5 seeds instead of 3")
+    headline: bool = Field(False, description="true for what the paper is known for")
+    basis: Literal["empirical", "exact", "reported"] = Field(
+        "empirical",
+        description='"empirical": found by experiment, and what the ledger counts; "exact": arithmetic or proof, counted '
+        'apart; "reported": not the paper\'s, shown and not counted',
+    )
+    rule1: dict[str, Literal["holds", "fails", "inconclusive"]] = Field(
+        default_factory=dict, description="by tier: its verdict under rule 1, on the records that there were then"
+    )
     metric: str | None = Field(None, description="the record's metric or account.NAME, where it is not the table's")
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
     columns: list[str] | None = Field(None, description="the columns that it is stated for; without it: all")
     combine: Literal["mean", "each"] = Field(
-        "each", description='"each": of every row (or column) by itself; "mean": of their mean'
+        "each", description='"each": of every row (or column) by itself; "mean": of their mean, and none the other way'
     )
 
     def points(self) -> list[Point]:
         """Every point that the claim names."""
         raise NotImplementedError
 
-    def bounds(self, layout: Layout) -> list[Bound]:
-        """The bounds; empty where the layout has none of the claim's cells."""
+    def parts(self, layout: Layout) -> list[Part]:
+        """The ends that the claim is made of."""
         raise NotImplementedError
 
+    def bounds(self, layout: Layout) -> list[Bound]:
+        """The bounds; empty where the layout has none of the claim's cells."""
+        return [bound for part in self.parts(layout) for bound in self._bounds(part)]
+
     def guards(self, layout: Layout) -> list[Bound]:
-        """Bounds that need not be shown, but must not be violated."""
-        return []
+        """Bounds that need not be shown, but must not be violated.
+
+        A mean is guarded at each of its spots: a comparison by its sign (or its margin, where that allows less than
+        none), a band by its own end.
+        """
+        return [
+            Bound(part.contrast(spot), min(part.at_least, 0.0) if part.sided else part.at_least, f"{spot}{part.says}")
+            for part in self.parts(layout)
+            if self._meant(part)
+            for spot in part.spots
+        ]
 
     def spots(self, layout: Layout) -> list[Spot]:
         """The rows and columns that fill the open coordinates, in order, where all the cells exist."""
@@ -120,14 +156,15 @@ class Claim(Options):
     def _names(asked: list[str] | None, there: tuple[str, ...]) -> list[str]:
         return list(there) if asked is None else [name for name in asked if name in there]
 
-    def spread(
-        self, spots: list[Spot], at_least: float, contrast: Callable[[Spot], Contrast], says: str
-    ) -> list[Bound]:
+    def _meant(self, part: Part) -> bool:
+        return self.combine == "mean" and len(part.spots) > 1
+
+    def _bounds(self, part: Part) -> list[Bound]:
         """One bound for each spot, or one for their mean, as ``combine`` says."""
-        if self.combine == "mean" and len(spots) > 1:
-            total = weighted(*((1 / len(spots), contrast(spot)) for spot in spots))
-            return [Bound(total, at_least, f"mean of {len(spots)} × ({says})")]
-        return [Bound(contrast(spot), at_least, f"{spot}{says}") for spot in spots]
+        if self._meant(part):
+            total = weighted(*((1 / len(part.spots), part.contrast(spot)) for spot in part.spots))
+            return [Bound(total, part.at_least, f"mean of {len(part.spots)} × ({part.says})")]
+        return [Bound(part.contrast(spot), part.at_least, f"{spot}{part.says}") for spot in part.spots]
 
 
 @dataclass(frozen=True)

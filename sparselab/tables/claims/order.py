@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from sparselab.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point, Spot, weighted
+from sparselab.tables.claims.claim import CLAIMS, Claim, Layout, Part, Point, Spot, weighted
 from sparselab.tables.statistics import Contrast
 
 
@@ -32,10 +32,10 @@ class Order(Claim):
     def points(self) -> list[Point]:
         return [self.a, self.b]
 
-    def bounds(self, layout: Layout) -> list[Bound]:
+    def parts(self, layout: Layout) -> list[Part]:
         high, low = (self.a, self.b) if self.relation.startswith(">") else (self.b, self.a)
         at_least = 0.0 - self.margin if self.relation.endswith("=") else self.margin
-        return self.spread(self.spots(layout), at_least, _sum((1, high), (-1, low)), f"{high} − {low}")
+        return [Part(self.spots(layout), at_least, _sum((1, high), (-1, low)), f"{high} − {low}")]
 
 
 class _Band(Claim):
@@ -59,12 +59,12 @@ class _Band(Claim):
 class Level(_Band):
     """``a`` itself lies between ``low`` and ``high``: of numbers that are a comparison already, like a speed-up."""
 
-    def bounds(self, layout: Layout) -> list[Bound]:
+    def parts(self, layout: Layout) -> list[Part]:
         spots, found = self.spots(layout), []
         if self.low is not None:
-            found += self.spread(spots, self.low, _sum((1, self.a)), str(self.a))
+            found.append(Part(spots, self.low, _sum((1, self.a)), str(self.a), sided=False))
         if self.high is not None:
-            found += self.spread(spots, 0.0 - self.high, _sum((-1, self.a)), f"−{self.a}")
+            found.append(Part(spots, 0.0 - self.high, _sum((-1, self.a)), f"−{self.a}", sided=False))
         return found
 
 
@@ -79,12 +79,12 @@ class _Pair(_Band):
 class Difference(_Pair):
     """``a - b`` lies between ``low`` and ``high``, in units of the table's metric."""
 
-    def bounds(self, layout: Layout) -> list[Bound]:
+    def parts(self, layout: Layout) -> list[Part]:
         spots, found = self.spots(layout), []
         if self.low is not None:
-            found += self.spread(spots, self.low, _sum((1, self.a), (-1, self.b)), f"{self.a} − {self.b}")
+            found.append(Part(spots, self.low, _sum((1, self.a), (-1, self.b)), f"{self.a} − {self.b}"))
         if self.high is not None:
-            found += self.spread(spots, 0.0 - self.high, _sum((1, self.b), (-1, self.a)), f"{self.b} − {self.a}")
+            found.append(Part(spots, 0.0 - self.high, _sum((1, self.b), (-1, self.a)), f"{self.b} − {self.a}"))
         return found
 
 
@@ -96,12 +96,12 @@ class Ratio(_Pair):
     two say the same.
     """
 
-    def bounds(self, layout: Layout) -> list[Bound]:
+    def parts(self, layout: Layout) -> list[Part]:
         spots, found = self.spots(layout), []
         if (low := self.low) is not None:
-            found += self.spread(spots, 0.0, _sum((1, self.a), (-low, self.b)), f"{self.a} − {low:g}·{self.b}")
+            found.append(Part(spots, 0.0, _sum((1, self.a), (-low, self.b)), f"{self.a} − {low:g}·{self.b}"))
         if (high := self.high) is not None:
-            found += self.spread(spots, 0.0, _sum((high, self.b), (-1, self.a)), f"{high:g}·{self.b} − {self.a}")
+            found.append(Part(spots, 0.0, _sum((high, self.b), (-1, self.a)), f"{high:g}·{self.b} − {self.a}"))
         return found
 
 
@@ -115,7 +115,7 @@ class Within(Claim):
     def points(self) -> list[Point]:
         return [self.a]
 
-    def bounds(self, layout: Layout) -> list[Bound]:
+    def parts(self, layout: Layout) -> list[Part]:
         def gap(row: str | None, column: str | None) -> dict[tuple[str, str], float]:
             own = self.a.at(row, column)
             dense = [(weight, layout.reference(place)) for place, weight in own.items()]
@@ -131,4 +131,4 @@ class Within(Claim):
             if all(layout.reference(place) in layout.cells for place in self.a.at(spot.row, spot.column))
         ]
         says = f"{self.a} − dense" if layout.loss > 0 else f"dense − {self.a}"
-        return self.spread(spots, 0.0 - self.margin, lambda spot: gap(spot.row, spot.column), says.strip())
+        return [Part(spots, 0.0 - self.margin, lambda spot: gap(spot.row, spot.column), says.strip())]

@@ -1,21 +1,31 @@
-"""From samples to verdicts."""
+"""From samples to verdicts: rule 2. How often it errs, and what it finds, is in ``docs/verdicts.md``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median, stdev
+from functools import cache
 
 from sparselab.tables.claims.claim import Bound, Claim, Layout
-from sparselab.tables.statistics import Estimate, Place, error_by_seed, estimate, holm, spreads
+from sparselab.tables.statistics import (
+    MOST_SEEDS,
+    Estimate,
+    Place,
+    Samples,
+    estimate,
+    holm,
+    resolution,
+    seeds_for,
+    shared_seeds,
+)
 
-SEEDS = 3
-HEADLINE_SEEDS = 5
+RULE = 2
+SEEDS = 5
 ALPHA = 0.05
-UNEQUAL = 10  # times the median standard deviation, above which a cell is too noisy to share its spread unmentioned
+POWER = 0.9
 
-Samples = Mapping[Place, Sequence[float]]
+Watched = list[tuple[Bound, Estimate]]
 
 
 @dataclass(frozen=True)
@@ -23,9 +33,11 @@ class Verdict:
     """What the records say about a claim.
 
     verdict:  ``holds`` | ``fails`` | ``inconclusive`` | ``not run``.
-    seeds:    fewest seeds among the claim's cells.
+    seeds:    seeds that have all of the claim's cells. ``exact``: no spread by construction, so nothing was tested.
     p_holds, p_fails: adjusted for the number of the table's claims; 1 where nothing could be tested.
     evidence: the numbers behind it, in a sentence. ``cells``: the cells that it rests on.
+    needs:    of an inconclusive claim, in words: the seeds that would decide it with a probability of POWER.
+    earlier:  the verdict under rule 1, where it was another one.
     """
 
     name: str
@@ -36,9 +48,14 @@ class Verdict:
     p_holds: float = 1.0
     p_fails: float = 1.0
     cells: tuple[Place, ...] = ()
+    needs: str = ""
+    earlier: str = ""
+    exact: bool = False
 
     def __str__(self) -> str:
-        return f"{self.verdict} ({_plural(self.seeds, 'seed')})" if self.verdict == "inconclusive" else self.verdict
+        if self.verdict != "inconclusive":
+            return self.verdict
+        return f"inconclusive ({_plural(self.seeds, 'seed') if self.seeds >= SEEDS else 'too few seeds'})"
 
 
 @dataclass(frozen=True)
@@ -49,11 +66,13 @@ class _Trial:
     claim: Claim
     cells: tuple[Place, ...] = ()
     seeds: int = 0
-    stop: str = ""
-    verdict: str = ""
+    verdict: str = ""  # already known; otherwise the p values say it
     p_holds: float = 1.0
     p_fails: float = 1.0
     evidence: str = ""
+    bounds: Watched | None = None
+    guards: Watched | None = None
+    exact: bool = False
 
 
 def judge(
@@ -62,68 +81,115 @@ def judge(
     layout: Layout,
     samples: Callable[[str | None], Samples],
     digits: int = 2,
-    group: Callable[[Place], str] = lambda place: "all",
-    seeds: int = 0,
+    deterministic: Callable[[Place, str | None], bool] = lambda place, metric: False,
 ) -> list[Verdict]:
     """A verdict for each claim that is stated for ``tier``, named C1, C2 ... by its place in ``claims``.
 
-    ``samples(metric)`` gives, for each (row, column), one value per finished seed; None stands for the table's metric.
-    Cells of the same ``group`` share a spread. seeds: of a complete cell, whose values stand in their order; what cells have
-    in common by seed (initial weights, the order of data) then shows in the evidence, and decides nothing.
+    ``samples(metric)`` gives, for each (row, column), the value of each finished seed; None stands for the table's metric.
+    ``deterministic(place, metric)`` says of which cells it is declared that no seed can change them. Claims that rest on such
+    cells alone are compared; all others are tested, and share the error probability ALPHA.
     """
+    seen = cache(samples)
     trials = [
-        _try(f"C{number}", claim, layout, samples(claim.metric), digits, group, seeds)
+        _try(f"C{number}", claim, layout, seen(claim.metric), digits, deterministic)
         for number, claim in enumerate(claims, 1)
         if claim.tiers is None or tier in claim.tiers
     ]
-    adjusted = zip(holm([t.p_holds for t in trials]), holm([t.p_fails for t in trials]), strict=True)
-    return [_decide(trial, *p) for trial, p in zip(trials, adjusted, strict=True)]
+    tested = [trial for trial in trials if not trial.exact]
+    adjusted = zip(holm([t.p_holds for t in tested]), holm([t.p_fails for t in tested]), strict=True)
+    p_values = dict(zip((trial.name for trial in tested), adjusted, strict=True))
+    return [_decide(t, tier, *p_values.get(t.name, (t.p_holds, t.p_fails)), len(tested)) for t in trials]
 
 
 def _try(
-    name: str, claim: Claim, layout: Layout, samples: Samples, digits: int, group: Callable[[Place], str], seeds: int
+    name: str,
+    claim: Claim,
+    layout: Layout,
+    samples: Samples,
+    digits: int,
+    deterministic: Callable[[Place, str | None], bool],
 ) -> _Trial:
     bounds, guards = claim.bounds(layout), claim.guards(layout)
     if not bounds:
-        return _Trial(name, claim, verdict="not run", stop="the tier has none of its cells")
+        return _Trial(name, claim, verdict="not run", evidence="the tier has none of its cells")
     cells = tuple(sorted({place for bound in bounds + guards for place in bound.contrast}))
-    counts = [len(samples.get(place, ())) for place in cells]
-    if missing := counts.count(0):
-        return _Trial(
-            name,
-            claim,
-            cells,
-            0,
-            verdict="not run",
-            stop=f"{missing} of {_plural(len(cells), 'cell')} without a record",
-        )
-    spread = spreads(samples, group)
-    needed = HEADLINE_SEEDS if claim.headline else SEEDS
-    shown = [(bound, estimate(bound.contrast, samples, spread)) for bound in bounds]
-    evidence = _describe(shown, digits, samples, seeds) + _unequal(
-        samples, {group(place) for place in cells}, group, digits
-    )
-    if min(counts) < needed:
-        stop = f"{evidence}; needs {needed} seeds"
-        return _Trial(name, claim, cells, min(counts), verdict="inconclusive", stop=stop)
-    watched = shown + [(bound, estimate(bound.contrast, samples, spread)) for bound in guards]
+    if missing := sum(not samples.get(place) for place in cells):
+        evidence = f"{missing} of {_plural(len(cells), 'cell')} without a record"
+        return _Trial(name, claim, cells, verdict="not run", evidence=evidence)
+    seeds = shared_seeds(cells, samples)
+    if not seeds:
+        return _Trial(name, claim, cells, verdict="inconclusive", evidence="no seed has all of its cells")
+    step = resolution(samples, digits)
+    shown, watched = ([(b, estimate(b.contrast, samples, seeds, step)) for b in some] for some in (bounds, guards))
+    evidence = _describe(shown, digits)
+    declared = all(deterministic(place, claim.metric) for place in cells)
+    same = all(len(set(samples[place].values())) == 1 for place in cells)
+    exact = declared and same
+    if exact:  # no spread: the value itself, and no error
+        evidence = _describe([(bound, Estimate(e.value, 0.0, e.seeds)) for bound, e in shown], digits)
+    elif declared:
+        evidence += "; declared deterministic, but seeds differ"
+    if len(seeds) < SEEDS:
+        evidence += f"; {_plural(len(seeds), 'seed')} of the {SEEDS} that a verdict takes"
+        return _Trial(name, claim, cells, len(seeds), "inconclusive", 1.0, 1.0, evidence, shown, watched)
+    if exact:
+        holds = all(e.value >= bound.at_least for bound, e in shown + watched)
+        evidence += "; no seed can change it, compared exactly"
+        verdict = "holds" if holds else "fails"
+        return _Trial(name, claim, cells, len(seeds), verdict, 1.0 - holds, 0.0 + holds, evidence, exact=True)
     p_holds = max(e.p_above(bound.at_least) for bound, e in shown)
-    p_fails = min(1.0, len(watched) * min(e.p_below(bound.at_least) for bound, e in watched))
-    return _Trial(name, claim, cells, min(counts), "", "", p_holds, p_fails, evidence)
+    both = shown + watched
+    p_fails = min(1.0, len(both) * min(e.p_below(bound.at_least) for bound, e in both))
+    return _Trial(name, claim, cells, len(seeds), "", p_holds, p_fails, evidence, shown, watched)
 
 
-def _decide(trial: _Trial, p_holds: float, p_fails: float) -> Verdict:
-    if trial.stop:
-        return Verdict(trial.name, trial.claim, trial.verdict, trial.seeds, trial.stop, cells=trial.cells)
-    if p_fails <= ALPHA:
-        verdict = "fails"
-    else:
-        verdict = "holds" if p_holds <= ALPHA else "inconclusive"
-    evidence = f"{trial.evidence}; p(holds) {_p(p_holds)}, p(fails) {_p(p_fails)}"
-    return Verdict(trial.name, trial.claim, verdict, trial.seeds, evidence, p_holds, p_fails, trial.cells)
+def _decide(trial: _Trial, tier: str, p_holds: float, p_fails: float, claims: int) -> Verdict:
+    verdict, evidence = trial.verdict, trial.evidence
+    if not verdict:
+        verdict = "fails" if p_fails <= ALPHA else "holds" if p_holds <= ALPHA else "inconclusive"
+        evidence += f"; p(holds) {_p(p_holds)}, p(fails) {_p(p_fails)}"
+    needs = _needs(trial, claims) if verdict == "inconclusive" else ""
+    if verdict == "fails" and trial.guards and not trial.exact:
+        evidence += _contrary(trial)
+    earlier = trial.claim.rule1.get(tier, verdict)
+    return Verdict(
+        trial.name, trial.claim, verdict, trial.seeds, evidence, p_holds, p_fails, trial.cells, needs,
+        "" if earlier == verdict else earlier, trial.exact,
+    )  # fmt: skip
 
 
-def _describe(shown: list[tuple[Bound, Estimate]], digits: int, samples: Samples, seeds: int) -> str:
+def _needs(trial: _Trial, claims: int) -> str:
+    """The seeds that would decide the claim, were the effects and spreads those seen; "" where no spread is known.
+
+    To hold, the least certain bound has to be found; to fail, any one that is violated. ALPHA is shared by all the table's
+    claims, so the number is that of the claim that Holm's procedure looks at first.
+    """
+    bounds, watched = trial.bounds or [], (trial.bounds or []) + (trial.guards or [])
+    effects = [e.effect(bound.at_least) for bound, e in bounds]
+    worst = min((e.effect(bound.at_least) for bound, e in watched), default=math.nan)
+    if not effects or math.isnan(sum(effects)) or math.isnan(worst):
+        return ""
+    ways = [
+        seeds_for(min(effects), ALPHA / claims, POWER),
+        seeds_for(-worst, ALPHA / claims / len(watched), POWER),
+    ]
+    found = min((seeds for seeds in ways if seeds is not None), default=None)
+    if found is None:
+        return f"more than {MOST_SEEDS:,} seeds"
+    return _plural(max(SEEDS, found), "seed")
+
+
+def _contrary(trial: _Trial) -> str:
+    """The guard that decided, where no bound did."""
+    assert trial.guards and trial.bounds
+    least = min(e.p_below(bound.at_least) for bound, e in trial.bounds)
+    bound, e = min(trial.guards, key=lambda item: item[1].p_below(item[0].at_least))
+    if e.p_below(bound.at_least) >= least:
+        return ""
+    return f"; the other way: {bound.says} = {_figure(e.value, e.error, 2, '+')} ± {_figure(e.error, e.error, 2)}"
+
+
+def _describe(shown: Watched, digits: int) -> str:
     """The bound that is the least certain, with its numbers."""
 
     def slack(item: tuple[Bound, Estimate]) -> float:
@@ -132,10 +198,8 @@ def _describe(shown: list[tuple[Bound, Estimate]], digits: int, samples: Samples
         return distance / e.error if e.error and not math.isnan(e.error) else distance
 
     bound, e = min(shown, key=slack)
-    error = "" if math.isnan(e.error) else f" ± {_figure(e.error, e.error, digits)} (se"
-    if error:
-        paired = error_by_seed(bound.contrast, samples, seeds)
-        error += ")" if paired is None else f"; {_figure(paired, paired, digits)} seed by seed)"
+    known = not math.isnan(e.error) and e.error > 0
+    error = f" ± {_figure(e.error, e.error, digits)} (se over {_plural(e.seeds, 'seed')})" if known else ""
     others = f" (the least certain of {len(shown)})" if len(shown) > 1 else ""
     value, least = _figure(e.value, e.error, digits, "+"), _figure(bound.at_least, e.error, digits)
     return f"{bound.says} = {value}{error}, needs ≥ {least}{others}"
@@ -150,19 +214,6 @@ def _figure(value: float, error: float, digits: int, sign: str = "") -> str:
     else:
         text = f"{value:{sign}.{digits}f}"
     return text.replace("-", "−")
-
-
-def _unequal(samples: Samples, groups: set[str], group: Callable[[Place], str], digits: int) -> str:
-    """A warning where the cells that share a spread do not scatter alike: one of them then decides for all."""
-    notes = []
-    for name in sorted(groups):
-        sds = {at: stdev(values) for at, values in samples.items() if group(at) == name and len(values) > 1}
-        noisiest = max(sds, key=lambda at: sds[at], default=None)
-        if noisiest is not None and sds[noisiest] > UNEQUAL * (middle := median(sds.values())):
-            where = " · ".join(dict.fromkeys(noisiest))
-            sd, usual = (_figure(value, value, digits) for value in (sds[noisiest], middle))
-            notes.append(f"sd {sd} in {where}, {usual if middle else 0} in the middle cell")
-    return f"; unequal spreads are pooled ({'; '.join(notes)})" if notes else ""
 
 
 def _plural(count: int, noun: str) -> str:
