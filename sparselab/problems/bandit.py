@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -74,6 +74,9 @@ class Spread(BanditProblem):
     class Options(BanditOptions):
         d: int = Field(ge=2, description="dimensions, at least 2")
         n_actions: int = Field(ge=1, description="sign vectors beside the d basis vectors, at least 1")
+        signs: Literal["random", "positive"] = Field(
+            "random", description='of theta\'s entries: "random" or "positive"'
+        )
 
     options: Options
 
@@ -84,7 +87,7 @@ class Spread(BanditProblem):
         from sparselab.problems.bandits import instances
 
         o = self.options
-        return instances.spread(o.d, o.s, o.n_actions, o.eps, rng)
+        return instances.spread(o.d, o.s, o.n_actions, o.eps, rng, o.signs == "positive")
 
 
 @PROBLEMS.register("needle")

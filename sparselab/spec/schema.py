@@ -98,7 +98,7 @@ class Cell(Common):
 OFF: dict[str, Any] = {
     "model.transform": None, "dataset.pool": 1, "metric": {}, "optim.maximise": False, "dataset.forget": None,
     "dataset.train_on": "all", "method.spare": 0.0, "method.rescale": False, "method.draw": "exact", "targets.patterns": {},
-    "dataset.windows": "drawn",
+    "dataset.windows": "drawn", "problem.signs": "random",
 }  # fmt: skip
 
 # What never changes a result, and so is no part of a cell's id.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
 
 TIER = "tier"
+SEEDS = "seeds"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Schedule:
 
 
 def read(overrides: list[str]) -> Asked:
-    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier>``), or a product of values; or Refused."""
+    """What is asked for: tables (``paper=<slug>[/<table>][,…] tier=<tier> [seeds=+5]``), or a product of values; or Refused."""
     labels = {TABLE: "", TIER: ""}
     rest = []
     known = [*groups(), "sparsity", "seed", "targets", *UNIDENTIFIED]
@@ -87,8 +88,9 @@ def read(overrides: list[str]) -> Asked:
         cells, own = expand(overrides)
         return Asked("sweep", _titled([[text.replace("\\:", ":") for text in cell] for cell in cells]), own)
     tiers = [text.partition("=")[2] for text in rest if text.startswith(f"{TIER}=")]
-    rest = [text for text in rest if not text.startswith(f"{TIER}=")]
-    return _tables(labels[TABLE].split(","), tiers, rest)
+    seeds = [text.partition("=")[2] for text in rest if text.startswith(f"{SEEDS}=")]
+    rest = [text for text in rest if not text.startswith((f"{TIER}=", f"{SEEDS}="))]
+    return _tables(labels[TABLE].split(","), tiers, seeds, rest)
 
 
 def _titled(cells: list[list[str]]) -> list[Wanted]:
@@ -97,14 +99,17 @@ def _titled(cells: list[list[str]]) -> list[Wanted]:
     return [Wanted(" ".join(t for t in cell if t not in common) or "the defaults", tuple(cell)) for cell in cells]
 
 
-def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
+def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str]) -> Asked:
     from sparselab.tables.grid import expand as cells_of
     from sparselab.tables.grid import merge, tier_of
     from sparselab.tables.schema import Table, load
+    from sparselab.tables.seeds import with_seeds
 
     faults = Faults()
     if len(tiers) != 1 or "," in tiers[0]:
         faults.add(TIER, "one size of the table is needed", f"add {TIER}=smoke, cpu, gpu or paper")
+    if len(seeds) > 1:
+        faults.add(SEEDS, "is there twice", "give it once")
     extra, own = expand(rest)
     for text in dict.fromkeys(text for cell in extra for text in cell):
         if text.partition("=")[0] not in UNIDENTIFIED:
@@ -120,6 +125,8 @@ def _tables(slugs: list[str], tiers: list[str], rest: list[str]) -> Asked:
     tier, wanted = tiers[0], []
     for table in tables:
         tier_of(table, tier)
+        if seeds:
+            table = with_seeds(table, tier, seeds[0])
         prefix = f"{table.output}: " if len(tables) > 1 else ""
         wanted += [
             Wanted(f"{prefix}{cell.row} · {cell.column} · seed {cell.seed}", merge(cell.overrides, extra[0]))

@@ -138,6 +138,9 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
     scale = table.metric.scale
 
     def samples(metric: str | None) -> dict[tuple[str, str], dict[int, float]]:
+        further = next((column for column in table.beside if column.label == metric), None)
+        if further is not None:
+            return {place: _beside_by_seed(further, place, by_place) for place in by_place}
         factor = scale if metric in (None, table.metric.key) else 1.0
         return {
             place: {e.cell.seed: v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None}
@@ -258,6 +261,24 @@ def _beside(
             return None, None
         gaps.append(abs(here - there))
     return _mean(gaps), None
+
+
+def _beside_by_seed(
+    column: Beside, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
+) -> dict[int, float]:
+    """A further column seed by seed; a distance is then the mean of |cell - other cell| within the seed."""
+    there = {e.cell.seed: e for e in by_place.get(column.to.of(place), [])} if column.to else {}
+    found: dict[int, float] = {}
+    for entry in by_place[place]:
+        own = [value(entry, key, column.scale) for key in column.keys]
+        if column.to is not None:
+            other = there.get(entry.cell.seed)
+            beside = [value(other, key, column.scale) if other else None for key in column.keys]
+            own = [abs(a - b) if a is not None and b is not None else None for a, b in zip(own, beside, strict=True)]
+        known = [number for number in own if number is not None]
+        if len(known) == len(column.keys):
+            found[entry.cell.seed] = math.fsum(known) / len(known)
+    return found
 
 
 def _over(own: float | None, dense: float | None) -> float | None:

@@ -22,7 +22,7 @@ def test_an_option_that_is_off_leaves_the_id_as_it_was(method):
         *path, leaf = dotted.split(".")
         node = config
         for key in path:
-            node = node[key]
+            node = node.get(key) or {}
         node.pop(leaf, None)
     assert plan(config).id == now
 

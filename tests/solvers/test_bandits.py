@@ -249,3 +249,20 @@ def test_noise_costs_repeats_and_more_gap():
     bandit = problem("spread", d=6, n_actions=10, eps=0.4, noise=1.0).draw(0)
     scores = bandit.measure(solver("elimination").solve(bandit, np.random.default_rng(0)))
     assert scores["queries"] > 50 and scores["gap_bound_eps"] == pytest.approx(5) and scores["gap_of_bound"] <= 1
+
+
+def test_positive_signs_change_nothing_else_of_the_spread_instance():
+    """With a positive theta the best action is worth 1 - eps; with a negative one, in the same draw, about eps."""
+    drawn, positive = (problem("spread", d=16, n_actions=40, signs=signs) for signs in ("random", "positive"))
+    worth = []
+    for seed in range(8):
+        (features, rewards, theta), (same, others, upright) = (
+            p.instance(np.random.default_rng(seed)) for p in (drawn, positive)
+        )
+        assert (features == same).all() and (np.abs(theta) == upright).all() and upright.max() == 1
+        assert others.max() == pytest.approx(1 - 0.15) and np.abs(others - same @ upright).max() <= 0.15 + 1e-12
+        if theta.min() < 0:
+            worth.append(float(rewards[:16].max()))
+        else:
+            assert (rewards == others).all()
+    assert worth and max(worth) == pytest.approx(0.15)

@@ -231,7 +231,8 @@ def test_deterministic_cells_are_compared_and_share_no_error():
     moved = verdict(claim("bound", a=A, low=11), samples, **declared)
     assert not moved.exact and "; declared deterministic, but seeds differ; p(holds)" in moved.evidence
     few = {place: {0: 12.0} for place in samples}
-    assert str(verdict(band, few, **declared)) == "inconclusive (too few seeds)"
+    early = verdict(band, few, **declared)
+    assert str(early) == "inconclusive (too few seeds)" and early.needs == "5 seeds"
 
 
 def test_the_verdict_of_rule_1_stands_beside_another():

@@ -15,13 +15,18 @@ def sparse_theta(d: int, s: int, rng: Rng) -> np.ndarray:
     return theta
 
 
-def spread(d: int, s: int, actions: int, eps: float, rng: Rng) -> Instance:
+def spread(d: int, s: int, actions: int, eps: float, rng: Rng, positive: bool = False) -> Instance:
     """The d basis vectors and ``actions`` sign vectors / sqrt(d).
 
     The basis lies by eps: off the support of theta towards the first sign vector, on it towards zero. Least squares on
     the basis then believes that the first sign vector is worth eps * sqrt(d). The sign vectors are exact.
+
+    positive: theta has no negative entry, so that the best basis vector is worth 1/sqrt(s) - eps, in the same draws
+    otherwise. Where all signs are negative, the best action is worth about eps, and no answer can be far from it.
     """
     theta = sparse_theta(d, s, rng)
+    if positive:
+        theta = np.abs(theta)
     signs = rng.choice([-1.0, 1.0], (actions, d))
     basis = np.where(theta == 0, eps * signs[0], theta - eps * np.sign(theta))
     features = np.vstack([np.eye(d), signs / np.sqrt(d)])

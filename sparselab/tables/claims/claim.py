@@ -101,13 +101,16 @@ class Claim(Options):
     headline: bool = Field(False, description="true for what the paper is known for")
     basis: Literal["empirical", "exact", "reported"] = Field(
         "empirical",
-        description='"empirical": found by experiment, and what the ledger counts; "exact": arithmetic or proof, counted '
-        'apart; "reported": not the paper\'s, shown and not counted',
+        description='"empirical": found by experiment, which the ledger counts; "exact": arithmetic or proof, counted apart; '
+        '"reported": not the paper\'s, or passed by any method beside a claim that tells them apart; shown, not counted',
     )
     rule1: dict[str, Literal["holds", "fails", "inconclusive"]] = Field(
         default_factory=dict, description="by tier: its verdict under rule 1, on the records that there were then"
     )
-    metric: str | None = Field(None, description="the record's metric or account.NAME, where it is not the table's")
+    metric: str | None = Field(
+        None,
+        description="a record's metric, account.NAME or a label of `beside`; without it: the table's",
+    )
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
     columns: list[str] | None = Field(None, description="the columns that it is stated for; without it: all")

@@ -131,7 +131,7 @@ def _try(
         evidence += "; declared deterministic, but seeds differ"
     if len(seeds) < SEEDS:
         evidence += f"; {_plural(len(seeds), 'seed')} of the {SEEDS} that a verdict takes"
-        return _Trial(name, claim, cells, len(seeds), "inconclusive", 1.0, 1.0, evidence, shown, watched)
+        return _Trial(name, claim, cells, len(seeds), "inconclusive", 1.0, 1.0, evidence, shown, watched, exact)
     if exact:
         holds = all(e.value >= bound.at_least for bound, e in shown + watched)
         evidence += "; no seed can change it, compared exactly"
@@ -164,6 +164,8 @@ def _needs(trial: _Trial, claims: int) -> str:
     To hold, the least certain bound has to be found; to fail, any one that is violated. ALPHA is shared by all the table's
     claims, so the number is that of the claim that Holm's procedure looks at first.
     """
+    if trial.exact:
+        return _plural(SEEDS, "seed")
     bounds, watched = trial.bounds or [], (trial.bounds or []) + (trial.guards or [])
     effects = [e.effect(bound.at_least) for bound, e in bounds]
     worst = min((e.effect(bound.at_least) for bound, e in watched), default=math.nan)
