@@ -20,18 +20,19 @@ def run(argv: list[str]) -> int:
     if asked is None:
         return 0
     from sparselab.tables import render
+    from sparselab.tables.ledger import to_markdown, to_terminal
     from sparselab.tables.results import LEDGER, ledger
 
     results_dir = Path(asked["results_dir"])
     summaries = ledger(results_dir)
     if asked["format"] == "markdown":
-        print(render.ledger_markdown(summaries), end="")
+        print(to_markdown(summaries), end="")
     else:
-        render.console().print(render.ledger_terminal(summaries))
+        render.console().print(to_terminal(summaries))
     if asked["write"] == "true":
         from sparselab.store import atomic
 
         results_dir.mkdir(parents=True, exist_ok=True)
-        path = atomic.write_text(results_dir / LEDGER, render.ledger_markdown(summaries))
+        path = atomic.write_text(results_dir / LEDGER, to_markdown(summaries))
         print(path, file=sys.stderr)
     return 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sparselab.tables.results import folder
+from sparselab.tables.claims import POWER, RULE, SEEDS, Verdict
 from sparselab.tables.schema import Table
 from sparselab.tables.summary import Line, Summary
 
@@ -105,6 +104,25 @@ def verdicts(line: Line) -> str:
     return ", ".join(f"{v.name} {v.verdict}" for v in line.verdicts) or NONE
 
 
+def kind(verdict: Verdict) -> str:
+    """Words for how a claim counts; "" for an empirical one that is no headline."""
+    basis = "" if verdict.claim.basis == "empirical" else verdict.claim.basis
+    return ", ".join(word for word in ("headline" if verdict.claim.headline else "", basis) if word)
+
+
+def evidence(verdict: Verdict) -> str:
+    """The numbers behind a verdict, and of an inconclusive one the seeds that would decide it."""
+    return verdict.evidence + (f"; {POWER:.0%} power would take {verdict.needs}" if verdict.needs else "")
+
+
+def claim_rows(summary: Summary) -> list[list[str]]:
+    """A header and a row for each claim: name, text, kind, verdict, rule 1's verdict (where any differs), evidence."""
+    rows = [["", "the paper says", "kind", "verdict", "rule 1", "evidence"]]
+    rows += [[v.name, v.claim.text, kind(v), str(v), v.earlier, evidence(v)] for v in summary.verdicts]
+    kept = [number for number, cells in enumerate(zip(*rows, strict=True)) if number not in (2, 4) or any(cells[1:])]
+    return [[row[number] for number in kept] for row in rows]
+
+
 def title(summary: Summary) -> str:
     source = summary.table.source
     return f"{source.title} ({source.year}), {source.table}, tier {summary.tier}"
@@ -121,6 +139,17 @@ def notes(summary: Summary) -> list[str]:
         found.append(f"Data: {', '.join(summary.data)}.")
     if summary.mixed:
         found.append(f"Not every record saw the same {', '.join(summary.mixed)}: the public set changed in between.")
+    if summary.verdicts:
+        found.append(f"Verdicts by rule {RULE}: contrasts are tested seed by seed, with {SEEDS} seeds at least.")
+        if any(summary.tier in v.claim.rule1 for v in summary.verdicts):
+            found[-1] += (
+                " The rule was chosen after results of seeds 0 to 4 at most were seen; later seeds are new, none was dropped,"
+                " and their number did not depend on a verdict."
+            )
+        if any(v.earlier for v in summary.verdicts):
+            found[-1] += " Where rule 1 (pooled spreads) gave another verdict on the records of its time, it is shown."
+    if tier.shared and summary.verdicts:
+        found.append(f"All seeds share {tier.shared}: what is concluded here is concluded about it.")
     if tier.note:
         found.append(tier.note)
     shown = [line.published for line in summary.lines if line.published is not None]
@@ -142,10 +171,12 @@ def to_markdown(summary: Summary) -> str:
         rows.append([row[number] for number in shown])
     names = headers(summary)
     align = "ll" + "r" * (len(names) - 4) + "ll"
-    lines += ["", *_markdown_table([escape(names[n]) for n in shown], rows, "".join(align[n] for n in shown))]
+    lines += ["", *markdown_table([escape(names[n]) for n in shown], rows, "".join(align[n] for n in shown))]
     if summary.verdicts:
-        claims = [[v.name, escape(v.claim.text), f"**{v}**", escape(v.evidence)] for v in summary.verdicts]
-        lines += ["", "## Claims", "", *_markdown_table(("", "the paper says", "verdict", "evidence"), claims, "llll")]
+        names, *claims = [[*map(escape, row)] for row in claim_rows(summary)]
+        for row in claims:
+            row[names.index("verdict")] = f"**{row[names.index('verdict')]}**"
+        lines += ["", "## Claims", "", *markdown_table(names, claims, "l" * len(names))]
     lines += _section("Known differences", list(summary.table.differences))
     lines += _section("Not in the table", [f"{places(cells)}: {reason}" for reason, cells in summary.excluded()])
     lines += _section("Provenance of the published numbers", provenance(summary))
@@ -174,7 +205,7 @@ def _section(heading: str, items: list[str]) -> list[str]:
     return ["", f"## {heading}", "", *(f"- {escape(item)}" for item in items)] if items else []
 
 
-def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
     rule = "| " + " | ".join("---" if a == "l" else "--:" for a in align) + " |"
     return ["| " + " | ".join(headers) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
 
@@ -251,64 +282,11 @@ def to_terminal(summary: Summary, width: int = WIDE) -> list[object]:
     parts: list[object] = [grid, *(Text(note, style="dim") for note in notes(summary))]
     if summary.verdicts:
         claims = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
-        for header in ("claim", "the paper says", "verdict", "evidence"):
-            claims.add_column(header, overflow="fold")
-        for v in summary.verdicts:
-            claims.add_row(v.name, Text(v.claim.text), Text(str(v), style=STYLES[v.verdict]), Text(v.evidence))
+        names, *told = claim_rows(summary)
+        for header in names:
+            claims.add_column(header or "claim", overflow="fold")
+        for v, row in zip(summary.verdicts, told, strict=True):
+            at = names.index("verdict")
+            claims.add_row(*(Text(cell, style=STYLES[v.verdict] if n == at else "") for n, cell in enumerate(row)))
         parts.append(claims)
     return parts
-
-
-LEDGER_HEADERS = ("paper", "title", "source", "tier", "runs", "holds", "fails", "inconclusive", "not run")
-
-
-def ledger_rows(summaries: Sequence[Summary]) -> list[list[str]]:
-    """A row for each table and tier that has a record, and one for each table that has none at all."""
-    rows = []
-    for table in dict.fromkeys(s.table.output for s in summaries):
-        mine = [s for s in summaries if s.table.output == table]
-        shown = [s for s in mine if s.done or any(line.failed for line in s.lines)]
-        head = [table, mine[0].table.source.title, f"arXiv {mine[0].table.source.arxiv}, {mine[0].table.source.table}"]
-        if not shown:
-            rows.append([*head, NOT_RUN, "0", "0", "0", "0", str(len(mine[0].table.claims))])
-        for summary in shown:
-            counts = [str(summary.count(kind)) for kind in ("holds", "fails", "inconclusive", "not run")]
-            rows.append([*head, summary.tier, f"{summary.done} of {summary.planned}", *counts])
-    return rows
-
-
-def ledger_markdown(summaries: Sequence[Summary]) -> str:
-    """``results/README.md``."""
-    lines = [
-        "# Results",
-        "",
-        "Every number below is rendered from the records beside it; nothing here is written by hand. A claim holds or",
-        "fails when the seeds show it at the 5 % level (Holm over the table's claims, spread pooled over its cells,",
-        "or over its columns or rows where methods scatter differently; 3 seeds at least, 5 for a headline claim); otherwise",
-        "it is inconclusive. An error *seed by seed* pairs runs that share a seed; it stands beside the other and decides",
-        "nothing.",
-        "",
-    ]
-    links = {(s.table.output, s.tier): folder(Path(), s.table, s.tier).as_posix() for s in summaries}
-    rows = []
-    for row in ledger_rows(summaries):
-        link = links.get((row[0], row[3]))
-        shown = [escape(cell) for cell in row]
-        if link:
-            shown[3] = f"[{row[3]}]({link}/table.md)"
-        rows.append(shown)
-    return "\n".join([*lines, *_markdown_table(LEDGER_HEADERS, rows, "llllrrrrr")]) + "\n"
-
-
-def ledger_terminal(summaries: Sequence[Summary]) -> object:
-    """The ledger for rich's console."""
-    from rich import box
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for number, header in enumerate(LEDGER_HEADERS):
-        grid.add_column(header, justify="right" if number >= 4 else "left", overflow="fold")
-    for row in ledger_rows(summaries):
-        grid.add_row(*map(Text, row))
-    return grid

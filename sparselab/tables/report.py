@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sparselab.tables import render
+from sparselab.tables import ledger, render
 from sparselab.tables.results import Entry
 from sparselab.tables.styles import styles
 from sparselab.tables.summary import Line, Summary
@@ -45,9 +45,9 @@ def html(summaries: Sequence[Summary]) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup((PAGE / "report.css").read_text()),
         data=Markup(_json(records.data([_drawn(summary, records) for summary in shown]))),
-        ledger_headers=render.LEDGER_HEADERS,
-        classes=("holds", "fails", "inconclusive", "idle"),
-        ledger=[{"cells": row, "anchor": anchors.get((row[0], row[3]))} for row in render.ledger_rows(summaries)],
+        ledger_headers=ledger.HEADERS,
+        classes=("holds", "fails", "inconclusive", "idle", "idle", "idle"),
+        ledger=[{"cells": row, "anchor": anchors.get((row[0], row[3]))} for row in ledger.rows_of(summaries)],
         tables=[_section(summary, records) for summary in shown],
     )
 
@@ -86,10 +86,11 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
             {
                 "name": v.name,
                 "text": v.claim.text,
-                "headline": v.claim.headline,
+                "kind": render.kind(v),
                 "verdict": str(v),
+                "earlier": v.earlier,
                 "style": "idle" if v.verdict == "not run" else v.verdict,
-                "evidence": v.evidence,
+                "evidence": render.evidence(v),
             }
             for v in summary.verdicts
         ],

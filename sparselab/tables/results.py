@@ -217,9 +217,9 @@ def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], conf
 
 def ledger_text(results_dir: Path, configs: Path = CONFIGS) -> str:
     """The bytes of ``results/README.md`` as the records under ``results_dir`` give them."""
-    from sparselab.tables.render import ledger_markdown
+    from sparselab.tables.ledger import to_markdown
 
-    return ledger_markdown(ledger(results_dir, configs=configs))
+    return to_markdown(ledger(results_dir, configs=configs))
 
 
 def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONFIGS, **options: Any) -> list[Any]:

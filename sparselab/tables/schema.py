@@ -149,6 +149,9 @@ class Tier(Options):
     seeds: list[int] = Field(min_length=1, description="seeds, like [0, 1, 2]")
     minutes: float = Field(gt=0, description="expected minutes of the whole table, above 0")
     comparable: bool = Field(False, description="true where model and data are the paper's")
+    shared: str = Field(
+        "", description="what all seeds share, such as one trained start: conclusions are about it alone"
+    )
     note: str = Field("", description="what a reader has to know about this tier")
 
 

@@ -122,8 +122,9 @@ class Summary:
             found[name] = [by_place[place] for place in starts if place is not None] + lines
         return found
 
-    def count(self, verdict: str) -> int:
-        return sum(v.verdict == verdict for v in self.verdicts)
+    def count(self, verdict: str, basis: str = "empirical") -> int:
+        """How many claims of that basis have the verdict."""
+        return sum(v.verdict == verdict and v.claim.basis == basis for v in self.verdicts)
 
 
 def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:

@@ -105,3 +105,9 @@ def fill() -> Callable[[Table, str], list[Entry]]:
         return [Entry(cell, make_record(cell, rng.uniform(0.8, 0.99))) for cell in expand(table, tier)]
 
     return records
+
+
+@pytest.fixture
+def recorded() -> Callable[..., dict[str, Any]]:
+    """:func:`make_record`."""
+    return make_record

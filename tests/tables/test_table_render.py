@@ -5,6 +5,7 @@ import io
 
 from sparselab.tables import render
 from sparselab.tables.figure import _path, figure_svg
+from sparselab.tables.ledger import rows_of, to_markdown
 from sparselab.tables.results import Entry
 from sparselab.tables.schema import Axis, Table
 from sparselab.tables.styles import styles
@@ -33,7 +34,7 @@ def test_a_line_by_hand(table: Table, entries: list[Entry]):
     assert render.texts(line, table) == [
         "2:4", "srste", "97.00 ± 0.10 (3)", "97.00", "+0.00", "99.0 %", "0.5000", "500", "1 M", "0.667",
     ]  # fmt: skip
-    assert render.verdicts(line) == "C1 holds, C2 inconclusive"
+    assert render.verdicts(line) == "C1 inconclusive, C2 inconclusive"
     assert line.flops_by_seed == (2 / 3, 2 / 3, 2 / 3)
 
 
@@ -74,17 +75,6 @@ def test_further_columns_show_other_numbers_seconds_and_distances(table: Table, 
     ]
     summary = summarise(summary.table, "cpu", entries[3:])  # without the cell that the distance is to
     assert render.texts(summary.lines[2], summary.table)[12] == "–"
-
-
-def test_a_table_may_pool_its_spread_over_columns(table: Table, entries: list[Entry]):
-    for entry in entries:
-        if entry.cell.place == ("dense", "dense"):
-            entry.record["metrics"]["test.accuracy"] = (0.2, 0.5, 0.9)[entry.cell.seed]
-    everywhere, apart = (
-        summarise(table.model_copy(update={"pool": pool}), "cpu", entries) for pool in ("table", "columns")
-    )
-    assert [str(summary.verdicts[0]) for summary in (everywhere, apart)] == ["inconclusive (3 seeds)", "holds"]
-    assert "pooled over the cells of the same column" in render.to_markdown(apart)
 
 
 def test_an_unverified_number_is_marked_and_never_compared(table: Table, entries: list[Entry]):
@@ -137,7 +127,7 @@ def test_markdown_by_hand(table: Table, entries: list[Entry]):
     assert "- Data: digits.\n" in text
     assert "| 2:4 | ste | 95.00 ± 0.10 (3) | 96.00 (?) | – |" in text
     assert (
-        "| C1 | srste beats ste | **holds** | mean of 2 × (srste − ste) = +2.00 ± 0.06 (se; 0.00 seed by seed), needs"
+        "| C1 | srste beats ste | **inconclusive (too few seeds)** | mean of 2 × (srste − ste) = +2.00 ± 0.02 (se over 3 seeds)"
         in text
     )
     assert "## Not in the table\n\n- ste (dense); srste (dense): no mask\n- dense (2:4, 1:4): one dense cell\n" in text
@@ -203,9 +193,9 @@ def test_curves_start_at_the_dense_reference(table: Table, entries: list[Entry])
 
 def test_the_ledger_has_a_row_for_what_was_run_and_for_what_was_not(table: Table, entries: list[Entry]):
     full, empty = summarise(table, "cpu", entries), summarise(table, "paper", [])
-    assert [row[3:] for row in render.ledger_rows([full, empty])] == [["cpu", "15 of 15", "1", "0", "1", "0"]]
-    assert [row[3:] for row in render.ledger_rows([empty])] == [["not run", "0", "0", "0", "0", "2"]]
-    assert "[cpu](demo/cpu/table.md)" in render.ledger_markdown([full, empty])
+    assert [row[3:] for row in rows_of([full, empty])] == [["cpu", "15 of 15", "0", "0", "2", "0", "–", "–"]]
+    assert [row[3:] for row in rows_of([empty])] == [["not run", "0", "0", "0", "0", "2", "–", "–"]]
+    assert "[cpu](demo/cpu/table.md)" in to_markdown([full, empty])
 
 
 def test_a_table_without_networks_shows_only_what_it_has_and_its_own_axis(table: Table, entries: list[Entry]):
