@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from sparselab.cli.arguments import parse
@@ -13,7 +14,8 @@ from sparselab.spec.overrides import TABLE
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
 
 What `python run.py` with the same arguments would do: the cell, its id, steps, cost, and every problem it can foresee.
-With -m, or paper=… tier=…: a line per cell, and what all of them cost. `python run.py --help` shows the groups."""
+With -m, or paper=… tier=…: a line per cell, what all of them cost, and the seeds that inconclusive claims would take.
+`python run.py --help` shows the groups."""
 
 
 def run(argv: list[str]) -> int:
@@ -25,7 +27,8 @@ def run(argv: list[str]) -> int:
     if asked.help:
         print(USAGE)
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
-        print("\n".join(lines(plans_of(asked))))
+        plans = plans_of(asked)
+        print("\n".join([*lines(plans), *undecided(asked.overrides, plans)]))
     else:
         for label, text in rows(plan_of(asked.overrides, asked.config_dir)):
             print(f"{label:<16}{text}")
@@ -50,6 +53,28 @@ def lines(plans: list[Any]) -> list[str]:
         if all(plan.work for plan in missing) and len({plan.config["engine"]["name"] for plan in missing}) == 1:
             total += f" · {estimate(missing[0], sum(plan.work for plan in missing))}"
     return [*out, total]
+
+
+def undecided(overrides: list[str], plans: list[Any]) -> list[str]:
+    """A line for each claim that a table's records, kept or in the runs folder, leave inconclusive."""
+    from sparselab.sweeps import cells
+    from sparselab.tables.claims import POWER
+    from sparselab.tables.results import gather
+    from sparselab.tables.summary import summarise
+
+    asked, out = cells.read(overrides), []
+    for table in asked.tables:
+        assert asked.tier
+        runs_dir = Path(plans[0].config["runs_dir"]) if plans else None
+        for v in summarise(table, asked.tier, gather(Path("results"), runs_dir, table, asked.tier)).verdicts:
+            if v.verdict == "inconclusive":
+                takes = (
+                    f"{100 * POWER:.0f} % power would take {v.needs}"
+                    if v.needs
+                    else "nothing is known of its spread yet"
+                )
+                out.append(f"{table.output} {v.name} {v}: {takes} — {v.claim.text}")
+    return out
 
 
 def state(plan: Any) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sparselab.spec.faults import refuse, short
 from sparselab.tables.arguments import Key, parse
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
     "tier": Key(None, "the size of the table", ("smoke", "cpu", "gpu", "paper")),
+    "seeds": Key("", "seeds=+5: the tier's seeds and five more; seeds=3,4: these (shown, not written)"),
     "format": Key("terminal", "what to print", ("terminal", "markdown", "csv")),
     "write": Key("false", "also write records, table and figure under results_dir", ("true", "false")),
     "runs_dir": Key("runs", "the folder with the runs", folder="there"),
@@ -24,11 +26,17 @@ def run(argv: list[str]) -> int:
         return 0
     from sparselab.tables.results import gather, write
     from sparselab.tables.schema import load
+    from sparselab.tables.seeds import with_seeds
     from sparselab.tables.summary import summarise
 
     tier, results_dir = asked["tier"], Path(asked["results_dir"])
+    if asked["seeds"] and asked["write"] == "true":
+        fix = f"write them into the table's tiers.{tier}.seeds, or leave out write=true"
+        refuse(short(f"seeds={asked['seeds']}"), "what is kept has the seeds that the tier plans", fix)
     tables = load(asked["paper"])
     offered = [table for table in tables if tier in table.tiers] or tables  # none: the first one says which there are
+    if asked["seeds"]:
+        offered = [with_seeds(table, tier, asked["seeds"]) for table in offered]
     for table in offered:
         entries = gather(
             results_dir, Path(asked["runs_dir"]), table, tier, warn=lambda line: print(line, file=sys.stderr)

@@ -14,6 +14,7 @@ from sparselab.spec.schema import UNIDENTIFIED
 
 if TYPE_CHECKING:
     from sparselab.engines.engine import Plan
+    from sparselab.tables.schema import Table
 
 TIER = "tier"
 SEEDS = "seeds"
@@ -37,6 +38,7 @@ class Asked:
     paper: str | None = None
     tier: str | None = None
     metric: str | None = None
+    tables: tuple[Table, ...] = ()  # whose cells they are
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _titled(cells: list[list[str]]) -> list[Wanted]:
 def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str]) -> Asked:
     from sparselab.tables.grid import expand as cells_of
     from sparselab.tables.grid import merge, tier_of
-    from sparselab.tables.schema import Table, load
+    from sparselab.tables.schema import load
     from sparselab.tables.seeds import with_seeds
 
     faults = Faults()
@@ -125,8 +127,9 @@ def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str
     tier, wanted = tiers[0], []
     for table in tables:
         tier_of(table, tier)
-        if seeds:
-            table = with_seeds(table, tier, seeds[0])
+    if seeds:
+        tables = [with_seeds(table, tier, seeds[0]) for table in tables]
+    for table in tables:
         prefix = f"{table.output}: " if len(tables) > 1 else ""
         wanted += [
             Wanted(f"{prefix}{cell.row} · {cell.column} · seed {cell.seed}", merge(cell.overrides, extra[0]))
@@ -134,7 +137,7 @@ def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str
         ]
     metrics = {table.metric.key for table in tables}
     name = f"{' '.join(slugs)} {tier}"
-    return Asked(name, wanted, own, tables[0].paper, tier, metrics.pop() if len(metrics) == 1 else None)
+    return Asked(name, wanted, own, tables[0].paper, tier, metrics.pop() if len(metrics) == 1 else None, tuple(tables))
 
 
 def plan(asked: Asked, config_dir: str | None = None) -> list[tuple[Wanted, Plan]]:

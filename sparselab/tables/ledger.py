@@ -112,7 +112,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
         head = ("table", "tier", "claim", "the paper says", "rule 1", f"rule {RULE}")
         lines += ["", "## Verdicts that rule 1 gave otherwise", "", *_table_of(head, changed)]
     if undecided := _open(summaries):
-        head = ("table", "tier", "claim", "the paper says", "kind", "seeds", f"seeds for {POWER:.0%} power")
+        head = ("table", "tier", "claim", "the paper says", "kind", "seeds", f"seeds for {100 * POWER:.0f} % power")
         lines += ["", "## Inconclusive claims", "", *_table_of(head, undecided)]
     return "\n".join(lines) + "\n"
 

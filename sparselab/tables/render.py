@@ -112,7 +112,7 @@ def kind(verdict: Verdict) -> str:
 
 def evidence(verdict: Verdict) -> str:
     """The numbers behind a verdict, and of an inconclusive one the seeds that would decide it."""
-    return verdict.evidence + (f"; {POWER:.0%} power would take {verdict.needs}" if verdict.needs else "")
+    return verdict.evidence + (f"; {100 * POWER:.0f} % power would take {verdict.needs}" if verdict.needs else "")
 
 
 def claim_rows(summary: Summary) -> list[list[str]]:

@@ -177,3 +177,16 @@ def test_quoted_survives_hydras_grammar(text: str) -> None:
         return
     parsed = OverridesParser.create().parse_override(f"key=[{quoted(text)},{quoted(text)}]").value()
     assert parsed == [text, text]
+
+
+def test_a_table_with_other_seeds():
+    """Five more seeds than the tier plans, or these; a word that is neither is refused before anything is planned."""
+    plain = cells.read(["paper=sparse_bandits/queries", "tier=smoke"])
+    more = cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=+2"])
+    assert len(more.cells) == 3 * len(plain.cells) and more.tables[0].tiers["smoke"].seeds == [0, 1, 2]
+    few = cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=7"])
+    assert all("seed=7" in cell.overrides for cell in few.cells) and len(few.cells) == len(plain.cells)
+    with pytest.raises(Refused, match="seeds=five: is neither a number of further seeds nor a list of seeds"):
+        cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=five"])
+    with pytest.raises(Refused, match="seeds: is there twice"):
+        cells.read(["paper=sparse_bandits/queries", "tier=smoke", "seeds=+1", "seeds=+2"])

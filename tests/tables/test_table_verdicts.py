@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from sparselab.tables import render
 from sparselab.tables.claims import CLAIMS
 from sparselab.tables.grid import expand
 from sparselab.tables.ledger import rows_of, to_markdown
-from sparselab.tables.results import Entry
-from sparselab.tables.schema import Beside, Deterministic, Reference, Table
+from sparselab.tables.results import Entry, dump
+from sparselab.tables.schema import Beside, Deterministic, Reference, Table, load
 from sparselab.tables.seeds import with_seeds
 from sparselab.tables.summary import Summary, summarise
 from sparselab.tables.validation import validated
@@ -61,7 +62,7 @@ def test_claims_by_kind_with_rule_1_beside_and_the_seeds_that_are_missing(five: 
     assert (
         "| C3 | a ratio | exact | **holds** |  | 0.5·dense dense − 2:4 srste = +0.00, needs ≥ 0.00; no seed can" in text
     )
-    assert "; 90% power would take " in next(line for line in text.splitlines() if line.startswith("| C2 |"))
+    assert "; 90 % power would take " in next(line for line in text.splitlines() if line.startswith("| C2 |"))
     assert (
         "- Verdicts by rule 2: contrasts are tested seed by seed, with 5 seeds at least. The rule was chosen after"
         in text
@@ -95,6 +96,24 @@ def test_what_all_seeds_share_is_said(five: Summary):
     table = five.table.model_copy(update={"tiers": {"cpu": tier}})
     assert "All seeds share one start: what is concluded here is concluded about it." in render.notes(
         summarise(table, "cpu", [])
+    )
+
+
+def test_check_names_the_seeds_that_inconclusive_claims_would_take(fill: Any, tmp_path: Path, monkeypatch: Any):
+    from sparselab.cli.check import undecided
+
+    monkeypatch.chdir(tmp_path)
+    asked = ["paper=sparse_ift/resnet", "tier=smoke", "seeds=0,1,2,3,4"]
+    assert undecided(asked, []) == []
+    table = with_seeds(load("sparse_ift/resnet")[0], "smoke", "0,1,2,3,4")
+    kept = tmp_path / "results" / "sparse_ift" / "smoke" / "resnet"
+    kept.mkdir(parents=True)
+    (kept / "records.jsonl").write_text(dump(fill(table, "smoke")))
+    five = undecided(asked, [])
+    assert five and all(" inconclusive (5 seeds): 90 % power would take " in line for line in five)
+    one = undecided(["paper=sparse_ift/resnet", "tier=smoke", "seeds=3"], [])
+    assert (
+        "sparse_ift/resnet C1 inconclusive (too few seeds): nothing is known of its spread yet — Sparse Wide" in one[0]
     )
 
 
