@@ -100,6 +100,19 @@ CASES = {
         "combine: mean}", "combine: mean, tiers: [cpuu]}",
         'claims.C1.tiers=cpuu: no such tier — did you mean "cpu"?',
     ),
+    "row of deterministic cells": (
+        "differences: [", "deterministic: [{rows: [dens], reason: counted}]\ndifferences: [",
+        'deterministic.1 row=dens: the table has no such row — did you mean "dense"?',
+    ),
+    "basis of a claim": (
+        "combine: mean}", "combine: mean, basis: proved}",
+        "claims.C1.basis",
+    ),
+    "tier of rule 1": (
+        "combine: mean}", "combine: mean, rule1: {cpuu: holds}}",
+        'claims.C1.rule1.tiers=cpuu: no such tier — did you mean "cpu"?',
+    ),
+    "pooled spread": ("differences: [", "pool: columns\ndifferences: [", "pool: no such key"),
     "name inside": ("differences: [", "name: x\ndifferences: [", "name: is the file's own name — delete the line"),
 }  # fmt: skip
 

@@ -101,8 +101,7 @@ class Claim(Options):
     headline: bool = Field(False, description="true for what the paper is known for")
     basis: Literal["empirical", "exact", "reported"] = Field(
         "empirical",
-        description='"empirical": found by experiment, which the ledger counts; "exact": arithmetic or proof, counted apart; '
-        '"reported": not the paper\'s, or passed by any method beside a claim that tells them apart; shown, not counted',
+        description='"empirical", "exact" (arithmetic or proof) or "reported" (not the paper\'s, or any method passes it)',
     )
     rule1: dict[str, Literal["holds", "fails", "inconclusive"]] = Field(
         default_factory=dict, description="by tier: its verdict under rule 1, on the records that there were then"
