@@ -117,13 +117,13 @@ def simulate(rule: str, setting: Setting, effect: float, runs: int, seed: int = 
     return Found(holds / runs, fails / runs, orders / runs)
 
 
-def rows(runs: int) -> Iterator[str]:
-    """The lines of the table."""
+def rows(runs: int, numbers_of_seeds: tuple[int, ...] = (5, 8)) -> Iterator[str]:
+    """The lines of the table, after its two lines of headers."""
     told = ("errors, holds", "errors, fails", "power")
     heads = ["seeds", "correlation", "spreads", *(f"{rule}: {head}" for rule in RULES for head in told)]
     yield f"| {' | '.join(heads)} |"
     yield f"|{'|'.join([' --: '] * len(heads))}|"
-    for seeds in (5, 8):
+    for seeds in numbers_of_seeds:
         for correlation in (0.0, 0.5, 0.99, 0.9999):
             for spread in (1.0, 8.0):
                 setting, cells = Setting(seeds, correlation, spread), []

@@ -108,11 +108,12 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     if totals := _totals(summaries):
         lines += [*markdown_table(("tier", "claims", *VERDICTS), totals, "llrrrr"), ""]
     lines += markdown_table(HEADERS, rows, "llllrrrrrrr")
+    claim = ("table", "tier", "claim", "the paper says")
     if changed := _changed(summaries):
-        head = ("table", "tier", "claim", "the paper says", "rule 1", f"rule {RULE}")
+        head = [*claim, "rule 1", f"rule {RULE}"]
         lines += ["", "## Verdicts that rule 1 gave otherwise", "", *_table_of(head, changed)]
     if undecided := _open(summaries):
-        head = ("table", "tier", "claim", "the paper says", "kind", "seeds", f"seeds for {100 * POWER:.0f} % power")
+        head = [*claim, "kind", "seeds", f"seeds for {100 * POWER:.0f} % power"]
         lines += ["", "## Inconclusive claims", "", *_table_of(head, undecided)]
     return "\n".join(lines) + "\n"
 

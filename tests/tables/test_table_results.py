@@ -104,7 +104,7 @@ def test_a_changed_record_makes_every_rendering_stale(
     lines[0]["record"] = record.sealed(lines[0]["record"])
     keep()
     assert [line.split(":")[0] for line in results.stale(out, configs)] == [
-        "demo/cpu/table.md", "demo/cpu/table.csv", "demo/cpu/figure.svg", "README.md",
+        "demo/cpu/table.md", "demo/cpu/table.csv", "demo/cpu/figure.svg",
     ]  # fmt: skip
 
 
