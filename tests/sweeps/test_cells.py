@@ -141,7 +141,8 @@ def test_planning_many_gives_what_planning_one_gives() -> None:
     for paper in schema.papers():
         for table in schema.load(paper):
             for tier in sorted(set(table.tiers) & {"smoke", "cpu"}):
-                expanded = grid.expand(table, tier)
+                few = table.tiers[tier].seeds[:3]  # the others differ in their seed alone
+                expanded = [cell for cell in grid.expand(table, tier) if cell.seed in few]
                 try:
                     alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // 6)]]
                 except Refused as refused:  # data that lie on no hub: there is nothing to plan without them
