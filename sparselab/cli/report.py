@@ -28,12 +28,20 @@ def run(argv: list[str]) -> int:
         problem = "is a folder" if out.is_dir() else "cannot be written there"
         refuse(f"out={short(asked['out'])}", problem, "name a file, such as out=report.html")
     from sparselab.store import atomic
+    from sparselab.tables.pictures import Picture
     from sparselab.tables.report import html
-    from sparselab.tables.results import ledger
+    from sparselab.tables.results import folder, ledger
+    from sparselab.tables.summary import Summary
 
-    runs_dir = Path(asked["runs_dir"])
+    runs_dir, results_dir = Path(asked["runs_dir"]), Path(asked["results_dir"])
+
+    def find(summary: Summary, picture: Picture) -> bytes | None:
+        """The picture's bytes, from beside the table or from the run."""
+        kept = folder(results_dir, summary.table, summary.tier) / picture.name
+        return picture.sound(kept) or picture.sound(runs_dir / picture.entry.id / picture.source)
+
     with uncollected():
-        summaries = ledger(Path(asked["results_dir"]), runs_dir, warn=lambda line: print(line, file=sys.stderr))
-        page = html(summaries)
+        summaries = ledger(results_dir, runs_dir, warn=lambda line: print(line, file=sys.stderr))
+        page = html(summaries, find)
     print(atomic.write_text(out, page))
     return 0

@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
         )
         _print(summarise(table, tier, entries), asked["format"])
         if asked["write"] == "true":
-            for path in write(results_dir, table, tier, entries):
+            for path in write(results_dir, table, tier, entries, runs_dir=Path(asked["runs_dir"])):
                 print(path, file=sys.stderr)
     return 0
 

@@ -6,6 +6,7 @@ several cells that name each other (``cell:…``).
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from sparselab.loggers.logger import LOGGERS, Guarded
 from sparselab.spec.faults import Faults, Refused
 from sparselab.spec.memo import once
 from sparselab.spec.schema import Common, HostOptions
+from sparselab.store import atomic
 from sparselab.store import record as records
 from sparselab.store.ids import cell_id
 
@@ -48,6 +50,13 @@ class Job:
 
 def write_nothing(folder: Path) -> dict[str, Any]:
     return {}
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+    """Write ``files``, by name, into the run's folder; what a record says of them."""
+    for name, data in files.items():
+        atomic.write_bytes(folder / name, data)
+    return {name: {"sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
 
 
 @dataclass

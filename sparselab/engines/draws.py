@@ -77,6 +77,7 @@ class Draws(Direct):
             work=float(draws) * member.work(problem),
             facts=[("problem", problem.describe()), (self.group, member.name), ("draws", f"{draws:,}")],
             extra={"problem": problem.version, self.group: member.version, "files": hashes},
+            spent=tuple(f"problem.{option}" for option in problem.places()),
         )
 
     def conclude(self, problem: Problem, hashes: Mapping[str, str], rows: Sequence[Mapping[str, float]]) -> Outcome:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from sparselab.engines.direct import Outcome
+from sparselab.engines.direct import Outcome, write_files
 from sparselab.engines.draws import Draws
 from sparselab.engines.engine import ENGINES, Plan
 from sparselab.engines.signals import StopFlag
@@ -34,6 +35,7 @@ class Estimate(Draws):
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         cell, problem, estimator, hashes = plan.parts
         rows: list[dict[str, float]] = []
+        pictures: dict[str, bytes] = {}
         for start in range(0, self.options.draws, estimator.together):
             stop.check(f"after {start} of {self.options.draws} draws")
             numbers = range(start, min(start + estimator.together, self.options.draws))
@@ -43,6 +45,11 @@ class Estimate(Draws):
                 fitted = estimator.fit([sample.X for sample in samples], [sample.y for sample in samples], seeds)
             except ValueError as error:
                 raise RunFailed(f"draws {numbers.start} to {numbers.stop - 1}: {error}") from None
+            if start == 0:
+                pictures = estimator.pictures(fitted[0])
             for sample, found in zip(samples, fitted, strict=True):
                 rows.append({**sample.measure(found), **estimator.report(found)})
-        return self.conclude(problem, hashes, rows)
+        outcome = self.conclude(problem, hashes, rows)
+        if pictures:
+            outcome.write = partial(write_files, pictures)
+        return outcome

@@ -33,11 +33,18 @@ def identified(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def content(path: str, needs: Mapping[str, str], where: str) -> str:
-    """What a file means: the cell that makes it, where the config names one, else its bytes. ``where``: key of the config."""
+    """What a file means: the cell that makes it, where the config names one, else its bytes. ``where``: key of the config.
+
+    A folder means the files directly in it, with their names; hidden ones are left out.
+    """
     return f"cell:{needs[path]}" if path in needs else once(("digest", path, where), lambda: _digest(path, where))
 
 
 def _digest(path: str, where: str) -> str:
+    if Path(path).is_dir():
+        files = sorted(file for file in Path(path).iterdir() if file.is_file() and not file.name.startswith("."))
+        lines = "".join(f"{file.name}\0{_digest(str(file), where)}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

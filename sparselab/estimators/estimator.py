@@ -51,5 +51,9 @@ class Estimator:
         """What a fitted estimator says about its own work (iterations, say), by name."""
         return {}
 
+    def pictures(self, fitted: Any) -> dict[str, bytes]:
+        """PNG files to lie beside the record, by name; those of a cell's first draw are kept."""
+        return {}
+
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "sparselab.estimators")

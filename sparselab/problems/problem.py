@@ -58,6 +58,10 @@ class Problem:
         """Files whose content the draws depend on, by a name for people. Refused where they are missing."""
         return {}
 
+    def places(self) -> tuple[str, ...]:
+        """Options that say where something lies. What lies there is in :meth:`files`, so they are no part of an id."""
+        return ()
+
     def size(self) -> int:
         """The number that the cost of a draw grows with: nodes, actions."""
         return 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sparselab.tables.pictures import pictures
 from sparselab.tables.results import folder
 from sparselab.tables.schema import Table
 from sparselab.tables.summary import Line, Summary
@@ -150,10 +151,17 @@ def to_markdown(summary: Summary) -> str:
     if summary.verdicts:
         claims = [[v.name, escape(v.claim.text), f"**{v}**", escape(v.evidence)] for v in summary.verdicts]
         lines += ["", "## Claims", "", *_markdown_table(("", "the paper says", "verdict", "evidence"), claims, "llll")]
+    lines += _pictures(summary)
     lines += _section("Known differences", list(summary.table.differences))
     lines += _section("Not in the table", [f"{places(cells)}: {reason}" for reason, cells in summary.excluded()])
     lines += _section("Provenance of the published numbers", provenance(summary))
     return "\n".join(lines) + "\n"
+
+
+def _pictures(summary: Summary) -> list[str]:
+    found = pictures(summary.table, [entry for line in summary.lines for entry in line.entries])
+    shown = [line for one in found for line in ("", f"{escape(one.caption)}:", "", f"![{one.caption}]({one.name})")]
+    return ["", "## Pictures", *shown] if shown else []
 
 
 def provenance(summary: Summary) -> list[str]:

@@ -11,12 +11,13 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sparselab.tables import render
+from sparselab.tables.pictures import Picture, pictures
 from sparselab.tables.results import Entry
 from sparselab.tables.styles import styles
 from sparselab.tables.summary import Line, Summary
@@ -30,8 +31,11 @@ _APART = {"config", "overrides", "seal", "schema", "layers", "id"}
 _FIRST = {"status": 0, "reason": 1, "metrics": 2, "sparsity": 3}  # of a record's parts, in its dialog
 
 
-def html(summaries: Sequence[Summary]) -> str:
-    """The page for these tables; those without a record are in the ledger only."""
+def html(summaries: Sequence[Summary], find: Callable[[Summary, Picture], bytes | None] = lambda *_: None) -> str:
+    """The page for these tables; those without a record are in the ledger only.
+
+    ``find`` gives the bytes of a picture, or None where they are not at hand.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -48,7 +52,7 @@ def html(summaries: Sequence[Summary]) -> str:
         ledger_headers=render.LEDGER_HEADERS,
         classes=("holds", "fails", "inconclusive", "idle"),
         ledger=[{"cells": row, "anchor": anchors.get((row[0], row[3]))} for row in render.ledger_rows(summaries)],
-        tables=[_section(summary, records) for summary in shown],
+        tables=[_section(summary, records, find) for summary in shown],
     )
 
 
@@ -62,7 +66,7 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _section(summary: Summary, records: _Records) -> dict[str, Any]:
+def _section(summary: Summary, records: _Records, find: Callable[[Summary, Picture], bytes | None]) -> dict[str, Any]:
     """What the template shows of a table."""
     sections = [
         ("Known differences", summary.table.differences),
@@ -101,6 +105,11 @@ def _section(summary: Summary, records: _Records) -> dict[str, Any]:
             }
             for line in summary.lines
             for texts in [render.texts(line, summary.table)]
+        ],
+        "pictures": [
+            {"caption": picture.caption, "data": base64.b64encode(data).decode()}
+            for picture in pictures(summary.table, [entry for line in summary.lines for entry in line.entries])
+            if (data := find(summary, picture)) is not None
         ],
         "sections": [(heading, items) for heading, items in sections if items],
     }

@@ -197,9 +197,20 @@ def rendered(table: Table, tier: str, entries: list[Entry]) -> dict[str, bytes]:
     return {name: text.encode() for name, text in texts.items()} | {"figure.svg": figure_svg(summary)}
 
 
-def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], configs: Path = CONFIGS) -> list[Path]:
-    """Write a table's files and the ledger; returns their paths. Raises :class:`RunFailed` where it cannot."""
+def write(
+    results_dir: Path,
+    table: Table,
+    tier: str,
+    entries: list[Entry],
+    configs: Path = CONFIGS,
+    runs_dir: Path | None = None,
+) -> list[Path]:
+    """Write a table's files and the ledger; returns their paths. Raises :class:`RunFailed` where it cannot.
+
+    Pictures that the table names are brought from ``runs_dir``.
+    """
     from sparselab.store import atomic
+    from sparselab.tables.pictures import bring
 
     here = folder(results_dir, table, tier)
     try:
@@ -209,6 +220,7 @@ def write(results_dir: Path, table: Table, tier: str, entries: list[Entry], conf
             f"results_dir={results_dir}: cannot be written ({error.strerror}) — choose another folder"
         ) from None
     files = {here / name: data for name, data in rendered(table, tier, entries).items()}
+    files |= bring(table, entries, here, runs_dir)
     for path, data in files.items():
         atomic.write_bytes(path, data)
     atomic.write_bytes(results_dir / LEDGER, ledger_text(results_dir, configs).encode())
@@ -244,6 +256,8 @@ def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
 
     Records that cannot be read stop the search: their lines are all that is returned.
     """
+    from sparselab.tables.pictures import faults
+
     found = []
     known: set[Path] = set()
     for table in load_all(configs):
@@ -262,6 +276,8 @@ def stale(results_dir: Path, configs: Path = CONFIGS) -> list[str]:
                     problem = "differs from what the records give" if path.is_file() else "is missing"
                     again = f"sparselab table {table.label} tier={tier} write=true"
                     found.append(f"{path.relative_to(results_dir)}: {problem} — run {again}")
+            for path, problem in faults(table, entries, here).items():
+                found.append(f"{path.relative_to(results_dir)}: {problem} — delete it, and run the cell again")
     found += [
         f"{path.relative_to(results_dir)}: belongs to no table — delete it"
         for path in sorted(results_dir.rglob(RECORDS))

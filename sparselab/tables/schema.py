@@ -88,6 +88,13 @@ class Axis(Options):
     )
 
 
+class Pictures(Options):
+    """The cells whose pictures (of the first seed) stand beside the table: all in these rows and columns."""
+
+    rows: list[str] | None = Field(None, description="names of rows; without it: all")
+    columns: list[str] | None = Field(None, description="names of columns; without it: all")
+
+
 class Excluded(Options):
     """Cells that the table does not have: all in these rows and columns (left out: in any)."""
 
@@ -163,6 +170,7 @@ class Table(Options):
     axis: Literal["sparsity", "nonzero"] | Axis = Field(
         "sparsity", description='the figure\'s x axis: "sparsity", "nonzero", or {metric, label} of the records'
     )
+    pictures: Pictures | None = Field(None, description="cells whose pictures stand beside the table")
     published: list[Published] = Field(default_factory=list, description="numbers as printed")
     differences: list[str] = Field(
         default_factory=list, description="sentences: what is known to differ from the paper"
@@ -363,6 +371,8 @@ def _check_names(table: Table, faults: Faults) -> None:
         all_known(f"exclude.{number}", item.rows, item.columns)
         if item.rows is None and item.columns is None:
             faults.add(f"exclude.{number}", "excludes every cell", "write rows, columns or both")
+    if table.pictures:
+        all_known("pictures", table.pictures.rows, table.pictures.columns)
     for number, extra in enumerate(table.extra, 1):
         all_known(f"extra.{number}", extra.rows, extra.columns)
         for name in extra.phases or []:

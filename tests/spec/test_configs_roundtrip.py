@@ -103,7 +103,8 @@ def cases():
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
     for choice in chosen("problem"):
         draws = PROBLEMS[choice.partition("=")[2]].draws
-        yield [choice, "estimator=dagma" if draws in ESTIMATORS["dagma"].takes else "solver=gopt_ls"]
+        taken = next((name for name in ("dagma", "sparse_coding") if draws in ESTIMATORS[name].takes), None)
+        yield [choice, f"estimator={taken}" if taken else "solver=gopt_ls"]
     for choice in chosen("engine"):
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():
@@ -133,7 +134,8 @@ def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
             allowed = (
                 "dataset=", "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
                 "kernel=", "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
-                "dataset=", "problem=sachs: no local copy",
+                "dataset=", "problem=sachs: no local copy", "problem.train=denoise/bsd400: no local copy",
+                "problem.test=denoise/bsd68: no local copy",
                 "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
                 "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "distribution=global: is not defined for",
