@@ -39,15 +39,15 @@ class SparseCoding(Estimator):
         batch: int = Field(ge=1, description="signals a dictionary step, at least 1")
         passes: int = Field(ge=1, description="passes over the data, at least 1")
 
-    takes = ("patches",)
+    takes = ("set of patches",)
     options: Options
 
     def faults(self, problem: Any) -> list[Fault]:
         o = self.options
         if o.target_active is not None and o.target_active * o.units < 0.1:
             where = f"estimator.target_active={o.target_active:g}"
-            problem_of_it = f"of {o.units} units that is {o.target_active * o.units:g} units a signal"
-            return [Fault(where, problem_of_it, f"write at least {0.1 / o.units:g}, or more units")]
+            said = f"of {o.units} units that is {o.target_active * o.units:g} units a signal"
+            return [Fault(where, said, f"write at least {0.1 / o.units:g}, or more units")]
         return []
 
     def work(self, problem: Any) -> float:

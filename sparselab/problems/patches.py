@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sparselab.problems.problem import PROBLEMS, Problem
 from sparselab.spec.address import address
-from sparselab.spec.faults import Fault, refuse
+from sparselab.spec.faults import refuse
 from sparselab.spec.memo import once
 from sparselab.spec.options import Options as AnyOptions
 
@@ -40,18 +40,15 @@ class Patches(Problem):
         margin: int = Field(ge=0, description="pixels at the edges of a picture that no patch has, at least 0")
         gabor_cut: float = Field(gt=0, lt=1, description="explained share from which a unit is Gabor-like, in (0, 1)")
 
-    draws = "patches"
+    draws = "set of patches"
     options: Options
 
-    def faults(self) -> list[Fault]:
-        o = self.options
-        if o.train == o.test:
-            problem = "has the pictures that the units are learnt from"
-            return [Fault(f"problem.test={o.test}", problem, "name another folder")]
-        return []
-
     def files(self) -> dict[str, str]:
-        return {which: str(self._folder(which)) for which in ("train", "test")}
+        folders = {which: self._folder(which) for which in ("train", "test")}
+        if folders["train"].resolve() == folders["test"].resolve():
+            where = f"problem.test={self.options.test}"
+            refuse(where, "has the pictures that the units are learnt from", "name another folder")
+        return {which: str(folder) for which, folder in folders.items()}
 
     def places(self) -> tuple[str, ...]:
         return ("train", "test")

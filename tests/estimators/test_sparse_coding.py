@@ -244,6 +244,8 @@ def test_shapes_and_names_are_those_of_scikit_learn_s_dictionaries(rng):
     assert estimator.inverse_transform(codes).shape == data.shape
     assert estimator.get_feature_names_out()[0] == "sparsecoding0"
     assert estimator.score(data) == pytest.approx(-((data - codes @ estimator.components_) ** 2).mean())
+    with pytest.raises(ValueError, match="X has 16 columns, and codes have 24"):
+        estimator.inverse_transform(data)
     single = clone(estimator).fit(data.astype(np.float32))
     assert single.components_.dtype == single.transform(data.astype(np.float32)).dtype == np.float32
 

@@ -146,14 +146,14 @@ def test_the_id_follows_what_the_folders_hold_and_not_where_they_lie(photographs
     [
         (["problem.patch=37"], "0.png has 40 x 50 pixels, and patch + 2 margin is 41"),
         (["problem.train=nowhere"], "problem.train=nowhere: no local copy"),
-        (["problem.train={0}/test"], "has the pictures that the units are learnt from"),
+        (["problem.train={0}/train/../test"], "has the pictures that the units are learnt from"),
         (["problem.train={0}/empty"], "holds no picture"),
         (["problem.train={0}/broken"], "a.png cannot be read as a picture"),
         (["problem.train={0}/train/0.png"], "is not a folder"),
         (["estimator.target_active=0.001"], "of 12 units that is 0.012 units a signal"),
         (["estimator.target_active=1"], "estimator.target_active=1: input should be less than 1"),
         (["estimator.penalty=l2"], "estimator.penalty=l2: input should be 'soft'"),
-        (["problem=sem"], "it takes a patches, and this is a graph"),
+        (["problem=sem"], "it takes a set of patches, and this is a graph"),
     ],
 )
 def test_bad_requests_are_answered_while_planning(typed, line, photographs):
@@ -187,7 +187,7 @@ def test_errors_and_shares_by_hand():
 
 
 def test_gabor_functions_are_found_again(rng):
-    side, n = 12, 40
+    side, n = 12, 20
     parameters = np.column_stack(
         [
             rng.uniform(-2, 2, (n, 2)), np.log(rng.uniform(1.2, 2.5, n)), np.log(rng.uniform(1.5, 3.5, n)),

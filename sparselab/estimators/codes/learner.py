@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparselab.estimators.codes.infer import SOLVERS, Descent, Problem, safe, settle, settle_rows, unit
@@ -113,7 +113,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def inverse_transform(self, X: Any) -> Array:
         """(n, features) what the codes ``X`` stand for."""
         check_is_fitted(self)
-        return np.asarray(X) @ self.components_
+        codes = check_array(X, dtype=[np.float64, np.float32])
+        if codes.shape[1] != len(self.components_):
+            raise ValueError(
+                f"X has {codes.shape[1]} columns, and codes have {len(self.components_)}: one for each unit"
+            )
+        return codes @ self.components_
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean squared error of ``X`` as its codes give it back."""
