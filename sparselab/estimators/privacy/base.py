@@ -1,0 +1,130 @@
+"""What the regressors of users share: checked input, no intercept, and limits that never come from the data."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sparselab.estimators.privacy.limits import LOOKED, RULES, cut, radius
+from sparselab.problems.linear.users import Moments, Rows, Users
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """A generator for scikit-learn's ``random_state``: None (fresh entropy), a number, a RandomState or a Generator."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    return np.random.default_rng(random_state)
+
+
+def _one_line(error: Exception) -> Exception:
+    return type(error)(" ".join(str(error).split()))
+
+
+class Linear(RegressorMixin, BaseEstimator):
+    """Base of regressors without intercept: rows are taken as centred, because centring them would be a look at the data."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Fit to ``X`` (n, d) and ``y`` (n,), one row per user. ValueError, in one line, for what cannot be fitted."""
+        return self.fit_users(Rows(*self._checked(X, y)))
+
+    def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        except (ValueError, TypeError) as error:
+            raise _one_line(error) from None
+        return X, np.asarray(y, dtype=np.float64)
+
+    def fit_users(self, users: Users | Moments) -> Any:
+        """Fit to users who are drawn in blocks, or to their second moments."""
+        self.n_features_in_ = users.d
+        self.intercept_ = 0.0
+        self._estimate(users)
+        return self
+
+    @abstractmethod
+    def _estimate(self, users: Users | Moments) -> None:
+        """Set ``coef_``, (d,), and what else is known."""
+
+    def predict(self, X: Any) -> np.ndarray:
+        """<x, coef_> for each row of ``X`` (n, d): (n,)."""
+        check_is_fitted(self)
+        try:
+            X = validate_data(self, X, dtype=np.float64, reset=False)
+        except (ValueError, TypeError) as error:
+            raise _one_line(error) from None
+        return X @ self.coef_
+
+
+class Clipped(Linear):
+    """Base of regressors that limit what one user can contribute.
+
+    A subclass has ``clip_x`` and ``clip_y`` (a number, ``typical``, ``signs``, ``all`` or ``data``; not private: None, too), ``x_scale`` and
+    ``y_scale``, the standard deviations that are assumed of an entry of x and of y.
+    """
+
+    clip_x: Any
+    clip_y: Any
+    x_scale: float
+    y_scale: float
+    unlimited = False  # True: None is allowed
+
+    def _limits(self, users: Users | Moments) -> list[str]:
+        """Set ``clip_x_`` and ``clip_y_``; returns the reasons why what follows is not private."""
+        self._above_zero("x_scale", "y_scale")
+        looked = []
+        for name in ("clip_x", "clip_y"):
+            rule = getattr(self, name)
+            if rule is None and self.unlimited:
+                continue
+            if isinstance(rule, str) and rule not in RULES:
+                raise ValueError(f"{name}={rule!r}: one of {', '.join(RULES)}, or a number above 0")
+            if not isinstance(rule, str):
+                self._above_zero(name)
+            if rule == "data":
+                looked.append(LOOKED.format(name))
+        far, high = self._largest(users) if looked else (0.0, 0.0)
+        x = far if self.clip_x == "data" else self.clip_x
+        y = high if self.clip_y == "data" else self.clip_y
+        self.clip_x_ = None if x is None else radius(x, self.x_scale, users.n, users.d)
+        self.clip_y_ = None if y is None else cut(y, self.y_scale, users.n)
+        return looked
+
+    @staticmethod
+    def _largest(users: Users | Moments) -> tuple[float, float]:
+        """The largest |x| and |y| that there are: what a private fit must never ask."""
+        if isinstance(users, Moments):
+            raise ValueError("moments do not say how long the longest row is: choose clip_x and clip_y without looking")
+        far = high = 0.0
+        for X, y in users.blocks(0, users.n):
+            far = max(far, float(np.linalg.norm(X, axis=1).max()))
+            high = max(high, float(np.abs(y).max()))
+        return far or 1.0, high or 1.0
+
+    def _above_zero(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r}: has to be a number above 0")
+
+
+class Private(Clipped):
+    """Base of private regressors: ``epsilon``, ``delta`` (None: 1 / n) and the guarantee, ``privacy_spent_``, after a fit."""
+
+    epsilon: float
+    delta: float | None
+
+    def _delta(self, n: int) -> float:
+        delta = 1 / n if self.delta is None else self.delta
+        if isinstance(delta, bool) or not isinstance(delta, int | float | np.number) or not 0 < delta < 1:
+            raise ValueError(f"delta={delta!r}: has to be above 0 and below 1, or None for 1 / n")
+        return float(delta)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # a handful of users cannot be told anything about in private
+        return tags

@@ -1,0 +1,64 @@
+"""Draws of a planted sparse linear model: its parameter, blocks of rows, and exact moments of any number of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparselab.problems.linear.law import Law
+from sparselab.problems.linear.users import BLOCK, Block
+
+WIDEST = 20  # features up to which all patterns of signs can be counted
+
+
+def parameter(law: Law, rng: np.random.Generator) -> np.ndarray:
+    """(d,) with k entries ±1/sqrt(k) at random places: of length 1."""
+    theta = np.zeros(law.d)
+    theta[rng.permutation(law.d)[: law.k]] = rng.choice([-1.0, 1.0], law.k) / np.sqrt(law.k)
+    return theta
+
+
+def root(law: Law) -> np.ndarray:
+    """(d, d) lower triangular L with L L^T the covariance of a row."""
+    apart = np.abs(np.subtract.outer(np.arange(law.d), np.arange(law.d)))
+    return np.linalg.cholesky(law.correlation**apart) if law.correlation else np.eye(law.d)
+
+
+def rows(law: Law, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, d) rows of the design."""
+    if law.design == "signs":
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-count * law.d // 8)), np.uint8), count=count * law.d)
+        return 2.0 * bits.reshape(count, law.d) - 1.0
+    X = rng.standard_normal((count, law.d))
+    return X @ root(law).T if law.correlation else X
+
+
+def block(law: Law, theta: np.ndarray, rng: np.random.Generator) -> Block:
+    """BLOCK rows with their responses."""
+    X = rows(law, BLOCK, rng)
+    return X, X @ theta + law.noise * rng.standard_normal(BLOCK)
+
+
+def moments(law: Law, theta: np.ndarray, n: int, rng: np.random.Generator) -> Block:
+    """(X^T X / n, X^T y / n) of ``n`` rows, in law what rows one by one would give, at a cost that does not grow with n.
+
+    Normal rows: (x, y) is jointly normal, so the moments are a Wishart matrix (Bartlett's decomposition). Signs: the
+    counts of the 2^d patterns are multinomial, and the noise of all rows of a pattern adds up to one normal number.
+    """
+    if law.design == "signs":
+        return _of_signs(law, theta, n, rng)
+    L = np.zeros((law.d + 1, law.d + 1))
+    L[:-1, :-1] = root(law)
+    L[-1, :-1], L[-1, -1] = theta @ L[:-1, :-1], law.noise
+    A = np.tril(rng.standard_normal(L.shape), -1)
+    A[np.diag_indices(law.d + 1)] = np.sqrt(rng.chisquare(n - np.arange(law.d + 1.0)))
+    half = L @ A
+    both = half @ half.T / n
+    return both[:-1, :-1], both[:-1, -1]
+
+
+def _of_signs(law: Law, theta: np.ndarray, n: int, rng: np.random.Generator) -> Block:
+    patterns = 1 << law.d
+    counts = rng.multinomial(n, np.full(patterns, 1 / patterns)).astype(float)
+    P = 1.0 - 2.0 * ((np.arange(patterns)[:, None] >> np.arange(law.d)) & 1)
+    responses = counts * (P @ theta) + law.noise * np.sqrt(counts) * rng.standard_normal(patterns)
+    return P.T @ (counts[:, None] * P) / n, P.T @ responses / n
