@@ -1,4 +1,4 @@
-"""Sparse linear regression of users: `ldp_sparse`, `ldp_iht`, `dp_central`, and without privacy `soft_threshold`, `iht`, `lasso`.
+"""Sparse regression of users: `ldp_sparse`, `ldp_iht`, `dp_central`; not private: `soft_threshold`, `iht`, `lasso`.
 
 The arithmetic is in :mod:`sparselab.estimators.privacy`.
 """
@@ -16,13 +16,14 @@ from sparselab.estimators.privacy.limits import cut, radius
 from sparselab.spec.faults import Fault
 from sparselab.spec.options import Options as AnyOptions
 
-Rule = Literal["typical", "signs", "all", "data"]
 NEGLIGIBLE = 1e-3  # as problems.linear.users has it, without numpy
 
 
 class LimitOptions(AnyOptions):
     """How far a user may reach."""
 
+    clip_x: float | None = Field(gt=0, description="norm of a row, above 0, or null: as clip says")
+    clip_y: float | None = Field(gt=0, description="size of y, above 0, or null: as clip says")
     x_scale: float = Field(gt=0, description="assumed standard deviation of an entry of x, above 0")
     y_scale: float = Field(gt=0, description="assumed standard deviation of y, above 0")
 
@@ -32,22 +33,19 @@ class PrivateOptions(LimitOptions):
 
     epsilon: float = Field(gt=0, description="of each user, above 0")
     delta: float | None = Field(gt=0, lt=1, description="of each user, in (0, 1), or null: 1/n")
-    clip_x: float | Rule = Field(description="norm of a row: above 0, or typical, signs, all, data (not private)")
-    clip_y: float | Rule = Field(description="size of y: above 0, or typical, signs, all, data (not private)")
+    clip: Literal["typical", "signs", "all", "data"] = Field(description="typical, signs, all or data (not private)")
 
 
 class FreeOptions(LimitOptions):
     """Limits that need not be."""
 
-    clip_x: float | Rule | None = Field(description="norm of a row: above 0, typical, signs, all, data, or null")
-    clip_y: float | Rule | None = Field(description="size of y: above 0, typical, signs, all, data, or null")
+    clip: Literal["none", "typical", "signs", "all", "data"] = Field(description="none, typical, signs, all or data")
 
 
 class OnUsers(Estimator):
     """What all estimators of users share."""
 
     takes = ("users", "moments")
-    fits: ClassVar[dict[str, Any]] = {}
 
     def fit(self, X: Sequence[Any], y: Sequence[Any], seeds: Sequence[int]) -> list[Any]:
         return [self.build(seed).fit_users(users) for users, seed in zip(X, seeds, strict=True)]
@@ -55,27 +53,33 @@ class OnUsers(Estimator):
     def faults(self, problem: Any) -> list[Fault]:
         return self._limits(problem)
 
+    def values(self) -> dict[str, Any]:
+        """The options as arguments of the estimator that is built."""
+        found = self.options.model_dump()
+        rule = found.pop("clip", None)
+        for name in ("clip_x", "clip_y"):
+            if name in found and found[name] is None:
+                found[name] = None if rule == "none" else rule
+        for name in ("lam", "alpha"):
+            if name in found and found[name] is None:
+                found[name] = "auto"
+        return found
+
     def _limits(self, problem: Any) -> list[Fault]:
-        """Clips that are no limits, or that moments of users who are not clipped do not know."""
-        o: Any = self.options
-        found, rules = [], {name: getattr(o, name, None) for name in ("clip_x", "clip_y")}
-        for name, rule in rules.items():
-            if isinstance(rule, int | float) and rule <= 0:
-                found.append(Fault(f"estimator.{name}={rule:g}", "is no limit", "write a number above 0"))
-            if rule == "data" and problem.draws == "moments":
-                where = f"estimator.{name}=data"
-                found.append(
-                    Fault(where, "moments do not show the longest row", "write all, or problem=planted_sparse")
-                )
-        if found or problem.draws != "moments":
-            return found
-        n, x, y = problem.options.n, rules["clip_x"], rules["clip_y"]
-        far = None if x is None else radius(x, o.x_scale, n, problem.options.d)
-        high = None if y is None else cut(y, o.y_scale, n)
+        """Limits that moments of users who are not clipped know nothing of."""
+        values = self.values()
+        if problem.draws != "moments" or "clip_x" not in values:
+            return []
+        if "data" in (values["clip_x"], values["clip_y"]):
+            return [Fault("estimator.clip=data", "moments do not show the longest row", "write estimator.clip=all")]
+        n, x, y = problem.options.n, values["clip_x"], values["clip_y"]
+        far = None if x is None else radius(x, values["x_scale"], n, problem.options.d)
+        high = None if y is None else cut(y, values["y_scale"], n)
         chance = problem.law.escape(n, far, high)
         if chance > NEGLIGIBLE:
-            problem_ = f"a user may be clipped (chance up to {chance:.1g}), which moments do not show"
-            return [Fault(f"estimator.clip_x={x} clip_y={y}", problem_, "write all, or problem=planted_sparse")]
+            where = f"estimator.clip={getattr(self.options, 'clip', '')}"
+            says = f"a user may be clipped (chance up to {chance:.1g}), which moments do not show"
+            return [Fault(where, says, "write estimator.clip=all, or problem=planted_sparse")]
         return []
 
     def report(self, fitted: Any) -> dict[str, float]:
@@ -107,10 +111,8 @@ class OnUsersInPrivate(OnUsers):
 class ClosedOptions(PrivateOptions):
     """Closed-form estimators from noisy moments."""
 
-    lam: float | Literal["auto"] = Field(description="level of the soft threshold, at least 0, or auto")
-    lam_scale: float | None = Field(
-        ge=0, description="auto's level over the noise's, at least 0, or null: sqrt(2 log d)"
-    )
+    lam: float | None = Field(ge=0, description="level of the soft threshold, at least 0, or null: from lam_scale")
+    lam_scale: float | None = Field(ge=0, description="the level over the noise's, at least 0, or null: sqrt(2 log d)")
     split: float = Field(gt=0, lt=1, description="share of the budget for x x^T, in (0, 1)")
     sensitivity: Literal["bound", "exact"] = Field(description="of x x^T: bound (2 r^2) or exact (sqrt(2) r^2)")
     mechanism: Literal["gaussian", "analytic", "joint"] = Field(description="gaussian (classical), analytic or joint")
@@ -118,13 +120,6 @@ class ClosedOptions(PrivateOptions):
     psd_guard: bool = Field(description="true: eigenvalues below kappa / 2 are raised to it")
     theta_norm: float = Field(gt=0, description="assumed length of the parameter, above 0")
     public: bool = Field(description="true: x x^T comes from the problem's public rows")
-
-
-def closed_faults(lam: float | str) -> list[Fault]:
-    """A level below 0."""
-    if isinstance(lam, str) or lam >= 0:
-        return []
-    return [Fault(f"estimator.lam={lam:g}", "is below 0", "write auto, or a number of at least 0")]
 
 
 class Closed(OnUsersInPrivate):
@@ -136,7 +131,7 @@ class Closed(OnUsersInPrivate):
     def faults(self, problem: Any) -> list[Fault]:
         o = self.options
         shares = [1.0] if o.public else [o.split, 1 - o.split]
-        found = super().faults(problem) + closed_faults(o.lam) + self._mechanism(problem, shares)
+        found = super().faults(problem) + self._mechanism(problem, shares)
         if o.public and not problem.options.public:
             found.append(Fault("estimator.public=true", "the problem has no public rows", "write problem.public=20000"))
         return found
@@ -145,8 +140,8 @@ class Closed(OnUsersInPrivate):
         public = self.options.public
         return [self.build(seed).fit_users(users, public=public) for users, seed in zip(X, seeds, strict=True)]
 
-    def _values(self) -> dict[str, Any]:
-        return {name: value for name, value in self.options.model_dump().items() if name != "public"}
+    def values(self) -> dict[str, Any]:
+        return {name: value for name, value in super().values().items() if name != "public"}
 
 
 @ESTIMATORS.register("ldp_sparse")
@@ -171,7 +166,7 @@ class LDPSparse(Closed):
     def build(self, seed: int) -> Any:
         from sparselab.estimators.privacy.closed import LDPSparseRegressor
 
-        return LDPSparseRegressor(**self._values(), random_state=seed)
+        return LDPSparseRegressor(**self.values(), random_state=seed)
 
 
 @ESTIMATORS.register("dp_central")
@@ -181,7 +176,7 @@ class DPCentral(Closed):
     def build(self, seed: int) -> Any:
         from sparselab.estimators.privacy.closed import CentralDPRegressor
 
-        return CentralDPRegressor(**self._values(), random_state=seed)
+        return CentralDPRegressor(**self.values(), random_state=seed)
 
 
 class RoundOptions(AnyOptions):
@@ -224,7 +219,7 @@ class LDPIHT(OnUsersInPrivate):
     def build(self, seed: int) -> Any:
         from sparselab.estimators.privacy.iterative import LDPIHTRegressor
 
-        return LDPIHTRegressor(**self.options.model_dump(), random_state=seed)
+        return LDPIHTRegressor(**self.values(), random_state=seed)
 
 
 @ESTIMATORS.register("soft_threshold")
@@ -232,20 +227,17 @@ class SoftThreshold(OnUsers):
     """Not private: the closed form on the data themselves; with lam=0 least squares."""
 
     class Options(FreeOptions):
-        lam: float | Literal["auto"] = Field(description="level of the soft threshold, at least 0, or auto")
-        lam_scale: float | None = Field(ge=0, description="auto's level over y_scale / sqrt(n), or null: sqrt(2 log d)")
+        lam: float | None = Field(ge=0, description="level of the soft threshold, at least 0, or null: from lam_scale")
+        lam_scale: float | None = Field(ge=0, description="the level over y_scale / sqrt(n), or null: sqrt(2 log d)")
         kappa: float = Field(gt=0, description="assumed smallest eigenvalue of the covariance, above 0")
         psd_guard: bool = Field(description="true: eigenvalues below kappa / 2 are raised to it")
 
     options: Options
 
-    def faults(self, problem: Any) -> list[Fault]:
-        return super().faults(problem) + closed_faults(self.options.lam)
-
     def build(self, seed: int) -> Any:
         from sparselab.estimators.privacy.closed import SoftThresholdRegressor
 
-        return SoftThresholdRegressor(**self.options.model_dump())
+        return SoftThresholdRegressor(**self.values())
 
 
 @ESTIMATORS.register("iht")
@@ -260,7 +252,7 @@ class IHT(OnUsers):
     def build(self, seed: int) -> Any:
         from sparselab.estimators.privacy.iterative import IHTRegressor
 
-        return IHTRegressor(**self.options.model_dump())
+        return IHTRegressor(**self.values())
 
 
 @ESTIMATORS.register("lasso")
@@ -268,18 +260,12 @@ class Lasso(OnUsers):
     """Not private: the Lasso from the users' second moments."""
 
     class Options(AnyOptions):
-        alpha: float | Literal["auto"] = Field(description="penalty, at least 0, or auto: y_scale sqrt(2 log d / n)")
+        alpha: float | None = Field(ge=0, description="penalty, at least 0, or null: y_scale sqrt(2 log d / n)")
         y_scale: float = Field(gt=0, description="assumed standard deviation of y's noise, above 0")
 
     options: Options
 
-    def faults(self, problem: Any) -> list[Fault]:
-        alpha = self.options.alpha
-        if isinstance(alpha, str) or alpha >= 0:
-            return []
-        return [Fault(f"estimator.alpha={alpha:g}", "is below 0", "write auto, or a number of at least 0")]
-
     def build(self, seed: int) -> Any:
         from sparselab.estimators.privacy.iterative import MomentsLasso
 
-        return MomentsLasso(**self.options.model_dump())
+        return MomentsLasso(**self.values())

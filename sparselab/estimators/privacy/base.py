@@ -63,8 +63,8 @@ class Linear(RegressorMixin, BaseEstimator):
 class Clipped(Linear):
     """Base of regressors that limit what one user can contribute.
 
-    A subclass has ``clip_x`` and ``clip_y`` (a number, ``typical``, ``signs``, ``all`` or ``data``; not private: None, too), ``x_scale`` and
-    ``y_scale``, the standard deviations that are assumed of an entry of x and of y.
+    A subclass has ``clip_x`` and ``clip_y`` (a number, ``typical``, ``signs``, ``all`` or ``data``; not private: None,
+    too), and ``x_scale`` and ``y_scale``, the standard deviations that are assumed of an entry of x and of y.
     """
 
     clip_x: Any

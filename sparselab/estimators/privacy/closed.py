@@ -76,13 +76,14 @@ class LDPSparseRegressor(Private, _Closed):
     """Non-interactive, locally private: each user sends one noisy x x^T and one noisy x y, once.
 
     epsilon, delta: of each user; delta=None is 1 / n. clip_x: norm that rows are shrunk to; clip_y: the largest |y|: a
-    number, or from what is assumed (x_scale, y_scale) ``typical``, ``signs`` or ``all``; ``data`` takes the largest of the data, and then
-    nothing is private. split: share of the budget for x x^T. sensitivity: of x x^T, ``bound`` (2 r^2, triangle inequality) or
-    ``exact`` (sqrt(2) r^2). mechanism: ``gaussian`` (classical), ``analytic`` or ``joint``. simulate: ``per_user`` draws every
-    message, ``aggregate`` the sum of their noise, which has the same law. theta_norm: assumed length of the parameter.
+    number, or from what is assumed (x_scale, y_scale) ``typical``, ``signs`` or ``all``; ``data`` takes the largest of
+    the data, and then nothing is private. split: share of the budget for x x^T. sensitivity: of x x^T, ``bound`` (2 r^2,
+    triangle inequality) or ``exact`` (sqrt(2) r^2). mechanism: ``gaussian`` (classical), ``analytic`` or ``joint``. simulate:
+    ``per_user`` draws every message, ``aggregate`` the sum of their noise, which has the same law. theta_norm: assumed
+    length of the parameter.
 
-    After ``fit``: ``coef_``, ``privacy_spent_`` (:class:`~sparselab.estimators.privacy.ledger.Spent`), ``lam_``, ``noise_`` (the
-    two standard deviations of one message), ``clip_x_``, ``clip_y_``, ``guarded_``, ``flags_``.
+    After ``fit``: ``coef_``, ``privacy_spent_`` (:class:`~sparselab.estimators.privacy.ledger.Spent`), ``lam_``, ``noise_``
+    (the two standard deviations of one message), ``clip_x_``, ``clip_y_``, ``guarded_``, ``flags_``.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ Xu (2021). Constants are a reconstruction: see the card.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from sparselab.problems.linear.users import Moments, Rows, Users
 def groups(n: int, rounds: int) -> list[tuple[int, int]]:
     """The users of each round, as (start, end): every user in exactly one, sizes equal up to one."""
     ends = [n * t // rounds for t in range(rounds + 1)]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(pairwise(ends))
 
 
 class _Thresholding(Clipped):
@@ -54,13 +55,15 @@ class _Thresholding(Clipped):
 class LDPIHTRegressor(Private, _Thresholding):
     """Sequentially interactive, locally private: each round asks fresh users for their gradient at the current estimate.
 
-    A user of round t sends x (<x, theta> - y), with x shrunk to norm r, y and then the residual cut, so that its norm is at most
-    G = r * clip_residual; the server takes a step against the average, keeps the k_prime largest entries and projects into a
-    ball. mechanism: ``duchi`` (pure epsilon, :mod:`~sparselab.estimators.privacy.sphere`), or ``gaussian`` or ``analytic``, which
-    spend delta, too. clip_residual: None is clip_y's. simulate: ``per_user``, or ``aggregate`` (Gaussian noise only).
+    A user of round t sends x (<x, theta> - y), with x shrunk to norm r, y and then the residual cut, so that its norm is at
+    most G = r * clip_residual; the server takes a step against the average, keeps the k_prime largest entries and projects
+    into a ball. mechanism: ``duchi`` (pure epsilon, :mod:`~sparselab.estimators.privacy.sphere`), or ``gaussian`` or
+    ``analytic``, which spend delta, too. clip_residual: None is clip_y's. simulate: ``per_user``, or ``aggregate`` (Gaussian
+    noise only).
     The other parameters are those of :class:`~sparselab.estimators.privacy.closed.LDPSparseRegressor`.
 
-    After ``fit``: ``coef_``, ``privacy_spent_``, ``clip_x_``, ``clip_y_``, ``clip_residual_``, ``groups_``, ``n_iter_``, ``flags_``.
+    After ``fit``: ``coef_``, ``privacy_spent_``, ``clip_x_``, ``clip_y_``, ``clip_residual_``, ``groups_``, ``n_iter_``,
+    ``flags_``.
     """
 
     def __init__(
