@@ -7,8 +7,6 @@ import numpy as np
 from sparselab.problems.linear.law import Law
 from sparselab.problems.linear.users import BLOCK, Block
 
-WIDEST = 20  # features up to which all patterns of signs can be counted
-
 
 def parameter(law: Law, rng: np.random.Generator) -> np.ndarray:
     """(d,) with k entries ±1/sqrt(k) at random places: of length 1."""
@@ -57,8 +55,19 @@ def moments(law: Law, theta: np.ndarray, n: int, rng: np.random.Generator) -> Bl
 
 
 def _of_signs(law: Law, theta: np.ndarray, n: int, rng: np.random.Generator) -> Block:
-    patterns = 1 << law.d
-    counts = rng.multinomial(n, np.full(patterns, 1 / patterns)).astype(float)
-    P = 1.0 - 2.0 * ((np.arange(patterns)[:, None] >> np.arange(law.d)) & 1)
-    responses = counts * (P @ theta) + law.noise * np.sqrt(counts) * rng.standard_normal(patterns)
-    return P.T @ (counts[:, None] * P) / n, P.T @ responses / n
+    """Patterns are a table: the first features' signs say the row, the others' the column, so no (2^d, d) matrix is made."""
+    first = law.d // 2
+    A, B = _patterns(first), _patterns(law.d - first)
+    shape = (len(A), len(B))
+    counts = rng.multinomial(n, np.full(1 << law.d, 0.5**law.d)).astype(float).reshape(shape)
+    predicted = np.add.outer(A @ theta[:first], B @ theta[first:])
+    responses = counts * predicted + law.noise * np.sqrt(counts) * rng.standard_normal(shape)
+    across = A.T @ counts @ B
+    own = [(P.T * counts.sum(axis=axis)) @ P for P, axis in ((A, 1), (B, 0))]
+    xx = np.block([[own[0], across], [across.T, own[1]]])
+    return xx / n, np.concatenate([A.T @ responses.sum(axis=1), B.T @ responses.sum(axis=0)]) / n
+
+
+def _patterns(d: int) -> np.ndarray:
+    """(2^d, d): every pattern of ``d`` signs."""
+    return 1.0 - 2.0 * ((np.arange(1 << d)[:, None] >> np.arange(d)) & 1)
