@@ -13,6 +13,7 @@ from pydantic import Field
 from sparselab.estimators.estimator import ESTIMATORS, Estimator
 from sparselab.estimators.privacy.gaussian import suffices
 from sparselab.estimators.privacy.limits import cut, radius
+from sparselab.problems.planted import MOMENTS, USERS
 from sparselab.spec.faults import Fault
 from sparselab.spec.options import Options as AnyOptions
 
@@ -45,7 +46,7 @@ class FreeOptions(LimitOptions):
 class OnUsers(Estimator):
     """What all estimators of users share."""
 
-    takes = ("users", "moments")
+    takes = (USERS, MOMENTS)
 
     def fit(self, X: Sequence[Any], y: Sequence[Any], seeds: Sequence[int]) -> list[Any]:
         return [self.build(seed).fit_users(users) for users, seed in zip(X, seeds, strict=True)]
@@ -68,7 +69,7 @@ class OnUsers(Estimator):
     def _limits(self, problem: Any) -> list[Fault]:
         """Limits that moments of users who are not clipped know nothing of."""
         values = self.values()
-        if problem.draws != "moments" or "clip_x" not in values:
+        if problem.draws != MOMENTS or "clip_x" not in values:
             return []
         if "data" in (values["clip_x"], values["clip_y"]):
             return [Fault("estimator.clip=data", "moments do not show the longest row", "write estimator.clip=all")]
@@ -155,7 +156,7 @@ class LDPSparse(Closed):
 
     def faults(self, problem: Any) -> list[Fault]:
         found = super().faults(problem)
-        if problem.draws == "moments" and self.options.simulate == "per_user":
+        if problem.draws == MOMENTS and self.options.simulate == "per_user":
             found.append(Fault("estimator.simulate=per_user", "moments have no single users", "write aggregate"))
         return found
 
@@ -200,7 +201,7 @@ class LDPIHT(OnUsersInPrivate):
         )
         simulate: Literal["per_user", "aggregate"] = Field(description="per_user, or aggregate (Gaussian noise only)")
 
-    takes = ("users",)
+    takes = (USERS,)
     options: Options
 
     def faults(self, problem: Any) -> list[Fault]:

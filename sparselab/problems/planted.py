@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparselab.problems.linear.law import Law
     from sparselab.problems.linear.sample import LinearSample
 
+USERS, MOMENTS = "set of users", "set of moments"  # what is drawn, as estimators say what they take
 COUNTABLE = 20  # features up to which the patterns of signs can be counted
 
 
@@ -77,7 +78,7 @@ class Planted(Problem):
 class PlantedSparse(Planted):
     """Users one by one, drawn in blocks when they are asked: the first n of more users are the n users of fewer."""
 
-    draws = "users"
+    draws = USERS
 
     def draw(self, *place: object) -> LinearSample:
         from sparselab.problems.linear import draw
@@ -95,7 +96,7 @@ class PlantedSparse(Planted):
 class PlantedMoments(Planted):
     """Only the users' exact second moments: as many users as one likes, for estimators that ask for no more."""
 
-    draws = "moments"
+    draws = MOMENTS
 
     def faults(self) -> list[Fault]:
         o, found = self.options, super().faults()

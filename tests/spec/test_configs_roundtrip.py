@@ -103,7 +103,8 @@ def cases():
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
     for choice in chosen("problem"):
         draws = PROBLEMS[choice.partition("=")[2]].draws
-        yield [choice, "estimator=dagma" if draws in ESTIMATORS["dagma"].takes else "solver=gopt_ls"]
+        takers = [f"estimator={name}" for name in ("dagma", "soft_threshold") if draws in ESTIMATORS[name].takes]
+        yield [choice, *takers] if takers else [choice, "solver=gopt_ls"]
     for choice in chosen("engine"):
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():

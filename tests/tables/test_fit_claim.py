@@ -1,0 +1,169 @@
+"""The claim kind `fit`: a law fitted to each seed along a numeric axis."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import stdtr
+
+from sparselab.spec.faults import Refused
+from sparselab.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
+from sparselab.tables.claims.fit import LAWS, _beside_an_offset
+from sparselab.tables.schema import load
+from sparselab.tables.validation import validated
+
+ROWS, COLUMNS = ("r1", "r2", "r3", "r4"), ("a", "b")
+X = {"r1": 1.0, "r2": 4.0, "r3": 2.0, "r4": 8.0}  # the axis decides the order, not the table
+Samples = dict[tuple[str, str], list[float]]
+
+
+def claim(**options: Any) -> Claim:
+    options = {"of": {"column": "a"}, "along": "rows", "x": "problem.n", **options}
+    return validated(CLAIMS["fit"], {"kind": "fit", "text": "a sentence", **options}, "claim")
+
+
+def layout(numbers: dict[str, float | None] = X) -> Layout:
+    cells = frozenset((row, column) for row in ROWS for column in COLUMNS)
+    return Layout(ROWS, COLUMNS, cells, lambda place: None, 1, lambda place, key: numbers[place[0]])
+
+
+def seeds(law: Any, shifts: tuple[float, ...] = (-0.02, -0.01, 0.0, 0.01, 0.02), other: Any = lambda x: 1.0) -> Samples:
+    """Values of a law of x in column a, times a factor of each seed, with an exponent of each seed; ``other`` in column b."""
+    return {
+        (row, column): [(law if column == "a" else other)(X[row]) * (1 + 9 * s) * X[row] ** s for s in shifts]
+        for row in ROWS
+        for column in COLUMNS
+    }
+
+
+def verdict(one: Claim, samples: Samples, where: Layout | None = None) -> Verdict:
+    (found,) = judge([one], "cpu", where or layout(), lambda metric: samples, seeds=5)
+    return found
+
+
+def power(b: float) -> Any:
+    return lambda x: 3 * x**b
+
+
+def test_an_exponent_lies_in_a_band_or_not():
+    one = claim(low=-0.7, high=-0.3)
+    assert verdict(one, seeds(power(-0.5))).verdict == "holds"
+    assert verdict(one, seeds(power(-0.1))).verdict == verdict(one, seeds(power(-1.0))).verdict == "fails"
+    assert verdict(one, seeds(power(-0.3))).verdict == "inconclusive"
+    assert verdict(claim(low=0.0), seeds(power(0.5))).verdict == "holds"  # a sign
+    assert verdict(claim(high=0.0), seeds(power(0.5))).verdict == "fails"
+
+
+def test_a_seed_is_fitted_by_itself_and_what_its_cells_share_drops_out():
+    """Exponents -0.52 to -0.48 of five seeds whose factors differ by 36 %: t = 0.1 / (0.0158 / sqrt 5), 4 degrees of freedom."""
+    found = verdict(claim(low=-0.6, high=-0.4), seeds(power(-0.5)))
+    assert found.seeds == 5 and "exponent = −0.5000 ± 0.0071 (se" in found.evidence
+    assert found.p_holds == pytest.approx(stdtr(4, -0.1 / (math.sqrt(2.5e-4) / math.sqrt(5))), rel=1e-6)
+    assert found.cells == tuple((row, "a") for row in ROWS)
+
+
+def test_the_fit_is_scipys_and_its_r2_is_asked_for():
+    rng = np.random.default_rng(0)
+    x, y = np.log([1.0, 2.0, 4.0, 8.0]), rng.normal(size=4)
+    curve = LAWS["power"][3](list(x), list(y))
+    slope, offset = np.polyfit(x, y, 1)
+    left = y - slope * x - offset
+    assert curve.slope == pytest.approx(slope) and curve.r2 == pytest.approx(
+        1 - left @ left / ((y - y.mean()) @ (y - y.mean()))
+    )
+    bent = seeds(lambda x: x**0.5 if x != 2 else 9.0)
+    assert verdict(claim(r2=0.95), seeds(power(0.5))).verdict == "holds"
+    assert verdict(claim(r2=0.95), bent).verdict == "fails"
+
+
+@pytest.mark.parametrize(
+    ("law", "curve", "low", "high"),
+    [
+        ("exponential", lambda x: 2 * math.exp(-0.3 * x), -0.35, -0.25),
+        ("logarithmic", lambda x: 5 - 2 * math.log(x), -2.3, -1.7),
+        ("linear", lambda x: 40 + 3 * x, 2.0, 4.5),
+        ("offset_power", lambda x: 4 + 2 * x**-1.5, -2.0, -1.0),
+    ],
+)
+def test_other_laws(law: str, curve: Any, low: float, high: float):
+    samples = seeds(curve, (-2e-4, -1e-4, 0.0, 1e-4, 2e-4))
+    assert verdict(claim(law=law, low=low, high=high), samples).verdict == "holds"
+    assert verdict(claim(law=law, low=high + 0.1), samples).verdict == "fails"
+
+
+@pytest.mark.parametrize("b", [-1.7, -0.33, 0.5, 2.25])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e9])
+def test_an_exponent_beside_an_offset_is_found_exactly(b: float, scale: float):
+    x = [scale * v for v in (1.0, 2.0, 4.0, 8.0, 16.0)]
+    found = _beside_an_offset(x, [7.0 - 2.0 * (v / scale) ** b for v in x])
+    assert found.slope == pytest.approx(b, abs=1e-3) and found.r2 == pytest.approx(1, abs=1e-6)
+
+
+def test_monotone_in_the_order_of_the_axis():
+    assert verdict(claim(direction="rising"), seeds(power(0.5))).verdict == "holds"
+    assert verdict(claim(direction="falling"), seeds(power(0.5))).verdict == "fails"
+    bump = seeds(lambda x: 100.0 if x == 4 else x)
+    assert verdict(claim(direction="rising"), bump).verdict == "fails"
+
+
+def test_one_curve_over_another():
+    """A ratio that grows like sqrt(x), of curves that grow like x and sqrt(x)."""
+    ratio = claim(over={"column": "b"}, low=0.4, high=0.6)
+    samples = seeds(power(1.0), other=power(0.5))
+    for seed, extra in enumerate((0.99, 0.995, 1.0, 1.005, 1.01)):
+        samples["r4", "a"][seed] *= extra
+    assert verdict(ratio, samples).verdict == "holds"
+    assert verdict(claim(low=0.4, high=0.6), samples).verdict == "fails"
+
+
+def test_each_line_by_itself_or_their_mean():
+    samples = seeds(power(-0.9), other=power(-0.1))
+    lines = {"of": {}, "low": -0.6, "high": -0.4}
+    assert verdict(claim(**lines, combine="mean"), samples).verdict == "holds"
+    assert verdict(claim(**lines), samples).verdict == "fails"
+
+
+def test_too_few_places_are_not_run_and_numbers_without_logarithm_decide_nothing():
+    assert verdict(claim(low=0.0, rows=["r1", "r2"]), seeds(power(1.0))).verdict == "not run"
+    same = {"r1": 1.0, "r2": 1.0, "r3": 2.0, "r4": 2.0}
+    assert verdict(claim(low=0.0), seeds(power(1.0)), layout(same)).verdict == "not run"
+    negative = seeds(lambda x: -1.0 if x == 2 else x)
+    assert verdict(claim(low=0.0), negative).verdict == "inconclusive"
+    assert verdict(claim(law="linear", low=0.0), negative).verdict == "holds"
+    short = seeds(power(1.0))
+    short["r1", "a"] = short["r1", "a"][:4]  # a seed that one cell lacks
+    assert verdict(claim(low=0.0), short).verdict == "inconclusive"
+
+
+def test_what_a_fit_has_to_say():
+    with pytest.raises(Refused, match="a fit needs low, high, r2 or direction"):
+        claim()
+    with pytest.raises(Refused, match="low 2 is above high 1"):
+        claim(low=2, high=1)
+    with pytest.raises(Refused, match=r"claim\.law=cubic"):
+        claim(law="cubic", low=0)
+    with pytest.raises(Refused, match=r"claim\.x=n"):
+        claim(x="n", low=0)
+
+
+def test_a_table_says_at_once_where_a_cell_has_no_number(configs: Path):
+    path = configs / "paper" / "demo.yaml"
+    plain = path.read_text()
+    fit = "\n  - {kind: fit, text: grows, of: {column: srste}, along: rows, x: KEY, low: 0, tiers: [cpu]}\n"
+    path.write_text(plain + fit.replace("KEY", "model.width").lstrip("\n"))
+    with pytest.raises(
+        Refused, match=r"claims\.C3 x=model\.width: 2:4 · srste does not set it to a number \(tier cpu\)"
+    ):
+        load("demo", configs)
+    sized = plain.replace('["sparsity=2:4"]', '["sparsity=2:4", model.width=8]').replace(
+        '["sparsity=1:4"]', '["sparsity=1:4", model.width=1.5]'
+    )
+    path.write_text(sized + fit.replace("KEY", "model.width").lstrip("\n"))
+    (table,) = load("demo", configs)
+    numbers = table.layout("cpu").numbers
+    assert numbers(("2:4", "srste"), "model.width") == 8 and numbers(("1:4", "ste"), "model.width") == 1.5
+    assert numbers(("dense", "dense"), "model.width") is None
