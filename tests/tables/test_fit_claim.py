@@ -59,7 +59,7 @@ def test_an_exponent_lies_in_a_band_or_not():
 
 
 def test_a_seed_is_fitted_by_itself_and_what_its_cells_share_drops_out():
-    """Exponents -0.52 to -0.48 of five seeds whose factors differ by 36 %: t = 0.1 / (0.0158 / sqrt 5), 4 degrees of freedom."""
+    """Exponents -0.52 to -0.48 of five seeds with factors of their own: t = 0.1 / (0.0158 / sqrt 5), 4 degrees of freedom."""
     found = verdict(claim(low=-0.6, high=-0.4), seeds(power(-0.5)))
     assert found.seeds == 5 and "exponent = −0.5000 ± 0.0071 (se" in found.evidence
     assert found.p_holds == pytest.approx(stdtr(4, -0.1 / (math.sqrt(2.5e-4) / math.sqrt(5))), rel=1e-6)
