@@ -1,0 +1,1 @@
+"""Regressors that learn their penalties."""

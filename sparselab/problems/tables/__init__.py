@@ -1,0 +1,1 @@
+"""Samples of tables with held-out rows."""

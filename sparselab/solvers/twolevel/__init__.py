@@ -1,0 +1,1 @@
+"""Solvers of two-level problems: penalty methods and what they are compared with."""
