@@ -54,7 +54,7 @@ class BilevelPenaltyRegressor(RegressorMixin, BaseEstimator):
         self,
         variant: str = "double",
         sigma: float = 0.1,
-        lr_x: float = 100.0,
+        lr_x: float = 1000.0,
         inner_steps: int = 10,
         max_iter: int = 300,
         tol: float = 1e-4,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparselab.problems.levels.descent import minimise, step_of
 from sparselab.problems.levels.instance import Array, Instance, Rows
 
 SURE = 5.0  # the logit of a weight that is told the truth: 0.993 and 0.007
 POWER_STEPS = 50
+RETRAINED = 200  # steps from a solver's model towards the minimiser of the weighted examples
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,15 @@ class Cleaning(Instance):
         return weights * (1 - weights) * (errors * (inputs @ self._matrix(v))).sum(1) / len(inputs)
 
     def judge(self, x: Array, z: Array) -> dict[str, float]:
-        """``accuracy``, ``validation_accuracy`` and ``validation_loss`` of the model z; ``auroc`` of x for clean examples."""
+        """``accuracy``, ``validation_accuracy`` and ``validation_loss`` of z; ``auroc`` of x for clean examples.
+
+        Where x was learned, z is first brought closer to the lower level's minimiser, so that weights are compared and not
+        how far each solver took its model.
+        """
         from sklearn.metrics import roc_auc_score
 
+        if (x != self.x0).any():
+            z = minimise(lambda y: self.lower_y(x, y), self.project_y, z, step_of(self, x, 0.0, 1.0), RETRAINED, 0.0)
         scores = {"validation_loss": self.upper(x, z)}
         for name, split in (("accuracy", self.test), ("validation_accuracy", self.validation)):
             found = (split.inputs @ self._matrix(z)).argmax(1)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparselab.problems.levels.descent import step_of
 from sparselab.problems.levels.environment import Answer, Environment
 from sparselab.problems.levels.instance import Array
-from sparselab.solvers.twolevel.inner import step_of
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sparselab.problems.levels.descent import minimise, step_of
 from sparselab.problems.levels.environment import Answer, Environment
-from sparselab.solvers.twolevel.inner import minimise, step_of
 
 
 def one_level(environment: Environment, upper: bool, steps: int, tol: float) -> Answer:

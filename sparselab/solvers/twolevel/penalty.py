@@ -11,9 +11,9 @@ from math import ceil, inf
 
 import numpy as np
 
+from sparselab.problems.levels.descent import minimise, step_of
 from sparselab.problems.levels.environment import Answer, Environment, Sample
 from sparselab.problems.levels.instance import Array
-from sparselab.solvers.twolevel.inner import minimise, step_of
 
 
 @dataclass(frozen=True)
