@@ -15,6 +15,7 @@ from sparselab.tables.summary import Line, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and a grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
@@ -44,7 +45,11 @@ def figure_svg(summary: Summary) -> bytes:
         label, log = summary.axis
         _panel(left, summary, lambda line: line.x, _plain(label), published=summary.table.axis == "sparsity")
         if log:
-            _logarithmic(left)
+            left.set_xscale("log")
+            _round_ticks(left.xaxis, left.get_xlim())
+        if summary.log_metric:
+            left.set_yscale("log")
+            _round_ticks(left.yaxis, left.get_ylim())
         for right in rest:
             _panel(right, summary, lambda line: line.flops, "training FLOPs × dense", published=False)
         left.set_ylabel(_plain(summary.table.metric.label))
@@ -102,17 +107,14 @@ def _path(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
     return [x for x, _ in means], [y for _, y in means]
 
 
-def _logarithmic(axes: Axes) -> None:
-    """Ticks at round numbers, written out; fewer of them the more decades there are."""
+def _round_ticks(axis: Axis, limits: tuple[float, float]) -> None:
+    """Ticks of a logarithmic axis at round numbers, written out; fewer of them the more decades there are."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5) if high < 50 * low else (1, 3) if high < 1000 * low else (1,))
-    )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:,.10g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = limits
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1, 3) if high < 1000 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _shown(line: Line, summary: Summary) -> bool:

@@ -98,6 +98,18 @@ def _expanded(table: Table, tier: str, spec: Tier) -> list[Cell]:
     return cells
 
 
+def number_of(table: Table, tier: str, place: tuple[str, str], key: str) -> float | None:
+    """The number that the overrides of a cell set ``key`` to; None where they set it to none."""
+    for cell in expand(table, tier):
+        if cell.place == place:
+            value = next((item.partition("=")[2] for item in cell.overrides if item.startswith(f"{key}=")), "")
+            try:
+                return float(value)
+            except ValueError:
+                return None
+    return None
+
+
 def _filled(text: str, table: Table, tier: str, seed: int) -> str:
     """An override with the seed, and with the cell of a phase, in the place of what stands for them."""
     if "{" not in text:

@@ -116,7 +116,12 @@ def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
         "name": summary.table.output,
         "tier": summary.tier,
         "metric": summary.table.metric.label,
-        "axis": {"label": label, "log": log, "sparsity": summary.table.axis == "sparsity"},
+        "axis": {
+            "label": label,
+            "log": log,
+            "log_metric": summary.log_metric,
+            "sparsity": summary.table.axis == "sparsity",
+        },
         "trained": summary.trained,
         "comparable": summary.comparable,
         "lines": [_point(line, digits, records) for line in summary.lines],

@@ -14,7 +14,7 @@ from sparselab.spec.faults import Fault, Faults, Refused, did_you_mean, refuse
 from sparselab.spec.options import Options
 from sparselab.spec.sparsity import Sparsity
 from sparselab.tables.claims import CLAIMS, Claim, Layout
-from sparselab.tables.grid import PHASE, excluded, expand, places, rings
+from sparselab.tables.grid import PHASE, excluded, expand, number_of, places, rings
 from sparselab.tables.validation import validated
 from sparselab.tables.yamlfile import read_yaml
 
@@ -83,6 +83,7 @@ class Axis(Options):
     metric: str = Field(min_length=1, description="a key of the record's metrics, like test.horizon")
     label: str = Field(min_length=1, description='as printed, like "rounds"')
     log: bool = Field(False, description="true for a logarithmic axis")
+    log_metric: bool = Field(False, description="true where the metric's own axis is logarithmic, too")
     along: Literal["rows", "columns"] | None = Field(
         None, description='"rows" for a curve per column, "columns" per row'
     )
@@ -197,6 +198,7 @@ class Table(Options):
             frozenset(cells),
             self.dense,
             1 if self.metric.better == "higher" else -1,
+            lambda place, key: number_of(self, tier, place, key),
         )
 
 
@@ -325,7 +327,21 @@ def _check(table: Table) -> None:
     if not faults.found:
         for tier in table.tiers:
             _check_cells(table, tier, faults)
+    if not faults.found:
+        _check_numbers(table, faults)
     faults.raise_if_any()
+
+
+def _check_numbers(table: Table, faults: Faults) -> None:
+    """Claims along a numeric axis need a number of each of their cells."""
+    for number, claim in enumerate(table.claims, 1):
+        for tier in claim.tiers if claim.tiers is not None else table.tiers:
+            lacking = claim.unset(table.layout(tier)) if tier in table.tiers else []
+            if lacking:
+                where = f"claims.C{number} x={getattr(claim, 'x', '')}"
+                problem = f"{' · '.join(lacking[0])} does not set it to a number (tier {tier})"
+                faults.add(where, problem, "set it in its row or column, or leave it out of the claim")
+                break
 
 
 def _check_tiers(table: Table, faults: Faults) -> None:

@@ -17,6 +17,32 @@ Contrast = Mapping[Place, float]
 """Weights of cells, by (row, column): the quantity sum(weight * mean of the cell)."""
 
 
+class Derived(dict[Place, float]):
+    """A contrast whose number is no weighted sum: its keys are the cells, and :meth:`of` the number of one seed."""
+
+    def of(self, values: Mapping[Place, float]) -> float:
+        """The number, from one seed's value of each of the cells."""
+        raise NotImplementedError
+
+
+def by_seed(contrast: Contrast, samples: Mapping[Place, Sequence[float]], seed: int) -> float:
+    """The contrast of the values that stand at place ``seed`` of every cell's list."""
+    values = {at: samples[at][seed] for at in contrast}
+    if isinstance(contrast, Derived):
+        return contrast.of(values)
+    return math.fsum(weight * values[at] for at, weight in contrast.items())
+
+
+def _derived(contrast: Derived, samples: Mapping[Place, Sequence[float]]) -> Estimate:
+    """The mean over seeds, with their own spread; nothing is known where a cell lacks a seed or a seed has no number."""
+    seeds = min(len(samples[at]) for at in contrast)
+    each = [by_seed(contrast, samples, seed) for seed in range(seeds)]
+    if any(len(samples[at]) != seeds for at in contrast) or any(map(math.isnan, each)):
+        return Estimate(math.nan, math.nan, 0)
+    spread = pooled([each])
+    return Estimate(math.fsum(each) / seeds, math.sqrt(spread.variance / seeds), spread.df)
+
+
 @dataclass(frozen=True)
 class Spread:
     """Variance of one run within a cell, and its degrees of freedom."""
@@ -77,6 +103,8 @@ def estimate(contrast: Contrast, samples: Mapping[Place, Sequence[float]], sprea
     Degrees of freedom are those of the group, or of several groups Satterthwaite's (1946), which are as many as if all had
     the same spread where they do have it and are equally large.
     """
+    if isinstance(contrast, Derived):
+        return _derived(contrast, samples)
     value = math.fsum(weight * math.fsum(samples[at]) / len(samples[at]) for at, weight in contrast.items())
     factors: dict[Spread, float] = {}
     for at, weight in contrast.items():
@@ -98,7 +126,7 @@ def error_by_seed(contrast: Contrast, samples: Mapping[Place, Sequence[float]], 
     """
     if seeds < 3 or len(contrast) < 2 or any(len(samples[at]) != seeds for at in contrast):
         return None
-    each = [math.fsum(weight * samples[at][seed] for at, weight in contrast.items()) for seed in range(seeds)]
+    each = [by_seed(contrast, samples, seed) for seed in range(seeds)]
     mean = math.fsum(each) / seeds
     return math.sqrt(math.fsum((value - mean) ** 2 for value in each) / (seeds - 1) / seeds)
 

@@ -92,6 +92,11 @@ class Summary:
             return ("non-zero parameters", True) if axis == "nonzero" else ("realised sparsity", False)
         return axis.label, axis.log
 
+    @property
+    def log_metric(self) -> bool:
+        """Whether the metric is drawn on a logarithmic axis."""
+        return not isinstance(self.table.axis, str) and self.table.axis.log_metric
+
     def excluded(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Reasons, each with the cells of this tier that are not there for it."""
         spec = self.table.tiers[self.tier]

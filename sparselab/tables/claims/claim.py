@@ -19,6 +19,7 @@ class Layout:
 
     ``reference`` gives the place of a cell's dense baseline, or None where the table names none.
     ``loss`` is 1 where a smaller metric is worse (accuracy) and -1 where a larger one is (perplexity).
+    ``numbers`` gives the number that a cell's overrides set a key to, or None where they set it to none.
     """
 
     rows: tuple[str, ...]
@@ -26,6 +27,7 @@ class Layout:
     cells: frozenset[Place]
     reference: Callable[[Place], Place | None]
     loss: int
+    numbers: Callable[[Place, str], float | None] = lambda place, key: None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class Claim(Options):
 
     def guards(self, layout: Layout) -> list[Bound]:
         """Bounds that need not be shown, but must not be violated."""
+        return []
+
+    def unset(self, layout: Layout) -> list[Place]:
+        """Cells that lack what the claim has to know of them beside their results."""
         return []
 
     def spots(self, layout: Layout) -> list[Spot]:

@@ -136,7 +136,7 @@
     for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) found.push([value, Math.abs(value).toFixed(digits) === (0).toFixed(digits) ? "0" : value.toFixed(digits)]);
     return found;
   };
-  const short = (value) => { for (const [unit, size] of Object.entries(units).reverse()) if (value >= size) return `${+(value / size).toPrecision(3)} ${unit}`; return `${value}`; };
+  const short = (value) => { for (const [unit, size] of Object.entries(units).reverse()) if (value >= size) return `${+(value / size).toPrecision(3)} ${unit}`; return `${+value.toPrecision(3)}`; };
   const decades = (low, high) => { // ticks of a logarithmic axis
     const found = [];
     for (let power = Math.floor(low); power <= high; power++) for (const m of high - low < 2.5 ? [1, 2, 5] : [1]) {
@@ -153,18 +153,19 @@
   };
   const panel = (table, hidden, key, label, log, published) => {
     const value = (v) => (v === null || (log && v <= 0) ? null : log ? Math.log10(v) : v);
+    const up = (v) => (!table.axis.log_metric ? v : v > 0 ? Math.log10(v) : null); // of the metric; no place for what is not above 0
     const curves = table.curves.map(([name, lines, style], i) => ({ name, i, style, lines: lines.map((l) => table.lines[l]) })).filter((c) => !hidden.has(c.i));
     const points = [];
     for (const curve of curves) for (const line of curve.lines) {
-      if (line.mean !== null && value(line[key]) !== null) points.push({ curve, line, x: value(line[key]), y: line.mean, low: line.mean - (line.sd || 0), high: line.mean + (line.sd || 0) });
+      if (line.mean !== null && up(line.mean) !== null && value(line[key]) !== null) points.push({ curve, line, x: value(line[key]), y: up(line.mean), low: up(line.mean - (line.sd || 0)) ?? up(line.mean), high: up(line.mean + (line.sd || 0)) });
     }
-    const hollow = published ? curves.flatMap((curve) => curve.lines.filter((l) => l.published && l.published.verified && l.requested !== null).map((line) => ({ curve, line, x: line.requested, y: line.published.number }))) : [];
+    const hollow = published ? curves.flatMap((curve) => curve.lines.filter((l) => l.published && l.published.verified && l.requested !== null).map((line) => ({ curve, line, x: line.requested, y: up(line.published.number) }))) : [];
     const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${table.metric} against ${label}` });
     const all = [...points, ...hollow];
     if (!all.length) { svg.append(make("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "nothing to draw yet")); return svg; }
-    const [x0, x1] = range(all.map((p) => p.x)), [y0, y1] = range([...points.flatMap((p) => [p.low, p.high, ...p.line.values]), ...hollow.map((p) => p.y)]);
+    const [x0, x1] = range(all.map((p) => p.x)), [y0, y1] = range([...points.flatMap((p) => [p.low, p.high, ...p.line.values.map(up).filter((v) => v !== null)]), ...hollow.map((p) => p.y)]);
     const X = (v) => L + ((v - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - T - B);
-    for (const [v, name] of ticks(y0, y1)) svg.append(make("line", { class: "grid", x1: L, x2: W - R, y1: Y(v), y2: Y(v) }), make("text", { x: L - 7, y: Y(v) + 4, "text-anchor": "end" }, name));
+    for (const [v, name] of table.axis.log_metric ? decades(y0, y1) : ticks(y0, y1)) svg.append(make("line", { class: "grid", x1: L, x2: W - R, y1: Y(v), y2: Y(v) }), make("text", { x: L - 7, y: Y(v) + 4, "text-anchor": "end" }, name));
     for (const [v, name] of log ? decades(x0, x1) : ticks(x0, x1)) svg.append(make("line", { class: "grid", x1: X(v), x2: X(v), y1: T, y2: H - B }), make("text", { x: X(v), y: H - B + 17, "text-anchor": "middle" }, name));
     svg.append(make("text", { x: (L + W - R) / 2, y: H - 8, "text-anchor": "middle" }, label), make("text", { transform: `translate(13 ${(T + H - B) / 2}) rotate(-90)`, "text-anchor": "middle" }, table.metric));
     for (const curve of curves) {
@@ -186,7 +187,7 @@
       for (const p of mine) {
         if (p.line.sd) group.append(make("path", { class: "bar", d: `M${X(p.x)} ${Y(p.low)}V${Y(p.high)}M${X(p.x) - 3} ${Y(p.low)}h6M${X(p.x) - 3} ${Y(p.high)}h6` }));
         p.line.records.forEach((index, k) => {
-          const dot = make("circle", { class: "seed", cx: X(value(p.line[key + "s"][k]) ?? p.x), cy: Y(p.line.values[k]), r: 2.2, stroke: "none", "data-record": index }, make("title", {}, `${p.line.row} · ${p.line.column}, seed ${data.records[index][3]}: ${p.line.values[k]}`));
+          const dot = make("circle", { class: "seed", cx: X(value(p.line[key + "s"][k]) ?? p.x), cy: Y(up(p.line.values[k]) ?? y0), r: 2.2, stroke: "none", "data-record": index }, make("title", {}, `${p.line.row} · ${p.line.column}, seed ${data.records[index][3]}: ${p.line.values[k]}`));
           dot.addEventListener("click", () => { location.hash = `r${index}`; });
           group.append(dot);
         });
