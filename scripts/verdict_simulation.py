@@ -106,7 +106,7 @@ RULES = {"rule 2": rule_2, "rule 1": rule_1}
 
 
 def simulate(rule: str, setting: Setting, effect: float, runs: int, seed: int = 0) -> Found:
-    """What the rule says of ``runs`` tables."""
+    """Return the rule's verdicts on ``runs`` tables."""
     rng = np.random.default_rng(seed)
     holds = fails = orders = 0.0
     for _ in range(runs):

@@ -14,7 +14,7 @@ FLAGS = {"-m": SWEEP, "--multirun": SWEEP, "-cd": FOLDER, "--config-dir": FOLDER
 
 @dataclass
 class Arguments:
-    """What was asked for. ``config_dir``: a user's folder of config groups."""
+    """A parsed command line. ``config_dir``: a user's folder of config groups."""
 
     overrides: list[str] = field(default_factory=list)
     config_dir: str | None = None

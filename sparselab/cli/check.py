@@ -94,7 +94,7 @@ def undecided(overrides: list[str], plans: list[Any]) -> list[str]:
 
 
 def state(plan: Any) -> str:
-    """Whether the cell has its record."""
+    """Say if the cell has its record."""
     from sparselab.experiments.sweeps.state import done
 
     return "finished" if done(plan.folder, plan.id) else "to run"

@@ -84,7 +84,7 @@ def inspect(path: str, layers: bool) -> int:
 
 
 def examine(path: Path) -> Findings:
-    """What :func:`inspect` prints. ``path``: a safetensors file or a run folder. :class:`ConfigError` for anything else."""
+    """Findings that :func:`inspect` prints, of a safetensors file or a run folder. :class:`ConfigError` for anything else."""
     path = path.parent if path.name == records.NAME else path
     folder = path if path.is_dir() else None
     record = records.read(folder) if folder and records.path_of(folder).exists() else None
@@ -165,7 +165,7 @@ def _check_files(folder: Path, record: Mapping[str, Any] | None) -> None:
 
 
 def _requests(record: Mapping[str, Any] | None, there: Container[str]) -> dict[str, Mapping[str, Any]]:
-    """What the record says of each tensor, by the tensor's name: it may name tensors that are ``there``, or layers."""
+    """Return the record's entries for tensors, by the tensor's name: it may name tensors that are ``there``, or layers."""
     requests: dict[str, Mapping[str, Any]] = {}
     for layer in _part(_part(record, "sparsity", dict), "layers", list):
         if not isinstance(layer, dict) or not all(isinstance(layer.get(key), str) for key in ("name", "pattern")):

@@ -203,7 +203,7 @@ def _in_quotes(value: str) -> str:
 
 
 def _choice(issues: Issues, key: str, value: Any, members: list[str]) -> bool:
-    """Whether ``value`` names members of the group ``key``."""
+    """True if ``value`` names members of the group ``key``."""
     if value is None and key in optional():
         return True
     if isinstance(value, dict):

@@ -101,7 +101,7 @@ def repeated(text: str) -> str | None:
 
 
 def _entries(inside: str) -> Iterator[str]:
-    """What commas separate, but for those in quotes and brackets."""
+    """Yield the parts between commas, except commas in quotes and brackets."""
     entry, depth, quote = "", 0, ""
     for character in inside:
         if quote:

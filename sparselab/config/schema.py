@@ -106,10 +106,10 @@ ALWAYS_SCORED = ("val.cut",)
 
 
 def identified_metric(key: str) -> bool:
-    """Whether a finished cell has this metric whatever its id leaves out."""
+    """True if a finished cell has this metric whatever its id leaves out."""
     return not key.startswith("val.") or key in ALWAYS_SCORED
 
 
 def identified_option(key: str) -> bool:
-    """Whether an option of a training cell, as in ``key=value``, is part of its id."""
+    """True if an option of a training cell, as in ``key=value``, is part of its id."""
     return not any(key == left or key.startswith(left + ".") for left in UNIDENTIFIED)

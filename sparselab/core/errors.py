@@ -104,7 +104,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def _abbreviates(name: str, long: str) -> bool:
-    """Whether each word of ``name`` begins the word of ``long`` in its place: ``vit_s`` of ``vit_small_patch16``."""
+    """True if each word of ``name`` begins the word of ``long`` in its place: ``vit_s`` of ``vit_small_patch16``."""
     words, longer = re.split("[_-]", name), re.split("[_-]", long)
     return len(words) <= len(longer) and all(b.startswith(a) for a, b in zip(words, longer, strict=False))
 

@@ -67,6 +67,6 @@ def once(key: Hashable, make: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class _No:
-    """What stands for a result that was refused."""
+    """The place of a result that was refused."""
 
     refused: ConfigError

@@ -116,6 +116,6 @@ def _open(path: Path) -> ctypes.CDLL | None:
 
 
 def _private(path: Path) -> bool:
-    """Whether it is this user's and no one else may write to it: what is loaded runs."""
+    """True if it is this user's and no one else may write to it: what is loaded runs."""
     found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & 0o022

@@ -30,7 +30,7 @@ def off(value: Any, **field: Any) -> Any:
 
 
 def is_off(field: FieldInfo, value: Any) -> bool:
-    """Whether ``field`` is one of :func:`off` and has the value at which it does nothing."""
+    """True if ``field`` is one of :func:`off` and has the value at which it does nothing."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and "off" in extra and value == extra["off"]
 

@@ -37,7 +37,7 @@ _WITHOUT = {
 
 
 def processor_flags(file: str = "/proc/cpuinfo") -> frozenset[str]:
-    """What the first processor can do, as Linux names it; empty where that is not known (no Linux, no x86).
+    """Return the flags of the first processor, as Linux names them; empty where that is not known (no Linux, no x86).
 
     Without what ``ONEDNN_MAX_CPU_ISA`` keeps from oneDNN, which multiplies bf16 for torch.
     """

@@ -93,7 +93,7 @@ def _tensors(args: Any) -> Iterator[Tensor]:
 
 
 def _matrices(products: Products, left: Tensor, right: Tensor, last: bool = True) -> list[Use]:
-    """Of ``left @ right``, with or without a batch in front: the right one is the weight where both are parameters."""
+    """Return the use of ``left @ right``, batched or not; if both are parameters the right one is the weight."""
     weight = products.name(right)
     if weight is not None:
         return [_matrix(products.tensors[weight], weight, right, -2, left)]
@@ -127,7 +127,7 @@ def _matrix(param: Tensor, name: str, operand: Tensor, summed: int, other: Tenso
 
 
 def _lies(view: Tensor, summed: int, last: int, strides: Any, shape: Any) -> bool | None:
-    """Whether a matrix is stored (inputs, outputs); False: (outputs, inputs), None: not as it is multiplied with."""
+    """Return True for a matrix stored as (inputs, outputs); False: (outputs, inputs), None: not as it is multiplied with."""
     by = {name: (view.stride(axis), view.shape[axis]) for name, axis in (("summed", summed), ("last", last))}
 
     def along(name: str, axis: int) -> bool:
@@ -191,7 +191,7 @@ READERS: dict[Any, Callable[..., list[Use]]] = {
 
 
 def patches(x: Tensor, kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-    """What a convolution's filters are multiplied with: (positions, inputs), with ``groups`` above 1 (groups, positions,
+    """Return the matrix that a convolution's filters multiply: (positions, inputs), with ``groups`` above 1 (groups, positions,
     inputs); an input is a group's channels times the kernel, as a filter is stored. ``x``: (n, channels, *size)."""
     if len(kernel) == 2 and groups == 1:
         return F.unfold(x, kernel, dilation, padding, stride).transpose(1, 2).flatten(0, 1)

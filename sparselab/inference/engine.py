@@ -168,7 +168,7 @@ class Intervene(SingleProcessEngine):
         )
 
     def _weighs_windows(self, parts: Parts) -> bool:
-        """Whether calibration weighs windows against each other: a shared threshold, or a search over several batches."""
+        """True if calibration weighs windows against each other: a shared threshold, or a search over several batches."""
         if parts.activation is None:
             return False
         options = parts.activation.options

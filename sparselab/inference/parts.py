@@ -30,7 +30,7 @@ class InferenceOptions(Options):
 
 @dataclass
 class Parts:
-    """What an intervention is made of. target: the sparsity asked for, None where a rule has its own threshold."""
+    """The parts of an intervention. target: the sparsity asked for, None where a rule has its own threshold."""
 
     cell: Any
     target: float | None

@@ -115,7 +115,7 @@ def batch_of(tokens: Tensor, starts: Any, block: int, device: torch.device) -> T
 
 
 def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, float]:
-    """What a table may read; both scores are of the same tokens, so their difference has no noise of the sample."""
+    """Return the metrics; both scores are of the same tokens, so their difference has no noise of the sample."""
     return {
         "test.loss": under.loss,
         "test.perplexity": under.perplexity,
@@ -184,7 +184,7 @@ def fit_attention(
 def realised(
     parts: Parts, active: Activations | None, masking: Masking | None, ledger: Ledger | None
 ) -> dict[str, Any]:
-    """What was asked for, what was really zero or skipped, site by site (layer by layer)."""
+    """Return the sparsity asked for and the share really zero or skipped, by site (by layer)."""
     out: dict[str, Any] = {"requested": f"{parts.target:g}" if parts.target else "dense", "realised": 0.0}
     if active is not None and masking is not None:
         counts = masking.counts

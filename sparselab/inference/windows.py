@@ -14,7 +14,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def draw(tokens: Tensor, length: int, count: int | None, seed: int, purpose: str) -> np.ndarray:
-    """Where ``count`` windows of ``length`` tokens and their targets start, in order; all of them where fewer fit.
+    """Return the starts of ``count`` windows of ``length`` tokens with targets, in order; all of them where fewer fit.
 
     They lie side by side from the text's beginning, so none overlaps another; the seed says which are taken.
     """

@@ -61,7 +61,7 @@ def _unknown(own: Tokens, path: str) -> list[Issue]:
 
 
 def _same(asked: str, path: str, own: Tokens, near: Path | None) -> bool:
-    """Whether the tokenizer asked for is the model's: by its files, or by its name on the hub."""
+    """True if the tokenizer asked for is the model's: by its files, or by its name on the hub."""
     if asked == path:
         return True
     if asked == BYTES or asked in UNITS or own.folder is None:

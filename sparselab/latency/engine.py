@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Parts:
-    """What is measured, on what, and against what."""
+    """The parts of a measurement: kernel, workload, and what it is compared with."""
 
     kernel: Kernel
     others: dict[str, Kernel]
@@ -159,7 +159,7 @@ class Measure(SingleProcessEngine):
 
 
 def realised(sparsity: Sparsity, layers: list[Weighted]) -> dict[str, Any]:
-    """What is really zero in the pointwise weights."""
+    """Return the realised sparsity of the pointwise weights."""
     sparse = [one for one in layers if one.step.kind == "pointwise"]
     total = sum(one.weight.size for one in sparse)
     kept = sum(int((one.weight != 0).sum()) for one in sparse)

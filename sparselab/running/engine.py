@@ -108,7 +108,7 @@ class Engine(ABC):
         """
 
     def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
-        """What the id of a cell is a hash of; of the checks only those without which it is not known. Raises ConfigError.
+        """Return the values that a cell's id is a hash of, with only the checks that they need. Raises ConfigError.
 
         It depends on the seed in nothing but the config's ``seed``: cells that differ in it alone are told apart by it.
         """
@@ -125,7 +125,7 @@ class Engine(ABC):
 
     @classmethod
     def alike(cls, record: dict[str, Any], plan: Plan) -> bool:
-        """Whether the work of a finished cell of this engine goes as fast as the plan's."""
+        """True if the work of a finished cell of this engine goes as fast as the plan's."""
         return all(record["config"][key].get("name") == plan.config[key].get("name") for key in cls.paced)
 
     @classmethod
@@ -142,7 +142,7 @@ class Engine(ABC):
 
     @staticmethod
     def work_of(record: dict[str, Any]) -> float:
-        """What a finished cell cost, in the unit of ``Plan.work``; 0 where the record does not say."""
+        """Return the cost of a finished cell, in the unit of ``Plan.work``; 0 if the record does not say."""
         return float(record["account"].get("work", 0.0))
 
 

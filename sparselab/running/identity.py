@@ -53,7 +53,9 @@ def _within(key: str, kind: Any, value: dict[str, Any]) -> Iterator[tuple[dict[s
 
 
 def content(path: str, dependencies: Mapping[str, str], where: str) -> str:
-    """What a file means: the cell that makes it, where the config names one, else its bytes. ``where``: key of the config.
+    """Return the identity of a file: the cell that makes it, if the config names one, else its bytes.
+
+    where: key of the config.
 
     A folder means the files directly in it, with their names; hidden ones are left out.
     """

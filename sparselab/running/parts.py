@@ -73,7 +73,7 @@ def unwritable(runs_dir: str) -> list[Issue]:
 
 
 def pending(path: str, dependencies: Mapping[str, str]) -> bool:
-    """Whether a file is one that another cell has yet to make."""
+    """True if a file is one that another cell has yet to make."""
     return path in dependencies and not Path(path).exists()
 
 

@@ -74,7 +74,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
 
 
 def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Identity:
-    """What the id of the cell that ``overrides`` describe is a hash of, at a fraction of the cost of its plan.
+    """Return the values that the id of ``overrides``' cell is a hash of, at a fraction of a plan's cost.
 
     ConfigError where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
     The cells that it starts from are put into ``needed``.
@@ -180,7 +180,7 @@ def _engine(found: Read, cell: list[str]) -> Engine:
 
 
 def part_of(engine: Engine, config: dict[str, Any]) -> dict[str, Any]:
-    """What of the config is the engine's; of the trainer at least how things run."""
+    """Return the engine's part of the config; of the trainer at least how things run."""
     own = {key: value for key, value in config.items() if key in COMMON or key in engine.reads}
     if "trainer" not in engine.reads:
         own["trainer"] = {key: value for key, value in own["trainer"].items() if key in HostOptions.model_fields}

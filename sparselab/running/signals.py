@@ -70,5 +70,5 @@ class StopFlag:
 
 
 def stopped(flag: StopFlag, when: str) -> Stopped:
-    """What to raise when a run stops on request; ``when`` completes "stopped"."""
+    """Return the exception for a run that stops on request; ``when`` completes "stopped"."""
     return Stopped(f"{flag.name or 'another rank'}: stopped {when} — the same command goes on from there")

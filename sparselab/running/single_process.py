@@ -30,7 +30,7 @@ from sparselab.storage.ids import cell_id
 
 @dataclass
 class Job:
-    """What :meth:`SingleProcessEngine.gather` found out of a cell: all that its plan needs.
+    """The result of :meth:`SingleProcessEngine.gather`: all that a cell's plan needs.
 
     parts:  whatever ``execute`` wants to find again.
     size, work, facts, notes, account: as in :class:`~sparselab.running.engine.Plan`.
@@ -61,7 +61,7 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Outcome:
-    """What :meth:`SingleProcessEngine.execute` gives.
+    """The result of :meth:`SingleProcessEngine.execute`.
 
     metrics:  plain finite numbers; the ones that a table reads begin with ``test.``.
     sparsity: where something is sparse: ``requested``, ``realised`` and, if it helps, ``layers``.

@@ -14,7 +14,7 @@ PLAIN = {"→": "->", "—": "-", "–": "-", "·": "|", "…": "...", "×": "x"
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, as its nearest in ASCII; of letters their escapes, as standard error has them."""
+    """Replace characters that an encoding lacks by their nearest in ASCII, and letters by escapes, as standard error does."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end

@@ -201,7 +201,7 @@ class Checkpoints:
         return manifest, data
 
     def _overtaken(self, path: Path) -> bool:
-        """Whether another process of the cell is ahead and has removed ``path`` as an old one."""
+        """True if another process of the cell is ahead and has removed ``path`` as an old one."""
         gone = not (path.exists() and _manifest_of(path).exists())
         return gone and any(_step(other) > _step(path) for other in self._newest_first())
 

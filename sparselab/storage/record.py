@@ -34,7 +34,7 @@ class Newer(ConfigError):
 
 
 def path_of(folder: str | os.PathLike[str]) -> Path:
-    """Where the record of the run folder ``folder`` lies."""
+    """Return the path of the record in the run folder ``folder``."""
     return Path(folder) / NAME
 
 
@@ -135,7 +135,7 @@ def plainly(data: bytes | str) -> Any:
 
 
 def unchanged(record: Mapping[str, Any]) -> bool:
-    """Whether the seal of a record that :func:`plainly` has read fits. ValueError where it holds what no record does."""
+    """True if the seal of a record that :func:`plainly` has read fits. ValueError where it holds what no record does."""
     bare = {key: value for key, value in record.items() if key != "seal"}
     text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest() == record.get("seal")
@@ -148,7 +148,7 @@ def _number(text: str) -> float | int:
 
 
 def valid(folder: str | os.PathLike[str], id: str) -> bool:
-    """Whether ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again.
+    """True if ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again.
 
     Raises :class:`Newer`.
     """
@@ -177,7 +177,7 @@ def result_hash(record: Mapping[str, Any]) -> str:
 
 
 def _fits_as_ours(record: Mapping[str, Any]) -> bool:
-    """Whether the seal is the one of this schema: then the record is ours, and its schema's number was damaged."""
+    """True if the seal is the one of this schema: then the record is ours, and its schema's number was damaged."""
     try:
         return bool(sealed(record)["seal"] == record.get("seal"))
     except RunFailed:

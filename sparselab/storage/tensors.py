@@ -50,7 +50,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What a header says of one tensor: torch's name of the dtype, and the shape."""
+    """A header's entry for one tensor: torch's name of the dtype, and the shape."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -158,7 +158,7 @@ def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) 
 
 
 def demands(term: Term, family: Family) -> list[Issue]:
-    """What a term asks of the model."""
+    """Return the issues of an extra loss with the model."""
     found = []
     if term.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"

@@ -36,7 +36,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
 
 
 def of_teacher(cost: dict[str, Any]) -> str:
-    """What teachers cost besides: ``, a teacher 0.333x``; empty where there is none."""
+    """Return the cost of teachers: ``, a teacher 0.333x``; empty where there is none."""
     share = cost.get("flops_teacher", 0) / cost["flops_train_dense"]
     return f", a teacher {share:.3f}x" if share else ""
 

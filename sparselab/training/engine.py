@@ -136,5 +136,5 @@ def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
 
 
 def parallel(plan: Plan) -> bool:
-    """Whether the cell is trained by several processes."""
+    """True if the cell is trained by several processes."""
     return plan.config["trainer"]["devices"] > 1

@@ -92,13 +92,13 @@ class Parts:
         return uncovered(self.model_spec, self.cell.targets.exclude) if self.model_spec and self.layers else []
 
     def pattern_of(self, layer: str) -> Sparsity:
-        """What the sparse layer of that name is to have in the end."""
+        """Return the final sparsity of the layer of that name."""
         return self.exceptions.get(layer, self.sparsity)
 
 
 @dataclass
 class Made:
-    """What could be made of a config, with the faults of what could not.
+    """The parts made of a config, with the issues of those that could not be made.
 
     parts: of :data:`NEEDED`, those that could be made. lost: top-level keys that are not what was asked for.
     """

@@ -52,7 +52,7 @@ def identified_parts(config: dict[str, Any], dependencies: Mapping[str, str] = N
 
 
 def _against_data(made: Made) -> None:
-    """As far as both sides are there: so it is with all that follows."""
+    """Check parts against the data, as far as both are known; likewise below."""
     parts, issues = made.parts, made.issues
     method = parts.get("method")
     if isinstance(method, MeasuresFirst) and made.has("data"):

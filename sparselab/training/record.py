@@ -59,7 +59,7 @@ def where(parts: Parts, finished: Finished) -> dict[str, Any]:
 
 
 def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
-    """What is really sparse, layer by layer, read from the exported tensors: a zero is a zero, whoever put it there.
+    """Return the realised sparsity, layer by layer, read from the exported tensors: a zero is a zero, whoever put it there.
 
     density and kept: of the masks. nonzero and realised: of the weights, of which a mask may keep zeros. holds: no group
     has more, no block or channel is there that the pattern does not allow.

@@ -57,7 +57,7 @@ OPTIMIZER_COPIES = 4  # weights, two moments, a master: what a checkpoint holds 
 
 @dataclass
 class Finished:
-    """What a run leaves for the record."""
+    """The results of a run, for its record."""
 
     task: Task
     sparsifier: Sparsifier

@@ -26,7 +26,7 @@ class MeasuresFirst:
     """Looks at the weights or at training batches before the first mask."""
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        """What keeps these options from working on these data. Asked by the plan, without torch."""
+        """Return the issues that keep these options from working on these data. Called while planning, without torch."""
         return []
 
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
@@ -83,7 +83,7 @@ class LearnsTensors:
     """Trains a tensor beside each weight, ``slot.learned``, in a parameter group of its own that is never decayed."""
 
     def learned(self, slot: Slot) -> Tensor | None:
-        """Where ``slot.learned`` starts: any shape, copied; None: with these options there is nothing to learn."""
+        """Return the start of ``slot.learned``: any shape, copied; None: with these options there is nothing to learn."""
         raise NotImplementedError(f"{type(self).__name__} learns and does not say what")
 
     def learn(self, slot: Slot) -> Tensor:
@@ -91,7 +91,7 @@ class LearnsTensors:
         raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
 
     def learning(self) -> dict[str, Any]:
-        """What the optimiser does differently with it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
+        """Return the optimiser's settings for it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
         return {}
 
 
@@ -99,7 +99,7 @@ class Alternates:
     """Moves only a part of the network in some updates, as methods on two levels do."""
 
     def alternating_update(self, step: int, total: int) -> AlternatingUpdate:
-        """What update ``step`` (from 1) of ``total`` moves. A function of the step alone, so that it needs no state.
+        """Return the parts that update ``step`` (from 1) of ``total`` moves. A function of the step alone: it needs no state.
 
         Masks that move ``every_step`` stay in updates whose turn has nothing ``learned``.
         """
@@ -114,7 +114,7 @@ class ChangesMoments:
         kept in ``slot.state``, which checkpoints hold."""
 
     def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
-        """What the optimiser uses in place of its first moment ``first`` of the (dense) ``weight``: a new tensor."""
+        """Return the optimiser's replacement for its first moment ``first`` of the (dense) ``weight``: a new tensor."""
         raise NotImplementedError(f"{type(self).__name__} changes moments and does not say how")
 
 
@@ -153,7 +153,7 @@ CAPABILITIES = (
 
 
 def misused(cls: type, base: type) -> str | None:
-    """What is wrong with the capabilities of a subclass of ``base``; None where nothing is.
+    """Return the problem with the capabilities of a subclass of ``base``; None if there is none.
 
     A hook of a capability that the class does not name would never be called, and one behind the base would be hidden.
     """
@@ -171,7 +171,7 @@ def misused(cls: type, base: type) -> str | None:
 
 
 def by_chance(method: object) -> str | None:
-    """What to write so that counts are exact, where ``method`` keeps each weight by a draw of its own; else None."""
+    """Return the override that makes counts exact, if ``method`` draws each weight by itself; else None."""
     return method.by_chance if isinstance(method, KeepsByChance) else None
 
 
@@ -181,5 +181,5 @@ def ranks_layers(method: object) -> bool:
 
 
 def alternating_update(method: object, step: int, total: int) -> AlternatingUpdate:
-    """What update ``step`` (from 1) of ``total`` moves: everything, unless the method alternates."""
+    """Return the parts that update ``step`` (from 1) of ``total`` moves: all, unless the method alternates."""
     return method.alternating_update(step, total) if isinstance(method, Alternates) else ALL

@@ -53,7 +53,7 @@ class Method:
 
     @classmethod
     def admits(cls, schedule: type[Schedule]) -> bool:
-        """Whether the method is defined for this schedule."""
+        """True if the method is defined for this schedule."""
         return not schedule.soft if cls.schedules is None else schedule.name in cls.schedules
 
     def __init__(self, options: Any):
@@ -83,7 +83,7 @@ class Method:
         """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
 
     def overrides(self, *hooks: str) -> bool:
-        """Whether the rule replaces any of these defaults; where it does not, several may be done in one pass."""
+        """True if the rule replaces any of these defaults; where it does not, several may be done in one pass."""
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)
 
 

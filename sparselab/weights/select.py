@@ -26,7 +26,7 @@ INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 
 
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
-    """Whether no element is NaN or infinite: a 0-dim bool on the tensors' device, so one wait serves many layers."""
+    """Return True if no element is NaN or infinite: a 0-dim bool on the tensors' device, so one wait serves many layers."""
     ends = [torch.stack(tensor.detach().aminmax()).double() for tensor in tensors]  # NaN propagates through aminmax
     return torch.cat(ends).isfinite().all()
 

@@ -128,7 +128,7 @@ class Sparsifier:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Somebody changed the network between two updates: what is pruned is zero again."""
+        """Set pruned weights to zero again after the network was changed between two updates."""
         self._write_effective()
 
     @torch.no_grad()
@@ -348,14 +348,14 @@ class Sparsifier:
         return {"sad": (early + late) / weights, "sad_late": late / weights, "sad_count": early + late}
 
     def groups(self) -> list[dict[str, Any]]:
-        """What the optimiser trains besides the network, as parameter groups: never decayed."""
+        """Return what the optimiser trains besides the network, as parameter groups: never decayed."""
         learned = {slot.name: slot.learned for slot in self.slots if slot.learned is not None}
         if not learned or not isinstance(self.method, LearnsTensors):
             return []
         return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
 
     def stage(self) -> dict[str, float]:
-        """Where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
+        """Return where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
         if not self.slots:
             return {}
         ours = (

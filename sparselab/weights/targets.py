@@ -55,7 +55,7 @@ def select(model_spec: ModelSpec, include: Sequence[str], exclude: Sequence[str]
 
 
 def names(selector: str, one: Loose) -> bool:
-    """Whether a selector names a parameter that is no layer, by its own name or by its module's."""
+    """True if a selector names a parameter that is no layer, by its own name or by its module's."""
     return any(fnmatchcase(name, selector) for name in (one.name, one.name.removesuffix(".weight")))
 
 

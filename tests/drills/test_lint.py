@@ -242,3 +242,15 @@ def test_h2_control_a_planted_kind_is_found(planted):
 )
 def test_h2_control_a_planted_import_is_found(file, planted):
     assert crossings(ROOT / "sparselab" / file, ast.parse(planted))
+
+
+RIDDLES = ("What ", "Whether ", "Whoever ", "Where ", "Somebody ", "Nobody ", "As far as ", "Of ")
+
+
+def test_h2_docstrings_begin_with_an_imperative_or_a_noun():
+    def rule(file, tree):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        named = [(node.lineno, ast.get_docstring(node) or "") for node in ast.walk(tree) if isinstance(node, kinds)]
+        return [(line, text.split("\n")[0]) for line, text in named if text.startswith(RIDDLES)]
+
+    assert report(rule) == {}

@@ -32,11 +32,11 @@ class Estimator:
         self.options = options
 
     def issues(self, problem: Any) -> list[Issue]:
-        """What the options say wrong, by themselves or for ``problem``. No numpy."""
+        """Return the issues of the options, by themselves or for ``problem``. Imports no numpy."""
         return []
 
     def work(self, problem: Any) -> float:
-        """What one fit costs, in a unit of its own."""
+        """Return the cost of one fit, in a unit of its own."""
         return float(problem.size())
 
     def build(self, seed: int) -> BaseEstimator:
@@ -48,7 +48,7 @@ class Estimator:
         return [self.build(seed).fit(*data) for *data, seed in zip(X, y, seeds, strict=True)]
 
     def report(self, fitted: Any) -> dict[str, float]:
-        """What a fitted estimator says about its own work (iterations, say), by name."""
+        """Return numbers about a fitted estimator's own work (iterations, say), by name."""
         return {}
 
     def pictures(self, fitted: Any) -> dict[str, bytes]:

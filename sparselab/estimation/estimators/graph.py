@@ -36,7 +36,7 @@ class PathOptions(AnyOptions):
 
 
 class PathEstimator(Estimator):
-    """What the central path's estimators share."""
+    """Base of the central path's estimators."""
 
     Options: ClassVar[type[PathOptions]] = PathOptions
     takes = ("graph",)

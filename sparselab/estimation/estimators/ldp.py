@@ -44,7 +44,7 @@ class FreeOptions(LimitOptions):
 
 
 class OnUsers(Estimator):
-    """What all estimators of users share."""
+    """Base of all estimators of users."""
 
     takes = (USERS, MOMENTS)
 
@@ -89,7 +89,7 @@ class OnUsers(Estimator):
 
 
 class OnUsersInPrivate(OnUsers):
-    """What the private ones share."""
+    """Base of the private ones."""
 
     def report(self, fitted: Any) -> dict[str, float]:
         spent = fitted.privacy_spent_

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BanditOptions(AnyOptions):
-    """What every bandit has."""
+    """Options of every bandit."""
 
     s: int = Field(ge=1, description="non-zero entries of theta, at least 1")
     eps: float = Field(gt=0, lt=1, description="the misspecification, in (0, 1)")

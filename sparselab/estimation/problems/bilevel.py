@@ -23,7 +23,7 @@ PROBES = 8  # points at which the penalty function of a quadratic is compared wi
 
 
 class OracleOptions(AnyOptions):
-    """What every two-level problem has: how long a solver may ask."""
+    """Options of every two-level problem: how long a solver may ask."""
 
     eps: float | None = Field(
         gt=0, description="stop when the root mean square of the true hypergradient is at most this; null: never"
@@ -92,7 +92,7 @@ class QuadraticOptions(NoisyOptions):
 
 
 class QuadraticProblem(TwoLevel):
-    """What the quadratics share: f = |y - c|²/2 + ridge |x|²/2, g = (y - Bx)ᵀH(y - Bx)/2, eigenvalues of H from mu to 1."""
+    """Options of the quadratics: f = |y - c|²/2 + ridge |x|²/2, g = (y - Bx)ᵀH(y - Bx)/2, eigenvalues of H from mu to 1."""
 
     Options: ClassVar[type[QuadraticOptions]] = QuadraticOptions
 

@@ -22,7 +22,7 @@ COUNTABLE = 20  # features up to which the patterns of signs can be counted
 
 
 class PlantedOptions(AnyOptions):
-    """What all planted models have."""
+    """Options of all planted models."""
 
     n: int = Field(ge=2, le=10**15, description="users, at least 2")
     d: int = Field(ge=1, le=4096, description="features, 1 to 4096")

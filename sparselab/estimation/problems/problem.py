@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Sample(Protocol):
-    """What an estimator is fitted to, and what knows how good the fit is. The estimator never sees the truth."""
+    """Data for an estimator, with the truth that scores the fit. The estimator never sees the truth."""
 
     X: np.ndarray  # (samples, features), float64; nobody may change it
     y: np.ndarray | None
@@ -25,7 +25,7 @@ class Sample(Protocol):
 
 
 class Environment(Protocol):
-    """What a solver interacts with; it counts what it is asked."""
+    """An environment for a solver; it counts the queries."""
 
     def measure(self, answer: Any) -> dict[str, float]:
         """Scores of the solver's answer against the truth, and what it cost, by name."""
@@ -51,7 +51,7 @@ class Problem:
         self.data_dir = data_dir
 
     def issues(self) -> list[Issue]:
-        """What the options say wrong together. No numpy."""
+        """Return the issues of the options together. Imports no numpy."""
         return []
 
     def files(self) -> dict[str, str]:

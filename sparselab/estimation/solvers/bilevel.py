@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LevelOptions(AnyOptions):
-    """What every solver here has."""
+    """Options of every solver here."""
 
     steps: int = Field(ge=1, description="most steps of x, at least 1")
 

@@ -29,11 +29,11 @@ class Solver:
         self.options = options
 
     def issues(self, problem: Any) -> list[Issue]:
-        """What the options say wrong, by themselves or for ``problem`` (which answers without drawing). No numpy."""
+        """Return the issues of the options, by themselves or for ``problem`` (which answers without drawing). No numpy."""
         return []
 
     def work(self, problem: Any) -> float:
-        """What one draw costs, in a unit of its own."""
+        """Return the cost of one draw, in a unit of its own."""
         return float(problem.size())
 
     def solve(self, environment: Any, rng: np.random.Generator) -> Any:

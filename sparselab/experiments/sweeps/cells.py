@@ -167,7 +167,7 @@ def _named(issue: Issue, titles: list[str], asked: Asked) -> Issue:
 
 
 def schedule(plans: Iterable[tuple[Wanted, Plan]]) -> Schedule:
-    """What has to run: each cell once, with the cells it needs before it. Raises ConfigError for two runs folders."""
+    """Return the order of the run: each cell once, after the cells that it needs. Raises ConfigError for two runs folders."""
     out, plans = Schedule(), list(plans)
     roots = {str(plan.config["runs_dir"]) for _, plan in plans}
     for wanted, plan in plans:

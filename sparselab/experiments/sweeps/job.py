@@ -28,7 +28,7 @@ LOG = "log.txt"  # what a cell prints, in its folder
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job has to say that its cell's folder does not.
+    """An outcome of a job that its cell's folder does not show.
 
     finished, failed: also in the folder, unless it could not be written. busy: another process has the cell. stopped:
     on request, resumable. left: not begun, because the sweep was asked to stop.
@@ -41,7 +41,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """What a launcher carries to the process of a cell."""
+    """The message from a launcher to the process of a cell."""
 
     id: str
     overrides: tuple[str, ...]
@@ -161,7 +161,7 @@ def hand_on(reason: str) -> None:
 
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """What is printed inside goes to the cell's log; to nowhere where that cannot be written."""
+    """Send what is printed inside to the cell's log, or nowhere if that cannot be written."""
     path = folder / LOG
     writable = os.access(path if path.exists() else folder, os.W_OK)
     with (

@@ -50,15 +50,15 @@ class Holder:
         return f"{self.host}, process {self.pid}" + (f", job {self.job}" if self.job else "")
 
     def dead(self) -> bool:
-        """Whether the process is known to have ended; False where nobody here can tell."""
+        """True if the process is known to have ended; False where nobody here can tell."""
         return self.place == _place() and _born(self.pid) != self.started
 
     def alive_here(self) -> bool:
-        """Whether it is another living process of this machine, which signals reach."""
+        """True if it is another living process of this machine, which signals reach."""
         return self.place == _place() and self.pid != os.getpid() and not self.dead()
 
     def same_job(self, other: Holder) -> bool:
-        """Whether both are incarnations of one scheduler's job, which was requeued."""
+        """True if both are incarnations of one scheduler's job, which was requeued."""
         return bool(self.job) and self.job == other.job and self.restart != other.restart
 
 

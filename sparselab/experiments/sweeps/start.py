@@ -63,7 +63,7 @@ def plans(overrides: list[str], config_dir: str | None = None) -> list[Plan]:
 def sweep(
     make_launcher: Callable[[], Launcher], config: DictConfig, asked: Sequence[str], config_dir: str | None, token: str
 ) -> int:
-    """What the sweeper plugin does: plan, run what is missing, conclude. Returns the exit code."""
+    """Plan, run what is missing, conclude: the work of the sweeper plugin. Returns the exit code."""
     wanted = cells.read(list(asked))
     planned = cells.plan(wanted, config_dir)
     schedule = cells.schedule(planned)
@@ -96,7 +96,7 @@ def _job(cell: cells.Planned, asked: cells.Asked) -> list[str]:
 
 
 def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
-    """What a job had to say; None where it could not."""
+    """Return the outcome of a job; None if there is none."""
     if returned is None:
         return None
     try:

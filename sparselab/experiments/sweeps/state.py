@@ -13,7 +13,7 @@ Signature = tuple[int, int, int] | None
 
 
 def done(folder: str, id: str) -> bool:
-    """Whether the cell has its finished record: right id, unbroken seal. Read afresh, about 0.2 ms."""
+    """True if the cell has its finished record: right id, unbroken seal. Read afresh, about 0.2 ms."""
     record = records.glance(folder, id)
     return record is not None and record["status"] == "finished"
 
@@ -42,7 +42,7 @@ def signature(folder: str) -> Signature:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a record says: ``finished`` or ``failed``, the reason of a failure, the numbers of a success."""
+    """The state in a record: ``finished`` or ``failed``, the reason of a failure, the numbers of a success."""
 
     status: str
     reason: str

@@ -173,7 +173,7 @@ class Sweep:
             raise RunFailed(f"the launcher gives up: {reason} — see hydra/launcher")
 
     def _learn(self, cell: Planned, outcome: Outcome | None) -> None:
-        """Of a cell that has not left a record."""
+        """Report a cell that left no record."""
         if outcome is None:
             holder = lease.read(cell.folder)  # a process that is killed leaves its lease behind
             self.tries[cell.id] += holder is not None and holder.dead()

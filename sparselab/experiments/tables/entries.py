@@ -36,5 +36,5 @@ class Entry:
 
 
 def folder(results_dir: Path, table: Table, tier: str) -> Path:
-    """Where the results of a table lie."""
+    """Return the folder of a table's results."""
     return results_dir / table.paper / tier / table.name if table.name else results_dir / table.paper / tier

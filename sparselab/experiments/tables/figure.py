@@ -90,7 +90,7 @@ def _panel(axes: Axes, summary: Summary, x: Any, label: str, published: bool) ->
 
 
 def _path(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Where a curve goes: through the mean of two points that share a place (two kernels at one sparsity), not up and down.
+    """Return the points of a curve, through the mean of two points that share a place (two kernels at one sparsity).
 
     Nowhere where more of them do: what was pruned without training has points at any sparsity and no training FLOPs.
     """

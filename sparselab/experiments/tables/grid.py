@@ -148,7 +148,7 @@ def rings(table: Table) -> list[str]:
 
 
 def layout(table: Table, tier: str) -> Layout:
-    """What of this tier a claim may look at."""
+    """Return the part of this tier that a claim may look at."""
     cells = places(table, tier)
     return Layout(
         tuple(dict.fromkeys(row for row, _ in cells)),

@@ -74,7 +74,7 @@ def bring(table: Table, entries: Sequence[Entry], here: Path, runs_dir: Path | N
 
 
 def issues(table: Table, entries: Sequence[Entry], here: Path) -> dict[Path, str]:
-    """What is wrong with the pictures under ``here``, by path."""
+    """Return the problems of the pictures under ``here``, by path."""
     wanted = {here / picture.name: picture for picture in pictures(table, entries)}
     found = {
         path: "is not the picture that the record names" if path.is_file() else "is missing"

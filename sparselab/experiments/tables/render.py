@@ -130,7 +130,7 @@ def title(summary: Summary) -> str:
 
 
 def notes(summary: Summary) -> list[str]:
-    """What a reader has to know, as sentences."""
+    """Return the notes for a reader, as sentences."""
     table, tier = summary.table, summary.table.tiers[summary.tier]
     found = [
         f"{summary.done} of {summary.planned} runs. {table.metric.label}, {table.metric.better} is better; "
@@ -192,7 +192,7 @@ def _pictures(summary: Summary) -> list[str]:
 
 
 def provenance(summary: Summary) -> list[str]:
-    """Where the published numbers of this tier were read, one line per source."""
+    """Return the sources of this tier's published numbers, one line each."""
     found: dict[str, list[tuple[str, str]]] = {}
     for line in summary.lines:
         if line.published is not None:

@@ -67,7 +67,7 @@ def _json(value: Any) -> str:
 
 
 def _section(summary: Summary, records: _Records, find: Callable[[Summary, Picture], bytes | None]) -> dict[str, Any]:
-    """What the template shows of a table."""
+    """Return the values of a table that the template shows."""
     sections = [
         ("Known differences", summary.table.differences),
         ("Not in the table", [f"{render.places(cells)}: {reason}" for reason, cells in summary.excluded()]),
@@ -117,7 +117,7 @@ def _section(summary: Summary, records: _Records, find: Callable[[Summary, Pictu
 
 
 def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
-    """What the figure needs of a table."""
+    """Return the values of a table that the figure needs."""
     digits = summary.table.metric.digits
     index = {line.place: number for number, line in enumerate(summary.lines)}
     label, log = summary.axis
@@ -227,7 +227,7 @@ class _Records:
 
 
 def _fields(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a dialog shows of a record: its plain values by dotted name, at most 80."""
+    """Yield the entries of a record's dialog: its plain values by dotted name, at most 80."""
     for key, value in islice(_flat(record, ""), _FIELDS):
         yield key, _text(value)
 

@@ -91,7 +91,7 @@ def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None]
 
 
 def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **options: Any) -> list[Entry]:
-    """What the runs folder holds, and for the other cells what was kept under ``results_dir``."""
+    """Return the entries in the runs folder, and for other cells those kept under ``results_dir``."""
     warn = options.get("warn", lambda line: None)
     entries = {entry.cell: entry for entry in read(results_dir, table, tier, warn)}
     if runs_dir is not None:
@@ -102,7 +102,7 @@ def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **
 
 
 def same_cell(one: Iterable[str], other: Iterable[str]) -> bool:
-    """Whether two lists of overrides ask for the same, apart from what never changes a result."""
+    """True if two lists of overrides ask for the same, apart from what never changes a result."""
     return _identity(one) == _identity(other)
 
 

@@ -62,7 +62,7 @@ class RunIndex:
         self.kinds.setdefault(frozenset(names), set()).add(seed)
 
     def may_hold(self, cell: Cell) -> bool:
-        """Whether one of the records may be the cell's."""
+        """True if one of the records may be the cell's."""
         if self.unknown:
             return True
         asked = facts(cell.overrides)

@@ -13,7 +13,7 @@ TIERS = ("smoke", "cpu", "gpu", "paper")
 
 
 class Source(Options):
-    """Where the table was printed."""
+    """The printed source of the table."""
 
     arxiv: str = Field(pattern=r"^\d{4}\.\d{4,5}$", description='the arXiv id in quotes, like "2102.04010"')
     title: str = Field(min_length=1, description="the paper's title")
@@ -22,7 +22,7 @@ class Source(Options):
 
 
 class Metric(Options):
-    """What is compared. ``scale`` turns the record's number into the printed one (100: a fraction into per cent)."""
+    """The number compared. ``scale`` turns the record's number into the printed one (100: a fraction into per cent)."""
 
     key: str = Field(min_length=1, description="a key of the record's metrics, like test.accuracy")
     label: str = Field(min_length=1, description='as printed, like "top-1 %"')

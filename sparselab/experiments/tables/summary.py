@@ -81,7 +81,7 @@ class Summary:
 
     @property
     def trained(self) -> bool:
-        """Whether there is a cost of training to draw against; while nothing has run, there may be."""
+        """True if there is a cost of training to draw against; while nothing has run, there may be."""
         return any(line.flops is not None for line in self.lines) or not self.done
 
     @property
@@ -94,7 +94,7 @@ class Summary:
 
     @property
     def log_metric(self) -> bool:
-        """Whether the metric is drawn on a logarithmic axis."""
+        """True if the metric is drawn on a logarithmic axis."""
         return not isinstance(self.table.axis, str) and self.table.axis.log_metric
 
     def excluded(self) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -188,7 +188,7 @@ def mixed(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def abscissa(table: Table, entry: Entry) -> float | None:
-    """Where a record lies on the figure's x axis."""
+    """Return a record's place on the figure's x axis."""
     if isinstance(table.axis, str):
         places = {"sparsity": ("sparsity", "realised"), "nonzero": ("account", "params_nonzero")}
         return entry.number(*places[table.axis])

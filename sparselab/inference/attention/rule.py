@@ -21,7 +21,7 @@ PHASES = ("prefill", "decode")
 
 @dataclass(frozen=True)
 class Tiles:
-    """What a rule may look at: rows are queries, padded to whole tiles.
+    """The view of a rule: rows are queries, padded to whole tiles.
 
     peak:    (n, heads, rows, key tiles) each row's largest score in each tile; minus infinity where it sees no key.
     lengths: (rows,) keys that the call holds for the row.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Augment(Options):
-    """What training does to an image. Order: crop and flip, affine, normalise, cutout, mixup."""
+    """Augmentation of training images. Order: crop and flip, affine, normalise, cutout, mixup."""
 
     flip: bool = Field(default=False, description="true mirrors left to right with probability 1/2")
     crop: int = Field(

@@ -66,7 +66,7 @@ def listing_hash(entries: Sequence[tuple[str, int]]) -> str:
 
 
 def holds(path: Path, marker: bytes, within: int = 1 << 16) -> bool:
-    """Whether ``marker`` occurs near the file's beginning.
+    """True if ``marker`` occurs near the file's beginning.
 
     Encoded images lie in a parquet file as they are (they do not compress), so their signature tells the format without
     the second that a parquet reader takes to import.

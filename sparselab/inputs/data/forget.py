@@ -15,7 +15,7 @@ FORMS = re.compile(r"class:(\d+)|random:(0?\.\d+)")
 
 @dataclass(frozen=True)
 class Forget:
-    """What is to be forgotten: every example of class ``label``, or ``fraction`` of all, drawn over the classes in turn.
+    """The examples to forget: every example of class ``label``, or ``fraction`` of all, drawn over the classes in turn.
 
     The draw is fixed, like those of the splits. A class that is forgotten leaves validation and test as well: there is
     nothing to be right about (OPTML-Group/Unlearn-Sparse main_forget.py).

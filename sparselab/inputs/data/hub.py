@@ -43,7 +43,7 @@ def offline() -> str:
 
 
 def cached(repo: str, kind: str = "datasets") -> bool:
-    """Whether an earlier run left (some of) a set, or of one of the hub's ``models``, in the hub's own caches."""
+    """True if an earlier run left (some of) a set, or of one of the hub's ``models``, in the hub's own caches."""
     home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
     prepared = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets") / repo.replace("/", "___")
     files = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"{kind}--{repo.replace('/', '--')}"

@@ -39,7 +39,7 @@ class Job:
 
 
 class Source(Protocol):
-    """Where examples come from."""
+    """A source of examples."""
 
     def __len__(self) -> int:
         """Examples in an epoch."""

@@ -17,7 +17,7 @@ FULL = 65535  # white in sixteen bits
 
 
 def undecodable() -> tuple[type[Exception], ...]:
-    """What Pillow raises for a file that is damaged, too large or of no kind that it knows."""
+    """Return the exceptions of Pillow for a file that is damaged, too large or of an unknown kind."""
     from PIL.Image import DecompressionBombError
 
     return (OSError, SyntaxError, ValueError, TypeError, EOFError, OverflowError, struct.error, zlib.error, MemoryError,

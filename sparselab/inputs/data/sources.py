@@ -112,7 +112,7 @@ class Windows:
         return -(-max(len(self.tokens) - 1, 0) // self.block)
 
     def rows(self, rng: np.random.Generator | None) -> np.ndarray:
-        """Where each window starts."""
+        """Return the start of each window."""
         if rng is None:
             return np.arange(len(self)) * self.block
         return rng.integers(0, max(len(self.tokens) - self.block, 1), len(self))
@@ -163,12 +163,12 @@ class Shelf(Protocol):
         """Row ``row`` as an RGB ``PIL.Image``."""
 
     def title(self, row: int) -> str:
-        """What to call it in a message."""
+        """Return its name for a message."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a worker needs to make one example; ``address`` is (seed, epoch) in training."""
+    """The key from which a worker makes one example; ``address`` is (seed, epoch) in training."""
 
     row: int
     derive_seed: tuple[int, int] | None

@@ -19,7 +19,7 @@ PARTS = ("train", "val", "test")
 
 
 class Splits(Protocol):
-    """What every loaded dataset offers."""
+    """The interface of a loaded dataset."""
 
     @property
     def content(self) -> str:
@@ -86,7 +86,7 @@ class ImageSplits:
 
     @cached_property
     def content(self) -> str:
-        """Of every pixel and label."""
+        """Hash of every pixel and label."""
         splits: list[ImageSplit] = [getattr(self, part) for part in PARTS]
         return content_of(tensor for split in splits for tensor in (split.images, split.labels))
 
@@ -129,7 +129,7 @@ class TextSplits:
 
     @cached_property
     def content(self) -> str:
-        """Of every token."""
+        """Hash of every token."""
         return content_of(getattr(self, part) for part in PARTS)
 
     @property
@@ -179,7 +179,7 @@ class PictureSplits:
 
     @cached_property
     def content(self) -> str:
-        """Of every label and of how long each picture is: reading all pictures would take longer than an epoch."""
+        """Hash of every label and of each picture's length in bytes: reading all pictures would take longer than an epoch."""
         return content_of(array[part] for part in PARTS for array in (self.labels, self.lengths))
 
     def loader(

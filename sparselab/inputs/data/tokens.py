@@ -36,7 +36,7 @@ def characters(text: str) -> Sequence[str]:
 
 
 def words(text: str) -> Sequence[str]:
-    """What white space separates; a line's end is the word ``<eos>``, as in pytorch/examples word_language_model."""
+    """Return the words between white space; a line's end is the word ``<eos>``, as in pytorch/examples word_language_model."""
     return text.replace("\n", f" {END} ").split()
 
 
@@ -51,7 +51,7 @@ def tokenizer_of(name: str) -> Tokenizer:
 
 
 def holds_tokenizer(folder: Path) -> bool:
-    """Whether a folder has the files of a tokenizer of transformers."""
+    """True if a folder has the files of a tokenizer of transformers."""
     return any((folder / name).is_file() for name in VOCABULARIES)
 
 
@@ -66,7 +66,7 @@ class Tokenizer:
 
     @property
     def learns(self) -> bool:
-        """Whether it has to :meth:`learn` first."""
+        """True if it has to :meth:`learn` first."""
         return False
 
     def vocabulary(self) -> int:
@@ -90,7 +90,7 @@ class Tokenizer:
         return self.encode(between.join(texts))
 
     def files(self) -> dict[str, bytes]:
-        """What goes with a network that was trained on its tokens, by name; nothing where the numbers say it all."""
+        """Return the files for a network trained on its tokens, by name; none if numbers say it all."""
         return {}
 
     def count(self, text: bytes) -> int:
@@ -187,7 +187,7 @@ class Library(Tokenizer):
 
     @staticmethod
     def _files(folder: Path) -> list[Path]:
-        """What a tokenizer is made from; a model's weights and configs may lie in the same folder."""
+        """Return the files of a tokenizer; a model's weights and configs may lie in the same folder."""
         return sorted({path for name in TOKENIZER_FILES for path in folder.glob(name) if path.is_file()})
 
     def encode(self, text: bytes) -> np.ndarray:

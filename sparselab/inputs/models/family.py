@@ -69,7 +69,7 @@ class Family:
 
     @property
     def where(self) -> str:
-        """What a fault of the network itself is about, as typed."""
+        """Return the key of an issue of the network itself, as typed."""
         return f"model={self.name}"
 
     def misfits(self, data: DataSpec) -> list[Issue]:
@@ -90,7 +90,7 @@ class Family:
         return None if builder is None else builder.model_spec(self.name)
 
     def network(self, data: DataSpec) -> nn.Module:
-        """What :meth:`build` fills with weights, unchecked."""
+        """Return the network that :meth:`build` fills with weights, unchecked."""
         return self.make(data)
 
     def files(self) -> dict[str, list[str]]:
@@ -157,7 +157,7 @@ class Family:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether :meth:`blocks` can name them; known without building the network."""
+        """True if :meth:`blocks` can name them; known without building the network."""
         return bool(self.trunk)
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
@@ -169,23 +169,23 @@ class Family:
         return None if self.final_norm is None else model.get_submodule(self.final_norm)
 
     def recorder(self, model: nn.Module) -> FeatureRecorder:
-        """What keeps the hidden states of ``model`` while it is open."""
+        """Return a recorder of the hidden states of ``model``, which records while it is open."""
         from sparselab.inputs.models.feature_recorder import FeatureRecorder
 
         return FeatureRecorder(self.blocks(model), self.norm(model))
 
     @property
     def starts_trained(self) -> bool:
-        """Whether training starts from given weights, so that the starting network is worth learning from."""
+        """True if training starts from given weights, so that the starting network is worth learning from."""
         return self.options.weights is not None
 
     @classmethod
     def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
-        """What its options say of the tokens that a trained network reads; None where they say nothing."""
+        """Return what its options say of a trained network's tokens; None if they say nothing."""
         return None
 
     def library_config(self, model: nn.Module) -> dict[str, Any] | None:
-        """What the network's library wants to find beside its weights, as ``config.json``; None where it is nothing."""
+        """Return the ``config.json`` that the network's library expects beside its weights; None if none."""
         return None
 
     def _require(self, data: DataSpec) -> None:

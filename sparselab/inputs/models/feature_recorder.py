@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class States:
-    """Of one forward pass: the output of each block, and of the norm after the last one where there is such a norm."""
+    """Hidden states of one forward pass: the output of each block, and of the norm after the last one if there is one."""
 
     blocks: list[Tensor]
     normed: Tensor | None = None

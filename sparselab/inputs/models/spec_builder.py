@@ -24,7 +24,7 @@ SHORTCUT = frozenset({"downsample", "shortcut"})
 
 
 def word_roles(name: str) -> set[str]:
-    """What the module path ``name`` says about a layer's role: ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``,
+    """Return the roles that the module path ``name`` implies: ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``,
     ``router``, ``downsample`` or nothing."""
     *parents, word = name.split(".")
     if word in ROLE_OF_WORD:

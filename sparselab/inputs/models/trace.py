@@ -123,7 +123,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
 
 
 def _use(parameter: str, products: Products) -> str:
-    """What is known of a parameter in no product."""
+    """Return the known use of a parameter in no product."""
     if parameter in products.copied:
         return PRODUCT
     return ADDED if parameter in products.touched else UNSEEN

@@ -60,7 +60,7 @@ class Transform:
         return []
 
     def part_of(self, tensor: str) -> Part | None:
-        """Where ``tensor`` lies in a file of the plain network, if it is there as part of a larger one."""
+        """Return the place of ``tensor`` in a larger one of the plain network's file, or None."""
         return None
 
     def model_spec(self, family: Transformable, data: DataSpec) -> ModelSpec | None:

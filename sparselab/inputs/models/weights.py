@@ -166,7 +166,7 @@ def divide(
 
 
 def compare_outline(found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
-    """What :func:`compare` can say before a network exists: presence, shape and dtype of the outline's weights.
+    """Check presence, shape and dtype of the model spec's weights, before a network exists.
 
     A tied weight may be in the file under its other name, so only its shape and dtype are compared.
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pointwise(one: Weighted) -> Pointwise:
-    """What a kernel has to know of a pointwise step."""
+    """Return a pointwise step as a kernel sees it."""
     return Pointwise(one.weight[:, :, 0, 0].copy(), one.bias, one.step.pixels, one.clamp)
 
 

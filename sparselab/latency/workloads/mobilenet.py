@@ -15,7 +15,7 @@ FEATURES = 1280  # of MobileNet v2 before its head
 
 
 class SizeOptions(Options):
-    """What both have."""
+    """Base of both."""
 
     width: float = Field(1.0, gt=0, le=8, description="factor of all widths, above 0")
     image: int = Field(224, ge=32, le=4096, description="side of the image in pixels, 32 to 4096")

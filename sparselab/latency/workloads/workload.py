@@ -34,7 +34,7 @@ class Step:
 
     @property
     def narrow(self) -> bool:
-        """Whether later residuals may add what it gives: the stem and every linear bottleneck."""
+        """True if later residuals may add what it gives: the stem and every linear bottleneck."""
         return self.kind == "stem" or (self.kind == "pointwise" and not self.activated)
 
     @property

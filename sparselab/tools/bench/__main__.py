@@ -60,7 +60,7 @@ def main(words: list[str]) -> int:
 
 
 def environment(device: str) -> dict[str, object]:
-    """What the figures depend on."""
+    """Return the facts that the figures depend on."""
     import torch
 
     try:

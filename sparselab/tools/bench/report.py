@@ -36,7 +36,7 @@ def render(records: Iterable[dict[str, Any]]) -> str:
 
 
 def about(record: dict[str, Any]) -> str:
-    """Where and when a run was made."""
+    """Return place and time of a run."""
     e = record["environment"]
     return (
         f"{e['date']}, commit {e['commit']}, {e['processor']}, {e['threads']} thread{'s' * (e['threads'] != 1)}"

@@ -118,7 +118,7 @@ class Processes:
 
 
 def work(cell: list[str], device: str, pipe: Any) -> None:
-    """What each process does."""
+    """Run in each process."""
     torch.set_num_threads(1)
     one, done = Update(cell, device), wall(device)
     several(one)

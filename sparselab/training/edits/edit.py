@@ -21,7 +21,7 @@ Batches = Iterator[tuple["Tensor", "Tensor"]]
 
 @dataclass(frozen=True)
 class Editing:
-    """What an edit may look at, and the network that it changes in place.
+    """The data that an edit may look at, and the network that it changes in place.
 
     network: in evaluation mode. logits: (network, inputs) -> logits (n, classes).
     parts:   a pass over a part of the data by name (train, forget, retain), (inputs, labels) without augmentation, the same
@@ -54,7 +54,7 @@ class Edit(ABC):
         self.options = options
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        """What keeps it from being applied on ``data``."""
+        """Return the issues that keep it from being applied to ``data``."""
         return []
 
     @abstractmethod

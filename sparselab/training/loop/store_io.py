@@ -41,7 +41,7 @@ class StoreIO(pl.plugins.CheckpointIO):
 
 
 def bit_facts(devices: int, device: torch.device) -> dict[str, Any]:
-    """What decides bits besides the cell: equal results are promised where these are equal."""
+    """Return the facts besides the cell that decide bits: equal facts promise equal results."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,

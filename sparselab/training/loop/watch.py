@@ -108,7 +108,7 @@ class History:
         write_text(self.path, out.getvalue())
 
     def conclude(self, row: dict[str, float]) -> None:
-        """What came out, to the trackers; and the file again, should a crash have come between it and a checkpoint."""
+        """Log the final metrics to the trackers; and the file again, should a crash have come between it and a checkpoint."""
         if self.sinks:
             self.write()
         for sink in self.sinks:

@@ -38,5 +38,5 @@ class FoldedDecay(Term):
 
 
 def folds(module: Any) -> bool:
-    """Whether a module says what matrix its factors stand for."""
+    """True if a module says what matrix its factors stand for."""
     return callable(getattr(module, "folded", None)) and module.folded() is not None

@@ -49,7 +49,7 @@ class Term:
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def share_of_task_loss(self) -> float:
-        """What the task's own loss is multiplied by."""
+        """Return the factor of the task's own loss."""
         return 1.0
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a metric may look at.
+    """The network and data that a metric may look at.
 
     network: in evaluation mode, with the weights that are exported. logits: inputs -> float32 logits (n, classes).
     batches: a fresh pass over this rank's share of the test split, (inputs, labels) on the network's device.
@@ -68,7 +68,7 @@ class Metric:
         self.data_dir = data_dir
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        """What keeps it from being measured on ``data``."""
+        """Return the issues that keep it from being measured on ``data``."""
         if data.task in self.tasks:
             return []
         problem = f"is for {self.tasks[0]}s and dataset {data.name} is {data.task}"

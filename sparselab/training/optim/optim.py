@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OptimOptions(Options):
-    """What every recipe has."""
+    """Options of every recipe."""
 
     lr: float = Field(gt=0, description="peak learning rate, above 0")
     weight_decay: float = Field(0.0, ge=0, description="at least 0")

@@ -35,7 +35,7 @@ KINDS = ("refused", "failed", "stopped", "killed", "crashed", "finished")  # how
 
 
 def launched() -> bool:
-    """Whether something already started this process as one of several ranks (torchrun; :func:`supervise` needs not ask).
+    """True if something already started this process as one of several ranks (torchrun; :func:`supervise` needs not ask).
 
     Slurm's own variables say nothing of it: an interactive job has them too.
     """
@@ -117,7 +117,7 @@ class _Rank:
 
 
 def _errors() -> IO[str] | None:
-    """Where this process prints its progress: a sweep gives each cell a log of its own. None: where it always did."""
+    """Return the stream for progress: a sweep gives each cell a log of its own. None: the usual one."""
     try:
         sys.stderr.fileno()
     except (OSError, ValueError, AttributeError):

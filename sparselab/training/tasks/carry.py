@@ -14,7 +14,7 @@ State = Any
 
 
 class Carry:
-    """What each micro-batch of a batch left, for the one in the same place of the next batch, cut from its history.
+    """The states that each micro-batch of a batch left, for the one in the same place of the next batch, cut from its history.
 
     places: micro-batches in a batch; each has streams of its own. period: micro-batches until the text begins again,
     in training, where :meth:`begin` announces each.
@@ -33,11 +33,11 @@ class Carry:
             self.states[self.at] = None
 
     def take(self, device: torch.device) -> State:
-        """What the micro-batch goes on from."""
+        """Return the state that the micro-batch starts from."""
         return mapped(self.states[self.at], lambda tensor: tensor.to(device))
 
     def put(self, state: State) -> None:
-        """What the micro-batch left."""
+        """Keep the state that the micro-batch left."""
         self.states[self.at] = mapped(state, Tensor.detach)
 
     def whole(self) -> list[State]:

@@ -47,7 +47,7 @@ class Task(pl.LightningModule):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Of the next inputs: a family that carries a state goes on from those before."""
+        """Return the logits of the next inputs; a family that carries a state goes on from those before."""
         if self.carry is None:
             return self.family.logits(self.network, inputs)
         logits, state = self.family.carried(self.network, inputs, self.carry.take(inputs.device))
@@ -110,7 +110,7 @@ class Task(pl.LightningModule):
         return loss
 
     def _origin(self, loss: Tensor, batch: tuple[Tensor, ...], logits: Tensor) -> str:
-        """What is first not finite on the way from the data to the loss."""
+        """Name the first value that is not finite, from the data to the loss."""
         if not torch.isfinite(batch[0]).all():
             return "the inputs of the batch are not finite"
         for name, tensor in (*self.network.named_parameters(), *self.network.named_buffers()):

@@ -74,7 +74,7 @@ def largest_in_rows(
 
 
 def on_device(values: Sequence[Tensor], masks: Sequence[Tensor] | None, outs: Sequence[Tensor]) -> bool:
-    """Whether the Triton kernels can read these: as :func:`serving`, on one CUDA device."""
+    """True if the Triton kernels can read these: as :func:`serving`, on one CUDA device."""
     if not values or values[0].device.type != "cuda" or not triton_found():
         return False
     kinds = [(outs, torch.float32)] + ([] if masks is None else [(masks, torch.bool)])
@@ -103,5 +103,5 @@ def serving(values: Tensor, mask: Tensor | None = None, out: Tensor | None = Non
 
 
 def dense_layout(tensor: Tensor) -> bool:
-    """Whether its elements fill their memory: contiguous, or a filter in channels_last."""
+    """True if its elements fill their memory: contiguous, or a filter in channels_last."""
     return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))

@@ -25,7 +25,7 @@ class SET(Method):
     schedules = ("periodic",)
 
     def growth(self, slot: Slot, context: UpdateContext) -> Tensor:
-        """What inactive connections are ranked by when some are grown."""
+        """Return the score by which inactive connections are grown."""
         return context.random(slot)
 
     def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ScoreOptions(Options):
-    """What every method with learned scores has."""
+    """Options of every method with learned scores."""
 
     score_lr: float = Field(0.1, gt=0, description="peak learning rate of the scores, above 0")
     score_schedule: Literal["constant", "cosine", "linear", "step"] = Field(
@@ -44,7 +44,7 @@ class LearnedMask(Alternates, LearnsTensors, Method):
     clears_state = False
 
     def on_scores(self, step: int, total: int) -> bool:
-        """Whether update ``step`` is one of the scores."""
+        """True if update ``step`` is one of the scores."""
         raise NotImplementedError
 
     def alternating_update(self, step: int, total: int) -> AlternatingUpdate:

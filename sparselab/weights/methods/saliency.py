@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SaliencyOptions(Options):
-    """What every measurement before training has."""
+    """Options of every measurement before training."""
 
     batches: int = Field(1, ge=1, description="training batches to measure on, at least 1")
     per_class: int | None = Field(None, ge=1, description="examples of each class in place of batches; null: batches")

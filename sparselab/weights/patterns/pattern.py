@@ -94,7 +94,7 @@ class Pattern:
 
     @torch.no_grad()
     def holds(self, tensor: Tensor, density: float | None = None) -> bool:
-        """Whether a mask (bool) or a weight (anything else; its non-zeros count) has this pattern.
+        """True if a mask (bool) or a weight (anything else; its non-zeros count) has this pattern.
 
         N:M:   every group keeps exactly N of a mask, at most N of a weight (a kept weight may be zero).
         Block, channel, input channel: each is kept or dropped whole. A weight for which ``density`` is given need only

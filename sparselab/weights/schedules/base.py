@@ -79,7 +79,7 @@ class Schedule(ABC):
         return 0.0
 
     def issues(self, total: int, where: str = "schedule") -> list[Issue]:
-        """What keeps this schedule from reaching its end in a run of ``total`` updates."""
+        """Return the issues that keep this schedule from reaching its end in ``total`` updates."""
         return []
 
 

@@ -36,7 +36,7 @@ class MaskDecay(Schedule):
 
     @abstractmethod
     def decay(self, t: int, span: int, total: int) -> float:
-        """What is left of 1 after ``t`` updates, in a run of ``total`` of which ``span`` lie between begin and end."""
+        """Return the rest of 1 after ``t`` updates, in a run of ``total`` of which ``span`` lie between begin and end."""
 
     def _span(self, total: int) -> tuple[int, int]:
         return context(self.options.begin, total), context(self.options.end, total)
@@ -75,7 +75,7 @@ class MaskDecay(Schedule):
 
     @abstractmethod
     def faster(self, span: int, total: int) -> str:
-        """What to write for a decay that is nearly over after ``span`` updates."""
+        """Return the override for a decay that is nearly over after ``span`` updates."""
 
 
 @SCHEDULES.register("mask_linear")

@@ -30,7 +30,7 @@ def covariance_of(data: np.ndarray) -> np.ndarray:
 
 
 class _Graph(BaseEstimator, ABC):
-    """What the estimators here share."""
+    """Base of the estimators here."""
 
     def fit(self, X: Any, y: Any = None) -> Any:
         """Estimate the graph of ``X``, (n, d) samples. ``y`` is there for pipelines and ignored."""

@@ -31,7 +31,7 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
 def messages(
     X: np.ndarray, y: np.ndarray, sigmas: tuple[float, float], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What users send: the upper triangles of x x^T (n, d (d + 1) / 2) and x y (n, d), each entry with its own noise.
+    """Messages of the users: the upper triangles of x x^T (n, d (d + 1) / 2) and x y (n, d), each entry with its own noise.
 
     X, y: already clipped. sigmas: standard deviations of the two noises.
     """

@@ -29,7 +29,7 @@ def groups(n: int, rounds: int) -> list[tuple[int, int]]:
 
 
 class _Thresholding(Clipped):
-    """What both share: k the assumed number of non-zeros, k_prime those kept (None: 2 k), rounds, step, ball."""
+    """Base of both: k the assumed number of non-zeros, k_prime those kept (None: 2 k), rounds, step, ball."""
 
     k: int
     k_prime: int | None
@@ -146,7 +146,7 @@ class LDPIHTRegressor(Private, _Thresholding):
         self.flags_ = {"private": self.privacy_spent_.private}
 
     def gradients(self, X: np.ndarray, y: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        """What users would send without noise, (n, d): x (<x, theta> - y) of clipped x, y and residual."""
+        """Messages of the users before noise, (n, d): x (<x, theta> - y) of clipped x, y and residual."""
         X, y = limit(X, y, self.clip_x_, self.clip_y_)
         return X * np.clip(X @ theta - y, -self.clip_residual_, self.clip_residual_)[:, None]
 

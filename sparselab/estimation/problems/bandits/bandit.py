@@ -11,7 +11,7 @@ SLACK = 1e-12  # rounding that the check of the misspecification allows
 
 @dataclass(frozen=True)
 class Answer:
-    """What a solver returns: the action, and what its theory promises, where it does.
+    """A solver's answer: the action, and the bound of its theory, if it has one.
 
     gap:     the largest gap that it allows. queries: the most queries that it takes.
     """

@@ -50,7 +50,7 @@ def _by_first_edges(
 
 
 def _forbidden(at_or_below: np.ndarray, descends: np.ndarray, j: int, adjusted: np.ndarray) -> bool:
-    """Whether something adjusted for descends from a node (other than the cause) on a directed path to j."""
+    """True if something adjusted for descends from a node (other than the cause) on a directed path to j."""
     on_path = descends & at_or_below[:, j]
     return bool((at_or_below[on_path].any(0) & adjusted).any())
 

@@ -22,7 +22,7 @@ def topological_order(adjacency: np.ndarray) -> list[int] | None:
 
 
 def is_acyclic(adjacency: np.ndarray) -> bool:
-    """Whether there is no cycle; an entry on the diagonal is one."""
+    """True if there is no cycle; an entry on the diagonal is one."""
     return topological_order(adjacency) is not None
 
 

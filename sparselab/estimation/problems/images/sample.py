@@ -46,7 +46,7 @@ class PatchSample:
 
 
 def shapes(fields: np.ndarray, side: int, cut: float) -> dict[str, float]:
-    """What a dictionary's fields (units, side * side) look like.
+    """Return statistics of a dictionary's fields (units, side * side).
 
     ``gabor_share``: of units whose Gabor fit explains at least ``cut`` of their energy. ``explained``: the mean of that.
     ``selectivity``: mean orientation selectivity, 0 to 1. Of the Gabor-like units, where there are at least four:

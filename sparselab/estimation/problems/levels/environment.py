@@ -17,7 +17,7 @@ UPPER_LEVEL = ("upper_x", "upper_y")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a solver found. z minimises g(x, .), y the penalised lower level, both as well as it could.
+    """A solver's solution. z minimises g(x, .), y the penalised lower level, both as well as it could.
 
     sigma: the penalty parameter at the end, where there is one. steps: outer steps taken.
     compared: (value, gradient) of the penalty function at each of the instance's probes, from a solver that looks there.

@@ -18,7 +18,7 @@ from sparselab.estimation.problems.levels.instance import Array
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loops need; a value and its power p stand for value * sigma^p.
+    """Settings of the loops; a value and its power p stand for value * sigma^p.
 
     sigma, sigma_power: the k-th step (from 0) has sigma * (k + 1)^-sigma_power.
     lr_x, lr_x_power:   the step of x. lr_y, lr_z: those of y and z, times 1 / (curvature + 1 / rho).
@@ -65,24 +65,24 @@ class Gradients:
         self.environment, self.settings = environment, settings
 
     def of_y(self, x: Array, u: Array, y: Array, sigma: float, sample: Sample) -> Array:
-        """Of sigma f + g + |u - y|² / 2 rho, in u: two oracle calls."""
+        """Gradient of sigma f + g + |u - y|² / 2 rho, in u: two oracle calls."""
         e = self.environment
         found = sigma * e.upper_y(x, u, sample) + e.lower_y(x, u, sample)
         return found if self.settings.rho == inf else found + (u - y) / self.settings.rho
 
     def of_z(self, x: Array, w: Array, z: Array, sample: Sample) -> Array:
-        """Of g + |w - z|² / 2 rho, in w: one oracle call."""
+        """Gradient of g + |w - z|² / 2 rho, in w: one oracle call."""
         found = self.environment.lower_y(x, w, sample)
         return found if self.settings.rho == inf else found + (w - z) / self.settings.rho
 
     def of_x(self, x: Array, u: Array, w: Array, sigma: float, sample: Sample) -> Array:
-        """Of psi_sigma where u and w minimise: three oracle calls of one sample, whose error is then not divided by sigma."""
+        """Gradient of psi_sigma at minimisers u and w: three oracle calls of one sample, so its error is not divided by sigma."""
         e = self.environment
         upper = e.upper_x(x, u, sample)
         return upper + (e.lower_x(x, u, sample) - e.lower_x(x, w, sample)) / sigma
 
     def steps(self, x: Array, sigma: float) -> tuple[float | Array, float | Array]:
-        """Of y and of z: the shares lr_y and lr_z of 1 / (curvature + 1 / rho). Both are measured by sigma f + g."""
+        """Steps of y and of z: the shares lr_y and lr_z of 1 / (curvature + 1 / rho). Both are measured by sigma f + g."""
         s = self.settings
         whole = 1 / (1 / step_of(self.environment.instance, x, sigma, 1.0) + 1 / s.rho)
         return s.lr_y * whole, s.lr_z * whole

@@ -15,7 +15,7 @@ from sparselab.experiments.tables.statistics import Contrast, Place
 
 @dataclass(frozen=True)
 class Layout:
-    """What of a table a claim may look at: rows and columns in order, the cells that exist, and the dense reference.
+    """The part of a table that a claim may look at: rows and columns in order, the cells that exist, and the dense reference.
 
     ``reference`` gives the place of a cell's dense baseline, or None where the table names none.
     ``loss`` is 1 where a smaller metric is worse (accuracy) and -1 where a larger one is (perplexity).

@@ -22,7 +22,7 @@ STEEPEST = 8.0  # of the exponents that are looked at beside an offset
 
 @dataclass(frozen=True)
 class Curve:
-    """What was found of y at x. slope: the exponent of a power, the rate of an exponential, the slope of a line."""
+    """A fitted curve of y at x. slope: the exponent of a power, the rate of an exponential, the slope of a line."""
 
     slope: float
     r2: float

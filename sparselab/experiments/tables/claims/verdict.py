@@ -30,7 +30,7 @@ Watched = list[tuple[Bound, Estimate]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the records say about a claim.
+    """The records' answer to a claim.
 
     verdict:  ``holds`` | ``fails`` | ``inconclusive`` | ``not run``.
     seeds:    seeds that have all of the claim's cells. ``exact``: no spread by construction, so nothing was tested.

@@ -25,7 +25,7 @@ class Count:
 
     @property
     def gated_sparsity(self) -> float:
-        """Of the tokens under the gate, the share of entries set to zero."""
+        """Share of entries set to zero, over the tokens under the gate."""
         return 1 - int(self.kept) / self.gated if self.gated else 0.0
 
     @property

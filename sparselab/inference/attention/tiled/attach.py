@@ -125,7 +125,7 @@ def check_applies(
 
 
 def _counts(key: str, value: Any) -> bool:
-    """Whether an argument of a call would change what attention gives."""
+    """True if an argument of a call would change what attention gives."""
     return key not in WITHOUT_EFFECT and value is not None and not isinstance(value, bool | str)
 
 

@@ -56,7 +56,7 @@ def causal(queries: int, keys: int, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class More:
-    """What some networks add to scores and softmax.
+    """Additions of some networks to scores and softmax.
 
     softcap: scores become ``softcap * tanh(score / softcap)`` (Gemma-2). bias: added to the scores after that, broadcastable
     to (n, heads, t, s). sinks: (heads,) a score of each head that stands in the denominators and for no key (GPT-OSS); it
@@ -68,7 +68,7 @@ class More:
     sinks: Tensor | None = None
 
     def part(self, first: int, last: int, keys: int) -> More:
-        """Of the rows ``first`` to ``last`` and the first ``keys`` keys."""
+        """Return the part for rows ``first`` to ``last`` and the first ``keys`` keys."""
         if self.bias is None:
             return self
         rows = slice(None) if self.bias.shape[-2] == 1 else slice(first, last)

@@ -32,7 +32,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) uint8, labels (n,) i
 
 
 class ArrayOptions(ImageOptions):
-    """What every in-memory image set takes."""
+    """Options of every in-memory image set."""
 
     augment: Augment = Field(default=Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
     forget: str | None = off(
@@ -58,7 +58,7 @@ class ArraySet(Dataset):
 
     @abstractmethod
     def source(self) -> Source:
-        """Where the bytes lie, checked; ConfigError where they do not."""
+        """Return the checked place of the bytes; ConfigError if they are not there."""
 
     @abstractmethod
     def arrays(self, source: Source) -> tuple[Pair, Pair]:
@@ -188,7 +188,7 @@ def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set's bytes lie.
+    """The place of a set's bytes.
 
     kind: ``bundled``, ``local`` or ``hub``. folder: of a local copy. title: as in DataSpec.
     """
@@ -372,7 +372,7 @@ class Mnist(PublicSet):
 
 
 class ColourOptions(ArrayOptions):
-    """What colour sets take besides."""
+    """Further options of colour sets."""
 
     normalise: Literal["dataset", "imagenet"] = Field(
         default="dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"

@@ -35,7 +35,7 @@ BREAK = b"\n\n"  # between stories
 
 
 class TextOptions(Options):
-    """What every text takes."""
+    """Options of every text."""
 
     block: int = Field(default=256, ge=2, description="tokens in a window, at least 2")
     tokenizer: str = Field(
@@ -52,7 +52,7 @@ class TextOptions(Options):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a text lies.
+    """The place of a text.
 
     kind: ``bundled``, ``local`` or ``hub``. sizes: bytes per split where they are known without reading, else empty.
     """
@@ -74,7 +74,7 @@ class TextSet(Dataset):
 
     @abstractmethod
     def origin(self) -> Origin:
-        """Where the text lies, checked; ConfigError where it does not."""
+        """Return the checked place of the text; ConfigError if it is not there."""
 
     def encode(self, tokenizer: Tokenizer, text: bytes) -> np.ndarray:
         """A split's text as token numbers, 1-D."""

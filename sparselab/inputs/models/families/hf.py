@@ -193,7 +193,7 @@ class HuggingFace(TextFamily):
 
 
 def looks_ahead(model: nn.Module, length: int, vocabulary: int) -> bool:
-    """Whether logits change with a later token, which makes every perplexity meaningless.
+    """True if logits change with a later token, which makes every perplexity meaningless.
 
     Two windows of ``length`` tokens below ``vocabulary`` that differ in their second half; the logits of the first half
     are compared. The model is left as it was, and no random number is drawn.

@@ -60,7 +60,7 @@ class SparseWide(IsoFlop):
 
 @dataclass(frozen=True)
 class Pieces:
-    """What comes in the place of one layer.
+    """The replacement of one layer.
 
     layers: the weights that a mask may be put on. params: how many more parameters the whole has than the layer.
     fixed_macs: of factors that stay dense, by name.
@@ -75,7 +75,7 @@ class _LayerByLayer(IsoFlop):
     """Replaces every layer but the stem, the head, embeddings and depthwise ones; shortcuts are replaced too."""
 
     def pieces(self, layer: Layer) -> Pieces | None:
-        """What replaces ``layer``; None where s is so small that it stays as it is."""
+        """Return the replacement of ``layer``; None if s is so small that it stays as it is."""
         raise NotImplementedError
 
     def put(self, layer: Layer, module: nn.Module, norm: nn.Module | None) -> nn.Module:

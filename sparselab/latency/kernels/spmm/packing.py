@@ -48,7 +48,7 @@ def choose_block(weight: np.ndarray) -> int:
 
 
 def pays(weights: list[np.ndarray]) -> bool:
-    """Whether XNNPACK would switch its sparse mode on: more than two thirds of all 1x1 weights are zeros."""
+    """True if XNNPACK would switch its sparse mode on: more than two thirds of all 1x1 weights are zeros."""
     params = sum(weight.size for weight in weights)
     zeros = params - sum(int(np.count_nonzero(weight)) for weight in weights)
     return zeros * 3 > params * 2
