@@ -76,7 +76,7 @@ class Gradients:
         return found if self.settings.rho == inf else found + (w - z) / self.settings.rho
 
     def of_x(self, x: Array, u: Array, w: Array, sigma: float, sample: Sample) -> Array:
-        """Gradient of psi_sigma at minimisers u and w: three oracle calls of one sample, so its error is not divided by sigma."""
+        """Gradient of psi_sigma at minimisers u and w: three oracle calls of one sample; its error is not divided by sigma."""
         e = self.environment
         upper = e.upper_x(x, u, sample)
         return upper + (e.lower_x(x, u, sample) - e.lower_x(x, w, sample)) / sigma
