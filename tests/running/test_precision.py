@@ -76,14 +76,14 @@ def test_a_record_holds_what_it_was_settled_to_and_the_summary_prints_it(machine
         ("able", "auto", None),
     ],
 )
-def test_an_lstm_takes_a_precision_that_runs_or_is_refused_in_a_line(kind, precision, dependencies, machine, capsys):
+def test_an_lstm_takes_a_precision_that_runs_or_is_refused_in_a_line(kind, precision, needs, machine, capsys):
     machine(kind)
-    assert main.main(["check", *LSTM, f"trainer.precision={precision}"]) == (2 if dependencies else 0)
+    assert main.main(["check", *LSTM, f"trainer.precision={precision}"]) == (2 if needs else 0)
     line = (
-        f"trainer.precision={precision}: model=lstm needs a processor with {dependencies} for it"
+        f"trainer.precision={precision}: model=lstm needs a processor with {needs} for it"
         " — write trainer.precision=32, or auto\n"
     )
-    assert capsys.readouterr().err == (line if dependencies else "")
+    assert capsys.readouterr().err == (line if needs else "")
 
 
 def test_an_lstm_within_a_network_of_a_library_is_found_once_it_is_built(machine):

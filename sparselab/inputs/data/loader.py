@@ -25,17 +25,17 @@ class Job:
     """One batch to make.
 
     rows: (b,) the examples of the GLOBAL batch. mine: places in it of this rank's share.
-    address: (seed, epoch, batch) in training, None in evaluation.
+    place: (seed, epoch, batch) in training, None in evaluation.
     """
 
     rows: np.ndarray
     mine: np.ndarray
-    derive_seed: tuple[int, int, int] | None
+    place: tuple[int, int, int] | None
 
     def generator(self) -> np.random.Generator:
         """The generator of this batch, the same on every rank. Only in training."""
-        assert self.derive_seed is not None
-        return generator("augment", *self.derive_seed)
+        assert self.place is not None
+        return generator("augment", *self.place)
 
 
 class Source(Protocol):

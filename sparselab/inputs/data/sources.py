@@ -52,7 +52,7 @@ class Images:
         return map(self._batch, jobs)
 
     def _batch(self, job: Job) -> Batch:
-        if job.derive_seed is None:
+        if job.place is None:
             rows = self._send(job.rows[job.mine])
             return self.normalise(self.images[rows]), self.labels[rows]
         rng = job.generator()
@@ -168,10 +168,10 @@ class Shelf(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """The key from which a worker makes one example; ``address`` is (seed, epoch) in training."""
+    """The key from which a worker makes one example; ``place`` is (seed, epoch) in training."""
 
     row: int
-    derive_seed: tuple[int, int] | None
+    place: tuple[int, int] | None
 
 
 class Pictures:
@@ -231,7 +231,7 @@ class _KeyQueue:
 
     def __iter__(self) -> Iterator[list[Key]]:
         for job in self.jobs:
-            yield [Key(int(row), job.derive_seed and job.derive_seed[:2]) for row in job.rows[job.mine]]
+            yield [Key(int(row), job.place and job.place[:2]) for row in job.rows[job.mine]]
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,8 @@ class Decoder:
             title = ascii(self.shelf.title(key.row))[1:-1]
             return str(Issue(title, f"cannot be decoded ({reason})"[:80], "copy the picture again"))
         mirrored = False
-        if self.augment and key.derive_seed is not None:
-            rng = generator("augment", *key.derive_seed, key.row)
+        if self.augment and key.place is not None:
+            rng = generator("augment", *key.place, key.row)
             box = random_part(rng, picture.width, picture.height)
             mirrored = bool(rng.random() < 0.5)
         else:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from sparselab.core.seeds import address
+from sparselab.core.seeds import derive_seed
 from sparselab.running.planning import plan_of
 from sparselab.tools.bench.timing import Row, clock, quartiles, row, turns
 from sparselab.training.runner import make_sparsifier, wants_channels_last
@@ -41,7 +41,7 @@ class Update:
         self.device = device
         self.half = device != "cpu" if half is None else half
         self.micro_batches = micro_batches
-        torch.manual_seed(address(0, "init"))
+        torch.manual_seed(derive_seed(0, "init"))
         self.network = self.parts.family.build(self.parts.data).to(device)
         if wants_channels_last(self.parts):
             self.network.to(memory_format=torch.channels_last)

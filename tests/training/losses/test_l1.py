@@ -37,7 +37,7 @@ def test_value_and_gradient_by_hand_at_an_update():
     with torch.no_grad():
         network.weight.copy_(torch.tensor([[2.0, -3.0, 0.0]]))
         network.bias.fill_(1.0)
-    task = SimpleNamespace(network=network, steps=8, trainer=SimpleNamespace(global_step=5))
+    task = SimpleNamespace(network=network, steps=8, global_step=5)
     loss = term(epochs=4).loss(task, (), torch.empty(0))
     loss.backward()
     assert float(loss) == 3.0
