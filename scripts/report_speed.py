@@ -1,4 +1,4 @@
-"""What tables cost to show: `python scripts/report_speed.py [records]`. Figures for the README.
+"""Measure the cost of showing tables: `python scripts/report_speed.py [records]`. Figures for the README.
 
 A runs folder is filled with 10,000 records: of every cell of every table that can be planned here, at all tiers, and the
 rest of further seeds. Each is a kept record of its table with the id, the config and the seed of its own cell. The

@@ -1,4 +1,4 @@
-"""What a sweep costs besides its cells: `python scripts/sweep_speed.py`. Figures for the README.
+"""Measure the cost of a sweep besides its cells: `python scripts/sweep_speed.py`. Figures for the README.
 
 Planning: 1,000 cells of which 900 are finished, from the command line to the first launch. Per cell: what the in-process
 launcher adds to calling the engine directly.

@@ -1,4 +1,4 @@
-"""What the tensors of a file are, told from their names and shapes: how layers are stored, and which are no parameters."""
+"""Kinds of a file's tensors, from their names and shapes: how layers are stored, and which are no parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was typed: overrides read one by one, with every fault of them found at once.
+"""Overrides as typed, read one by one, with all their issues found at once.
 
 Hydra stops at the first fault and suggests nothing; here the overrides are looked at before Hydra sees them.
 """

@@ -1,4 +1,4 @@
-"""What Hydra composed, kept between processes: composing takes a tenth of a second, a report needs hundreds of trees.
+"""Trees that Hydra composed, kept between processes: composing takes a tenth of a second, a report needs hundreds of trees.
 
 A tree is a function of the choices, of the files under ``configs/`` and of Hydra, and all of these are in its name.
 """

@@ -1,4 +1,4 @@
-"""Where things are kept that only save time: ``SPARSELAB_CACHE`` or ``~/.cache/sparselab``.
+"""The folder of things that only save time: ``SPARSELAB_CACHE`` or ``~/.cache/sparselab``.
 
 Whoever keeps something there makes it again when it is missing or damaged, and does without where the folder cannot be
 written.

@@ -1,4 +1,4 @@
-"""What a dataset is, before it is loaded."""
+"""Facts about a dataset before it is loaded."""
 
 from __future__ import annotations
 

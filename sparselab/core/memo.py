@@ -1,4 +1,4 @@
-"""What many plans of one pass have in common is worked out once. Outside of :func:`sharing` nothing is kept."""
+"""Work that many plans of one pass share, done once. Outside of :func:`sharing` nothing is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine computes in hardware: its processor as Linux and oneDNN name things, its GPUs as NVML does. [no torch]"""
+"""The hardware's abilities: its processor as Linux and oneDNN name things, its GPUs as NVML does. [no torch]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell's id is a hash of: content decides, never where it lies or how it runs. [no torch]"""
+"""The values that a cell's id is a hash of: content decides, never where it lies or how it runs. [no torch]"""
 
 from __future__ import annotations
 

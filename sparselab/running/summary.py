@@ -1,4 +1,4 @@
-"""What a researcher can quote of a finished cell."""
+"""The summary of a finished cell, to be quoted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an edit is given: the network in evaluation mode and the data's parts, whole on every rank."""
+"""The inputs of an edit: the network in evaluation mode and the data's parts, whole on every rank."""
 
 from __future__ import annotations
 

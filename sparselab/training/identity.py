@@ -1,4 +1,4 @@
-"""What a training cell's id is a hash of."""
+"""The values that a training cell's id is a hash of."""
 
 from __future__ import annotations
 

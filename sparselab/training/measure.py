@@ -1,4 +1,4 @@
-"""What a cell asked to be measured beside its task's scores."""
+"""The extra metrics that a cell asked for, beside its task's scores."""
 
 from __future__ import annotations
 

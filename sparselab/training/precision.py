@@ -1,4 +1,4 @@
-"""What ``trainer.precision=auto`` stands for on this machine, and what of it is said. [no torch]"""
+"""The precision that ``trainer.precision=auto`` stands for on this machine, and how it is reported. [no torch]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimiser update moves. [no torch]"""
+"""The parts that an optimiser update moves. [no torch]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layers read: second moments of their inputs over calibration batches, block after block. [torch]"""
+"""Calibration: second moments of their inputs over calibration batches, block after block. [torch]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sparse network costs: parameters, multiply-accumulates, FLOPs; to run it once and to train it."""
+"""The cost of a sparse network: parameters, multiply-accumulates, FLOPs; to run it once and to train it."""
 
 from __future__ import annotations
 

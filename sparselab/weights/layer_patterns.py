@@ -1,4 +1,4 @@
-"""What is asked of each layer: one sparsity for all, and patterns of their own for some."""
+"""The sparsity of each layer: one sparsity for all, and patterns of their own for some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method may measure before training: copies of the network, examples, and the loss between them."""
+"""Measurements before training: copies of the network, examples, and the loss between them."""
 
 from __future__ import annotations
 

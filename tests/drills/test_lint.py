@@ -251,6 +251,7 @@ def test_h2_docstrings_begin_with_an_imperative_or_a_noun():
     def rule(file, tree):
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         named = [(node.lineno, ast.get_docstring(node) or "") for node in ast.walk(tree) if isinstance(node, kinds)]
+        named.append((1, ast.get_docstring(tree) or ""))
         return [(line, text.split("\n")[0]) for line, text in named if text.startswith(RIDDLES)]
 
     assert report(rule) == {}

@@ -1,4 +1,4 @@
-"""What became of a cell, as its folder tells it. Nothing is remembered anywhere else. [no torch]"""
+"""The state of a cell, read from its folder. Nothing is remembered anywhere else. [no torch]"""
 
 from __future__ import annotations
 

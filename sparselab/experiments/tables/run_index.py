@@ -1,4 +1,4 @@
-"""What a runs folder may hold of a cell, told without planning the cell."""
+"""An index of the cells that a runs folder may hold, made without planning them."""
 
 from __future__ import annotations
 

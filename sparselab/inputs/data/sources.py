@@ -1,4 +1,4 @@
-"""What a :class:`~sparselab.inputs.data.loader.Loader` feeds: images and text in memory, pictures on disk."""
+"""Sources of a :class:`~sparselab.inputs.data.loader.Loader`: images and text in memory, pictures on disk."""
 
 from __future__ import annotations
 

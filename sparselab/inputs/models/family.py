@@ -1,4 +1,4 @@
-"""What a model is to the rest of the project: options in, an outline without torch, a network with it."""
+"""The interface of a model: options in, a model spec without torch, a network with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch brings along: dense products by oneDNN and MKL, sparse ones by MKL."""
+"""Kernels of torch: dense products by oneDNN and MKL, sparse ones by MKL."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What sparsity costs, measured: `make bench`. Every figure is a ratio of two things that took turns in one run."""
+"""Measurements of the cost of sparsity: `make bench`. Every figure is a ratio of two things that took turns in one run."""

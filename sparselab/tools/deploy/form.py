@@ -1,4 +1,4 @@
-"""What a form of storing sparse weights is, and networks put into one."""
+"""Forms of storing sparse weights, and networks put into one."""
 
 from __future__ import annotations
 

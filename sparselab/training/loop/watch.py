@@ -1,4 +1,4 @@
-"""What a person, and a CSV file, see of a run under way."""
+"""The view of a run under way, for a person and for a CSV file."""
 
 from __future__ import annotations
 

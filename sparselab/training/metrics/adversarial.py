@@ -1,4 +1,4 @@
-"""Whether a network stays right on images that were changed to mislead it."""
+"""Accuracy on images that were changed to mislead the network."""
 
 from __future__ import annotations
 

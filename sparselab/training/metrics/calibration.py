@@ -1,4 +1,4 @@
-"""Whether a network is as sure as it is right."""
+"""Calibration: does a network's confidence equal its accuracy?"""
 
 from __future__ import annotations
 

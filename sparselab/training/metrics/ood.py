@@ -1,4 +1,4 @@
-"""Whether a network is less sure of images that it was never meant to read."""
+"""Detection of out-of-distribution images by the network's confidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to every sparse weight at every update, at memory speed; each function beside its plain definition.
+"""Operations on every sparse weight at every update, at memory speed; each function beside its plain definition.
 
 On a CPU the passes are C (``native/``) where it can be compiled, on CUDA one Triton launch for all layers
 (``triton_kernels.py``); anything else is torch, an operation at a time. All give the same bits.

@@ -1,4 +1,4 @@
-"""What the regressors of users share: checked input, no intercept, and limits that never come from the data."""
+"""Base of the regressors of users: checked input, no intercept, and limits that never come from the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was spent on whom: releases compose within a user, and users who are asked different things do not add up."""
+"""A ledger of the privacy spent on each user: releases compose within a user, and users with different queries do not add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns noisy moments into sparse parameters."""
+"""From noisy moments to sparse parameters."""
 
 from __future__ import annotations
 

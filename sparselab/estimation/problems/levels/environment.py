@@ -1,4 +1,4 @@
-"""What a solver of a two-level problem may ask: gradients, exact or of samples, each of them counted."""
+"""Oracles of a two-level problem: gradients, exact or of samples, each of them counted."""
 
 from __future__ import annotations
 

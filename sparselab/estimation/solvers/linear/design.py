@@ -1,4 +1,4 @@
-"""Where to look: an approximately optimal design (Kiefer & Wolfowitz), few actions whose least squares predicts all."""
+"""The choice of queries: an approximately optimal design (Kiefer & Wolfowitz), few actions whose least squares predicts all."""
 
 from __future__ import annotations
 

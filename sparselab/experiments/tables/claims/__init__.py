@@ -1,4 +1,4 @@
-"""What a paper says, as checks over records. A kind of claim is a class in a module of this package."""
+"""A paper's claims, as checks over records. A kind of claim is a class in a module of this package."""
 
 from __future__ import annotations
 
