@@ -1,4 +1,4 @@
-"""A ledger of the privacy spent on each user: releases compose within a user, and users with different queries do not add up."""
+"""A ledger of the privacy spent on each user: releases compose within a user, and across users they do not add up."""
 
 from __future__ import annotations
 
