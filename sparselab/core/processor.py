@@ -15,9 +15,9 @@ from sparselab.core.memo import once
 NATIVE = frozenset({"avx512_bf16", "amx_bf16"})
 """Instructions that multiply bf16; a processor with neither emulates it."""
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-"""What oneDNN and torch call AVX-512: all four."""
+"""AVX-512 in the sense of oneDNN and torch: all four."""
 LSTM_NEEDS = {"bf16": AVX512, "16": frozenset({"avx512_fp16"})}
-"""What a processor needs for an LSTM in that precision: torch leaves it to oneDNN, which emulates bf16 with AVX-512 only."""
+"""Instructions for an LSTM in that precision: torch leaves it to oneDNN, which emulates bf16 with AVX-512 only."""
 AMPERE = (8, 0)
 """Compute capability of the first NVIDIA GPUs that multiply bf16."""
 ASKED = "SPARSELAB_BF16"

@@ -28,7 +28,7 @@ NUMBERS = 2
 WIDE = 200
 NARROW = 150
 SPARED = ("difference", "non-zeros", "MACs", "verdicts")
-"""What a terminal of less than NARROW columns does without."""
+"""Columns left out on a terminal narrower than NARROW."""
 MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "?", "not run": "·"}
 STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not run": "dim"}
 

@@ -59,7 +59,7 @@ class Tokenizer:
     """Bytes as they are: 256 tokens, nothing to load. The base of the others."""
 
     folder: Path | None = None
-    """Where its files lie."""
+    """Folder of its files."""
 
     def learn(self, train: bytes) -> None:
         """Make the vocabulary, where it is the train split's. Before everything else."""

@@ -52,9 +52,9 @@ class Family:
     final_norm: ClassVar[str | None] = None
     """Name of the norm after the last block, where there is one."""
     decoder: ClassVar[bool] = False
-    """Whether the network is a decoder of transformers: rules on activations and on attention need one."""
+    """True for a decoder of transformers: rules on activations and on attention need one."""
     instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
-    """What a processor needs so that torch can compute the network in ``bf16`` or ``16``; what is not named runs on all."""
+    """Instructions that torch needs for the network in ``bf16`` or ``16``; a precision not named runs on all processors."""
 
     batch_norm: bool = False
     """Whether it normalises over the examples of a batch all that its layers but the head put out."""
