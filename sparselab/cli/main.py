@@ -12,6 +12,7 @@ RUN = "run"
 COMMANDS = {
     RUN: ("sparselab.cli.application", "one cell, or with -m a sweep or a paper's whole table; as `python run.py`"),
     "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
+    "new": ("sparselab.cli.new", "a skeleton of a method, a data set … of your own, with its test"),
     "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
     "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
     "table": ("sparselab.cli.table", "a paper's table from its records"),

@@ -14,6 +14,7 @@ from typing import Any
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.config.user_configs import scan
+from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
 from sparselab.core.memo import once
 
@@ -102,6 +103,7 @@ def _check_values(
         if item.is_add() or item.is_delete():
             problem = "keys cannot be removed" if item.is_delete() else "new keys are not allowed here"
             hit, fix = (key, f"write {key}=…") if key in keys else suggest(key, keys, known)
+            fix = f"write {plugins.KEY}=[mine.py], without a sign before it" if key == plugins.KEY else fix
             issues.add(short(text.partition("=")[0]), problem, fix)
             out.invalid.add((hit or key).split(".")[0])
         elif head in invalid and head in known:
