@@ -122,6 +122,15 @@ class Family:
         self._require(data)
         return self.draw(data)
 
+    def outline(self, data: DataSpec) -> ModelSpec | None:
+        """The model spec from a network that is built for it and dropped; None where that takes files from elsewhere.
+
+        For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made.
+        """
+        from sparselab.inputs.models.trace import traced
+
+        return traced(self, self.network(data), data)
+
     def build(self, data: DataSpec) -> nn.Module:
         """The network in its starting state, on the CPU in float32: random from torch's global generator, then
         ``weights`` where the options name a file. Raises :class:`ConfigError`."""

@@ -22,6 +22,8 @@ from sparselab.inputs.models.weights import place, read_header
 if TYPE_CHECKING:
     from torch import nn
 
+    from sparselab.core.model_spec import ModelSpec
+
 SKETCHES = {"gpt2": sketch_gpt2, "llama": sketch_llama}
 VERBATIM = "give a folder made by save_pretrained"
 PROBED = 16
@@ -139,6 +141,9 @@ class HuggingFace(TextFamily):
             return SKETCHES[config["model_type"]](config, data.shape[0])
         except (KeyError, TypeError, ZeroDivisionError):
             refuse(self.where, "its config.json lacks a size, or has one that is no number", VERBATIM)
+
+    def outline(self, data: DataSpec) -> ModelSpec | None:
+        return None if self._folder() is None else super().outline(data)  # a hub name would be downloaded
 
     def make(self, data: DataSpec) -> nn.Module:
         import torch
