@@ -56,6 +56,9 @@ class Family:
     instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Instructions that torch needs for the network in ``bf16`` or ``16``; a precision not named runs on all processors."""
 
+    version: ClassVar[int] = 1
+    """Raised when the same options give another network; from 2 on it is part of a cell's id."""
+
     batch_norm: bool = False
     """Whether it normalises over the examples of a batch all that its layers but the head put out."""
 
