@@ -120,7 +120,7 @@ class Engine(ABC):
 
         It may import torch. Raises ConfigError with what running the plan would refuse then.
         """
-        return None
+        return
 
     @abstractmethod
     def run(self, plan: Plan) -> dict[str, Any]:
