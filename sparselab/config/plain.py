@@ -93,11 +93,13 @@ def quoted(text: str) -> str:
 
 def repeated(text: str) -> str | None:
     """A key that a mapping gives twice, however it is written: Hydra keeps the last one and says nothing."""
-    value = text.partition("=")[2].strip()
-    if not (value.startswith("{") and value.endswith("}")):
-        return None
-    names = [entry.partition(":")[0].strip(" '\"") for entry in _entries(value[1:-1])]
-    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+    for choice in map(str.strip, _entries(text.partition("=")[2])):  # several, where a sweep goes over mappings
+        if choice.startswith("{") and choice.endswith("}"):
+            names = [entry.partition(":")[0].strip(" '\"") for entry in _entries(choice[1:-1])]
+            twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+            if twice is not None:
+                return twice
+    return None
 
 
 def _entries(inside: str) -> Iterator[str]:

@@ -114,6 +114,14 @@ class Engine(ABC):
         """
         return self.plan(config, [], dependencies=dependencies).identity
 
+    @classmethod
+    def outline(cls, plan: Plan) -> None:
+        """Complete a plan, for a person to read, with what only building the network tells; by default nothing.
+
+        It may import torch. Raises ConfigError with what running the plan would refuse then.
+        """
+        return
+
     @abstractmethod
     def run(self, plan: Plan) -> dict[str, Any]:
         """Execute and return the finished record (already written)."""

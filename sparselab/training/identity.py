@@ -48,6 +48,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         "data": parts.data.fingerprint,
         "files": files,
     }
+    if parts.family.version > 1:
+        extra["model"] = parts.family.version
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
     if parts.metrics:

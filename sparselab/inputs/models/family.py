@@ -56,6 +56,9 @@ class Family:
     instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Instructions that torch needs for the network in ``bf16`` or ``16``; a precision not named runs on all processors."""
 
+    version: ClassVar[int] = 1
+    """Raised when the same options give another network; from 2 on it is part of a cell's id."""
+
     batch_norm: bool = False
     """Whether it normalises over the examples of a batch all that its layers but the head put out."""
 
@@ -121,6 +124,15 @@ class Family:
         """
         self._require(data)
         return self.draw(data)
+
+    def outline(self, data: DataSpec) -> ModelSpec | None:
+        """The model spec from a network that is built for it and dropped; None where that takes files from elsewhere.
+
+        For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made.
+        """
+        from sparselab.inputs.models.trace import traced
+
+        return traced(self, self.network(data), data)
 
     def build(self, data: DataSpec) -> nn.Module:
         """The network in its starting state, on the CPU in float32: random from torch's global generator, then

@@ -22,6 +22,8 @@ from sparselab.inputs.models.weights import place, read_header
 if TYPE_CHECKING:
     from torch import nn
 
+    from sparselab.core.model_spec import ModelSpec
+
 SKETCHES = {"gpt2": sketch_gpt2, "llama": sketch_llama}
 VERBATIM = "give a folder made by save_pretrained"
 PROBED = 16
@@ -140,6 +142,9 @@ class HuggingFace(TextFamily):
         except (KeyError, TypeError, ZeroDivisionError):
             refuse(self.where, "its config.json lacks a size, or has one that is no number", VERBATIM)
 
+    def outline(self, data: DataSpec) -> ModelSpec | None:
+        return None if self._folder() is None else super().outline(data)  # a hub name would be downloaded
+
     def make(self, data: DataSpec) -> nn.Module:
         import torch
         from transformers import AutoModelForCausalLM
@@ -161,6 +166,12 @@ class HuggingFace(TextFamily):
             if report[problem]:
                 names = sorted(map(str, report[problem]))
                 refuse(self.where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
+        head = model.get_output_embeddings()
+        tied = head is not None and head.weight is model.get_input_embeddings().weight
+        if head is not None and not tied and getattr(model.config, "tie_word_embeddings", False):
+            # The library says so in passing, and keeps both; the outline of config.json would count one.
+            fix = "write tie_word_embeddings: false in config.json"
+            refuse(self.where, "its config.json ties embedding and head, its file has two", fix)
         vocabulary = model.get_input_embeddings().weight.shape[0]
         if vocabulary < data.classes:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
