@@ -21,7 +21,7 @@ KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
 LONGEST_FIX = 80  # characters of an advice that no line cuts off
 TABLE = "paper"  # the group whose members are tables of cells
-SEVERAL = ("term", "metric")  # groups that take a list of members
+SEVERAL = ("loss", "metric")  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
 ADD_M = "add -m (python run.py -m …)"
 

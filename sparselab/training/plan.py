@@ -84,11 +84,11 @@ def _against_each_other(made: Made) -> None:
     method = parts.get("method")
     if isinstance(method, ReadsFiles):
         weights_files("method", method.files(), made.model_spec, issues, made.dependencies)
-    for term in made.terms:
+    for loss in made.losses:
         compare = parts["model"].compare if made.has("model") else compare_outline
-        weights_files(f"term.{term.name}", term.files(), made.model_spec, issues, made.dependencies, compare)
+        weights_files(f"loss.{loss.name}", loss.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
-            issues.found += demands(term, parts["model"])
+            issues.found += demands(loss, parts["model"])
 
 
 def _layers(made: Made) -> tuple[list[Layer], dict[str, Sparsity]]:

@@ -72,8 +72,8 @@ class Loop(pl.Callback):
         )
         if self.resumed:
             self.sparsifier.verify()
-        for term in task.terms:
-            term.prepare(task)
+        for loss in task.losses:
+            loss.prepare(task)
         if not self.resumed:
             self.sparsifier.start(self.probe)
             self.edit()
