@@ -1,6 +1,6 @@
 """Overrides as typed, read one by one, with all their issues found at once.
 
-Hydra stops at the first fault and suggests nothing; here the overrides are looked at before Hydra sees them.
+Hydra stops at the first issue and suggests nothing; here the overrides are looked at before Hydra sees them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Groups = dict[str, list[str]]  # members by group
 
 @dataclass
 class Checked:
-    """Overrides that mean something, and faults of those that do not.
+    """Overrides that mean something, and issues of those that do not.
 
     choices: ``group=member``, for Hydra. values: (key, value, as typed), to be set in this order. tree: the config of
     the choices. invalid: top-level keys that are not what was asked for, so nothing should be concluded from them.
@@ -99,7 +99,7 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
 def _check_values(
     values: list[tuple[str, Any, str]], out: Checked, keys: dict[str, Any], issues: Issues, known: Groups
 ) -> None:
-    """Sort ``values`` into those that set a key of the tree (``keys``: all of them, with dots) and faults."""
+    """Sort ``values`` into those that set a key of the tree (``keys``: all of them, with dots) and issues."""
     invalid = frozenset(out.invalid)
     for key, item, text in values:
         head = key.split(".")[0]

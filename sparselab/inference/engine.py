@@ -87,12 +87,12 @@ class Inference(SingleProcessEngine):
                 checked = without_pending(model, dependencies)
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
                 rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
-                made["model_spec"] = self._outline(family, made["data"], rules, issues)
+                made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
         if issues.found or invalid or "model_spec" not in made:
             return None
         return self._job(Parts(cell=cell, **made), dependencies)
 
-    def _outline(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
+    def _spec_of(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
         where = f"model={family.name}"
         if family.task != "text":
             fix = "choose a model of text, such as model=llama_tiny or model=hf"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.sparsity import PATTERNS
-from sparselab.inputs.models.weights import compare_outline, place, read_header
+from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.weights.capabilities import ReadsInputs, by_chance, ranks_layers
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -132,7 +132,7 @@ def weights_files(
     model_spec: ModelSpec | None,
     issues: Issues,
     dependencies: Mapping[str, str],
-    compare: Callable[[Mapping[str, Entry], ModelSpec, str], list[Issue]] = compare_outline,
+    compare: Callable[[Mapping[str, Entry], ModelSpec, str], list[Issue]] = compare_spec,
 ) -> None:
     """Weights files of the network that a plug-in reads: are they there, and do they fit?"""
     for option, path in files.items():

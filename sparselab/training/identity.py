@@ -11,7 +11,7 @@ from sparselab.weights.capabilities import ReadsFiles
 if TYPE_CHECKING:
     from sparselab.training.parts import Parts
 
-ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what a cell gives
+ENGINE_VERSION = 1  # raise it when the loop, the loader or the seeds change what a cell gives
 
 
 def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:

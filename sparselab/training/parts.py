@@ -100,7 +100,7 @@ class Parts:
 class Made:
     """The parts made of a config, with the issues of those that could not be made.
 
-    parts: of :data:`NEEDED`, those that could be made. lost: top-level keys that are not what was asked for.
+    parts: of :data:`NEEDED`, those that could be made. invalid: top-level keys that are not what was asked for.
     """
 
     cell: Cell
@@ -185,11 +185,11 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
 
 
 def foresee_layers(made: Made) -> None:
-    """The outline of the network, with what the model says against the data, where both are there."""
+    """The model spec of the network, with what the model says against the data, where both are there."""
     if made.has("model", "data"):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
-        found, made.model_spec = once(("outline", canonical(model), data), lambda: _outline(family, data))
+        found, made.model_spec = once(("model spec", canonical(model), data), lambda: _spec_of(family, data))
         made.issues.found += found
 
 
@@ -249,6 +249,6 @@ def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
     return min(lengths), per_epoch
 
 
-def _outline(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
+def _spec_of(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
     issues = family.issues(data)
     return issues, None if issues else family.model_spec(data)

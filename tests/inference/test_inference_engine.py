@@ -13,7 +13,7 @@ from sparselab.config.members import CONFIGS
 from sparselab.core.errors import ConfigError
 from sparselab.inference.count import macs_per_token
 from sparselab.inference.windows import batches, draw
-from sparselab.inputs.models.families.llama import sketch_llama
+from sparselab.inputs.models.families.llama import llama_spec
 from sparselab.running.planning import plan_of
 from sparselab.storage import record as records
 
@@ -213,7 +213,7 @@ KEYS = (
 @pytest.mark.parametrize("name", PAPER)
 def test_multiplications_a_token_are_the_papers(name):
     sizes, printed = PAPER[name]
-    model_spec = sketch_llama(dict(zip(KEYS, sizes, strict=True)), 1).model_spec(name)
+    model_spec = llama_spec(dict(zip(KEYS, sizes, strict=True)), 1).model_spec(name)
     for sparsity, value in zip((0, 0.25, 0.4, 0.5, 0.65), printed, strict=True):
         assert value is None or macs_per_token(model_spec, sparsity) / 1e9 == pytest.approx(value, abs=6e-4)
 
