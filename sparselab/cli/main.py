@@ -17,6 +17,7 @@ COMMANDS = {
     "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
     "table": ("sparselab.cli.table", "a paper's table from its records"),
     "list": ("sparselab.cli.list", "the ledger of all papers"),
+    "migrate": ("sparselab.cli.migrate", "records of an older sparselab, brought to today's names and ids"),
     "report": ("sparselab.cli.report", "one HTML page of everything"),
 }
 USAGE = "usage: sparselab COMMAND [arguments]\n\n" + "\n".join(f"  {n:<9} {text}" for n, (_, text) in COMMANDS.items())

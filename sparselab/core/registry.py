@@ -23,14 +23,14 @@ def _modules(package: str) -> list[str]:
     modules = list(pkgutil.iter_modules(importlib.import_module(parent).__path__, parent + "."))
     if not star:
         return [module.name for module in modules]
-    rooms = [module.name for module in modules if module.ispkg]
-    return [f"{room}.{member}" for room in rooms if importlib.util.find_spec(f"{room}.{member}")]
+    packages = [module.name for module in modules if module.ispkg]
+    return [f"{one}.{member}" for one in packages if importlib.util.find_spec(f"{one}.{member}")]
 
 
 class Registry(Generic[T]):
     """Classes of one kind by name. The package's modules, and plug-ins, are imported at the first look-up.
 
-    package: its members are the modules directly in it, or one module of each room (``sparselab.*.engine``).
+    package: its members are the modules directly in it, or one module of each package (``sparselab.*.engine``).
     Every such module must be cheap to import (no torch, no timm): planning imports them all.
     """
 

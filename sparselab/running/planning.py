@@ -42,7 +42,7 @@ def engine_of(config: dict[str, Any]) -> Engine:
 class Read:
     """Overrides as far as they can be read without planning.
 
-    needs: path of a weights file to the id of the cell that makes it. first: the plans of these cells, by path.
+    dependencies: path of a weights file to the id of the cell that makes it. first: the plans of these cells, by path.
     """
 
     config: dict[str, Any]
@@ -166,7 +166,7 @@ def _without_passing(overrides: list[str]) -> list[str]:
 
 
 def _engine(found: Read, cell: list[str]) -> Engine:
-    """The engine of what was read, once what it does not read is among the faults."""
+    """The engine of what was read, once what it does not read is among the issues."""
     engine, issues = engine_of(found.config), found.issues
     foreign = _foreign(engine, cell)
     if "engine" not in found.invalid and not foreign & found.invalid:
@@ -221,7 +221,7 @@ def _unread(engine: Engine, overrides: list[str]) -> list[Issue]:
 def _resolve(node: dict[str, Any], where: str, outer: list[str], named: Named, found: Read) -> None:
     """Put the weights file of the cell it names in the place of each value ``cell:…``; collect what is known of them.
 
-    Where such a cell cannot be, the top-level key is among ``lost``: nothing else is to be said about it.
+    Where such a cell cannot be, the top-level key is among ``invalid``: nothing else is to be said about it.
     """
     for key, value in node.items():
         place = f"{where}{key}"

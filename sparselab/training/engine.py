@@ -34,7 +34,7 @@ class Train(Engine):
     """Plans without torch; runs with it."""
 
     reads = (
-        "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "term",
+        "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
         "metric", "edit",
     )  # fmt: skip
     paced = ("model", "dataset")
@@ -147,7 +147,7 @@ class Train(Engine):
 
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
-    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "term", "edit")
+    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit")
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 

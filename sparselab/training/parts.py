@@ -18,7 +18,7 @@ from sparselab.running.loggers.logger import LOGGERS
 from sparselab.running.parts import build, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.edits.edit import EDITS
-from sparselab.training.losses.term import TERMS
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sparselab.inputs.models.family import Family
     from sparselab.running.loggers.logger import Logger
     from sparselab.training.edits.edit import Edit
-    from sparselab.training.losses.term import Term
+    from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
     from sparselab.weights.distributions import Distribution
@@ -69,7 +69,7 @@ class Parts:
     family: Family
     optim: Optim
     logger: Logger
-    terms: list[Term] = field(default_factory=list)
+    losses: list[ExtraLoss] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     own: dict[str, Sparsity] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Parts:
 class Made:
     """The parts made of a config, with the issues of those that could not be made.
 
-    parts: of :data:`NEEDED`, those that could be made. lost: top-level keys that are not what was asked for.
+    parts: of :data:`NEEDED`, those that could be made. invalid: top-level keys that are not what was asked for.
     """
 
     cell: Cell
@@ -108,7 +108,7 @@ class Made:
     dependencies: Mapping[str, str]
     issues: Issues
     parts: dict[str, Any] = field(default_factory=dict)
-    terms: list[Term] = field(default_factory=list)
+    losses: list[ExtraLoss] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     own: dict[str, Sparsity] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Made:
         return Parts(
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], family=found["model"],
-            optim=found["optim"], logger=found["logger"], terms=self.terms, metrics=self.metrics, edit=self.edit,
+            optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
@@ -154,9 +154,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         if where not in invalid:
             with issues.catch():
                 parts[where] = build(registry, getattr(cell, where), where, *extra)
-    for name, values in cell.term.items() if "term" not in invalid else ():
+    for name, values in cell.loss.items() if "loss" not in invalid else ():
         with issues.catch():
-            made.terms.append(build(TERMS, {"name": name, **values}, f"term.{name}"))
+            made.losses.append(build(LOSSES, {"name": name, **values}, f"loss.{name}"))
     with issues.catch():
         if cell.edit is not None and "edit" not in invalid:
             made.edit = build(EDITS, cell.edit, "edit")
@@ -185,11 +185,11 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
 
 
 def foresee_layers(made: Made) -> None:
-    """The outline of the network, with what the model says against the data, where both are there."""
+    """The model spec of the network, with what the model says against the data, where both are there."""
     if made.has("model", "data"):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
-        found, made.model_spec = once(("outline", canonical(model), data), lambda: _outline(family, data))
+        found, made.model_spec = once(("model spec", canonical(model), data), lambda: _spec_of(family, data))
         made.issues.found += found
 
 
@@ -249,6 +249,6 @@ def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
     return min(lengths), per_epoch
 
 
-def _outline(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
+def _spec_of(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
     issues = family.issues(data)
     return issues, None if issues else family.model_spec(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sparselab.inputs.models.weights import compare_outline
+from sparselab.inputs.models.weights import compare_spec
 from sparselab.running.engine import NOTHING
 from sparselab.training.checks import combination, demands, lone_values, own_combinations, weights_files
 from sparselab.training.layers import choose_layers, final_counts
@@ -25,8 +25,8 @@ def gather(
 ) -> Parts:
     """Build every part and check them against each other. Raises ConfigError with all faults at once.
 
-    With ``lost`` top-level keys only what does not depend on them is checked; the caller has faults of its own.
-    A weights file among ``needs`` is checked once it is there.
+    With ``invalid`` top-level keys only what does not depend on them is checked; the caller has issues of its own.
+    A weights file among ``dependencies`` is checked once it is there.
     """
     made = make(config, invalid, dependencies)
     _against_data(made)
@@ -84,11 +84,11 @@ def _against_each_other(made: Made) -> None:
     method = parts.get("method")
     if isinstance(method, ReadsFiles):
         weights_files("method", method.files(), made.model_spec, issues, made.dependencies)
-    for term in made.terms:
-        compare = parts["model"].compare if made.has("model") else compare_outline
-        weights_files(f"term.{term.name}", term.files(), made.model_spec, issues, made.dependencies, compare)
+    for loss in made.losses:
+        compare = parts["model"].compare if made.has("model") else compare_spec
+        weights_files(f"loss.{loss.name}", loss.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
-            issues.found += demands(term, parts["model"])
+            issues.found += demands(loss, parts["model"])
 
 
 def _layers(made: Made) -> tuple[list[Layer], dict[str, Sparsity]]:

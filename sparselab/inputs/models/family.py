@@ -14,7 +14,7 @@ from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 from sparselab.inputs.models.spec_builder import SpecBuilder
-from sparselab.inputs.models.weights import compare_outline, place, read_header
+from sparselab.inputs.models.weights import compare_spec, place, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Tokens:
 class Family:
     """A family of networks. One options instance and one :class:`DataSpec` fix a network.
 
-    A subclass says what does not fit (``misfits``), draws the network in closed form (``sketch``) and makes it
+    A subclass says what does not fit (``misfits``), draws the network in closed form (``draw``) and makes it
     (``make``). Parameter names are those of the library that the network comes from and never change.
     """
 
@@ -88,7 +88,7 @@ class Family:
         raise NotImplementedError
 
     def draw(self, data: DataSpec) -> ModelSpec | None:
-        """The outline of what :meth:`network` gives, unchecked."""
+        """The model spec of what :meth:`network` gives, unchecked."""
         builder = self.builder(data)
         return None if builder is None else builder.model_spec(self.name)
 
@@ -101,7 +101,7 @@ class Family:
         return {} if self.options.weights is None else {"weights": [self.options.weights]}
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        """Everything that can be refused without torch: misfits, and the weights file's header against the outline."""
+        """Everything that can be refused without torch: misfits, and the weights file's header against the model spec."""
         if self.task != data.task:
             problem = f"reads {self.task}s and dataset {data.name} is {data.task}"
             return [Issue(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
@@ -145,7 +145,7 @@ class Family:
 
     def compare(self, found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
         """How a weights file that :meth:`load` is to read differs from the network, as far as its header tells."""
-        return compare_outline(found, model_spec, where)
+        return compare_spec(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
         """Copy the tensors of a safetensors file into ``model``; ConfigError, and nothing copied, unless all fit."""

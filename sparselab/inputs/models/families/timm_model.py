@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TimmModel(Transformable, ImageFamily):
     """``timm.create_model(arch)`` with random weights; nothing is downloaded.
 
-    Networks of a fixed input size are made for the data's size. There is no closed form: the outline is traced.
+    Networks of a fixed input size are made for the data's size. There is no closed form: the model spec is traced.
     """
 
     version = 2  # rates of zero are zero, whatever the architecture's own default is
