@@ -31,6 +31,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     for option, paths in parts.family.files().items():
         files[f"model.{option}"] = [content(path, parts.dependencies, f"model.{option}") for path in paths]
         identity["model"].pop(option)
+    if parts.parents:
+        files["model.weights"] = [content(path, parts.dependencies, "model.weights") for path in parts.parents]
     for term in parts.terms:
         for option, path in term.files().items():
             key = f"term.{term.name}.{option}"
@@ -50,6 +52,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     }
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
+    if parts.merge is not None:
+        extra["merge"] = parts.merge.version
     if parts.metrics:
         extra["metrics"] = {
             metric.name: [metric.version, *(dataset.spec().fingerprint for dataset in metric.datasets().values())]

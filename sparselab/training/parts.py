@@ -19,6 +19,7 @@ from sparselab.running.parts import build, top_level, unwritable, without_pendin
 from sparselab.storage.ids import canonical
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.term import TERMS
+from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from sparselab.running.loggers.logger import Logger
     from sparselab.training.edits.edit import Edit
     from sparselab.training.losses.term import Term
+    from sparselab.training.merges.merge import Merge
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
     from sparselab.weights.distributions import Distribution
@@ -72,6 +74,8 @@ class Parts:
     terms: list[Term] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
+    merge: Merge | None = None
+    parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
     model_spec: ModelSpec | None = None
     layers: list[Layer] = field(default_factory=list)
@@ -111,6 +115,8 @@ class Made:
     terms: list[Term] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
+    merge: Merge | None = None
+    parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
     steps: int = 0
     batches_per_epoch: int = 0
@@ -128,6 +134,7 @@ class Made:
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], family=found["model"],
             optim=found["optim"], logger=found["logger"], terms=self.terms, metrics=self.metrics, edit=self.edit,
+            merge=self.merge, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
@@ -141,6 +148,8 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         cell = cell.model_copy(update={"model": near_data(cell.model, folder_of_copies(cell.data_dir))})
     issues.found += top
     made = Made(cell, invalid, dependencies, issues)
+    _several(made)
+    cell = made.cell
     parts = made.parts
     for where, registry, extra in (
         ("method", METHODS, ()),
@@ -160,6 +169,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.catch():
         if cell.edit is not None and "edit" not in invalid:
             made.edit = build(EDITS, cell.edit, "edit")
+    with issues.catch():
+        if cell.merge is not None and "merge" not in invalid:
+            made.merge = build(MERGES, cell.merge, "merge")
     for name, values in cell.metric.items() if not invalid & {"metric", "data_dir"} else ():
         with issues.catch():
             made.metrics.append(build(METRICS, {"name": name, **values}, f"metric.{name}", cell.data_dir))
@@ -182,6 +194,16 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         if "data" in parts and "trainer" not in invalid:
             made.steps, made.batches_per_epoch = _length(cell.trainer, parts["data"])
     return made
+
+
+def _several(made: Made) -> None:
+    """Several parents: the first stands for all where a network is looked at, for they have to be alike."""
+    paths = made.cell.model.get("weights")
+    if "model" in made.invalid or not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        return
+    made.parents = paths
+    model = {**made.cell.model, "weights": paths[0] if paths else None}
+    made.cell = made.cell.model_copy(update={"model": model})
 
 
 def foresee_layers(made: Made) -> None:

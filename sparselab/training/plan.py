@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sparselab.inputs.models.weights import compare_outline
+from sparselab.inputs.models.weights import compare_outline, place
 from sparselab.running.engine import NOTHING
-from sparselab.training.checks import combination, demands, lone_values, own_combinations, weights_files
+from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, weights_files
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Made, Parts, foresee_layers, make, match_sparsity
@@ -33,6 +33,8 @@ def gather(
     foresee_layers(made)
     match_sparsity(made)
     _against_each_other(made)
+    if "model" not in made.invalid:
+        _merging(made)
     if made.has("model") and "trainer" not in made.invalid:
         unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
@@ -89,6 +91,26 @@ def _against_each_other(made: Made) -> None:
         weights_files(f"term.{term.name}", term.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
             issues.found += demands(term, parts["model"])
+
+
+def _merging(made: Made) -> None:
+    """Several parents, and the rule that makes one network of them; as far as their files are there, they have to be alike."""
+    issues, parents, merge = made.issues, made.parents, made.merge
+    if len(parents) < 2 and merge is not None:
+        issues.add(f"merge={merge.name}", "there are no several networks", "write model.weights=[{cell: …}, {cell: …}]")
+    if parents and merge is None and "merge" not in made.invalid:
+        issues.add(f"model.weights: {len(parents)} networks", "nothing makes one of them", "add merge=uniform")
+    for number, path in enumerate(parents):
+        if path in parents[:number]:
+            issues.add(place(path), "is named twice", "name each network once")
+    if merge is not None and made.has("data"):
+        issues.found += merge.issues(made.parts["data"])
+    if parents and any(term.needs_trained_start for term in made.terms):
+        issues.add("model.weights", "a teacher that is the start is one network, not several", "name the teacher")
+    if made.has("model"):
+        files = {f"weights[{number}]": path for number, path in enumerate(parents) if number}
+        weights_files("model", files, made.model_spec, issues, made.dependencies, made.parts["model"].compare)
+        issues.found += other_masks(parents)
 
 
 def _layers(made: Made) -> tuple[list[Layer], dict[str, Sparsity]]:

@@ -35,6 +35,7 @@ from sparselab.training.loop.stopping import Agreement, Saver
 from sparselab.training.loop.store_io import ELSEWHERE, StoreIO, bit_facts, check_content, resumed
 from sparselab.training.loop.watch import History, Progress
 from sparselab.training.measure import measure
+from sparselab.training.merging import merge_parents
 from sparselab.training.parts import Parts
 from sparselab.training.precision import check_network
 from sparselab.training.tasks import TASKS
@@ -114,6 +115,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     network.to(device)  # before the slots, whose masks and masters lie where their weights do
     if wants_channels_last(parts):
         network.to(memory_format=torch.channels_last)
+    if found is None:
+        merge_parents(parts, network, splits, trainer.precision_plugin, device)
     sparsifier = make_sparsifier(parts, network)
     sparsifier.track = options.track_masks
     if sparsifier.slots and device.type == "cpu" and native.library() is None and rank == 0:
