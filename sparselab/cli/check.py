@@ -122,7 +122,7 @@ def tree(plan: Any, shown: dict[str, Any], depth: int = 0) -> list[tuple[str, st
         shown[ref.id] = needed
         what = f"{place} = {ref.take or 'weights'}{f' at {ref.at}' if ref.at else ''} of {ref.id}"
         more = "as above" if known else f"{state(needed)}, {needed.size}"
-        cost = f", {estimate([needed])}" if needed.work and not known else ""
+        cost = f", {estimate([needed]).partition(' (')[0]}" if needed.work and not known else ""
         out.append(("phase", f"{'  ' * depth}{what} ({more}{cost})"))
         out += [] if known else tree(needed, shown, depth + 1)
     return out

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.config.cell_ref import MASKS, WEIGHTS, CellRef, names_cell, names_cells
+from sparselab.config.cell_ref import BOTH, MASKS, WEIGHTS, CellRef, names_cell, names_cells
 from sparselab.config.schema import UNIDENTIFIED
 from sparselab.core.errors import ConfigError, Issue, Issues, refuse, short, spell
-from sparselab.storage.export import MODEL
+from sparselab.core.points import point_of
+from sparselab.storage.export import MASKS as MASKS_FILE
+from sparselab.storage.export import MODEL, early
 
 if TYPE_CHECKING:
     from sparselab.running.engine import Plan
@@ -19,7 +21,8 @@ Named = Callable[[list[str], list[str]], "tuple[str, Plan | None]"]
 """A cell's own overrides, and those that say how it runs, to its id, and to its plan if that is wanted."""
 # What a cell that another one needs takes over from it: how things run, never what is computed.
 INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debug"}
-MERGED = "model.weights"  # the option that takes several parents
+MERGED = "model.weights"  # the option that takes several parents, and their masks with them
+TICKET = "targets.masks"  # the option that takes masks
 
 
 @dataclass
@@ -63,16 +66,32 @@ class Parents:
         """The path, or the paths, for a value at ``place``."""
         if place in INHERITED:
             refuse(short(f"{place}={spell(value)}"), "takes no cell", "write a value; cells stand for networks")
-        if isinstance(value, list) and place == MERGED:
-            return [
-                self._file(place, CellRef.of(item, place), config, outer, named) if names_cell(item) else item
-                for item in value
-            ]
-        if isinstance(value, list):
+        if isinstance(value, list) and place != MERGED:
             refuse(short(f"{place}={spell(value)}"), "takes one cell, not several", "keep one of them")
-        return self._file(place, CellRef.of(value, place), config, outer, named)
+        several = value if isinstance(value, list) else [value]
+        refs = [CellRef.of(item, place) if names_cell(item) else None for item in several]
+        paths = [
+            item if ref is None else self._file(place, ref, config, outer, named)
+            for ref, item in zip(refs, several, strict=True)
+        ]
+        if any(ref is not None and ref.take == BOTH for ref in refs):  # parents that are merged have one mask
+            self._masks_too(
+                place, next(ref for ref in refs if ref is not None and ref.take == BOTH), config, outer, named
+            )
+        return paths if isinstance(value, list) else paths[0]
+
+    def _masks_too(self, place: str, ref: CellRef, config: dict[str, Any], outer: list[str], named: Named) -> None:
+        if config["targets"].get("masks") is not None:
+            refuse(TICKET, f"masks are said here and by {place}.take={BOTH}", "leave one of them out")
+        config["targets"]["masks"] = self._file(TICKET, replace(ref, take=MASKS), config, outer, named)
 
     def _file(self, place: str, ref: CellRef, config: dict[str, Any], outer: list[str], named: Named) -> str:
+        """Return the path of the file of a parent that stands at ``place``."""
+        taken = MASKS if place == TICKET else WEIGHTS
+        if ref.take not in (None, taken) and (ref.take != BOTH or place != MERGED):
+            refuse(f"{place}.take={ref.take}", f"is about {taken}", f"write take: {taken}, or leave it out")
+        if ref.at is not None and taken == MASKS:
+            refuse(f"{place}.at={ref.at}", "masks are those of the end of a run", "leave it out")
         how = [text for text in outer if text.partition("=")[0] in INHERITED]
         try:
             id, plan = named(list(ref.overrides), how)
@@ -80,15 +99,23 @@ class Parents:
             raise ConfigError(
                 [Issue(f"{place}: {issue.where}", issue.problem, issue.fix) for issue in refused.issues]
             ) from None
-        if ref.take not in (None, WEIGHTS):
-            refuse(f"{place}.take={ref.take}", "is about weights", f"write take: {WEIGHTS}, or leave it out")
+        if ref.at is not None and plan is not None and ref.at not in kept_points(plan):
+            refuse(
+                f"{place}.at={ref.at}", "the cell keeps no weights there", f"write trainer.keep_at: [{ref.at}] in it"
+            )
         folder = plan.folder if plan is not None else Path(str(config["runs_dir"])) / id
-        path = str(Path(folder) / MODEL)
-        self.refs.append((place, ref.planned(id, path)))
-        self.files[path] = id
+        name = MASKS_FILE if taken == MASKS else MODEL if ref.at is None else early(ref.at)
+        path = str(Path(folder) / name)
+        self.refs.append((place, replace(ref, take=taken).planned(id, path)))
+        self.files[path] = id if ref.at is None else f"{id}@{ref.at}"
         if plan is not None:
             self.plans[id] = plan
         return path
 
 
-__all__ = ["INHERITED", "MASKS", "Named", "Parents"]
+def kept_points(plan: Plan) -> list[str | None]:
+    """Return the points at which a cell keeps its weights, spelled."""
+    return [point_of(point) for point in plan.config["trainer"].get("keep_at", [])]
+
+
+__all__ = ["INHERITED", "TICKET", "Named", "Parents", "kept_points"]

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparselab.config.cell_ref import MASKS
 from sparselab.config.compose import compose, defaults
 from sparselab.config.schema import UNIDENTIFIED, HostOptions
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse, short
@@ -162,6 +163,9 @@ def _engine(found: Read, cell: list[str]) -> Engine:
     foreign = _foreign(engine, cell)
     if "engine" not in found.invalid and not foreign & found.invalid:
         issues.found += _unread(engine, cell)
+    for place, ref in found.parents.refs:
+        if ref.take == MASKS and "targets" not in engine.reads:
+            issues.add(f"{place}: masks of a cell", f"engine={engine.name} has no masks", "take weights alone")
     for group, wrong in engine.complete(found.config, frozenset(found.invalid)).items():
         issues.found += wrong
         found.invalid.add(group)

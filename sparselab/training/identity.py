@@ -33,6 +33,9 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         identity["model"].pop(option)
     if parts.parents:
         files["model.weights"] = [content(path, parts.dependencies, "model.weights") for path in parts.parents]
+    if (masks := parts.cell.targets.masks) is not None:
+        files["targets.masks"] = content(masks, parts.dependencies, "targets.masks")
+        identity["targets"].pop("masks")
     for term in parts.terms:
         for option, path in term.files().items():
             key = f"term.{term.name}.{option}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparselab.config.schema import Cell
 from sparselab.core.errors import ConfigError, Issue, Issues, refuse
 from sparselab.core.memo import once
+from sparselab.core.points import point_of, update_of
 from sparselab.core.processor import gpus, uses_gpu
 from sparselab.core.sparsity import PATTERNS, Sparsity
 from sparselab.inputs.data.dataset import DATASETS
@@ -94,6 +95,12 @@ class Parts:
     def uncovered(self) -> list[Loose]:
         """Parameters of a sparse network that no mask can be put on and no exclusion names."""
         return uncovered(self.model_spec, self.cell.targets.exclude) if self.model_spec and self.layers else []
+
+    @property
+    def kept_at(self) -> dict[str, int]:
+        """Update by spelled point at which the weights are kept."""
+        points = filter(None, map(point_of, self.cell.trainer.keep_at))
+        return {point: update_of(point, self.batches_per_epoch) for point in points}
 
     def pattern_of(self, layer: str) -> Sparsity:
         """Return the final sparsity of the layer of that name."""

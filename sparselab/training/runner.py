@@ -23,10 +23,12 @@ from sparselab.storage.atomic import sweep
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.calibrate import calibration
 from sparselab.training.editing import make_edit
+from sparselab.training.given_masks import given_masks
 from sparselab.training.layers import place_masks
 from sparselab.training.loop.batchnorm import check_values, synchronise
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
+from sparselab.training.loop.keeping import Keeper
 from sparselab.training.loop.lazy_lightning import environments, pl
 from sparselab.training.loop.loader import Interruptible, RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree, many_ranks
@@ -148,7 +150,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     probe = make_probe(parts, task, splits, device)
     edit = make_edit(parts, network, sparsifier, splits, device)
     spread = Spread(targeted(parts, network), parts.steps) if options.track_masks else None
-    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe, edit, spread)
+    keeper = Keeper(folder, parts.kept_at)
+    loop = Loop(sparsifier, parts.cell.seed, [history, progress, keeper, saver], ema, probe, edit, spread, keeper.begin)
     trainer.callbacks.append(loop)
     if world > 1:
         synchronise(network)
@@ -272,6 +275,12 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
         pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
         slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
+    if parts.cell.targets.masks is not None:
+        given = given_masks(parts, slots)
+        counts = parts.kept = {slot.layer.name: int(given[slot.name].sum()) for slot in slots}
+        made = Sparsifier(parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed)
+        made.given = given
+        return made
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}
 
