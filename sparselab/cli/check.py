@@ -120,4 +120,24 @@ def rows(plan: Any) -> list[tuple[str, str]]:
     out = [("cell", f"{plan.id} ({state(plan)}, {plan.folder})"), *plan.facts]
     if plan.work:
         out.append(("cost", estimate([plan])))
+    shown: dict[str, Any] = {plan.id: plan}
+    out += tree(plan, shown)
+    missing = [one for one in shown.values() if state(one) == "to run"]
+    if len(shown) > 1 and missing and all(one.work for one in missing):
+        out.append(("cost of all", f"{estimate(missing)}, {len(missing)} of {len(shown)} cells to run"))
     return out + [("note", note) for note in plan.notes]
+
+
+def tree(plan: Any, shown: dict[str, Any], depth: int = 0) -> list[tuple[str, str]]:
+    """A line for each cell that a plan starts from, under the one that needs it; what was ``shown`` before is not unfolded."""
+    out = []
+    plans = {needed.id: needed for needed in plan.first}
+    for place, ref in plan.parents:
+        needed, known = plans[ref.id], ref.id in shown
+        shown[ref.id] = needed
+        what = f"{place} = {ref.take or 'weights'}{f' at {ref.at}' if ref.at else ''} of {ref.id}"
+        more = "as above" if known else f"{state(needed)}, {needed.size}"
+        cost = f", {estimate([needed]).partition(' (')[0]}" if needed.work and not known else ""
+        out.append(("phase", f"{'  ' * depth}{what} ({more}{cost})"))
+        out += [] if known else tree(needed, shown, depth + 1)
+    return out

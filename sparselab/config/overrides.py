@@ -144,6 +144,12 @@ def _typed(value: Any, present: Any, text: str) -> Any:
     return value
 
 
+def said(text: str) -> tuple[str, Any]:
+    """(key, value) of one override. Raises ConfigError where it cannot be read."""
+    key, item = _read(text)
+    return key, item.value()
+
+
 def _read(text: str) -> tuple[str, Any]:
     """(key, Hydra's reading) of one override; ConfigError where it cannot be read."""
     return once(("read", text), lambda: _parse(text))  # a millisecond, and cells share most of their overrides
@@ -200,6 +206,8 @@ def _unreadable(text: str, key: str, value: str) -> Issue:
         return Issue(
             at, f"has {'a comma' if value.endswith(',') else 'an equals sign'} too many", f"write {name}=VALUE"
         )
+    if re.search(r"\{\w+\}", value):
+        return Issue(at, "phases have names in tables only", f"write '{name}={{cell: {{method: dense, model: mlp}}}}'")
     if value.startswith(("[", "{")):
         return Issue(at, "is not a list or a mapping that can be read", "as in [1, a] or {a: 1}, with plain keys")
     fix = f"write {shlex.quote(f'{bare}={_in_quotes(value)}')}"

@@ -1,7 +1,7 @@
-"""Overrides that are read without a grammar: a key and a number, a word, a quoted text, or a flat list or mapping of these.
+"""Overrides that are read without a grammar: a key and a number, a word, a quoted text, or a list or mapping of these.
 
-Hydra's parser takes a millisecond for each, and its import a sixth of a second. What is read here reads as it would there
-(a test asks it); everything else is Hydra's.
+Hydra's parser takes a millisecond for each, for a mapping in a mapping much more, and its import a sixth of a second. What is
+read here reads as it would there (a test asks it); everything else is Hydra's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparselab.core.containers import copied
+from sparselab.core.errors import spell
 
 WORD = r"[A-Za-z_]\w*"
 KEY = rf"{WORD}(?:(?:\.{WORD})*|(?:/{WORD})*)"
@@ -25,9 +26,14 @@ INNER = rf"(?:{INT}|{NUMBER}|{PATTERN}|{WORD}|@{WORD}|{DOUBLE})"
 ENTRY = rf"@?{WORD}: {INNER}"
 LIST = rf"\[(?:{INNER}(?:, ?{INNER})*)?\]"
 MAPPING = rf"\{{{ENTRY}(?:, {ENTRY})*\}}"
+POINT = r"(?:0|[1-9]\d*)epochs"
+HELD = re.compile(rf"(?:{NUMBER}|{POINT}|{INT}|{PATTERN}|{WORDS}|@{WORD}|{QUOTED}|{DOUBLE})(?=, |[\]}}])", re.ASCII)
+NAMED = re.compile(rf"(@?{WORD}(?:[./]{WORD})*): ", re.ASCII)
 
 PLAIN = re.compile(f"({KEY})=({INT}|{NUMBER}|{WORDS}|{PATTERN}|{QUOTED}|{DOUBLE}|{LIST}|{MAPPING})", re.ASCII)
 LITERAL = re.compile(rf"((?a:{KEY}))=((cell:).*|[\w./~+-]+)")
+DEEP = re.compile(rf"({KEY})=([\[{{].*[\]}}])", re.ASCII)
+BARE = re.compile(rf"{WORDS}|{POINT}|{PATTERN}|@{WORD}", re.ASCII)
 WHOLE, BROKEN = re.compile(INT), re.compile(NUMBER, re.ASCII)
 ESCAPED = re.compile(r"(\\+)'")  # backslashes count double before a quote, and only there
 MEANING = {"null": None, "true": True, "false": False}
@@ -61,7 +67,7 @@ def read(text: str) -> Plain | None:
     """The override ``text``; None where Hydra has to read it."""
     found = PLAIN.fullmatch(text)
     if found is None:
-        return None
+        return _deep(text)
     key, value = found.groups()
     try:
         if value[0] == "[":
@@ -74,6 +80,56 @@ def read(text: str) -> Plain | None:
         return Plain(key, _scalar(value))
     except ValueError:
         return None
+
+
+def _deep(text: str) -> Plain | None:
+    """An override whose value is a mapping or a list that holds some of their kind; None where Hydra has to read it."""
+    found = DEEP.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        value, end = _held(found[2], 0)
+    except ValueError:
+        return None
+    return Plain(found[1], value) if end == len(found[2]) else None
+
+
+def _held(text: str, at: int) -> tuple[Any, int]:
+    """(the value that begins at ``at``, where it ends); ValueError where it is not plain."""
+    if text[at : at + 1] == "{":
+        return _mapping(text, at + 1)
+    if text[at : at + 1] == "[":
+        return _list(text, at + 1)
+    found = HELD.match(text, at)
+    if found is None:
+        raise ValueError(text)
+    return _scalar(found[0]), found.end()
+
+
+def _mapping(text: str, at: int) -> tuple[dict[str, Any], int]:
+    values: dict[str, Any] = {}
+    while True:
+        found = NAMED.match(text, at)
+        if found is None or _scalar(name := found[1]) is not name:  # null and true are no texts
+            raise ValueError(text)
+        values[name], at = _held(text, found.end())
+        if text.startswith("}", at):
+            return values, at + 1
+        if not text.startswith(", ", at):
+            raise ValueError(text)
+        at += 2
+
+
+def _list(text: str, at: int) -> tuple[list[Any], int]:
+    values: list[Any] = []
+    while not text.startswith("]", at):
+        if values:
+            if not text.startswith(", ", at):
+                raise ValueError(text)
+            at += 2
+        value, at = _held(text, at)
+        values.append(value)
+    return values, at + 1
 
 
 def literal(text: str) -> Plain | None:
@@ -91,15 +147,37 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
+def written(value: Any) -> str:
+    """A plain value as an override holds it; read again, it is the value. Mappings and lists need no quotes of their own."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {written(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(written, value)) + "]"
+    if not isinstance(value, str):
+        return spell(value)
+    if BARE.fullmatch(value) and value.lower() not in (*MEANING, "nan", "inf"):
+        return value
+    return quoted(value) if set(value) & set('"\\') else f'"{value}"'
+
+
 def repeated(text: str) -> str | None:
     """A key that a mapping gives twice, however it is written: Hydra keeps the last one and says nothing."""
-    for choice in map(str.strip, _entries(text.partition("=")[2])):  # several, where a sweep goes over mappings
-        if choice.startswith("{") and choice.endswith("}"):
-            names = [entry.partition(":")[0].strip(" '\"") for entry in _entries(choice[1:-1])]
-            twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
-            if twice is not None:
-                return twice
-    return None
+    choices = map(str.strip, _entries(text.partition("=")[2]))  # several, where a sweep goes over mappings
+    return next((twice for choice in choices if (twice := _repeated(choice)) is not None), None)
+
+
+def _repeated(value: str) -> str | None:
+    if value.startswith("[") and value.endswith("]"):
+        held = [entry.strip() for entry in _entries(value[1:-1])]
+    elif value.startswith("{") and value.endswith("}"):
+        pairs = [entry.partition(":") for entry in _entries(value[1:-1])]
+        names, held = [name.strip(" '\"") for name, _, _ in pairs], [item.strip() for _, _, item in pairs]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                return name
+    else:
+        return None
+    return next((twice for item in held if (twice := _repeated(item)) is not None), None)
 
 
 def _entries(inside: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from sparselab.core.options import Options, off
+from sparselab.core.points import FORM, point_of
 
 
 class HostOptions(Options):
@@ -41,6 +42,17 @@ class TrainerOptions(HostOptions):
     track_masks: bool = Field(
         description="true or false: record how masks move, how gradients spread, what a last cut costs"
     )
+    keep_at: list[int | str] = off([], description=f"a list of {FORM}, at most the length of the run, or []")
+
+    @field_validator("keep_at")
+    @classmethod
+    def _points(cls, points: list[int | str]) -> list[int | str]:
+        spelled = [point_of(point) for point in points]
+        if None in spelled:
+            raise ValueError(f"{points[spelled.index(None)]} is no point of a run")
+        if len(set(spelled)) < len(spelled):
+            raise ValueError("names a point twice")
+        return points
 
 
 class TargetOptions(Options):
@@ -52,6 +64,9 @@ class TargetOptions(Options):
     patterns: dict[str, Any] = off(
         {},
         description="globs or @roles with a sparsity of their own, such as {@q: 1:8}, or {}",
+    )
+    masks: str | None = off(
+        None, description="a masks.safetensors of this network, {cell: …} of a cell that makes it, or null"
     )
 
 
@@ -92,6 +107,7 @@ class Cell(Common):
     loss: dict[str, Any]
     metric: dict[str, Any] = off({})
     edit: dict[str, Any] | None = None
+    merge: dict[str, Any] | None = off(None)
 
 
 # What never changes a result, and so is no part of a cell's id.

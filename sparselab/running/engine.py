@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from sparselab.config.cell_ref import CellRef
 from sparselab.config.schema import Common
 from sparselab.core.errors import Issue
 from sparselab.core.options import Options
@@ -31,7 +32,8 @@ class Plan:
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     config_dir: the user's folder of configs that they were read with; for that command too.
     notes:     lines for a person: what could not be checked yet, and why.
-    dependencies: weights files that other cells make, with the ids of these cells. first: their plans; they run first.
+    dependencies: files that other cells make, with the ids of these cells. first: their plans; they run first.
+    parents:   (key of the config, what it takes of which cell), one for each of those files.
     identity:  what the id is a hash of (:func:`sparselab.storage.ids.cell_id`): a config, and what it does not say.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     parts: Any = None
     dependencies: dict[str, str] = field(default_factory=dict)
     first: list[Plan] = field(default_factory=list)
+    parents: list[tuple[str, CellRef]] = field(default_factory=list)
     identity: Identity = field(default_factory=lambda: ({}, {}))
 
     def recorded_config(self) -> dict[str, Any]:
@@ -59,6 +62,8 @@ class Plan:
     def _named(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: self._named(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._named(item) for item in value]
         return f"cell:{self.dependencies[value]}" if isinstance(value, str) and value in self.dependencies else value
 
 

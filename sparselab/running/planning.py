@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from sparselab.config.cell_ref import MASKS
 from sparselab.config.compose import compose, defaults
 from sparselab.config.schema import UNIDENTIFIED, HostOptions
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse, short
 from sparselab.core.memo import once
 from sparselab.core.options import validate
 from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
+from sparselab.running.parents import Named, Parents
 from sparselab.storage.ids import cell_id, cell_ids
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
 PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
 SEED = re.compile(r"seed=(0|[1-9]\d{0,17})")
-CELL = "cell:"  # how a value that names another cell begins
-Named = Callable[[list[str], list[str]], tuple[str, Plan | None]]
-"""A cell's own overrides, and those that say how it runs, to its id, and to its plan if that is wanted."""
-MODEL = "model.safetensors"  # the network of a finished cell, in its folder
-# What a cell that another one needs takes over from it: how things run, never what is computed.
-INHERITED = frozenset(UNIDENTIFIED) - {"logger", "tier", "paper", "force", "debug"}
+CELL = "cell:"  # part of every override that names another cell
 
 
 def engine_of(config: dict[str, Any]) -> Engine:
@@ -40,22 +34,19 @@ def engine_of(config: dict[str, Any]) -> Engine:
 
 @dataclass
 class Read:
-    """Overrides as far as they can be read without planning.
-
-    dependencies: path of a weights file to the id of the cell that makes it. first: the plans of these cells, by path.
-    """
+    """Overrides as far as they can be read without planning, and the cells that their values name."""
 
     config: dict[str, Any]
     invalid: set[str]
     issues: Issues
-    dependencies: dict[str, str] = field(default_factory=dict)
-    first: dict[str, Plan] = field(default_factory=dict)
+    parents: Parents = field(default_factory=Parents)
 
 
 def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     """The plan of the cell that ``overrides`` describe; ConfigError with every fault that can be foreseen.
 
-    A value ``cell:<overrides>`` stands for the network of another cell, whose plan is then among ``plan.first``.
+    A value that names another cell (:class:`~sparselab.config.cell_ref.CellRef`) stands for a file of it; the plan of that cell
+    is then among ``plan.first``.
     """
 
     def planned(own: list[str], how: list[str]) -> tuple[str, Plan]:
@@ -65,10 +56,11 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     found, cell = _read(overrides, search_path, planned), _without_passing(overrides)
     with found.issues.catch():
         engine = _engine(found, cell)
-        plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.invalid), found.dependencies)
+        plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.invalid), found.parents.files)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.config_dir = search_path
-        plan.first = list(found.first.values())
+        plan.first = list(found.parents.plans.values())
+        plan.parents = list(found.parents.refs)
     found.issues.raise_if_any()
     return plan
 
@@ -90,7 +82,7 @@ def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Ide
     with found.issues.catch():
         engine = _engine(found, _without_passing(overrides))
         found.issues.raise_if_any()
-        return engine.identity(part_of(engine, found.config), found.dependencies)
+        return engine.identity(part_of(engine, found.config), found.parents.files)
     raise ConfigError(found.issues.found)
 
 
@@ -116,7 +108,7 @@ def cell_id_of(overrides: list[str]) -> str:
 
 def _with_seed(text: str, seed: int, other: int | str) -> str:
     """A text that names cells, with those of ``seed`` of the seed ``other``."""
-    return re.sub(rf"\bseed={seed}\b(?!\.)", f"seed={other}", text)
+    return re.sub(rf"\bseed(=|: ){seed}\b(?!\.)", rf"seed\g<1>{other}", text)
 
 
 @dataclass(frozen=True)
@@ -156,8 +148,8 @@ class _Family:
 def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     composed = compose(overrides, search_path)
     found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
-    with found.issues.catch():
-        _resolve(composed.config, "", overrides, named, found)
+    lost = found.parents.resolve(composed.config, overrides, named, found.issues)
+    found.invalid |= lost
     return found
 
 
@@ -171,6 +163,9 @@ def _engine(found: Read, cell: list[str]) -> Engine:
     foreign = _foreign(engine, cell)
     if "engine" not in found.invalid and not foreign & found.invalid:
         issues.found += _unread(engine, cell)
+    for place, ref in found.parents.refs:
+        if ref.take == MASKS and "targets" not in engine.reads:
+            issues.add(f"{place}: masks of a cell", f"engine={engine.name} has no masks", "take weights alone")
     for group, wrong in engine.complete(found.config, frozenset(found.invalid)).items():
         issues.found += wrong
         found.invalid.add(group)
@@ -216,48 +211,6 @@ def _unread(engine: Engine, overrides: list[str]) -> list[Issue]:
             fix = f"leave it out, or choose engine={' or engine='.join(others)}"
             found.append(Issue(short(text), f"engine={engine.name} does not read it", fix))
     return found
-
-
-def _resolve(node: dict[str, Any], where: str, outer: list[str], named: Named, found: Read) -> None:
-    """Put the weights file of the cell it names in the place of each value ``cell:…``; collect what is known of them.
-
-    Where such a cell cannot be, the top-level key is among ``invalid``: nothing else is to be said about it.
-    """
-    for key, value in node.items():
-        place = f"{where}{key}"
-        if isinstance(value, dict):
-            _resolve(value, f"{place}.", outer, named, found)
-        elif isinstance(value, str) and value.startswith(CELL):
-            try:
-                if place in INHERITED:
-                    refuse(short(f"{place}={value}"), "takes no cell", "write a value; cells stand for networks")
-                id, plan = _named_cell(place, value, outer, named)
-            except ConfigError as refused:
-                found.issues.found += refused.issues
-                found.invalid.add(place.partition(".")[0])
-                continue
-            folder = plan.folder if plan is not None else Path(str(found.config["runs_dir"])) / id
-            path = node[key] = str(Path(folder) / MODEL)
-            found.dependencies[path] = id
-            if plan is not None:
-                found.first[path] = plan
-
-
-def _named_cell(where: str, value: str, outer: list[str], named: Named) -> tuple[str, Plan | None]:
-    """(id, plan) of ``cell:<overrides>``. It runs where and how the outer cell runs, but is only what it says itself."""
-    try:
-        own = once(("words", value), lambda: shlex.split(value.removeprefix(CELL)))
-    except ValueError:
-        own = []
-    if not own:
-        refuse(short(f"{where}={value}"), "names no cell", f"write {where}='{CELL}method=dense model=mlp'")
-    how = [text for text in outer if text.partition("=")[0] in INHERITED]
-    try:
-        return named(own, how)
-    except ConfigError as refused:
-        raise ConfigError(
-            [Issue(f"{where}: {issue.where}", issue.problem, issue.fix) for issue in refused.issues]
-        ) from None
 
 
 __all__ = ["ConfigError", "cell_id_of", "engine_of", "identity_of", "plan_of"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
 CONFIG = "config.json"
+EARLY = "model@{}.safetensors"  # the network at a point of its run
 BUFFERS = "buffers"  # metadata key: JSON of the names of tensors that are state and no parameters
 
 
@@ -44,11 +45,8 @@ def export(
     masks = {aliases.get(name, name): mask for name, mask in masks.items()}
     for name, mask in masks.items():
         _check_mask(name, mask, kept)
-    metadata = {tensors.ALIASES: json.dumps(aliases, sort_keys=True)} if aliases else {}
-    if buffers is not None:
-        metadata[BUFFERS] = json.dumps(sorted(set(buffers) & kept.keys()))
     written = {
-        MODEL: tensors.save(folder / MODEL, kept, metadata),
+        MODEL: _save(folder / MODEL, kept, aliases, buffers),
         MASKS: tensors.save_masks(folder / MASKS, masks),
     }
     if config is not None:
@@ -58,6 +56,26 @@ def export(
         written[name] = data
         atomic.write_bytes(folder / name, data)
     return {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in written.items()}
+
+
+def early(point: str) -> str:
+    """The name of the file that holds the network at a point of its run, spelled (``100``, ``2epochs``)."""
+    return EARLY.format(point)
+
+
+def save_early(
+    folder: str | os.PathLike[str], point: str, state_dict: Mapping[str, Tensor], buffers: Iterable[str]
+) -> None:
+    """Write the network as it is now, as :func:`export` writes the finished one. :class:`RunFailed` where the disk refuses."""
+    kept, aliases = _untie(state_dict)
+    _save(Path(folder) / early(point), kept, aliases, buffers)
+
+
+def _save(path: Path, kept: Mapping[str, Tensor], aliases: Mapping[str, str], buffers: Iterable[str] | None) -> bytes:
+    metadata = {tensors.ALIASES: json.dumps(aliases, sort_keys=True)} if aliases else {}
+    if buffers is not None:
+        metadata[BUFFERS] = json.dumps(sorted(set(buffers) & kept.keys()))
+    return tensors.save(path, kept, metadata)
 
 
 def _untie(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import Issue, Issues, short, spell
+from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
 from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
+from sparselab.storage.export import MASKS, MODEL
 from sparselab.weights.capabilities import ReadsInputs, by_chance, ranks_layers
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
 from sparselab.weights.method import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sparselab.config.schema import Cell, TrainerOptions
     from sparselab.core.model_spec import ModelSpec
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
     from sparselab.weights.schedules import Schedule
+
+OTHER_MASK = "another mask than the first one's: merged, sparsity would be lost"
+ONE_MASK = "name networks of one mask"
 
 
 def combination(
@@ -143,6 +149,19 @@ def weights_files(
             entries = read_header(path, key)
             if model_spec is not None:
                 issues.found += compare(entries, model_spec, place(path, key))
+
+
+def other_masks(paths: Sequence[str]) -> list[Issue]:
+    """A fault for each network whose mask differs from the first one's, as far as their mask files are there."""
+    beside = [Path(path).parent / MASKS for path in paths]
+    if not beside or not all(
+        Path(path).name == MODEL and file.is_file() for path, file in zip(paths, beside, strict=True)
+    ):
+        return []
+    masks = [once(("masks", str(file)), file.read_bytes) for file in beside]  # equal masks are equal bytes
+    return [
+        Issue(place(path), OTHER_MASK, ONE_MASK) for path, mask in zip(paths, masks, strict=True) if mask != masks[0]
+    ]
 
 
 def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) -> list[Issue]:

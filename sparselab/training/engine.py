@@ -35,7 +35,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
-        "metric", "edit",
+        "metric", "edit", "merge",
     )  # fmt: skip
     paced = ("model", "dataset")
     start = 8.0

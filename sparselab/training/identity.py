@@ -31,6 +31,11 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     for option, paths in parts.family.files().items():
         files[f"model.{option}"] = [content(path, parts.dependencies, f"model.{option}") for path in paths]
         identity["model"].pop(option)
+    if parts.parents:
+        files["model.weights"] = [content(path, parts.dependencies, "model.weights") for path in parts.parents]
+    if (masks := parts.cell.targets.masks) is not None:
+        files["targets.masks"] = content(masks, parts.dependencies, "targets.masks")
+        identity["targets"].pop("masks")
     for loss in parts.losses:
         for option, path in loss.files().items():
             key = f"loss.{loss.name}.{option}"
@@ -52,6 +57,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         extra["model"] = parts.family.version
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
+    if parts.merge is not None:
+        extra["merge"] = parts.merge.version
     if parts.metrics:
         extra["metrics"] = {
             metric.name: [metric.version, *(dataset.spec().fingerprint for dataset in metric.datasets().values())]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparselab.config.schema import Cell
 from sparselab.core.errors import ConfigError, Issue, Issues, refuse
 from sparselab.core.memo import once
+from sparselab.core.points import point_of, update_of
 from sparselab.core.processor import gpus, uses_gpu
 from sparselab.core.sparsity import PATTERNS, Sparsity
 from sparselab.inputs.data.dataset import DATASETS
@@ -19,6 +20,7 @@ from sparselab.running.parts import build, top_level, unwritable, without_pendin
 from sparselab.storage.ids import canonical
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.extra_loss import LOSSES
+from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from sparselab.running.loggers.logger import Logger
     from sparselab.training.edits.edit import Edit
     from sparselab.training.losses.extra_loss import ExtraLoss
+    from sparselab.training.merges.merge import Merge
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
     from sparselab.weights.distributions import Distribution
@@ -72,6 +75,8 @@ class Parts:
     losses: list[ExtraLoss] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
+    merge: Merge | None = None
+    parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
     model_spec: ModelSpec | None = None
     layers: list[Layer] = field(default_factory=list)
@@ -90,6 +95,12 @@ class Parts:
     def uncovered(self) -> list[Loose]:
         """Parameters of a sparse network that no mask can be put on and no exclusion names."""
         return uncovered(self.model_spec, self.cell.targets.exclude) if self.model_spec and self.layers else []
+
+    @property
+    def kept_at(self) -> dict[str, int]:
+        """Update by spelled point at which the weights are kept."""
+        points = filter(None, map(point_of, self.cell.trainer.keep_at))
+        return {point: update_of(point, self.batches_per_epoch) for point in points}
 
     def pattern_of(self, layer: str) -> Sparsity:
         """Return the final sparsity of the layer of that name."""
@@ -111,6 +122,8 @@ class Made:
     losses: list[ExtraLoss] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
+    merge: Merge | None = None
+    parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
     steps: int = 0
     batches_per_epoch: int = 0
@@ -128,6 +141,7 @@ class Made:
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
+            merge=self.merge, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
@@ -141,6 +155,8 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         cell = cell.model_copy(update={"model": near_data(cell.model, folder_of_copies(cell.data_dir))})
     issues.found += top
     made = Made(cell, invalid, dependencies, issues)
+    _several(made)
+    cell = made.cell
     parts = made.parts
     for where, registry, extra in (
         ("method", METHODS, ()),
@@ -160,6 +176,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.catch():
         if cell.edit is not None and "edit" not in invalid:
             made.edit = build(EDITS, cell.edit, "edit")
+    with issues.catch():
+        if cell.merge is not None and "merge" not in invalid:
+            made.merge = build(MERGES, cell.merge, "merge")
     for name, values in cell.metric.items() if not invalid & {"metric", "data_dir"} else ():
         with issues.catch():
             made.metrics.append(build(METRICS, {"name": name, **values}, f"metric.{name}", cell.data_dir))
@@ -182,6 +201,16 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         if "data" in parts and "trainer" not in invalid:
             made.steps, made.batches_per_epoch = _length(cell.trainer, parts["data"])
     return made
+
+
+def _several(made: Made) -> None:
+    """Several parents: the first stands for all where a network is looked at, for they have to be alike."""
+    paths = made.cell.model.get("weights")
+    if "model" in made.invalid or not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        return
+    made.parents = paths
+    model = {**made.cell.model, "weights": paths[0] if paths else None}
+    made.cell = made.cell.model_copy(update={"model": model})
 
 
 def foresee_layers(made: Made) -> None:

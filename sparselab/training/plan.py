@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sparselab.inputs.models.weights import compare_spec
+from sparselab.core.errors import ConfigError, Issue
+from sparselab.core.points import point_of, update_of
+from sparselab.inputs.models.weights import compare_spec, place
 from sparselab.running.engine import NOTHING
-from sparselab.training.checks import combination, demands, lone_values, own_combinations, weights_files
+from sparselab.training import given_masks
+from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, weights_files
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Made, Parts, foresee_layers, make, match_sparsity
@@ -33,12 +36,20 @@ def gather(
     foresee_layers(made)
     match_sparsity(made)
     _against_each_other(made)
+    if "model" not in made.invalid:
+        _merging(made)
+    if "targets" not in made.invalid:
+        made.issues.found += given_masks.combination(made)
+    if "trainer" not in made.invalid and made.has("data"):
+        made.issues.found += _points(made)
     if made.has("model") and "trainer" not in made.invalid:
         unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
     parts = made.whole(layers, apart)
     if layers:
         parts.kept = final_counts(parts)
+        if issues := given_masks.header_issues(parts, dependencies):
+            raise ConfigError(issues)
     return parts
 
 
@@ -89,6 +100,38 @@ def _against_each_other(made: Made) -> None:
         weights_files(f"loss.{loss.name}", loss.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
             issues.found += demands(loss, parts["model"])
+
+
+def _merging(made: Made) -> None:
+    """Several parents, and the rule that makes one network of them; as far as their files are there, they have to be alike."""
+    issues, parents, merge = made.issues, made.parents, made.merge
+    if len(parents) < 2 and merge is not None:
+        issues.add(f"merge={merge.name}", "there are no several networks", "write model.weights=[{cell: …}, {cell: …}]")
+    if parents and merge is None and "merge" not in made.invalid:
+        issues.add(f"model.weights: {len(parents)} networks", "nothing makes one of them", "add merge=uniform")
+    for number, path in enumerate(parents):
+        if path in parents[:number]:
+            issues.add(place(path), "is named twice", "name each network once")
+    if merge is not None and made.has("data"):
+        issues.found += merge.issues(made.parts["data"])
+    if parents and any(loss.needs_trained_start for loss in made.losses):
+        issues.add("model.weights", "a teacher that is the start is one network, not several", "name the teacher")
+    if made.has("model"):
+        files = {f"weights[{number}]": path for number, path in enumerate(parents) if number}
+        weights_files("model", files, made.model_spec, issues, made.dependencies, made.parts["model"].compare)
+        issues.found += other_masks(parents)
+
+
+def _points(made: Made) -> list[Issue]:
+    """A fault for each point at which weights are to be kept and that the run does not reach."""
+    found = []
+    for point in filter(None, map(point_of, made.cell.trainer.keep_at)):
+        where = f"trainer.keep_at=[{point}]"
+        if not point.isdigit() and not made.batches_per_epoch:
+            found.append(Issue(where, "how long an epoch is is not known", "write updates, such as 100"))
+        elif update_of(point, made.batches_per_epoch) > made.steps:
+            found.append(Issue(where, f"after the end of the run ({made.steps:,} updates)", f"at most {made.steps}"))
+    return found
 
 
 def _layers(made: Made) -> tuple[list[Layer], dict[str, Sparsity]]:

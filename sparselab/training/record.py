@@ -10,6 +10,7 @@ from sparselab.running.records import environment, keep
 from sparselab.storage import export
 from sparselab.storage import record as records
 from sparselab.training.cost import dense_steps, teacher_flops
+from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
 from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
 from sparselab.weights.kernels import native
@@ -47,7 +48,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         return body
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
-    beside = parts.dataset.companions()
+    beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at)}
     keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside))
     return records.read(finished.folder, plan.id)
 

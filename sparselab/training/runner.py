@@ -23,10 +23,12 @@ from sparselab.storage.atomic import sweep
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.calibrate import calibration
 from sparselab.training.editing import make_edit
+from sparselab.training.given_masks import given_masks
 from sparselab.training.layers import place_masks
 from sparselab.training.loop.batchnorm import check_values, synchronise
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
+from sparselab.training.loop.keeping import Keeper
 from sparselab.training.loop.lazy_lightning import environments, pl
 from sparselab.training.loop.loader import Interruptible, RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree, many_ranks
@@ -35,6 +37,7 @@ from sparselab.training.loop.stopping import Agreement, Saver
 from sparselab.training.loop.store_io import ELSEWHERE, StoreIO, bit_facts, check_content, resumed
 from sparselab.training.loop.watch import History, Progress
 from sparselab.training.measure import measure
+from sparselab.training.merging import merge_parents
 from sparselab.training.parts import Parts
 from sparselab.training.precision import check_network
 from sparselab.training.tasks import TASKS
@@ -114,6 +117,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     network.to(device)  # before the slots, whose masks and masters lie where their weights do
     if wants_channels_last(parts):
         network.to(memory_format=torch.channels_last)
+    if found is None:
+        merge_parents(parts, network, splits, trainer.precision_plugin, device)
     sparsifier = make_sparsifier(parts, network)
     sparsifier.track = options.track_masks
     if sparsifier.slots and device.type == "cpu" and native.library() is None and rank == 0:
@@ -145,7 +150,8 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     probe = make_probe(parts, task, splits, device)
     edit = make_edit(parts, network, sparsifier, splits, device)
     spread = Spread(targeted(parts, network), parts.steps) if options.track_masks else None
-    loop = Loop(sparsifier, parts.cell.seed, [history, progress, saver], ema, probe, edit, spread)
+    keeper = Keeper(folder, parts.kept_at)
+    loop = Loop(sparsifier, parts.cell.seed, [history, progress, keeper, saver], ema, probe, edit, spread, keeper.begin)
     trainer.callbacks.append(loop)
     if world > 1:
         synchronise(network)
@@ -269,6 +275,12 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
         pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
         slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
+    if parts.cell.targets.masks is not None:
+        given = given_masks(parts, slots)
+        counts = parts.kept = {slot.layer.name: int(given[slot.name].sum()) for slot in slots}
+        made = Sparsifier(parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed)
+        made.given = given
+        return made
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}
 

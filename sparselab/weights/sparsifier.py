@@ -100,6 +100,9 @@ class Sparsifier:
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
         self.on_last_cut: Callable[[], None] | None = None  # just before a dense network is cut at the end of the run
+        self.given: dict[str, Tensor] | None = (
+            None  # the masks to begin with, by name of the tensor, in place of the method's
+        )
         self.inputs: Callable[[Slot], Tensor] = no_inputs
         for slot in slots:
             slot.kept = slot.mask.numel()
@@ -253,10 +256,13 @@ class Sparsifier:
         kept = self._allocate(level, context)
         if isinstance(self.method, KnowsCounts):
             self.method.allocated(self.slots, kept)
-        together = self._all_at_once(step, changes) if self.one_pass else None
+        given = self.given if step == 0 else None
+        together = self._all_at_once(step, changes) if self.one_pass and given is None else None
         for i, slot in enumerate(self.slots):
             try:
-                if together is not None:
+                if given is not None:
+                    mask = given[slot.name]
+                elif together is not None:
                     mask = together[i]
                 elif self.one_pass:
                     density = kept[slot.layer.name] / slot.mask.numel()
@@ -274,7 +280,7 @@ class Sparsifier:
                 slot.kept = count(mask)
         if changes:
             self._note(step)
-        if self.one_pass:
+        if self.one_pass and given is None:
             self.written = True
         else:
             self._write_effective()

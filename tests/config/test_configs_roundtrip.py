@@ -28,6 +28,7 @@ from sparselab.running.loggers.logger import LOGGERS
 from sparselab.running.planning import plan_of
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.extra_loss import LOSSES
+from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -37,7 +38,7 @@ from sparselab.weights.schedules import SCHEDULES
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
-    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES,
     "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}

@@ -96,6 +96,7 @@ def test_r1_resumed_is_unbroken(tmp_path, unbroken, method, point):
 
 
 VARIANTS = {
+    "weights of early points": ("trainer.keep_at=[0, 5, 2epochs]",),
     "loss scaling": ("trainer.precision=16",),
     "batch statistics": ("model=resnet20", "model.width=4", "targets.exclude=[@stem]", "optim=sgd"),
     "channels last": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell and its record."""
+    """A cell and its record. words: the cell's overrides as they stood in its table when the record was kept."""
 
     cell: Cell
     record: dict[str, Any]
+    words: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:

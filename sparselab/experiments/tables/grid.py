@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from sparselab.config.cell_ref import PHASE, CellRef, names_phase
+from sparselab.config.overrides import said
+from sparselab.config.plain import written
 from sparselab.core.errors import did_you_mean, refuse
 from sparselab.core.memo import once
 from sparselab.experiments.tables.claims import Layout
 from sparselab.experiments.tables.schema import Table, Tier
 
-PHASE = re.compile(r"\{(\w+)\}")
-"""A value that stands for the network of a phase."""
+SHORT = re.compile(r"\{(\w+)\}")
+"""A phase by its name alone; ``{seed}`` is the cell's seed."""
+PHASES = re.compile(r"\{(\w+)\}|\bphase: (\w+)")
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ def excluded(table: Table, row: str, column: str) -> str | None:
 def expand(table: Table, tier: str) -> list[Cell]:
     """Every cell of the tier, row by row, column by column, seed by seed.
 
-    ``{seed}`` in an override is the cell's seed: a network that another cell trains (``cell:… seed={seed}``) is then
-    another one for each. A value ``{name}`` is the cell of that phase.
+    ``{seed}`` in an override is the cell's seed: a network that another cell trains is then another one for each. ``{name}`` is
+    the cell of that phase, and ``{phase: name, with: {seed: 1{seed}}, take: masks}`` says more of it.
     """
     spec = tier_of(table, tier)
     _, cells = once(
@@ -109,34 +113,43 @@ def number_of(table: Table, tier: str, place: tuple[str, str], key: str) -> floa
 
 
 def _filled(text: str, table: Table, tier: str, seed: int) -> str:
-    """An override with the seed, and with the cell of a phase, in the place of what stands for them."""
+    """An override with the seed, and with the cells of phases, in the places of what stands for them."""
     if "{" not in text:
         return text
-    key, _, value = text.partition("=")
-    named = PHASE.fullmatch(value)
-    if named is None or named[1] not in table.phases:
-        return text.replace("{seed}", str(seed))
-    name = named[1]
+    key, _, value = text.replace("{seed}", str(seed)).partition("=")
+    if not phases_in(value):
+        return f"{key}={value}"
+    _, tree = said(f"{key}=" + SHORT.sub(r"{phase: \1}", value))
+    return f"{key}={written(_with_phases(tree, table, tier, seed))}"
+
+
+def _with_phases(value: Any, table: Table, tier: str, seed: int) -> Any:
+    """A value with the whole cell in the place of each phase (``{phase: original, with: {seed: 7}, take: masks}``)."""
+    if isinstance(value, list):
+        return [_with_phases(item, table, tier, seed) for item in value]
+    if not names_phase(value):
+        return value
+    name, rest = value["phase"], {key: item for key, item in value.items() if key not in PHASE}
     extra = [item for extra in table.extra if extra.meets_phase(name, tier) for item in extra.overrides]
-    merged = merge(table.base, tier_of(table, tier).base, table.phases[name], extra, ["seed={seed}"])
-    cell = "cell:" + " ".join(_worded(_filled(item, table, tier, seed)) for item in merged)
-    # As Hydra reads quoted values: backslashes count double before a quote only.
-    return f"{key}='" + re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", cell) + "'"
+    more = [f"{key}={written(item)}" for key, item in value.get("with", {}).items()]
+    merged = merge(table.base, tier_of(table, tier).base, table.phases[name], extra, ["seed={seed}"], more)
+    cell = CellRef(tuple(_filled(item, table, tier, seed) for item in merged)).tree()
+    return {**cell, **rest}
 
 
-def _worded(text: str) -> str:
-    """A word for shlex, in quotes only where it has to be."""
-    return shlex.quote(text) if re.search(r"[\s'\"\\]", text) else text
+def phases_in(value: str) -> list[str]:
+    """Names of the phases that the value of an override names."""
+    return [a or b for a, b in PHASES.findall(value) if a != "seed"]
 
 
 def rings(table: Table) -> list[str]:
     """Phases that would start from themselves."""
     needs = {
         name: {
-            found[1]
+            needed
             for items in (own, *(extra.overrides for extra in table.extra if name in (extra.phases or ())))
             for item in items
-            if (found := PHASE.fullmatch(item.partition("=")[2]))
+            for needed in phases_in(item.partition("=")[2])
         }
         for name, own in table.phases.items()
     }

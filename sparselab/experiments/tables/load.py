@@ -12,7 +12,7 @@ from sparselab.config.schema import identified_metric, identified_option
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import CLAIMS, Claim
-from sparselab.experiments.tables.grid import PHASE, excluded, expand, layout, rings
+from sparselab.experiments.tables.grid import excluded, expand, layout, phases_in, rings
 from sparselab.experiments.tables.schema import TIERS, Axis, Table
 from sparselab.experiments.tables.validation import validated
 from sparselab.experiments.tables.yamlfile import read_yaml
@@ -267,8 +267,9 @@ def _check_overrides(table: Table, issues: Issues) -> None:
     for where, items in lists.items():
         for item in items:
             key, _, value = item.partition("=")
-            if (named := PHASE.fullmatch(value)) and named[1] not in ("seed", *table.phases):
-                issues.add(f"{where}: {item}", "the table has no such phase", did_you_mean(named[1], table.phases))
+            for name in phases_in(value):
+                if name not in table.phases:
+                    issues.add(f"{where}: {item}", "the table has no such phase", did_you_mean(name, table.phases))
             if not _OVERRIDE.fullmatch(item):
                 issues.add(f"{where}: {item}", "not an override", "write key=value, like method=srste")
             elif where.startswith(("rows.", "columns.")) and not identified_option(key):

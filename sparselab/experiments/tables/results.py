@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sparselab.config.cell_ref import canonical
 from sparselab.config.members import CONFIGS
 from sparselab.config.schema import UNIDENTIFIED
 from sparselab.core.errors import ConfigError, RunFailed, refuse
@@ -84,7 +85,7 @@ def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None]
     for cell in expand(table, tier):
         entry = kept.get((cell.place, cell.seed))
         if entry is not None and same_cell(entry.cell.overrides, cell.overrides):
-            found.append(Entry(cell, entry.record))
+            found.append(Entry(cell, entry.record, entry.cell.overrides))
     if strange := len(kept) - len(found):
         warn(f"{where}: {strange} of {len(kept)} records are of cells that the table does not have: not shown")
     return found
@@ -102,8 +103,9 @@ def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **
 
 
 def same_cell(one: Iterable[str], other: Iterable[str]) -> bool:
-    """True if two lists of overrides ask for the same, apart from what never changes a result."""
-    return _identity(one) == _identity(other)
+    """True if two lists of overrides ask for the same, apart from what never changes a result, in whichever words."""
+    one, other = _identity(one), _identity(other)
+    return one == other or frozenset(map(canonical, one)) == frozenset(map(canonical, other))
 
 
 def _identity(overrides: Iterable[str]) -> frozenset[str]:
@@ -149,7 +151,7 @@ def dump(entries: Iterable[Entry]) -> str:
                 "row": entry.cell.row,
                 "column": entry.cell.column,
                 "seed": entry.cell.seed,
-                "overrides": list(entry.cell.overrides),
+                "overrides": list(entry.words or entry.cell.overrides),
                 "record": entry.record,
             },
             sort_keys=True,

@@ -48,6 +48,7 @@ class Loop(pl.Callback):
         probe: Probe | None = None,
         edit: Callable[[], None] = lambda: None,
         spread: Spread | None = None,
+        begin: Callable[[torch.nn.Module], None] = lambda network: None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
@@ -56,6 +57,7 @@ class Loop(pl.Callback):
         self.probe = probe
         self.edit = edit
         self.spread = spread
+        self.begin = begin
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
         self.resumed = False
@@ -75,6 +77,8 @@ class Loop(pl.Callback):
         for loss in task.losses:
             loss.prepare(task)
         if not self.resumed:
+            if trainer.is_global_zero:
+                self.begin(task.network)
             self.sparsifier.start(self.probe)
             self.edit()
             if self.ema:

@@ -123,7 +123,7 @@ def test_ids_follow_the_needed_cell() -> None:
 @pytest.mark.parametrize(
     ("value", "line"),
     [
-        ("cell:", "loss.distill.teacher=cell:: names no cell — write loss.distill.teacher='cell:method=dense model=mlp'"),
+        ("cell:", "teacher=cell:: names no cell — write 'loss.distill.teacher={cell: {method: dense, model: mlp}}'"),
         ("cell:method=dens model=mlp", 'loss.distill.teacher: method=dens: no such method — did you mean "dense"?'),
         ('cell:method="dense', "names no cell"),
     ],

@@ -59,8 +59,10 @@ def test_a_phase_is_a_cell_of_the_base_and_its_own_overrides(table: Table):
     made = phased(table, late=["method=dense", "trainer.max_steps=5"])
     extra = Extra(phases=["late"], tiers=["cpu"], overrides=["trainer.max_steps=7", "model.weights=null"])
     cells = expand(made.model_copy(update={"extra": [extra]}), "cpu")
-    asked = "cell:dataset=digits model=mlp method=dense trainer.max_steps=7 model.weights=null seed=3"
-    assert f"model.weights='{asked}'" in cells[0].overrides and "trainer.max_steps=7" not in cells[0].overrides
+    asked = "dataset: digits, model: mlp, method: dense, trainer.max_steps: 7, model.weights: null, seed: 3"
+    assert (
+        f"model.weights={{cell: {{{asked}}}}}" in cells[0].overrides and "trainer.max_steps=7" not in cells[0].overrides
+    )
 
 
 def test_phases_that_start_from_phases_are_read_as_they_were_written(table: Table):

@@ -125,3 +125,20 @@ def test_all_layers_are_ranked_together():
     sparsifier.method.prepare(sparsifier.slots, None)
     sparsifier.start()
     assert [slot.param.tolist() for slot in sparsifier.slots] == [[[0.0, 0.0]], [[3.0, -4.0]]]
+
+
+def test_a_method_that_moves_its_masks_begins_with_the_given_ones():
+    """SET keeps as many weights in each layer as the given masks do, whatever the distribution says."""
+    torch.manual_seed(0)
+    sparsifier = hand_slots("set", [torch.randn(4, 5), torch.randn(4, 5)], sparsity=0.5)
+    given = {slot.name: torch.zeros(4, 5, dtype=torch.bool) for slot in sparsifier.slots}
+    for mask, rows in zip(given.values(), (1, 3), strict=True):
+        mask[:rows] = True
+    sparsifier.given = given
+    sparsifier.allocate = lambda level, scores: {
+        slot.layer.name: int(given[slot.name].sum()) for slot in sparsifier.slots
+    }
+    sparsifier.start()
+    for slot in sparsifier.slots:
+        assert torch.equal(slot.mask, given[slot.name]) and slot.kept == int(given[slot.name].sum())
+        assert torch.equal(slot.param.data != 0, slot.mask)

@@ -1,0 +1,74 @@
+"""A merge: the networks of several cells become the one that a cell starts from. [no torch at import]"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from sparselab.core.errors import Issue
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparselab.core.data_spec import DataSpec
+
+State = dict[str, "Tensor"]
+"""A network's tensors by name, as its ``state_dict`` has them."""
+
+
+class MergeOptions(Options):
+    """Common options of all merges."""
+
+    recalibrate: int = Field(
+        0, ge=0, description="training examples on which batch normalisation measures again, or 0: its averages stay"
+    )
+
+
+class Merge(ABC):
+    """Override :meth:`merge`. The parents have one shape and one mask; the plan and the run see to it.
+
+    ``scores``: it asks for validation scores. ``version``: raise it when the rule changes: it is part of a cell's id.
+    """
+
+    Options: ClassVar[type[MergeOptions]] = MergeOptions
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    scores: ClassVar[bool] = False
+
+    def __init__(self, options: MergeOptions):
+        self.options = options
+
+    def issues(self, data: DataSpec) -> list[Issue]:
+        """Return the issues that keep it from merging networks for ``data``."""
+        if self.scores and data.val == 0:
+            return [
+                Issue(f"merge={self.name}", "chooses on validation examples, and there are none", "set dataset.val")
+            ]
+        return []
+
+    @abstractmethod
+    def merge(self, parents: Sequence[State], score: Callable[[State], float]) -> State:
+        """Return the tensors of the merged network, under ``torch.no_grad()``.
+
+        parents: in the order in which the cell names them; not to be changed. score: of a network on the validation split,
+        higher is better, batch normalisation measured again as the options say.
+        """
+
+
+def average(parents: Sequence[State]) -> State:
+    """Mean of each tensor over the parents, in double precision; of whole numbers (counters) the first parent's."""
+    mean: State = {}
+    for name, first in parents[0].items():
+        if first.is_floating_point():
+            mean[name] = (sum(parent[name].double() for parent in parents) / len(parents)).to(first.dtype)
+        else:
+            mean[name] = first.clone()
+    return mean
+
+
+MERGES: Registry[Merge] = Registry("merge", "sparselab.training.merges")
