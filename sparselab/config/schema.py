@@ -92,6 +92,7 @@ class Cell(Common):
     term: dict[str, Any]
     metric: dict[str, Any] = off({})
     edit: dict[str, Any] | None = None
+    task: dict[str, Any] | None = off(None)
 
 
 # What never changes a result, and so is no part of a cell's id.

@@ -29,7 +29,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "term",
-        "metric", "edit",
+        "metric", "edit", "task",
     )  # fmt: skip
     paced = ("model", "dataset")
     start = 8.0
@@ -130,7 +130,7 @@ class Train(Engine):
 
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
-    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "term", "edit")
+    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "term", "edit", "task")
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 

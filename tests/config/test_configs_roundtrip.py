@@ -11,6 +11,7 @@ import yaml
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.user_configs import BASE_60
+from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET
 from sparselab.core.sparsity import PATTERNS
@@ -30,6 +31,7 @@ from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.term import TERMS
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.tasks.task import TASKS
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
@@ -37,7 +39,7 @@ from sparselab.weights.schedules import SCHEDULES
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
-    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "task": TASKS,
     "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
@@ -68,6 +70,9 @@ NEEDS = {
 }
 
 
+OF_TASK = {"task=image_classification": ["model=vit_ti"], "task=language_modeling": [*TEXT, "model=gpt_tiny"]}
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -91,7 +96,7 @@ def cases():
             yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
     for choice in chosen("model"):
         values = compose([choice]).config["model"]
-        fits = TEXT if MODELS[values["name"]].task == "text" else []
+        fits = TEXT if (Tokens, NextTokens) in MODELS[values["name"]].heads else []
         yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
     for choice in chosen("dataset"):
         values = compose([choice]).config["dataset"]
@@ -107,6 +112,8 @@ def cases():
     for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
         for choice in chosen(group):
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
+    for choice in chosen("task"):
+        yield [choice, "sparsity=2:4", *OF_TASK[choice]]
     for choice in chosen("problem"):
         yield [choice, takes(PROBLEMS[choice.partition("=")[2]].draws)]
     for choice in chosen("engine"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Pair, Tokens, spoken
 from sparselab.core.errors import ConfigError, Issue, Issues
 from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
@@ -28,7 +29,7 @@ MODELS: Registry[Family] = Registry("model", "sparselab.inputs.models.families")
 
 
 @dataclass(frozen=True)
-class Tokens:
+class OwnTokens:
     """The tokens that a trained language model reads.
 
     folder: where its files lie; None: on the hub. vocabulary: how many it knows; 0 where only loading tells.
@@ -46,7 +47,8 @@ class Family:
     """
 
     name: ClassVar[str]
-    task: ClassVar[str]
+    heads: ClassVar[tuple[Pair, ...]] = ()
+    """Pairs of inputs and targets that it makes a network for: what it reads, and what its head can give."""
     trunk: ClassVar[tuple[str, ...]] = ()
     """Names of the modules whose children are the network's blocks, in forward order; none: it has no known blocks."""
     final_norm: ClassVar[str | None] = None
@@ -99,9 +101,9 @@ class Family:
 
     def issues(self, data: DataSpec) -> list[Issue]:
         """Everything that can be refused without torch: misfits, and the weights file's header against the outline."""
-        if self.task != data.task:
-            problem = f"reads {self.task}s and dataset {data.name} is {data.task}"
-            return [Issue(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
+        if data.pair not in self.heads:
+            problem = f"is for {' or '.join(map(spoken, self.heads))}, and dataset {data.name} is {spoken(data.pair)}"
+            return [Issue(f"model={self.name}", problem, "choose another of the two")]
         found = Issues()
         with found.catch():
             found.found += self.misfits(data)
@@ -180,7 +182,7 @@ class Family:
         return self.options.weights is not None
 
     @classmethod
-    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+    def tokens_of(cls, values: Mapping[str, Any]) -> OwnTokens | None:
         """Return what its options say of a trained network's tokens; None if they say nothing."""
         return None
 
@@ -197,13 +199,13 @@ class Family:
 class ImageFamily(Family):
     """Families that classify images."""
 
-    task = "image"
+    heads = ((Images, Classes),)
 
 
 class TextFamily(Family):
     """Families that predict the next token with a network of transformers' own."""
 
-    task = "text"
+    heads = ((Tokens, NextTokens),)
     decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
@@ -218,7 +220,7 @@ class TextFamily(Family):
 
 def vocabulary_misfits(data: DataSpec) -> list[Issue]:
     """A fault where a network cannot be made because only loading tells how many tokens there are."""
-    if data.classes:
+    if data.inputs.vocabulary:
         return []
     problem = "the size of its vocabulary is known only once it is loaded"
     return [Issue(f"dataset={data.name}", problem, "use a local copy (data_dir), or dataset.tokenizer=bytes")]

@@ -26,10 +26,7 @@ def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
         return trace(model, data)
     except Exception as error:  # whatever a network of another library does with a size that it is not for
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        what, fix = f"{data.shape[0]} tokens", "another dataset.block"
-        if data.task == "image":
-            what, fix = f"pictures of {'x'.join(map(str, data.shape))}", "larger pictures"
-        refuse(family.where, f"cannot compute {what}: {reason[:60]}", f"choose another network, or {fix}")
+        refuse(family.where, f"cannot compute {data.inputs}: {reason[:60]}", "choose another network, or another size")
 
 
 def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
@@ -49,10 +46,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
     from sparselab.inputs.models.kinds import kind_of
 
     first = next(model.parameters())
-    if data.task == "image":
-        sample = torch.zeros(1, *data.shape, device=first.device, dtype=first.dtype)
-    else:
-        sample = torch.zeros(1, *data.shape, device=first.device, dtype=torch.int64)
+    sample = data.inputs.zeros(first.device, first.dtype)
 
     parameters = dict(model.named_parameters())  # a tied tensor under its first name
     builder = SpecBuilder(params=sum(p.numel() for p in parameters.values()))

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from sparselab.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.loop.module import TaskModule
 
 
 @torch.no_grad()
-def evaluate(task: Task, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
+def evaluate(task: TaskModule, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
     """Metrics of the network as it is now, in evaluation mode and under the training precision.
 
     Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite, or
@@ -39,7 +39,7 @@ def evaluate(task: Task, loader: Iterable[Any], split: str, precision: Any) -> d
         raise RunFailed(f"{split}: there is not one example to score — see the options of dataset")
     if many:
         dist.all_reduce(total)
-    metrics = task.metrics(total.cpu(), split)
+    metrics = task.numbers(total.cpu(), split)
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise RunFailed(f"{split}.{name} is {value} — lower optim.lr, or look at the log for where it began")

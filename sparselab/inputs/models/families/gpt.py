@@ -77,7 +77,7 @@ class GPT(Transformable, TextFamily):
         """The network's transformers config, as a dict."""
         o = self.options
         return {
-            "vocab_size": data.classes,
+            "vocab_size": data.inputs.vocabulary,
             "n_positions": o.context or data.shape[0],
             "n_embd": o.width,
             "n_layer": o.depth,

@@ -14,7 +14,7 @@ from sparselab.core.errors import Issue, refuse
 from sparselab.core.options import off
 from sparselab.inputs.models.families.gpt import sketch_gpt2
 from sparselab.inputs.models.families.llama import sketch_llama
-from sparselab.inputs.models.family import MODELS, TextFamily, Tokens
+from sparselab.inputs.models.family import MODELS, OwnTokens, TextFamily
 from sparselab.inputs.models.hf_config import ADAPTER, config_faults
 from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.weights import place, read_header
@@ -78,18 +78,18 @@ class HuggingFace(TextFamily):
         return config
 
     @classmethod
-    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+    def tokens_of(cls, values: Mapping[str, Any]) -> OwnTokens | None:
         path = values.get("path")
         if not isinstance(path, str) or values.get("tokenizer") == "any":
             return None
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            return Tokens(None)
+            return OwnTokens(None)
         try:
             vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         except (OSError, ValueError, KeyError, TypeError):
             vocabulary = 0  # planning says what is wrong with the file
-        return Tokens(folder, vocabulary if isinstance(vocabulary, int) else 0)
+        return OwnTokens(folder, vocabulary if isinstance(vocabulary, int) else 0)
 
     def files(self) -> dict[str, list[str]]:
         folder = self._folder()
@@ -121,8 +121,8 @@ class HuggingFace(TextFamily):
             return [Issue(self.where, problem, "give a causal language model")]
         issues = config_faults(folder, config, self.where)
         vocabulary = config.get("vocab_size")
-        if isinstance(vocabulary, int) and vocabulary < data.classes:
-            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
+        if isinstance(vocabulary, int) and vocabulary < data.inputs.vocabulary:
+            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.inputs.vocabulary:,}"
             issues.append(Issue(self.where, problem, "use data made with this model's tokenizer"))
         context = config.get("max_position_embeddings", config.get("n_positions"))
         if isinstance(context, int) and context < data.shape[0]:
@@ -162,10 +162,10 @@ class HuggingFace(TextFamily):
                 names = sorted(map(str, report[problem]))
                 refuse(self.where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
         vocabulary = model.get_input_embeddings().weight.shape[0]
-        if vocabulary < data.classes:
-            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
+        if vocabulary < data.inputs.vocabulary:
+            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.inputs.vocabulary:,}"
             refuse(self.where, problem, "use data made with this model's tokenizer")
-        if looks_ahead(model, min(data.shape[0], PROBED), min(vocabulary, data.classes or vocabulary)):
+        if looks_ahead(model, min(data.shape[0], PROBED), min(vocabulary, data.inputs.vocabulary or vocabulary)):
             problem = "is no decoder: its logits change with later tokens"
             refuse(self.where, problem, "give a causal language model (BERT: is_decoder in config.json)")
         return model

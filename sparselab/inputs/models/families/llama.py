@@ -90,7 +90,7 @@ class Llama(TextFamily):
         """The network's transformers config, as a dict."""
         o = self.options
         return {
-            "vocab_size": data.classes,
+            "vocab_size": data.inputs.vocabulary,
             "hidden_size": o.width,
             "intermediate_size": o.ff,
             "num_hidden_layers": o.depth,
