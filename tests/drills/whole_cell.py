@@ -124,11 +124,11 @@ POINTS = {
     "inside the optimiser's step": (Sparsifier, "after_step", CHANGE, "before"),
     "at a mask change": (Sparsifier, "after_step", CHANGE, "after"),
     "after a mask change": (Loop, "on_train_batch_end", ACCUMULATE * CHANGE, "after"),
-    "during evaluation": (Classification, "sums", 2, "before"),
+    "during evaluation": (Classification, "score", 2, "before"),
     "last step of an epoch": (Sparsifier, "before_step", PER_EPOCH, "after"),
     "first step of the next": (Loop, "on_train_batch_start", PER_EPOCH * ACCUMULATE + 1, "before"),
     "last of the run": (Loop, "on_train_batch_end", ACCUMULATE * UPDATES, "after"),
-    "during the test": (Classification, "sums", EVALS + 1, "before"),
+    "during the test": (Classification, "score", EVALS + 1, "before"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.training.loop.carry import Carry
-from sparselab.training.loop.lazy_lightning import pl
+from sparselab.training.loop.lazy_lightning import pl, torchmetrics
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
@@ -179,11 +179,17 @@ class TaskModule(pl.LightningModule):
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 
-    def sums(self, batch: Batch) -> Tensor:
-        """The task's additive statistics of a batch."""
-        batch = self.task.batch(batch)
-        return self.task.sums(self.logits(batch[0]), batch)
+    def metrics(self) -> torchmetrics.MetricCollection:
+        """Fresh metrics of the task, on the CPU."""
+        return torchmetrics.MetricCollection(self.task.metrics(self.data), compute_groups=False)
 
-    def numbers(self, total: Tensor, split: str) -> dict[str, float]:
+    def numbers(self, values: Mapping[str, float], split: str) -> dict[str, float]:
         """The task's scores of a split."""
-        return self.task.numbers(total, split, self)
+        return self.task.numbers(values, split, self)
+
+    def score(self, metrics: Mapping[str, Any], batch: Batch) -> None:
+        """Update the task's metrics with a batch, which may have no example for this rank."""
+        batch = self.task.batch(batch)
+        outputs = self.logits(batch[0])
+        if len(outputs):
+            self.task.score(metrics, outputs, batch)

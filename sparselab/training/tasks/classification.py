@@ -6,12 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from sparselab.training.tasks.task import Batch, Task
+from sparselab.training.tasks.totals import totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+    from torchmetrics import Metric
 
+    from sparselab.core.data_spec import DataSpec
     from sparselab.training.losses.context import StepContext
 
 
@@ -28,22 +31,23 @@ class Classification(Task):
 
         return F.cross_entropy(outputs.float(), batch[1], label_smoothing=context.optim.options.label_smoothing)
 
-    def sums(self, outputs: Tensor, batch: Batch) -> Tensor:
-        import torch
+    def metrics(self, data: DataSpec) -> dict[str, Metric]:
+        return {**totals("hits", "loss", "n")}
+
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
         from torch.nn import functional as F
 
         logits, targets = outputs.float(), batch[1]
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        hits = (logits.argmax(-1) == targets).sum()
-        return torch.stack([hits.double(), loss.double(), torch.tensor(float(len(targets))).double().to(loss.device)])
+        metrics["hits"].update((logits.argmax(-1) == targets).sum())
+        metrics["loss"].update(F.cross_entropy(logits, targets, reduction="sum"))
+        metrics["n"].update(len(targets))
 
-    def numbers(self, total: Tensor, split: str, context: StepContext) -> dict[str, float]:
-        hits, loss, n = total.tolist()
-        accuracy = hits / n
+    def numbers(self, values: Mapping[str, float], split: str, context: StepContext) -> dict[str, float]:
+        n, accuracy = values["n"], values["hits"] / values["n"]
         return {
             "accuracy": accuracy,
             "accuracy_se": math.sqrt(accuracy * (1 - accuracy) / n),
-            "loss": loss / n,
+            "loss": values["loss"] / n,
             "n": n,
         }
 

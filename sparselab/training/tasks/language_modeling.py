@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.training.tasks.task import TASKS, Batch, Task
+from sparselab.training.tasks.totals import totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+    from torchmetrics import Metric
 
+    from sparselab.core.data_spec import DataSpec
     from sparselab.training.losses.context import StepContext
 
 IGNORE = -100
@@ -40,16 +43,19 @@ class LanguageModeling(Task):
     def present(self, batch: Batch) -> Tensor | None:
         return batch[2] if len(batch) > 2 else None
 
-    def sums(self, outputs: Tensor, batch: Batch) -> Tensor:
-        import torch
+    def metrics(self, data: DataSpec) -> dict[str, Metric]:
+        return {**totals("nats", "tokens")}
+
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
         from torch.nn import functional as F
 
         logits, targets = outputs.float(), batch[1]
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
-        return torch.stack([loss.double(), (targets != IGNORE).sum().double()])
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        metrics["nats"].update(nats)
+        metrics["tokens"].update((targets != IGNORE).sum())
 
-    def numbers(self, total: Tensor, split: str, context: StepContext) -> dict[str, float]:
-        nats, tokens = total.tolist()
+    def numbers(self, values: Mapping[str, float], split: str, context: StepContext) -> dict[str, float]:
+        nats, tokens = values["nats"], values["tokens"]
         mean = nats / tokens
         return {
             "loss": mean,

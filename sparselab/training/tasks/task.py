@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+    from torchmetrics import Metric
 
     from sparselab.core.data_spec import DataSpec
     from sparselab.training.losses.context import StepContext
@@ -75,13 +76,17 @@ class Task:
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 
-    def sums(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Additive statistics of a batch, float64; :meth:`numbers` turns their total into scores."""
+    def metrics(self, data: DataSpec) -> dict[str, Metric]:
+        """Metrics of torchmetrics by name, fresh; several ranks see a share of each batch and agree on the values."""
         raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
-    def numbers(self, total: Tensor, split: str, context: StepContext) -> dict[str, float]:
-        """Plain numbers by name, without the split's prefix."""
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
+        """Update ``metrics`` with a batch of at least one example."""
         raise NotImplementedError(f"{type(self).__name__} scores nothing")
+
+    def numbers(self, values: Mapping[str, float], split: str, context: StepContext) -> dict[str, float]:
+        """Scores by name, without the split's prefix, of the metrics' values; ``loss`` and ``n`` among them."""
+        return dict(values)
 
     @classmethod
     def lines(cls, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
