@@ -20,12 +20,14 @@ class DataType:
     shape:      of one example's tensor, without the batch.
     classes:    how many a prediction tells apart; 0 where it is no choice among classes.
     vocabulary: how many tokens there are; 0 where there are none, or only loading tells.
+    length:     places of a sequence; 0 where it is none.
     ordered:    whether examples follow each other from batch to batch, so that a network may carry a state on.
     """
 
     noun: ClassVar[str] = ""
     classes: int = 0
     vocabulary: int = 0
+    length: int = 0
     ordered: bool = False
 
     @property
@@ -90,6 +92,41 @@ class Tokens(DataType):
         import torch
 
         return super().zeros(device, torch.int64)
+
+
+@dataclass(frozen=True)
+class Sentences(DataType):
+    """(3, t) int64: a sentence or a pair of them. Row 0 has the tokens, row 1 a 1 where there is one and a 0 where there is
+    padding, row 2 whether it is of the first or the second (0, 1). One tensor, so that whatever takes a batch takes these.
+
+    pad: the token that padding has; it stands at the end.
+    """
+
+    length: int
+    vocabulary: int
+    pad: int = 0
+    noun: ClassVar[str] = "sentences"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return 3, self.length
+
+    def __str__(self) -> str:
+        return f"sentences of {self.length} tokens"
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        import torch
+
+        tokens = torch.randint(self.vocabulary, (count, self.length), generator=generator)
+        return torch.stack([tokens, torch.ones_like(tokens), torch.zeros_like(tokens)], 1)
+
+    def zeros(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """As the base's, without padding."""
+        import torch
+
+        one = super().zeros(device, torch.int64)
+        one[:, 1] = 1
+        return one
 
 
 @dataclass(frozen=True)

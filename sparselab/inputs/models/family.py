@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Pair, Tokens, spoken
+from sparselab.core.data_types import Classes, Images, NextTokens, Pair, Sentences, Tokens, spoken
 from sparselab.core.errors import ConfigError, Issue, Issues
 from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
@@ -144,7 +144,7 @@ class Family:
         load_weights(model, path)
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """One forward pass. Images: (n, c, h, w) float -> (n, classes). Text: (n, t) int64 -> (n, t, vocabulary)."""
+        """One forward pass, (n, *inputs) -> (n, *outputs). Images: (n, c, h, w) float -> (n, classes), or images."""
         return model(batch)
 
     carries: bool = False
@@ -203,19 +203,36 @@ class ImageFamily(Family):
 
 
 class TextFamily(Family):
-    """Families that predict the next token with a network of transformers' own."""
+    """Families of transformers' own networks: they predict the next token, or the class of a sentence."""
 
-    heads = ((Tokens, NextTokens),)
+    heads = ((Tokens, NextTokens), (Sentences, Classes))
     decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        return model(input_ids=batch, use_cache=False).logits
+        """Text: (n, t) -> (n, t, vocabulary). Sentences: (n, 3, t) -> (n, classes)."""
+        if batch.ndim == 2:
+            return model(input_ids=batch, use_cache=False).logits
+        tokens, present, second = batch.unbind(1)
+        kinds = {"token_type_ids": second} if getattr(model.config, "type_vocab_size", 0) > 1 else {}
+        return model(input_ids=tokens, attention_mask=present, **kinds).logits
 
     def library_config(self, model: nn.Module) -> dict[str, Any] | None:
         """For ``from_pretrained`` of the run's folder, without what differs between machines (folders, versions)."""
         config: dict[str, Any] = model.config.to_diff_dict()  # type: ignore[operator, union-attr]
         config = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
         return {**config, "architectures": [type(model).__name__]}
+
+
+def classes_of(data: DataSpec) -> int | None:
+    """Return the classes of a head on sentences; None where the next token is predicted."""
+    return data.classes if isinstance(data.inputs, Sentences) else None
+
+
+def head_of(data: DataSpec) -> dict[str, Any]:
+    """Entries of a transformers config for the head that ``data`` asks for: nothing for the next token."""
+    if not isinstance(data.inputs, Sentences):
+        return {}
+    return {"num_labels": data.classes, "pad_token_id": data.inputs.pad, "use_cache": False}
 
 
 def vocabulary_misfits(data: DataSpec) -> list[Issue]:
