@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sparselab.core.data_types import Classes, NextTokens
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.sparsity import PATTERNS
 from sparselab.inputs.models.weights import compare_outline, place, read_header
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sparselab.config.schema import Cell, TrainerOptions
+    from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
     from sparselab.core.sparsity import Sparsity
     from sparselab.inputs.models.family import Family
@@ -157,9 +159,12 @@ def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) 
     return [Issue(f"trainer.accumulate={trainer.accumulate}", problem, f"write at most {less}")]
 
 
-def demands(term: Term, family: Family) -> list[Issue]:
-    """Return the issues of an extra loss with the model."""
+def demands(term: Term, family: Family, data: DataSpec | None) -> list[Issue]:
+    """Return the issues of an extra loss with the model and the data."""
     found = []
+    if term.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
+        problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
+        found.append(Issue(f"term.{term.name}", problem, "leave it out"))
     if term.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"term.{term.name}", problem, "choose another model, or term=[distill]"))

@@ -88,7 +88,7 @@ def _against_each_other(made: Made) -> None:
         compare = parts["model"].compare if made.has("model") else compare_outline
         weights_files(f"term.{term.name}", term.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
-            issues.found += demands(term, parts["model"])
+            issues.found += demands(term, parts["model"], parts.get("data"))
 
 
 def _layers(made: Made) -> tuple[list[Layer], dict[str, Sparsity]]:

@@ -11,7 +11,7 @@ import yaml
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.user_configs import BASE_60
-from sparselab.core.data_types import NextTokens, Tokens
+from sparselab.core.data_types import Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET
 from sparselab.core.sparsity import PATTERNS
@@ -70,7 +70,13 @@ NEEDS = {
 }
 
 
-OF_TASK = {"task=image_classification": ["model=vit_ti"], "task=language_modeling": [*TEXT, "model=gpt_tiny"]}
+OF_TASK = {
+    "task=image_classification": ["model=vit_ti"],
+    "task=language_modeling": [*TEXT, "model=gpt_tiny"],
+    "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
+    "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
+}
+OF_DATASET = {"image_to_image": ["model=dncnn_small"]}
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +102,13 @@ def cases():
             yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
     for choice in chosen("model"):
         values = compose([choice]).config["model"]
-        fits = TEXT if (Tokens, NextTokens) in MODELS[values["name"]].heads else []
+        heads = MODELS[values["name"]].heads
+        fits = TEXT if (Tokens, NextTokens) in heads else ["dataset=bsd400"] if (Images, Images) in heads else []
         yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
     for choice in chosen("dataset"):
         values = compose([choice]).config["dataset"]
-        model = ["model=gpt_tiny"] if "block" in values or "tokenizer" in values else ["model=vit_ti"]
+        usual = ["model=gpt_tiny"] if "tokenizer" in values else ["model=vit_ti"]
+        model = OF_DATASET.get(DATASETS[values["name"]].task, usual)
         yield [choice, *model, "sparsity=2:4"]
     for name in groups()["schedule"]:
         cls = SCHEDULES[name]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
+from sparselab.core.data_types import Classes, Images, NextTokens, Sentences, Tokens
 from sparselab.core.errors import RunFailed
 from sparselab.core.options import Options
 from sparselab.inputs.data.dataset import DATASETS
@@ -26,6 +26,8 @@ torch.set_num_threads(1)
 
 TYPES = {
     "image_classification": lambda n: (Images(1, 1, n), Classes(n)),
+    "text_classification": lambda n: (Sentences(n, n), Classes(n)),
+    "image_to_image": lambda n: (Images(1, n, n), Images(1, n, n)),
     "language_modeling": lambda n: (Tokens(n, n), NextTokens(n, n)),
 }
 
