@@ -108,6 +108,7 @@ class Cell(Common):
     metric: dict[str, Any] = off({})
     edit: dict[str, Any] | None = None
     merge: dict[str, Any] | None = off(None)
+    task: dict[str, Any] | None = off(None)
 
 
 # What never changes a result, and so is no part of a cell's id.

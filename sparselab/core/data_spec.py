@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparselab.core.data_types import DataType, Pair
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """The facts a plan needs.
 
-    task:        ``image`` or ``text``.
-    shape:       (channels, height, width) of an image; (tokens,) of a training window of text.
-    classes:     classes of an image set; size of the vocabulary of a text.
+    inputs:      the type of what a network reads, with its sizes.
+    targets:     the type of what it is to predict.
     train/val/test: examples per split (images; windows of text). 0 where only loading can tell.
     fingerprint: a SHA-256 over the bytes of a bundled set or a local copy; over the name of a hub set, whose content
                  is known once it is loaded (:attr:`sparselab.inputs.data.splits.Splits.content`, which the record carries).
     source:      ``bundled``, ``local`` or ``hub``.
     path:        where a local copy lies; never part of a cell's id.
-    forgets:     whether a part of the training data is to be forgotten.
-    streams:     whether windows of a text are read in order, as parallel streams, and not drawn at random.
+    parts:       names of further parts beside the three splits, such as what is to be forgotten.
     title:       the name a table must print (``cifar10-jpeg`` for the re-compressed copy, say).
     """
 
     name: str
-    task: str
-    shape: tuple[int, ...]
-    classes: int
+    inputs: DataType
+    targets: DataType
     train: int
     val: int
     test: int
@@ -33,5 +34,19 @@ class DataSpec:
     source: str
     path: str = ""
     title: str = ""
-    forgets: bool = False
-    streams: bool = False
+    parts: tuple[str, ...] = ()
+
+    @property
+    def pair(self) -> Pair:
+        """Types of inputs and targets: what families and tasks are matched by."""
+        return type(self.inputs), type(self.targets)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one example's inputs."""
+        return self.inputs.shape
+
+    @property
+    def classes(self) -> int:
+        """Return how many classes a prediction tells apart; 0 where it is no choice."""
+        return self.targets.classes

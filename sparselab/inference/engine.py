@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Common
+from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import Sparsity
@@ -94,7 +95,7 @@ class Inference(SingleProcessEngine):
 
     def _spec_of(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
         where = f"model={family.name}"
-        if family.task != "text":
+        if (Tokens, NextTokens) not in family.heads:
             fix = "choose a model of text, such as model=llama_tiny or model=hf"
             issues.found.append(Issue(where, "engine=inference reads language models", fix))
             return None
@@ -102,7 +103,7 @@ class Inference(SingleProcessEngine):
         if rules and not family.decoder:
             problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
             found.append(Issue(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
-        if data.streams:
+        if data.inputs.ordered:
             problem = "engine=inference reads each window by itself"
             found.append(Issue("dataset.windows=streams", problem, "write dataset.windows=drawn"))
         issues.found += found

@@ -10,7 +10,7 @@ from sparselab.core.errors import ConfigError, Issue, short
 from sparselab.inputs.data.dataset import LocalCopies
 from sparselab.inputs.data.tokens import AUTO, BYTES, UNITS, holds_tokenizer, tokenizer_of
 from sparselab.inputs.local_copies import near_data
-from sparselab.inputs.models.family import MODELS, Tokens
+from sparselab.inputs.models.family import MODELS, OwnTokens
 
 
 def choose_tokenizer(config: dict[str, Any], invalid: Iterable[str] = ()) -> list[Issue]:
@@ -52,7 +52,7 @@ def folder_of_copies(data_dir: Any) -> Path | None:
         return None
 
 
-def _unknown(own: Tokens, path: str) -> list[Issue]:
+def _unknown(own: OwnTokens, path: str) -> list[Issue]:
     """The fault of a model without a tokenizer whose tokens cannot be bytes."""
     if own.vocabulary in (0, 256):
         return []
@@ -60,7 +60,7 @@ def _unknown(own: Tokens, path: str) -> list[Issue]:
     return [Issue(short(f"model.path={path}"), problem, "put its tokenizer there, or write dataset.tokenizer=…")]
 
 
-def _same(asked: str, path: str, own: Tokens, near: Path | None) -> bool:
+def _same(asked: str, path: str, own: OwnTokens, near: Path | None) -> bool:
     """True if the tokenizer asked for is the model's: by its files, or by its name on the hub."""
     if asked == path:
         return True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparselab.core.data_types import Classes, NextTokens
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sparselab.config.schema import Cell, TrainerOptions
+    from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
     from sparselab.core.sparsity import Sparsity
     from sparselab.inputs.models.family import Family
@@ -176,9 +178,12 @@ def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) 
     return [Issue(f"trainer.accumulate={trainer.accumulate}", problem, f"write at most {less}")]
 
 
-def demands(loss: ExtraLoss, family: Family) -> list[Issue]:
-    """Return the issues of an extra loss with the model."""
+def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issue]:
+    """Return the issues of an extra loss with the model and the data."""
     found = []
+    if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
+        problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
+        found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))
     if loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from sparselab.training.tasks.task import TASKS
 from sparselab.weights.uncovered import line, spelled
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
                    f" · distribution {parts.distribution.name}"),
         ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
                  f" ({data.source})"),
+        ("task", f"{parts.task.name} ({data.inputs} → {data.targets})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
         ("precision", precision),
     ]  # fmt: skip
@@ -45,17 +47,10 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of what a researcher can quote of a finished cell."""
     metrics, sparse, cost = record["metrics"], record["sparsity"], record["account"]
     rows: list[tuple[str, str]] = []
-    n = metrics.get("test.n", 0)
-    if "test.accuracy" in metrics:
-        spread = 100 * metrics["test.accuracy_se"]
-        rows.append(
-            ("test accuracy", f"{100 * metrics['test.accuracy']:.2f} % (n = {n:,.0f}, standard error {spread:.2f})")
-        )
-    if "test.perplexity" in metrics:
-        text = (
-            f"{metrics['test.perplexity']:.4g} ({metrics['test.bits_per_byte']:.4f} bits per byte, n = {n:,.0f} tokens)"
-        )
-        rows.append(("test perplexity", text))
+    told = record.get("task")
+    names = [told] if told else [name for name in TASKS if f"test.{TASKS[name].headline}" in metrics]  # older records
+    for name in names[:1]:
+        rows += TASKS[name].lines(metrics)
     if sparse["weights"]:
         holds = "every group holds" if sparse["pattern_holds"] else "PATTERN BROKEN"
         what = (

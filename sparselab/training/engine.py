@@ -35,7 +35,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
-        "metric", "edit", "merge",
+        "metric", "edit", "merge", "task",
     )  # fmt: skip
     paced = ("model", "dataset")
     start = 8.0
@@ -147,7 +147,7 @@ class Train(Engine):
 
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
-    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit")
+    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit", "task")
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 

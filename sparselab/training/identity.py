@@ -44,6 +44,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     for option, path in parts.method.files().items() if isinstance(parts.method, ReadsFiles) else ():
         files[f"method.{option}"] = content(path, parts.dependencies, f"method.{option}")
         identity["method"].pop(option)
+    _leave_out_usual(identity, parts)
     for option in parts.dataset.places():
         identity["dataset"].pop(option)
     extra = {
@@ -55,6 +56,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     }
     if parts.family.version > 1:
         extra["model"] = parts.family.version
+    if parts.task.version > 1:
+        extra["task"] = parts.task.version
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
     if parts.merge is not None:
@@ -65,3 +68,10 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
             for metric in parts.metrics
         }
     return identity, extra
+
+
+def _leave_out_usual(identity: dict[str, Any], parts: Parts) -> None:
+    """The dataset's own task, with nothing said beyond its name, is no part of an id: whether named or not."""
+    said = {"name": parts.task.name, **identity.pop("task", {})}
+    if said != {"name": parts.dataset.task}:
+        identity["task"] = said

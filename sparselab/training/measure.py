@@ -13,11 +13,11 @@ from sparselab.training.metrics.metric import Metric, Subject
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.loop.module import TaskModule
 
 
 def measure(
-    metrics: list[Metric], task: Task, loaders: Mapping[str, Iterable[Any]], splits: Any, precision: Any
+    metrics: list[Metric], task: TaskModule, loaders: Mapping[str, Iterable[Any]], splits: Any, precision: Any
 ) -> dict[str, float]:
     """All of ``metrics`` on the batches of ``feeds["test"]``, in evaluation mode and under the training precision.
 

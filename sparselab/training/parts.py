@@ -23,6 +23,7 @@ from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.tasks.task import TASKS
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.isoflop import WHERE as ISO
 from sparselab.weights.isoflop import matched
@@ -47,18 +48,20 @@ if TYPE_CHECKING:
     from sparselab.training.merges.merge import Merge
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
+    from sparselab.training.tasks.task import Task
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
     from sparselab.weights.schedules import Schedule
 
 PLUGINS = ("method", "schedule", "distribution", "dataset", "model", "optim", "logger")
-NEEDED = (*PLUGINS, "sparsity", "data")  # what has to be there before the parts are whole
+NEEDED = (*PLUGINS, "sparsity", "data", "task")  # what has to be there before the parts are whole
 
 
 @dataclass
 class Parts:
     """The plug-ins of a training cell, built from their validated options.
 
+    data: as the task has the network see it.
     sparsity: of all layers but those that selectors give one of their own (``own``), which are ``exceptions`` by name.
     """
 
@@ -69,6 +72,7 @@ class Parts:
     distribution: Distribution
     dataset: Dataset
     data: DataSpec
+    task: Task
     family: Family
     optim: Optim
     logger: Logger
@@ -139,7 +143,8 @@ class Made:
         found = self.parts
         return Parts(
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
-            distribution=found["distribution"], dataset=found["dataset"], data=found["data"], family=found["model"],
+            distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
+            family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
             merge=self.merge, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
@@ -193,6 +198,12 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.catch():
         if "dataset" in parts and "data_dir" not in invalid:
             parts["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), parts["dataset"].spec)
+    with issues.catch():
+        if "dataset" in parts and "task" not in invalid:
+            parts["task"] = build(TASKS, cell.task or {"name": parts["dataset"].task}, "task")
+        if "task" in parts and "data" in parts:
+            parts["data"] = parts["task"].sees(parts["data"])
+            issues.found += parts["task"].issues(parts["data"])
     issues.found += _hardware(cell) if "trainer" not in invalid else []
     issues.found += (
         once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []

@@ -99,7 +99,7 @@ def _against_each_other(made: Made) -> None:
         compare = parts["model"].compare if made.has("model") else compare_spec
         weights_files(f"loss.{loss.name}", loss.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
-            issues.found += demands(loss, parts["model"])
+            issues.found += demands(loss, parts["model"], parts.get("data"))
 
 
 def _merging(made: Made) -> None:

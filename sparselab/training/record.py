@@ -29,6 +29,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "status": "finished",
         "config": plan.recorded_config(),
         "overrides": plan.overrides,
+        "task": parts.task.name,
         "metrics": finished.metrics,
         "sparsity": realised(parts, finished),
         "account": counted(parts, finished),

@@ -26,12 +26,14 @@ from sparselab.training.editing import make_edit
 from sparselab.training.given_masks import given_masks
 from sparselab.training.layers import place_masks
 from sparselab.training.loop.batchnorm import check_values, synchronise
+from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.keeping import Keeper
 from sparselab.training.loop.lazy_lightning import environments, pl
 from sparselab.training.loop.loader import Interruptible, RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree, many_ranks
+from sparselab.training.loop.module import TaskModule
 from sparselab.training.loop.spread import Spread
 from sparselab.training.loop.stopping import Agreement, Saver
 from sparselab.training.loop.store_io import ELSEWHERE, StoreIO, bit_facts, check_content, resumed
@@ -40,8 +42,6 @@ from sparselab.training.measure import measure
 from sparselab.training.merging import merge_parents
 from sparselab.training.parts import Parts
 from sparselab.training.precision import check_network
-from sparselab.training.tasks import TASKS
-from sparselab.training.tasks.carry import Carry
 from sparselab.weights.capabilities import ReadsInputs, Reports, by_chance
 from sparselab.weights.count import chance_miss
 from sparselab.weights.kernels import native
@@ -53,7 +53,6 @@ from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
     from sparselab.running.engine import Plan
-    from sparselab.training.tasks.task import Task
 
 OPTIMIZER_COPIES = 4  # weights, two moments, a master: what a checkpoint holds at most, in copies of the network
 
@@ -62,7 +61,7 @@ OPTIMIZER_COPIES = 4  # weights, two moments, a master: what a checkpoint holds 
 class Finished:
     """The results of a run, for its record."""
 
-    task: Task
+    task: TaskModule
     sparsifier: Sparsifier
     metrics: dict[str, float]
     seconds: float
@@ -124,7 +123,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if sparsifier.slots and device.type == "cpu" and native.library() is None and rank == 0:
         print(f"masks: {native.status()}; a C compiler would make them several times faster", file=sys.stderr)
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
-    task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.losses, parts.steps)
+    task = TaskModule(parts.task, network, parts.family, parts.data, parts.optim, parts.losses, parts.steps)
     task.beside = sparsifier.groups()
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})
     loaders = {
@@ -295,12 +294,12 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
     return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, ranked)
 
 
-def make_probe(parts: Parts, task: Task, splits: Any, device: torch.device) -> Probe:
+def make_probe(parts: Parts, task: TaskModule, splits: Any, device: torch.device) -> Probe:
     """Whole batches on every rank, whatever their number: each measures all, and all measure the same."""
 
     def loss(network: torch.nn.Module, batch: Any, temperature: float) -> torch.Tensor:
-        inputs, targets = (part.to(device) for part in batch)
-        return task.criterion(parts.family.logits(network, inputs) / temperature, targets)
+        batch = parts.task.batch(tuple(part.to(device) for part in batch))
+        return task.criterion(parts.family.logits(network, batch[0]) / temperature, batch)
 
     def loader() -> Any:
         return iter(splits.loader("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))

@@ -11,6 +11,7 @@ import yaml
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.user_configs import BASE_60
+from sparselab.core.data_types import Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET
 from sparselab.core.sparsity import PATTERNS
@@ -31,6 +32,7 @@ from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.tasks.task import TASKS
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
@@ -38,7 +40,7 @@ from sparselab.weights.schedules import SCHEDULES
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
-    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "task": TASKS,
     "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
@@ -69,6 +71,15 @@ NEEDS = {
 }
 
 
+OF_TASK = {
+    "task=image_classification": ["model=vit_ti"],
+    "task=language_modeling": [*TEXT, "model=gpt_tiny"],
+    "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
+    "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
+}
+OF_DATASET = {"image_to_image": ["model=dncnn_small"]}
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -92,11 +103,13 @@ def cases():
             yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
     for choice in chosen("model"):
         values = compose([choice]).config["model"]
-        fits = TEXT if MODELS[values["name"]].task == "text" else []
+        heads = MODELS[values["name"]].heads
+        fits = TEXT if (Tokens, NextTokens) in heads else ["dataset=bsd400"] if (Images, Images) in heads else []
         yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
     for choice in chosen("dataset"):
         values = compose([choice]).config["dataset"]
-        model = ["model=gpt_tiny"] if "block" in values or "tokenizer" in values else ["model=vit_ti"]
+        usual = ["model=gpt_tiny"] if "tokenizer" in values else ["model=vit_ti"]
+        model = OF_DATASET.get(DATASETS[values["name"]].task, usual)
         yield [choice, *model, "sparsity=2:4"]
     for name in groups()["schedule"]:
         cls = SCHEDULES[name]
@@ -108,6 +121,8 @@ def cases():
     for group in ("optim", "trainer", "tier", "logger", "loss", "metric"):
         for choice in chosen(group):
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
+    for choice in chosen("task"):
+        yield [choice, "sparsity=2:4", *OF_TASK[choice]]
     for choice in chosen("problem"):
         yield [choice, takes(PROBLEMS[choice.partition("=")[2]].draws)]
     for choice in chosen("engine"):

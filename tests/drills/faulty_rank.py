@@ -7,7 +7,7 @@ import sys
 
 from sparselab.training import runner
 from sparselab.training.ranks import rank
-from sparselab.training.tasks.classify import Classify
+from sparselab.training.tasks.classification import Classification
 from sparselab.weights.slot import UpdateContext
 
 LOCAL_RANK = int(os.environ["LOCAL_RANK"])
@@ -19,19 +19,19 @@ def other_masks() -> None:
 
 
 def no_number() -> None:
-    real = Classify.criterion
-    Classify.criterion = lambda *arguments: real(*arguments) * float("nan")
+    real = Classification.criterion
+    Classification.criterion = lambda *arguments: real(*arguments) * float("nan")
 
 
 def exits() -> None:
-    Classify.criterion = lambda *arguments: os._exit(3)
+    Classification.criterion = lambda *arguments: os._exit(3)
 
 
 def crashes() -> None:
     def criterion(*arguments):
         raise ZeroDivisionError("planted")
 
-    Classify.criterion = criterion
+    Classification.criterion = criterion
 
 
 def own_statistics() -> None:

@@ -38,8 +38,8 @@ from whole_cell import (
 
 from sparselab.inputs.data.sets.arrays import Digits
 from sparselab.storage.checkpoints import Checkpoints
+from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.loop import Loop
-from sparselab.training.tasks.carry import Carry
 
 torch.set_num_threads(1)
 

@@ -24,7 +24,7 @@ from sparselab.running.run_cell import guarded, run_cell
 from sparselab.storage import record
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.loop.loop import Loop
-from sparselab.training.tasks.classify import Classify
+from sparselab.training.tasks.classification import Classification
 from sparselab.weights.method import METHODS
 from sparselab.weights.sparsifier import Sparsifier
 
@@ -124,11 +124,11 @@ POINTS = {
     "inside the optimiser's step": (Sparsifier, "after_step", CHANGE, "before"),
     "at a mask change": (Sparsifier, "after_step", CHANGE, "after"),
     "after a mask change": (Loop, "on_train_batch_end", ACCUMULATE * CHANGE, "after"),
-    "during evaluation": (Classify, "sums", 2, "before"),
+    "during evaluation": (Classification, "score", 2, "before"),
     "last step of an epoch": (Sparsifier, "before_step", PER_EPOCH, "after"),
     "first step of the next": (Loop, "on_train_batch_start", PER_EPOCH * ACCUMULATE + 1, "before"),
     "last of the run": (Loop, "on_train_batch_end", ACCUMULATE * UPDATES, "after"),
-    "during the test": (Classify, "sums", EVALS + 1, "before"),
+    "during the test": (Classification, "score", EVALS + 1, "before"),
 }
 
 

@@ -17,7 +17,7 @@ from sparselab.running.planning import engine_of
 from sparselab.running.run_cell import guarded, run_cell
 from sparselab.storage import record as records
 from sparselab.training.losses.distill import Distill
-from sparselab.training.tasks.classify import Classify
+from sparselab.training.tasks.classification import Classification
 from sparselab.weights.method import METHODS
 
 NAN = float("nan")
@@ -91,13 +91,13 @@ def test_training_stops_within_one_update(method, plant, accumulate, tmp_path, m
 
 
 def test_a_loss_stops_the_run(tmp_path, monkeypatch, capsys):
-    plain, calls = Classify.criterion, []
+    plain, calls = Classification.criterion, []
 
     def criterion(self, logits, targets):
         calls.append(1)
         return plain(self, logits, targets) * (NAN if len(calls) == WHEN + 1 else 1)
 
-    monkeypatch.setattr(Classify, "criterion", criterion)
+    monkeypatch.setattr(Classification, "criterion", criterion)
     line, taken = run_to_failure(first_rows("dense")[0], tmp_path, monkeypatch, capsys, Watch())
     assert "update 6: the training loss is nan" in line and taken == [1, 2, 3, 4, 5]
 
@@ -141,8 +141,8 @@ def test_a_teacher_stops_the_run(tmp_path, monkeypatch, capsys, teacher):
 
 @pytest.mark.parametrize(("split", "evals"), [("val", 4), ("test", 0)])
 def test_a_metric_stops_the_run(split, evals, tmp_path, monkeypatch, capsys):
-    plain = Classify.metrics
-    monkeypatch.setattr(Classify, "metrics", lambda self, total, part: plain(self, total, part) | {"loss": NAN})
+    plain = Classification.numbers
+    monkeypatch.setattr(Classification, "numbers", lambda *given: plain(*given) | {"loss": NAN})
     line, taken = run_to_failure(first_rows("gmp")[0], tmp_path, monkeypatch, capsys, Watch(), trainer={"evals": evals})
     assert f"{split}.loss is nan" in line
     assert len(taken) == (UPDATES // evals if evals else UPDATES)

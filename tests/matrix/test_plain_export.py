@@ -106,8 +106,7 @@ def finish(row, overrides, groups, folder):
     network = parts.family.build(parts.data).eval()
     parts.family.load(network, f"{plan.folder}/model.safetensors")
     torch.manual_seed(0)
-    shape = (5, *parts.data.shape)
-    inputs = torch.randint(256, shape) if parts.data.task == "text" else torch.randn(shape)
+    inputs = parts.data.inputs.sample(5)
     with torch.no_grad():
         logits = parts.family.logits(network, inputs).contiguous()
     save_file({"inputs": inputs, "logits": logits}, f"{plan.folder}/probe.safetensors")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import validate
@@ -25,10 +26,10 @@ torch.set_num_threads(1)
 EXCLUDE = ["@stem", "@head", "@embedding", "@depthwise"]
 LINEAR = Layer("l", "linear", (768, 768), 768 * 768)
 CONV = Layer("c", "conv", (64, 64, 3, 3), 64 * 64 * 9 * 100)
-SMALL = DataSpec("pictures", "image", (3, 32, 32), 10, 8, 8, 8, "0" * 64, "local")
-TINY = DataSpec("pictures", "image", (1, 9, 8), 5, 8, 8, 8, "0" * 64, "local")
-LARGE = DataSpec("pictures", "image", (3, 224, 224), 1000, 8, 8, 8, "0" * 64, "local")
-WORDS = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+SMALL = DataSpec("pictures", Images(3, 32, 32), Classes(10), 8, 8, 8, "0" * 64, "local")
+TINY = DataSpec("pictures", Images(1, 9, 8), Classes(5), 8, 8, 8, "0" * 64, "local")
+LARGE = DataSpec("pictures", Images(3, 224, 224), Classes(1000), 8, 8, 8, "0" * 64, "local")
+WORDS = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
 
 
 def transform(name: str, sparsity: float, **options: object) -> Transform:
@@ -193,7 +194,7 @@ CASES = [
     ("cifar_resnet", {"depth": 8, "width": 4}, TINY, {"name": "sparse_doped", "sparsity": 0.75}),
     ("resnet", {}, TINY, {"name": "sparse_wide", "sparsity": 0.5}),
     ("resnet", {}, TINY, {"name": "sparse_parallel", "sparsity": 0.5}),
-    ("resnet", {"depth": 50}, DataSpec("p", "image", (3, 72, 72), 5, 8, 8, 8, "0", "local"),
+    ("resnet", {"depth": 50}, DataSpec("p", Images(3, 72, 72), Classes(5), 8, 8, 8, "0", "local"),
      {"name": "sparse_wide", "sparsity": 0.2}),
     ("gpt", {"width": 16, "depth": 1}, WORDS, {"name": "sparse_wide", "sparsity": 0.75}),
     ("gpt", {"width": 16, "depth": 1, "tie": False}, WORDS, {"name": "sparse_factorized", "sparsity": 0.5, "uv": "linear"}),
@@ -214,7 +215,7 @@ def test_closed_form_equals_trace(name, options, data, change):
     assert (model_spec.params, model_spec.macs) == (traced.params, traced.macs)
     shapes = {layer.name: (layer.kind, layer.shape) for layer in traced.layers}
     assert all(shapes[layer.name] == (layer.kind, layer.shape) for layer in model_spec.layers)
-    batch = torch.randn(2, *data.shape) if data.task == "image" else torch.randint(60, (2, 12))
+    batch = data.inputs.sample(2)
     assert member.logits(model, batch).shape[-1] == data.classes
 
 

@@ -56,7 +56,7 @@ def test_without_validation_data_there_is_no_validation(tmp_path):
 
 
 def test_nothing_to_score_is_said(tmp_path):
-    task = SimpleNamespace(network=torch.nn.Linear(1, 1), scoring=nullcontext)
+    task = SimpleNamespace(network=torch.nn.Linear(1, 1), scoring=nullcontext, metrics=torch.nn.Module)
     with pytest.raises(RunFailed, match="test: there is not one example to score"):
         evaluate(task, [], "test", SimpleNamespace(forward_context=nullcontext))
 

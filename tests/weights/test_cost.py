@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
@@ -29,7 +30,10 @@ OUTLINE = ModelSpec(
 
 
 def spec(task: str, shape: tuple[int, ...], classes: int) -> DataSpec:
-    return DataSpec("data", task, shape, classes, 8, 8, 8, "0" * 64, "local")
+    image = task == "image"
+    inputs = Images(*shape) if image else Tokens(*shape, classes)
+    targets = Classes(classes) if image else NextTokens(*shape, classes)
+    return DataSpec("data", inputs, targets, 8, 8, 8, "0" * 64, "local")
 
 
 def test_dense() -> None:
@@ -87,7 +91,7 @@ CASES = {
 def built(case: str) -> tuple[ModelSpec, torch.nn.Module, torch.Tensor]:
     name, options, data = CASES[case]
     member = MODELS[name](validate(MODELS[name].Options, options, "model"))
-    sample = torch.zeros(1, *data.shape, dtype=torch.float32 if data.task == "image" else torch.int64)
+    sample = data.inputs.zeros(torch.device("cpu"), torch.float32)
     return member.model_spec(data), member.build(data), sample
 
 

@@ -51,6 +51,8 @@ class Dataset(LocalCopies, ABC):
     """
 
     name: ClassVar[str]
+    task: ClassVar[str]
+    """The task that it is for, unless a cell names another one."""
     Options: ClassVar[type[AnyOptions]] = AnyOptions
 
     def __init__(self, options: AnyOptions, data_dir: str | None = None):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ class Tokenizer:
         else ``between`` stands between them."""
         return self.encode(between.join(texts))
 
+    @property
+    def padding(self) -> int:
+        """Return the token that stands where there is none; a network is told to look away from it."""
+        return 0
+
+    def encode_pairs(self, firsts: list[str], seconds: list[str] | None, length: int) -> np.ndarray:
+        """Sentences, or pairs of them, cut at ``length``: (n, 3, length) int32 as ``core.data_types.Sentences`` says."""
+        marked = [f"{a}\n".encode() for a in firsts] if seconds else [a.encode() for a in firsts]
+        rows = [(list(a), [0] * len(a)) for a in marked]
+        if seconds:
+            rows = [(ids + list(b), kinds + [1] * len(b)) for (ids, kinds), b in
+                    zip(rows, (b.encode() for b in seconds), strict=True)]  # fmt: skip
+        return packed(rows, length, self.padding)
+
     def files(self) -> dict[str, bytes]:
         """Return the files for a network trained on its tokens, by name; none if numbers say it all."""
         return {}
@@ -100,6 +115,17 @@ class Tokenizer:
     def counts(self, sizes: dict[str, int]) -> dict[str, int]:
         """Tokens per split, from bytes per split; empty where only reading the text tells."""
         return sizes
+
+
+def packed(rows: list[tuple[list[int], list[int]]], length: int, pad: int) -> np.ndarray:
+    """(n, 3, length) int32 of rows (tokens, kinds): tokens, presence, kinds. A row without a token has one of padding."""
+    made = np.zeros((len(rows), 3, length), np.int32)
+    made[:, 0] = pad
+    for row, (ids, kinds) in zip(made, rows, strict=True):
+        count = min(len(ids), length)
+        row[0, :count], row[2, :count] = ids[:count], kinds[:count]
+        row[1, : max(count, 1)] = 1
+    return made
 
 
 class Closed(Tokenizer):
@@ -184,6 +210,39 @@ class Library(Tokenizer):
         with tempfile.TemporaryDirectory() as folder:
             self._loaded().save_pretrained(folder)
             return {path.name: path.read_bytes() for path in self._files(Path(folder))}
+
+    @cached_property
+    def padding(self) -> int:
+        """Its own padding token, else the one that ends or stands for an unknown; from its files where they say it."""
+        for name in ("pad_token", "eos_token", "unk_token"):
+            number = self._special(name)
+            if number is not None:
+                return number
+        return 0
+
+    def _special(self, name: str) -> int | None:
+        if self.folder is None or not (self.folder / "tokenizer.json").is_file():
+            return getattr(self._loaded(), f"{name}_id")
+        try:
+            told = json.loads((self.folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(name)
+            content = json.loads((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
+            token = told["content"] if isinstance(told, dict) else told
+            added = {one["content"]: one["id"] for one in content.get("added_tokens") or []}
+            known = content["model"]["vocab"]
+            return added.get(token, known.get(token) if isinstance(known, dict) else None)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return getattr(self._loaded(), f"{name}_id")
+
+    def encode_pairs(self, firsts: list[str], seconds: list[str] | None, length: int) -> np.ndarray:
+        text = "\0".join([*firsts, "\0", *(seconds or [])]).encode()
+        return self._kept(f"pairs {length}\0".encode() + text, lambda: self._encode_pairs(firsts, seconds, length))
+
+    def _encode_pairs(self, firsts: list[str], seconds: list[str] | None, length: int) -> np.ndarray:
+        """With the special tokens that the tokenizer puts around a sentence or a pair."""
+        made = self._loaded()(firsts, seconds, truncation=True, max_length=length, verbose=False)
+        ids = made["input_ids"]
+        kinds = made.get("token_type_ids") or [[0] * len(row) for row in ids]
+        return packed(list(zip(ids, kinds, strict=True)), length, self.padding)
 
     @staticmethod
     def _files(folder: Path) -> list[Path]:

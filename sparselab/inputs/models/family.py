@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Pair, Sentences, Tokens, spoken
 from sparselab.core.errors import ConfigError, Issue, Issues
 from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
@@ -28,7 +29,7 @@ MODELS: Registry[Family] = Registry("model", "sparselab.inputs.models.families")
 
 
 @dataclass(frozen=True)
-class Tokens:
+class OwnTokens:
     """The tokens that a trained language model reads.
 
     folder: where its files lie; None: on the hub. vocabulary: how many it knows; 0 where only loading tells.
@@ -46,7 +47,8 @@ class Family:
     """
 
     name: ClassVar[str]
-    task: ClassVar[str]
+    heads: ClassVar[tuple[Pair, ...]] = ()
+    """Pairs of inputs and targets that it makes a network for: what it reads, and what its head can give."""
     trunk: ClassVar[tuple[str, ...]] = ()
     """Names of the modules whose children are the network's blocks, in forward order; none: it has no known blocks."""
     final_norm: ClassVar[str | None] = None
@@ -102,9 +104,9 @@ class Family:
 
     def issues(self, data: DataSpec) -> list[Issue]:
         """Everything that can be refused without torch: misfits, and the weights file's header against the model spec."""
-        if self.task != data.task:
-            problem = f"reads {self.task}s and dataset {data.name} is {data.task}"
-            return [Issue(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
+        if data.pair not in self.heads:
+            problem = f"is for {' or '.join(map(spoken, self.heads))}, and dataset {data.name} is {spoken(data.pair)}"
+            return [Issue(f"model={self.name}", problem, "choose another of the two")]
         found = Issues()
         with found.catch():
             found.found += self.misfits(data)
@@ -154,7 +156,7 @@ class Family:
         load_weights(model, path)
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """One forward pass. Images: (n, c, h, w) float -> (n, classes). Text: (n, t) int64 -> (n, t, vocabulary)."""
+        """One forward pass, (n, *inputs) -> (n, *outputs). Images: (n, c, h, w) float -> (n, classes), or images."""
         return model(batch)
 
     carries: bool = False
@@ -192,7 +194,7 @@ class Family:
         return self.options.weights is not None
 
     @classmethod
-    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+    def tokens_of(cls, values: Mapping[str, Any]) -> OwnTokens | None:
         """Return what its options say of a trained network's tokens; None if they say nothing."""
         return None
 
@@ -209,17 +211,22 @@ class Family:
 class ImageFamily(Family):
     """Families that classify images."""
 
-    task = "image"
+    heads = ((Images, Classes),)
 
 
 class TextFamily(Family):
-    """Families that predict the next token with a network of transformers' own."""
+    """Families of transformers' own networks: they predict the next token, or the class of a sentence."""
 
-    task = "text"
+    heads = ((Tokens, NextTokens), (Sentences, Classes))
     decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        return model(input_ids=batch, use_cache=False).logits
+        """Text: (n, t) -> (n, t, vocabulary). Sentences: (n, 3, t) -> (n, classes)."""
+        if batch.ndim == 2:
+            return model(input_ids=batch, use_cache=False).logits
+        tokens, present, second = batch.unbind(1)
+        kinds = {"token_type_ids": second} if getattr(model.config, "type_vocab_size", 0) > 1 else {}
+        return model(input_ids=tokens, attention_mask=present, **kinds).logits
 
     def library_config(self, model: nn.Module) -> dict[str, Any] | None:
         """For ``from_pretrained`` of the run's folder, without what differs between machines (folders, versions)."""
@@ -228,9 +235,21 @@ class TextFamily(Family):
         return {**config, "architectures": [type(model).__name__]}
 
 
+def classes_of(data: DataSpec) -> int | None:
+    """Return the classes of a head on sentences; None where the next token is predicted."""
+    return data.classes if isinstance(data.inputs, Sentences) else None
+
+
+def head_of(data: DataSpec) -> dict[str, Any]:
+    """Entries of a transformers config for the head that ``data`` asks for: nothing for the next token."""
+    if not isinstance(data.inputs, Sentences):
+        return {}
+    return {"num_labels": data.classes, "pad_token_id": data.inputs.pad, "use_cache": False}
+
+
 def vocabulary_misfits(data: DataSpec) -> list[Issue]:
     """A fault where a network cannot be made because only loading tells how many tokens there are."""
-    if data.classes:
+    if data.inputs.vocabulary:
         return []
     problem = "the size of its vocabulary is known only once it is loaded"
     return [Issue(f"dataset={data.name}", problem, "use a local copy (data_dir), or dataset.tokenizer=bytes")]

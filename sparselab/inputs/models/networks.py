@@ -110,6 +110,31 @@ class MLP(nn.Module):
         return self.head(x)
 
 
+class DnCNN(nn.Module):
+    """(n, c, h, w) -> the same shape: the image less what ``depth`` convolutions of 3x3 put out.
+
+    Names and initial weights are those of the authors' cszn/DnCNN (TrainingCodes/dncnn_pytorch).
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, batch_norm: bool):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers.append(nn.Conv2d(width, width, 3, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(width)] if batch_norm else []
+            layers.append(nn.ReLU())
+        layers.append(nn.Conv2d(width, channels, 3, padding=1, bias=False))
+        self.dncnn = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.orthogonal_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.dncnn(x)
+
+
 States = list[tuple[Tensor, Tensor]]
 """Of each recurrent layer the hidden and the cell state, both (1, n, width)."""
 

@@ -11,7 +11,9 @@ from sparselab.core.model_spec import ADDED, FUNCTION, PRODUCT, UNSEEN, Loose, M
 from sparselab.inputs.models.spec_builder import SpecBuilder
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
 
     from sparselab.core.products import Products
     from sparselab.inputs.models.family import Family
@@ -23,23 +25,22 @@ WEIGHTED = ("linear", "conv", "conv1d")
 def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
     """:func:`trace` of a network that ``family`` made; ConfigError where it cannot compute a sample of ``data``."""
     try:
-        return trace(model, data)
+        return trace(model, data, call=lambda sample: family.logits(model, sample))
     except Exception as error:  # whatever a network of another library does with a size that it is not for
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        what, fix = f"{data.shape[0]} tokens", "another dataset.block"
-        if data.task == "image":
-            what, fix = f"pictures of {'x'.join(map(str, data.shape))}", "larger pictures"
-        refuse(family.where, f"cannot compute {what}: {reason[:60]}", f"choose another network, or {fix}")
+        refuse(family.where, f"cannot compute {data.inputs}: {reason[:60]}", "choose another network, or another size")
 
 
-def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
-    """The model spec of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
+def trace(
+    model: nn.Module, data: DataSpec, name: str = "traced", call: Callable[[Tensor], Any] | None = None
+) -> ModelSpec:
+    """The outline of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
 
     The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
     gradients and draws no random numbers. A layer is a parameter that is multiplied with as it is stored, whichever
     module does it; experts of a mixture are charged for the tokens that reach them. Products of two activations
     (attention) go to ``fixed_macs`` under the module that computes them. Parameters of two and more dimensions that are
-    no layer stand in ``loose``, with what is known of their use.
+    no layer stand in ``loose``, with what is known of their use. call: how ``model`` reads a sample, where not as its argument.
     """
     import torch
     from torch import nn
@@ -49,10 +50,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
     from sparselab.inputs.models.kinds import kind_of
 
     first = next(model.parameters())
-    if data.task == "image":
-        sample = torch.zeros(1, *data.shape, device=first.device, dtype=first.dtype)
-    else:
-        sample = torch.zeros(1, *data.shape, device=first.device, dtype=torch.int64)
+    sample = data.inputs.zeros(first.device, first.dtype)
 
     parameters = dict(model.named_parameters())  # a tied tensor under its first name
     builder = SpecBuilder(params=sum(p.numel() for p in parameters.values()))
@@ -106,7 +104,7 @@ def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
                 module.register_forward_hook(leave),
             ]
         with torch.no_grad(), plain_attention(), counter, products:
-            model(sample)
+            (call or model)(sample)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.running.parts import build
@@ -91,14 +92,14 @@ def subject(config: dict[str, Any], data: DataSpec, sparsity: str) -> Subject:
 
 
 def images(size: int, classes: int) -> DataSpec:
-    return DataSpec("noise", "image", (3, size, size), classes, 0, 0, 0, "", "bundled")
+    return DataSpec("noise", Images(3, size, size), Classes(classes), 0, 0, 0, "", "bundled")
 
 
 def vit(title: str, width: int, depth: int, heads: int) -> dict[str, Any]:
     return {"title": title, "name": "vit", "width": width, "depth": depth, "heads": heads}
 
 
-TEXT = DataSpec("noise", "text", (256,), 256, 0, 0, 0, "", "bundled")
+TEXT = DataSpec("noise", Tokens(256, 256), NextTokens(256, 256), 0, 0, 0, "", "bundled")
 LLAMA = {"title": "llama_tiny", "name": "llama"}
 WIDE_LLAMA = {"title": "Llama 1024 x 16", "name": "llama", "width": 1024, "depth": 16, "heads": 16, "ff": 2816}
 TWO_OF_FOUR = [("2:4", "semi_structured")]

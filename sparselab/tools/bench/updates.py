@@ -53,10 +53,7 @@ class Update:
         self.period = statistics.mean(b - a for a, b in pairwise(due)) if len(due) > 1 else 0.0
         self.step = self.due[0] if self.due else 1000  # ramps are under way, periodic methods exchange
         data, size = self.parts.data, self.parts.cell.trainer.batch_size
-        text = data.task == "text"
-        self.inputs = torch.randint(data.classes, (size, *data.shape)) if text else torch.randn(size, *data.shape)
-        self.inputs = self.inputs.to(device)
-        self.targets = torch.randint(data.classes, (size, *data.shape) if text else (size,), device=device)
+        self.inputs, self.targets = data.inputs.sample(size).to(device), data.targets.sample(size).to(device)
         self.sparsifier.carried_out = len([step for step in due if step <= self.step])
 
     def __call__(self) -> None:

@@ -100,10 +100,8 @@ def bypassed(network: nn.Module, names: Sequence[str], forward: Callable[[], Ten
 
 def sample(data: DataSpec, batch: int, device: str, dtype: torch.dtype) -> Tensor:
     """A batch of what the network reads: noise as images, or random tokens."""
-    generator = torch.Generator().manual_seed(0)
-    if data.task == "image":
-        return torch.randn(batch, *data.shape, generator=generator).to(device, dtype)
-    return torch.randint(data.classes, (batch, *data.shape), generator=generator).to(device)
+    inputs = data.inputs.sample(batch, torch.Generator().manual_seed(0))
+    return inputs.to(device, dtype if inputs.is_floating_point() else None)
 
 
 def forms(device: str) -> Sequence[Form]:

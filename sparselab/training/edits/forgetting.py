@@ -32,7 +32,7 @@ class Forgetting(Edit):
     """Base: needs a part of the data that is to be forgotten."""
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        if data.forgets:
+        if "forget" in data.parts:
             return []
         return [Issue(f"edit={self.name}", "nothing is to be forgotten", "write dataset.forget=class:0, say")]
 

@@ -1,4 +1,4 @@
-"""Scoring a split: sums over batches (and ranks), then metrics."""
+"""Scoring a split: metrics of torchmetrics over batches (and ranks), then the task's numbers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch.distributed as dist
 from sparselab.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from sparselab.training.tasks.task import Task
+    from sparselab.training.loop.module import TaskModule
 
 
 @torch.no_grad()
-def evaluate(task: Task, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
+def evaluate(task: TaskModule, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
     """Metrics of the network as it is now, in evaluation mode and under the training precision.
 
     Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite, or
@@ -28,19 +28,18 @@ def evaluate(task: Task, loader: Iterable[Any], split: str, precision: Any) -> d
             dist.broadcast(buffer, 0)
     was_training = task.network.training
     task.network.eval()
-    total = None
     device = next(task.network.parameters()).device
+    metrics, scored = task.metrics().to(device), 0
     with task.scoring(), precision.forward_context():
         for batch in loader:
-            sums = task.sums(tuple(part.to(device, non_blocking=True) for part in batch))
-            total = sums if total is None else total + sums
+            scored += 1
+            task.score(metrics, tuple(part.to(device, non_blocking=True) for part in batch))
     task.network.train(was_training)
-    if total is None:
+    if not scored:
         raise RunFailed(f"{split}: there is not one example to score — see the options of dataset")
-    if many:
-        dist.all_reduce(total)
-    metrics = task.metrics(total.cpu(), split)
-    for name, value in metrics.items():
+    values = {name: float(value) for name, value in metrics.compute().items()}  # collective
+    numbers = task.numbers(values, split)
+    for name, value in numbers.items():
         if not math.isfinite(value):
             raise RunFailed(f"{split}.{name} is {value} — lower optim.lr, or look at the log for where it began")
-    return metrics
+    return numbers

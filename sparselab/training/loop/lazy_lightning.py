@@ -38,6 +38,7 @@ def _without_extras() -> Iterator[None]:
 
 with _without_extras():
     import pytorch_lightning as pl
+    import torchmetrics
     from lightning_fabric.plugins import environments
 
-__all__ = ["environments", "pl"]
+__all__ = ["environments", "pl", "torchmetrics"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.feature_recorder import States
+    from sparselab.training.optim.optim import Optim
 
 
 class StepContext(Protocol):
@@ -19,6 +20,7 @@ class StepContext(Protocol):
     network:     the model that trains. family, data: what it was built from.
     device:      where the network lies.
     steps:       optimiser updates of the whole run. global_step: those done so far.
+    optim:       the optimiser's recipe. bytes_per_token: of a text, per split.
     states:      outputs of the family's blocks for this batch, after :meth:`watch_states`; otherwise None.
     teachers:    frozen networks that several losses share, by the file of their weights.
     """
@@ -26,6 +28,8 @@ class StepContext(Protocol):
     network: nn.Module
     family: Family
     data: DataSpec
+    optim: Optim
+    bytes_per_token: dict[str, float]
     steps: int
     states: States | None
     teachers: dict[str, Any]

@@ -23,6 +23,7 @@ class Distill(Taught):
     KL is a mean over examples; of text, over the tokens whose target counts.
     """
 
+    needs_classes = True
     version = 2  # targets that do not count were part of the mean
 
     class Options(Taught.Options):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparselab.core.data_types import Classes, Images, Pair, spoken
 from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
@@ -55,13 +56,14 @@ class Subject:
 class Metric:
     """Runs once, after training, for image classifiers. Several processes each see a share and agree on the result.
 
-    ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric.
+    ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric. ``needs``: types of
+    the inputs and targets that it is for.
     """
 
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    tasks: ClassVar[tuple[str, ...]] = ("image",)
+    needs: ClassVar[Pair] = (Images, Classes)
 
     def __init__(self, options: Options, data_dir: str | None = None):
         self.options: Any = options  # an instance of the class's own Options
@@ -69,9 +71,9 @@ class Metric:
 
     def issues(self, data: DataSpec) -> list[Issue]:
         """Return the issues that keep it from being measured on ``data``."""
-        if data.task in self.tasks:
+        if data.pair == self.needs:
             return []
-        problem = f"is for {self.tasks[0]}s and dataset {data.name} is {data.task}"
+        problem = f"is for {spoken(self.needs)}, and dataset {data.name} is {spoken(data.pair)}"
         return [Issue(f"metric={self.name}", problem, "leave it out")]
 
     def datasets(self) -> dict[str, Dataset]:

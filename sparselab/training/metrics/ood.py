@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sparselab.core.data_types import Images
 from sparselab.core.errors import Issue, Issues, did_you_mean
 from sparselab.core.options import Options
 from sparselab.core.seeds import derive_seed
@@ -55,7 +56,7 @@ class OutOfDistribution(Metric):
         if not found.found:
             for name, dataset in self.datasets().items():
                 with found.catch():
-                    if dataset.spec().task != "image":
+                    if not isinstance(dataset.spec().inputs, Images):
                         found.add(f"metric.ood.datasets={name}", "is not a dataset of images", "name another dataset")
         return found.found
 

@@ -35,7 +35,7 @@ class Unlearning(Metric):
 
     def issues(self, data: DataSpec) -> list[Issue]:
         found = super().issues(data)
-        if not found and not data.forgets:
+        if not found and "forget" not in data.parts:
             found.append(Issue("metric=unlearning", "nothing is to be forgotten", "write dataset.forget=class:0, say"))
         return found
 

@@ -1,181 +1,104 @@
-"""Tasks: what is trained and how it is scored. A task is a LightningModule; sparsity is none of its business."""
+"""A task: what a network is trained for. It owns batch, loss and scores, and knows nothing of sparsity. [no torch]"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-import pytorch_lightning as pl
-import torch
-from torch import Tensor
-
-from sparselab.training.tasks.carry import Carry
+from sparselab.core.data_types import Pair, spoken
+from sparselab.core.errors import Issue
+from sparselab.core.options import Options
+from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+    from torchmetrics import Metric
+
     from sparselab.core.data_spec import DataSpec
-    from sparselab.inputs.models.family import Family
-    from sparselab.inputs.models.feature_recorder import FeatureRecorder, States
-    from sparselab.training.losses.extra_loss import ExtraLoss
-    from sparselab.training.losses.taught import Teacher
-    from sparselab.training.optim.optim import Optim
+    from sparselab.training.losses.context import StepContext
+
+Batch = tuple["Tensor", ...]
+"""Inputs first, then targets; a loader may add more parts. The first axis of each is the batch."""
 
 
-class Task(pl.LightningModule):
-    """Base: loss of a batch plus the extra losses, a gradient that is checked, and sums from which metrics are made.
+class Task:
+    """Override what differs. A dataset names the task that it is for; ``task=`` chooses another one.
 
-    network: the model itself; its parameter names are those of the plain timm or transformers model.
+    ``needs``:    types of the inputs and targets, as the network sees them, that it trains on.
+    ``headline``: the score that a table reads; ``better`` says which way.
+    ``version``:  raise it when the rule changes: from 2 on it is part of a cell's id.
+
+    The pair that a dataset has need not be the pair that a network sees: :meth:`sees` and :meth:`batch` change it alike (an
+    autoencoder's targets are its inputs).
     """
 
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        family: Family,
-        data: DataSpec,
-        optim: Optim,
-        losses: Iterable[ExtraLoss],
-        steps: int,
-    ):
-        super().__init__()
-        self.network = network
-        self.family = family
-        self.data = data
-        self.optim = optim
-        self.losses = list(losses)
-        self.steps = steps
-        self.beside: list[dict[str, Any]] = []  # what is trained besides the network: groups of parameters and names
-        self.last_loss = torch.tensor(float("nan"))
-        self.teachers: dict[str, Teacher] = {}  # by the file of their weights
-        self.recorder: FeatureRecorder | None = None
-        self.states: States | None = None  # of the batch under way, where a loss watches them
-        self.carry: Carry | None = None  # between windows of a text, where the family carries a state
+    Options: ClassVar[type[Options]] = Options
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    needs: ClassVar[Pair]
+    headline: ClassVar[str] = ""
+    better: ClassVar[str] = "higher"
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    # -- before anything runs ----------------------------------------------------------------------------------------
+
+    def sees(self, data: DataSpec) -> DataSpec:
+        """The data with inputs and targets as the network sees them."""
+        return data
+
+    def issues(self, data: DataSpec) -> list[Issue]:
+        """Why it does not fit ``data``, which is what :meth:`sees` gave."""
+        if data.pair == self.needs:
+            return []
+        problem = f"is for {spoken(self.needs)}, and dataset {data.name} is {spoken(data.pair)}"
+        return [Issue(f"task={self.name}", problem, f"write {' or '.join(fitting(data))}")]
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits of the next inputs; a family that carries a state goes on from those before."""
-        if self.carry is None:
-            return self.family.logits(self.network, inputs)
-        logits, state = self.family.carried(self.network, inputs, self.carry.take(inputs.device))
-        self.carry.put(state)
-        return logits
+    def batch(self, batch: Batch) -> Batch:
+        """What a loader gave, as the network sees it. In training torch's generator is seeded for the batch."""
+        return batch
 
-    def begin(self, index: int) -> None:
-        """Micro-batch number ``index`` of the run, from 0, is about to be trained on."""
-        if self.carry:
-            self.carry.begin(index)
-
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """Inside, a text is scored from its beginning, and training's state is put aside."""
-        kept, self.carry = self.carry, self.carry and Carry()
-        try:
-            yield
-        finally:
-            self.carry = kept
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.carry:
-            checkpoint["carried"] = self.carry.whole()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.carry:
-            self.carry.restore(checkpoint["carried"])
-
-    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def criterion(self, outputs: Tensor, batch: Batch, context: StepContext) -> Tensor:
         """Mean loss of a batch: a scalar."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
 
-    def watch_states(self) -> None:
-        """From now on ``states`` holds the outputs of the family's blocks during a training step."""
-        self.recorder = self.recorder or self.family.recorder(self.network)
-
-    def counted(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+    def counted(self, batch: Batch) -> Tensor | None:
         """Which predictions the loss counts, bool of the targets' shape; None: all."""
         return None
 
-    def present(self, batch: tuple[Tensor, ...]) -> Tensor | None:
+    def present(self, batch: Batch) -> Tensor | None:
         """Which positions of the inputs are there and not padding, bool; None: all."""
         return None
 
-    def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
-        with self.recorder or nullcontext():
-            logits = self.logits(batch[0])
-        self.states = self.recorder.take() if self.recorder else None
-        loss = self.criterion(logits, batch[1])
-        for extra in self.losses:
-            loss = extra.share_of_task_loss() * loss
-            if extra.options.weight:
-                loss = loss + extra.options.weight * extra.loss(self, batch, logits)
-        self.states = None
-        for teacher in self.teachers.values():
-            teacher.forget()
-        self.last_loss = loss.detach()
-        if loss.device.type == "cpu" and not torch.isfinite(loss):
-            raise FloatingPointError(self._origin(loss, batch, logits))
-        return loss
-
-    def _origin(self, loss: Tensor, batch: tuple[Tensor, ...], logits: Tensor) -> str:
-        """Name the first value that is not finite, from the data to the loss."""
-        if not torch.isfinite(batch[0]).all():
-            return "the inputs of the batch are not finite"
-        for name, tensor in (*self.network.named_parameters(), *self.network.named_buffers()):
-            if not torch.isfinite(tensor).all():
-                return f"{name} is not finite"
-        if not torch.isfinite(logits).all():
-            return "the network's output is not finite"
-        return f"the training loss is {float(loss)}"
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: Any = None,
-    ) -> None:
-        """Clip by the total norm, and refuse one that is not finite before it reaches a weight.
-
-        Under loss scaling an infinite norm is the scaler's business: it skips the step, until not even a scale below 1
-        helps. On CUDA nothing is looked at, so that no update waits for the CPU: scores and metrics are.
-        """
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if gradient_clip_val is not None:
-            norm = torch.nn.utils.clip_grad_norm_(
-                [p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val, foreach=True
-            )
-        else:
-            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if norm.device.type != "cpu" or torch.isfinite(norm):
-            return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is None or scaler.get_scale() < 1:
-            raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
-
-    def _first_bad_gradient(self) -> str:
-        beside = (pair for group in self.beside for pair in zip(group["names"], group["params"], strict=True))
-        for name, parameter in (*self.network.named_parameters(), *beside):
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                return name
-        return "the total norm"
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.optim.build(self.network, self.beside)
-        factors = [self._factor(group.get("schedule")) for group in optimizer.param_groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _factor(self, schedule: str | None) -> Callable[[int], float]:
-        return lambda step: self.optim.factor(step, self.steps, schedule)
-
     # -- scoring -----------------------------------------------------------------------------------------------------
 
-    def sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Additive statistics of a batch, float64; :meth:`metrics` turns their total into numbers."""
-        raise NotImplementedError
+    def metrics(self, data: DataSpec) -> dict[str, Metric]:
+        """Metrics of torchmetrics by name, fresh; several ranks see a share of each batch and agree on the values."""
+        raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
-    def metrics(self, total: Tensor, split: str) -> dict[str, float]:
-        """Plain numbers by name, without the split's prefix."""
-        raise NotImplementedError
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
+        """Update ``metrics`` with a batch of at least one example."""
+        raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
-    headline: str = ""
-    """The metric a table reads."""
-    better: str = "higher"
+    def numbers(self, values: Mapping[str, float], split: str, context: StepContext) -> dict[str, float]:
+        """Scores by name, without the split's prefix, of the metrics' values; ``loss`` and ``n`` among them."""
+        return dict(values)
+
+    @classmethod
+    def lines(cls, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+        """(label, text) of what a researcher can quote of a finished run's ``test.…`` metrics."""
+        value, n = metrics[f"test.{cls.headline}"], metrics.get("test.n", 0)
+        return [(f"test {cls.headline}", f"{value:.4g} (n = {n:,.0f})")]
+
+
+TASKS: Registry[Task] = Registry("task", "sparselab.training.tasks")
+
+
+def fitting(data: DataSpec) -> list[str]:
+    """What to write in place of a task that does not fit ``data``."""
+    fit = [name for name in TASKS if TASKS[name].needs == data.pair]
+    return [f"task={name}" for name in fit] or ["another dataset"]

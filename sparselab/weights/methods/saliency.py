@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sparselab.core.data_types import Classes
 from sparselab.core.errors import Issue
 from sparselab.core.options import Options, off
 from sparselab.weights.capabilities import KeepsByChance, MeasuresFirst
@@ -53,7 +54,7 @@ class Saliency(MeasuresFirst, KeepsByChance, Method):
         return "method.positions=random" if self.options.positions == "bernoulli" else None
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        if self.options.per_class is None or data.task == "image":
+        if self.options.per_class is None or isinstance(data.targets, Classes):
             return []
         where = f"method.per_class={self.options.per_class}"
         return [Issue(where, f"{data.name} has no classes of examples", "write method.per_class=null")]

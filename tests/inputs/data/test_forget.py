@@ -24,7 +24,7 @@ def digits(**options):
 def test_parts_are_disjoint_and_as_large_as_announced(forget, train_on):
     dataset = digits(forget=forget, train_on=train_on)
     spec, splits = dataset.spec(), dataset.load()
-    assert spec.forgets
+    assert spec.parts == ("retain", "forget")
     assert (spec.train, spec.val, spec.test) == (len(splits.train), len(splits.val), len(splits.test))
     parts = {**splits.others, "all": digits().load().train}
     assert {name: len(part) for name, part in parts.items()} == {"forget": 100, "retain": 900, "all": 1000}

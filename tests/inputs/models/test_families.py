@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.families.vit import patch_for
@@ -20,8 +21,8 @@ from sparselab.inputs.models.trace import trace
 torch.set_num_threads(1)
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "model"
-IMAGE = DataSpec("pictures", "image", (3, 16, 16), 10, 8, 8, 8, "0" * 64, "local")
-TEXT = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+IMAGE = DataSpec("pictures", Images(3, 16, 16), Classes(10), 8, 8, 8, "0" * 64, "local")
+TEXT = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
 SMALL = {
     "vit": {"width": 16, "depth": 1, "heads": 2},
     "resnet": {},
@@ -65,7 +66,7 @@ def test_every_family_has_a_yaml() -> None:
 def test_logits(name: str) -> None:
     torch.manual_seed(0)
     member = family(name, **SMALL[name])
-    if member.task == "image":
+    if (Images, Classes) in member.heads:
         model = member.build(IMAGE).eval()
         assert member.logits(model, torch.randn(2, 3, 16, 16)).shape == (2, 10)
     else:
@@ -76,7 +77,7 @@ def test_logits(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_weights_come_from_the_global_generator(name: str) -> None:
     member = family(name, **SMALL[name])
-    data = IMAGE if member.task == "image" else TEXT
+    data = IMAGE if (Images, Classes) in member.heads else TEXT
     states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -92,7 +93,9 @@ def test_dropout_reaches_the_network(name: str) -> None:
         pytest.skip("no dropout in this family")
     member = family(name, **SMALL[name], dropout=0.5)
     torch.manual_seed(0)
-    data, batch = (IMAGE, torch.randn(2, 3, 16, 16)) if member.task == "image" else (TEXT, torch.randint(60, (2, 12)))
+    data, batch = (
+        (IMAGE, torch.randn(2, 3, 16, 16)) if (Images, Classes) in member.heads else (TEXT, torch.randint(60, (2, 12)))
+    )
     model = member.build(data).train()
     assert not torch.equal(member.logits(model, batch), member.logits(model, batch))
 
@@ -105,7 +108,7 @@ def test_patch_rule(side: int, patch: int | None) -> None:
 
 
 def test_vit_is_timms() -> None:
-    ours = family("vit").build(DataSpec("d", "image", (1, 8, 8), 10, 1, 1, 1, "0", "local"))
+    ours = family("vit").build(DataSpec("d", Images(1, 8, 8), Classes(10), 1, 1, 1, "0", "local"))
     theirs = timm.create_model("vit_small_patch16_224", img_size=8, patch_size=4, in_chans=1, num_classes=10)
     theirs.load_state_dict(ours.state_dict())
     batch = torch.randn(2, 1, 8, 8)
@@ -113,7 +116,7 @@ def test_vit_is_timms() -> None:
 
 
 def test_large_resnet_is_timms() -> None:
-    data = DataSpec("d", "image", (3, 72, 72), 5, 1, 1, 1, "0", "local")
+    data = DataSpec("d", Images(3, 72, 72), Classes(5), 1, 1, 1, "0", "local")
     ours = family("resnet").build(data).eval()
     theirs = timm.create_model("resnet18", num_classes=5).eval()
     theirs.load_state_dict(ours.state_dict())
@@ -148,13 +151,13 @@ def test_timm_fits_the_input_size() -> None:
             "vit",
             {},
             TEXT,
-            "model=vit: reads images and dataset words is text — choose a dataset of images or another model",
+            "model=vit: is for images → classes, and dataset words is tokens → next tokens — choose another of the two",
         ),
         (
             "gpt",
             {},
             IMAGE,
-            "model=gpt: reads texts and dataset pictures is image — choose a dataset of texts or another model",
+            "model=gpt: is for tokens → next tokens, and dataset pictures is images → classes — choose another of the two",
         ),
         ("vit", {"heads": 5}, IMAGE, "model.heads=5: does not divide width 384 — choose a divisor of the width"),
         (
@@ -186,7 +189,7 @@ def test_timm_fits_the_input_size() -> None:
         (
             "lstm",
             {},
-            replace(TEXT, classes=0),
+            replace(TEXT, inputs=Tokens(12, 0)),
             "dataset=words: the size of its vocabulary is known only once it is loaded — "
             "use a local copy (data_dir), or dataset.tokenizer=bytes",
         ),

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inference.runner import without_experts
@@ -33,7 +34,7 @@ from sparselab.inputs.models.trace import trace
 
 torch.set_num_threads(1)
 
-TEXT = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+TEXT = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +144,7 @@ def test_a_real_language_model() -> None:
     folder = Path(os.environ["SPARSELAB_DATA"]) / "weights" / "stories260k"
     if not folder.is_dir():
         pytest.skip("no stories260k in SPARSELAB_DATA")
-    data = DataSpec("words", "text", (64,), 512, 8, 8, 8, "0" * 64, "local")
+    data = DataSpec("words", Tokens(64, 512), NextTokens(64, 512), 8, 8, 8, "0" * 64, "local")
     member = hf(folder)
     assert member.model_spec(data) == trace(member.build(data), data, "hf")
 

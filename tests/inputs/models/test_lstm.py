@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS, Family
@@ -18,7 +19,7 @@ from sparselab.weights.slot import Slot
 
 torch.set_num_threads(1)
 
-DATA = DataSpec("words", "text", (6,), 11, 8, 8, 8, "0" * 64, "local")
+DATA = DataSpec("words", Tokens(6, 11), NextTokens(6, 11), 8, 8, 8, "0" * 64, "local")
 
 
 def family(**options: object) -> Family:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.trace import trace
@@ -18,11 +19,11 @@ torch.set_num_threads(1)
 
 
 def image(channels: int, height: int, width: int, classes: int = 10) -> DataSpec:
-    return DataSpec("pictures", "image", (channels, height, width), classes, 8, 8, 8, "0" * 64, "local")
+    return DataSpec("pictures", Images(channels, height, width), Classes(classes), 8, 8, 8, "0" * 64, "local")
 
 
 def text(tokens: int, vocabulary: int) -> DataSpec:
-    return DataSpec("words", "text", (tokens,), vocabulary, 8, 8, 8, "0" * 64, "local")
+    return DataSpec("words", Tokens(tokens, vocabulary), NextTokens(tokens, vocabulary), 8, 8, 8, "0" * 64, "local")
 
 
 def family(name: str, **options: object) -> Family:
@@ -170,7 +171,8 @@ def test_planning_imports_no_torch() -> None:
         "from sparselab.inputs.models.family import MODELS\n"
         "from sparselab.weights import cost as account\n"
         "from sparselab.core.data_spec import DataSpec\n"
-        "data = DataSpec('d', 'image', (3, 32, 32), 10, 1, 1, 1, '0', 'local')\n"
+        "from sparselab.core.data_types import Classes, Images\n"
+        "data = DataSpec('d', Images(3, 32, 32), Classes(10), 1, 1, 1, '0', 'local')\n"
         "vit = MODELS['vit'](MODELS['vit'].Options())\n"
         "assert list(MODELS) and vit.model_spec(data).macs\n"
         "heavy = {'torch', 'timm', 'transformers', 'safetensors', 'numpy'} & set(sys.modules)\n"

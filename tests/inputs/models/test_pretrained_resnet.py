@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
 
-DATA = DataSpec("cifar10", "image", (3, 32, 32), 10, 50_000, 0, 10_000, "0" * 64, "local")
+DATA = DataSpec("cifar10", Images(3, 32, 32), Classes(10), 50_000, 0, 10_000, "0" * 64, "local")
 
 
 def needed(*parts: str) -> Path:

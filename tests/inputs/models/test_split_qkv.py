@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
@@ -21,9 +22,9 @@ from sparselab.weights.cost import cost_of
 from sparselab.weights.targets import select
 
 torch.set_num_threads(1)
-PIXELS = DataSpec("pictures", "image", (3, 8, 8), 10, 8, 8, 8, "0" * 64, "local")
-IMAGENET = DataSpec("pictures", "image", (3, 224, 224), 1000, 8, 8, 8, "0" * 64, "local")
-WORDS = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+PIXELS = DataSpec("pictures", Images(3, 8, 8), Classes(10), 8, 8, 8, "0" * 64, "local")
+IMAGENET = DataSpec("pictures", Images(3, 224, 224), Classes(1000), 8, 8, 8, "0" * 64, "local")
+WORDS = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
 SPLIT = {"name": "split_qkv"}
 VIT = {"width": 12, "depth": 2, "heads": 3, "patch": 4}
 GPT = {"width": 12, "depth": 2, "heads": 3}
@@ -37,7 +38,7 @@ def family(name: str, transform: dict | None = SPLIT, **options: object):
 
 def batch(data: DataSpec) -> torch.Tensor:
     torch.manual_seed(1)
-    return torch.randn(2, *data.shape) if data.task == "image" else torch.randint(data.classes, (2, *data.shape))
+    return data.inputs.sample(2)
 
 
 def built(member, data):
@@ -73,7 +74,7 @@ def test_gradients_are_thirds_of_the_plain_ones(name, options, data):
         member = family(name, change, **options)
         model = built(member, data).double()
         x = batch(data)
-        member.logits(model, x.double() if data.task == "image" else x).square().sum().backward()
+        member.logits(model, x.double() if x.is_floating_point() else x).square().sum().backward()
         models.append(dict(model.named_parameters()))
     plain, apart = models
     for key, value in plain.items():
@@ -167,7 +168,7 @@ def test_thirds_are_queries_keys_and_values(name):
 
 def test_a_network_of_timm_whose_weights_are_read_past_the_layer():
     """Swin V2 hands the fused weight to a function; apart, its layers are called and so can be seen."""
-    data = DataSpec("pictures", "image", (3, 64, 64), 10, 8, 8, 8, "0" * 64, "local")
+    data = DataSpec("pictures", Images(3, 64, 64), Classes(10), 8, 8, 8, "0" * 64, "local")
     plain, apart = family("timm", None, **SWIN), family("timm", **SWIN)
     assert apart.model_spec(data) is None
     one, three = built(plain, data), built(apart, data)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
@@ -23,7 +24,7 @@ from sparselab.inputs.models.weights import Entry, read_header
 
 torch.set_num_threads(1)
 
-IMAGE = DataSpec("pictures", "image", (1, 4, 4), 3, 8, 8, 8, "0" * 64, "local")
+IMAGE = DataSpec("pictures", Images(1, 4, 4), Classes(3), 8, 8, 8, "0" * 64, "local")
 
 
 def network() -> nn.Module:

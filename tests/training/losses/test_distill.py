@@ -13,17 +13,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import Options
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
 from sparselab.training.describe import of_teacher
+from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.distill import Distill, divergence
 from sparselab.training.losses.taught import Teacher
 from sparselab.training.optim.optim import OPTIMS
-from sparselab.training.tasks import TASKS
+from sparselab.training.tasks.task import TASKS
 
 torch.set_num_threads(1)
-DATA = DataSpec("set", "image", (1, 2, 2), 3, 8, 8, 8, "", "local")
+DATA = DataSpec("set", Images(1, 2, 2), Classes(3), 8, 8, 8, "", "local")
 FAMILY = MODELS["mlp"](MODELS["mlp"].Options(hidden=[4], batch_norm=True, dropout=0.5))
 
 
@@ -34,7 +37,7 @@ def make(tmp_path, seed=1, **options):
     torch.manual_seed(0)
     extra = Distill(Distill.Options(**{"teacher": str(tmp_path), **options}))
     recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1))
-    task = TASKS["image"](FAMILY.build(DATA), FAMILY, DATA, recipe, [extra], 10)
+    task = TaskModule(TASKS["image_classification"](Options()), FAMILY.build(DATA), FAMILY, DATA, recipe, [extra], 10)
     extra.prepare(task)
     return task, extra
 
@@ -78,7 +81,7 @@ def test_the_whole_loss_is_a_mixture(tmp_path):
     task, extra = make(tmp_path, weight=0.3)
     task.network.eval()
     logits = task.logits(BATCH[0])
-    want = 0.7 * task.criterion(logits, BATCH[1]) + 0.3 * extra.loss(task, BATCH, logits)
+    want = 0.7 * task.criterion(logits, BATCH) + 0.3 * extra.loss(task, BATCH, logits)
     assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
 
 
@@ -175,7 +178,7 @@ def test_the_task_s_share_may_be_said(tmp_path):
     task, extra = make(tmp_path, weight=1.0, task_share=1.0)
     task.network.eval()
     logits = task.logits(BATCH[0])
-    want = task.criterion(logits, BATCH[1]) + extra.loss(task, BATCH, logits)
+    want = task.criterion(logits, BATCH) + extra.loss(task, BATCH, logits)
     assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
 
 
@@ -184,5 +187,5 @@ def test_the_mixture_is_a_third_of_the_sum_at_two_to_one(tmp_path):
     task, extra = make(tmp_path, weight=1 / 3, temperature=1.0)
     task.network.eval()
     logits = task.logits(BATCH[0])
-    want = 2 / 3 * (task.criterion(logits, BATCH[1]) + 0.5 * extra.loss(task, BATCH, logits))
+    want = 2 / 3 * (task.criterion(logits, BATCH) + 0.5 * extra.loss(task, BATCH, logits))
     assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)

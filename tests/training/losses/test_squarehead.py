@@ -9,16 +9,19 @@ from torch import tensor
 from torch.nn import functional as F
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import Options
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
+from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.losses.squarehead import squarehead
 from sparselab.training.optim.optim import OPTIMS
-from sparselab.training.tasks import TASKS
+from sparselab.training.tasks.task import TASKS
 
 torch.set_num_threads(1)
-TEXT = DataSpec("set", "text", (6,), 11, 8, 8, 8, "", "local")
+TEXT = DataSpec("set", Tokens(6, 11), NextTokens(6, 11), 8, 8, 8, "", "local")
 FAMILIES = {name: MODELS[name](MODELS[name].Options(width=8, depth=3, heads=2, ff=12)) for name in ("gpt", "llama")}
 
 
@@ -113,7 +116,7 @@ BUILT = {
 def test_families_of_images_name_their_blocks(name):
     options, shape, count = BUILT[name]
     family = MODELS[name](MODELS[name].Options(**options))
-    network = family.build(DataSpec("set", "image", shape, 3, 8, 8, 8, "", "local")).eval()
+    network = family.build(DataSpec("set", Images(*shape), Classes(3), 8, 8, 8, "", "local")).eval()
     recorder = family.recorder(network)
     with recorder:
         network(torch.randn(2, *shape))
@@ -132,7 +135,15 @@ def make(tmp_path, losses, name="llama", **options):
     made = [
         LOSSES[extra](LOSSES[extra].Options(**{"teacher": str(tmp_path), **chosen})) for extra, chosen in losses.items()
     ]
-    task = TASKS["text"](family.build(TEXT), family, TEXT, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), made, 10)
+    task = TaskModule(
+        TASKS["language_modeling"](Options()),
+        family.build(TEXT),
+        family,
+        TEXT,
+        OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)),
+        made,
+        10,
+    )
     for extra in made:
         extra.prepare(task)
     return task
@@ -184,8 +195,8 @@ def test_targets_that_do_not_count_are_still_compared(tmp_path):
     tokens, targets = batch()
     blank = torch.full_like(targets, -100)
     blank[:, 0] = targets[:, 0]
-    base = task.training_step((tokens, targets), 0) - task.criterion(task.logits(tokens), targets)
-    some = task.training_step((tokens, blank), 0) - task.criterion(task.logits(tokens), blank)
+    base = task.training_step((tokens, targets), 0) - task.criterion(task.logits(tokens), (tokens, targets))
+    some = task.training_step((tokens, blank), 0) - task.criterion(task.logits(tokens), (tokens, blank))
     assert float(some) == pytest.approx(float(base), rel=1e-5)
 
 
@@ -217,7 +228,15 @@ def test_the_starting_network_as_teacher(tmp_path):
     save_file({k: v.clone() for k, v in start.items() if k != "lm_head.weight"}, tmp_path / "start.safetensors")
     family = MODELS["gpt"](family.options.model_copy(update={"weights": str(tmp_path / "start.safetensors")}))
     extra = LOSSES["squarehead"](LOSSES["squarehead"].Options(teacher="start"))
-    task = TASKS["text"](family.build(TEXT), family, TEXT, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), [extra], 10)
+    task = TaskModule(
+        TASKS["language_modeling"](Options()),
+        family.build(TEXT),
+        family,
+        TEXT,
+        OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)),
+        [extra],
+        10,
+    )
     task.network.requires_grad_(True).transformer.wte.weight.data.mul_(2)
     extra.prepare(task)
     for name, value in extra.teacher.network.state_dict().items():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError, RunFailed
 from sparselab.core.options import validate
 from sparselab.running.planning import plan_of
@@ -18,8 +19,8 @@ from sparselab.training.metrics.metric import METRICS, Subject
 from sparselab.training.metrics.ood import CHANGES, auroc
 
 torch.set_num_threads(1)
-DATA = DataSpec("pictures", "image", (1, 9, 8), 2, 8, 8, 8, "0" * 64, "local")
-WORDS = DataSpec("words", "text", (12,), 60, 8, 8, 8, "0" * 64, "local")
+DATA = DataSpec("pictures", Images(1, 9, 8), Classes(2), 8, 8, 8, "0" * 64, "local")
+WORDS = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
 CELL = ["model=mlp", "model.hidden=[8]", "method=dense", "trainer.max_epochs=null", "trainer.max_steps=3"]
 
 
@@ -29,7 +30,7 @@ def metric(name: str, data_dir: str | None = None, **options: object):
 
 
 def subject(logits, batches, shape=(1, 9, 8), classes=2, mean=(0.5,), std=(0.25,)) -> Subject:
-    data = DataSpec("pictures", "image", shape, classes, 8, 8, 8, "0" * 64, "local")
+    data = DataSpec("pictures", Images(*shape), Classes(classes), 8, 8, 8, "0" * 64, "local")
     return Subject(nn.Linear(1, 1), logits, lambda: iter(batches), data, mean, std)
 
 
@@ -207,7 +208,10 @@ def test_bad_requests_are_one_line(words, line):
 def test_text_has_no_such_metrics():
     for name in METRICS:
         (issue,) = metric(name).issues(WORDS)
-        assert str(issue) == f"metric={name}: is for images and dataset words is text — leave it out"
+        assert (
+            str(issue)
+            == f"metric={name}: is for images → classes, and dataset words is tokens → next tokens — leave it out"
+        )
 
 
 def test_another_dataset_is_brought_to_the_network_s_size():

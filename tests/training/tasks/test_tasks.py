@@ -9,21 +9,33 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images, NextTokens, Sentences, Tokens
 from sparselab.core.errors import RunFailed
+from sparselab.core.options import Options
+from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.data.splits import TextSplits
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.training.loop.evaluate import evaluate
+from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.extra_loss import ExtraLoss
 from sparselab.training.optim.optim import OPTIMS
-from sparselab.training.tasks import TASKS
+from sparselab.training.tasks.task import TASKS
 
 torch.set_num_threads(1)
+
+
+TYPES = {
+    "image_classification": lambda n: (Images(1, 1, n), Classes(n)),
+    "text_classification": lambda n: (Sentences(n, n), Classes(n)),
+    "image_to_image": lambda n: (Images(1, n, n), Images(1, n, n)),
+    "language_modeling": lambda n: (Tokens(n, n), NextTokens(n, n)),
+}
 
 
 class Plain(Family):
     """Calls the network as it is."""
 
-    task = "image"
+    heads = ((Images, Classes), (Tokens, NextTokens))
 
 
 class Full:
@@ -33,10 +45,11 @@ class Full:
         return torch.autocast("cpu", enabled=False)
 
 
-def make(kind, network, classes=4, losses=(), **optim):
-    data = DataSpec("set", kind, (classes,), classes, 8, 8, 8, "", "local")
+def make(name, network, classes=4, losses=(), **optim):
+    inputs, targets = TYPES[name](classes)
+    data = DataSpec("set", inputs, targets, 8, 8, 8, "", "local")
     recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1, **optim))
-    return TASKS[kind](network, Plain(Plain.Options()), data, recipe, losses, 10)
+    return TaskModule(TASKS[name](Options()), network, Plain(Plain.Options()), data, recipe, losses, 10)
 
 
 class Logits(nn.Module):
@@ -50,8 +63,10 @@ class Logits(nn.Module):
         return self.table[inputs]
 
 
-def test_every_kind_of_data_has_a_task():
-    assert {MODELS[name].task for name in MODELS} == set(TASKS)
+def test_every_task_has_a_family_and_a_dataset_and_the_other_way_round():
+    pairs = {pair for name in MODELS for pair in MODELS[name].heads}
+    assert pairs == {TASKS[name].needs for name in TASKS}
+    assert {DATASETS[name].task for name in DATASETS} == set(TASKS)
 
 
 # -- classification ---------------------------------------------------------------------------------------------------
@@ -59,7 +74,7 @@ def test_every_kind_of_data_has_a_task():
 
 def test_accuracy_its_standard_error_and_loss():
     """Three of four right, logits (2, 0): the loss of a hit is log(1 + e^-2), of a miss 2 more."""
-    task = make("image", Logits([[2.0, 0.0], [0.0, 2.0]]), 2)
+    task = make("image_classification", Logits([[2.0, 0.0], [0.0, 2.0]]), 2)
     batches = [(torch.tensor([0, 1, 0]), torch.tensor([0, 1, 1])), (torch.tensor([1]), torch.tensor([1]))]
     metrics = evaluate(task, batches, "test", Full())
     hit = math.log1p(math.exp(-2))
@@ -71,7 +86,7 @@ def test_accuracy_its_standard_error_and_loss():
 def test_a_split_is_scored_alike_whatever_its_batches():
     table, inputs = torch.randn(50, 4), torch.arange(50)
     labels = torch.randint(4, (50,))
-    task = make("image", Logits(table))
+    task = make("image_classification", Logits(table))
     whole = evaluate(task, [(inputs, labels)], "val", Full())
     pieces = evaluate(task, list(zip(inputs.split(7), labels.split(7), strict=True)), "val", Full())
     assert pieces == pytest.approx(whole, rel=1e-6)
@@ -83,20 +98,20 @@ def test_scoring_is_in_evaluation_mode_and_leaves_no_trace():
             assert not self.training and not torch.is_grad_enabled()
             return super().forward(inputs)
 
-    task = make("image", Mode([[1.0, 0.0]]), 2)
+    task = make("image_classification", Mode([[1.0, 0.0]]), 2)
     task.network.train()
     evaluate(task, [(torch.tensor([0]), torch.tensor([0]))], "val", Full())
     assert task.network.training
 
 
 def test_a_metric_that_is_not_finite_is_named():
-    task = make("image", Logits([[math.nan, 0.0]]), 2)
+    task = make("image_classification", Logits([[math.nan, 0.0]]), 2)
     with pytest.raises(RunFailed, match=r"val\.loss is nan"):
         evaluate(task, [(torch.tensor([0]), torch.tensor([0]))], "val", Full())
 
 
 def test_label_smoothing_is_for_training_only():
-    task = make("image", Logits([[2.0, 0.0]]), 2, label_smoothing=0.2)
+    task = make("image_classification", Logits([[2.0, 0.0]]), 2, label_smoothing=0.2)
     miss = math.log1p(math.exp(-2)) + 2
     hit = miss - 2
     loss = task.training_step((torch.tensor([0]), torch.tensor([0])), 0)
@@ -105,8 +120,8 @@ def test_label_smoothing_is_for_training_only():
 
 
 def test_targets_may_be_mixtures():
-    task = make("image", Logits([[2.0, 0.0]]), 2)
-    loss = task.criterion(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.25, 0.75]]))
+    task = make("image_classification", Logits([[2.0, 0.0]]), 2)
+    loss = task.criterion(torch.tensor([[2.0, 0.0]]), (torch.zeros(1), torch.tensor([[0.25, 0.75]])))
     assert float(loss) == pytest.approx(math.log1p(math.exp(-2)) + 1.5)
 
 
@@ -131,7 +146,7 @@ def test_a_uniform_model_of_bytes_has_perplexity_256_and_8_bits(length):
         8,
         dict.fromkeys(("train", "val", "test"), length),
     )
-    task = make("text", UniformBytes(), 256)
+    task = make("language_modeling", UniformBytes(), 256)
     task.bytes_per_token = splits.bytes_per_token
     for batch_size in (1, 2, 64):
         metrics = evaluate(task, splits.loader("test", batch_size, 0), "test", Full())
@@ -145,7 +160,7 @@ def test_bits_are_per_byte_of_text_not_per_token():
     splits = TextSplits(
         *[torch.randint(256, (100,), dtype=torch.int32)] * 3, 256, 8, dict.fromkeys(("train", "val", "test"), 250)
     )
-    task = make("text", UniformBytes(), 256)
+    task = make("language_modeling", UniformBytes(), 256)
     task.bytes_per_token = splits.bytes_per_token
     assert evaluate(task, splits.loader("val", 4, 0), "val", Full())["bits_per_byte"] == pytest.approx(3.2)
 
@@ -155,7 +170,7 @@ def test_tokens_count_alike_whatever_window_they_are_in():
     table = torch.randn(256, 256)
     tokens = torch.randint(256, (30,), dtype=torch.uint8)
     splits = TextSplits(tokens, tokens, tokens, 256, 8, dict.fromkeys(("train", "val", "test"), 30))
-    task = make("text", Logits(table), 256)
+    task = make("language_modeling", Logits(table), 256)
     task.bytes_per_token = splits.bytes_per_token
     want = float(nn.functional.cross_entropy(table[tokens[:-1].long()], tokens[1:].long()))
     for batch_size in (1, 3):
@@ -165,7 +180,7 @@ def test_tokens_count_alike_whatever_window_they_are_in():
 
 
 def test_what_is_ignored_does_not_train():
-    task = make("text", Logits(torch.randn(4, 4)))
+    task = make("language_modeling", Logits(torch.randn(4, 4)))
     tokens, targets = torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, -100]])
     loss = task.training_step((tokens, targets), 0)
     assert float(loss) == pytest.approx(float(task.training_step((tokens[:, :2], targets[:, :2]), 0)))
@@ -191,7 +206,12 @@ class Halving(Constant):
     [((), "L"), ((Constant,), "L + 1"), ((Halving,), "L / 2 + 1"), ((Constant, Halving), "(L + 1) / 2 + 1")],
 )
 def test_losses_add_up(losses, want):
-    task = make("image", Logits([[2.0, 0.0]]), 2, losses=[extra(extra.Options(weight=0.2)) for extra in losses])
+    task = make(
+        "image_classification",
+        Logits([[2.0, 0.0]]),
+        2,
+        losses=[extra(ExtraLoss.Options(weight=0.2)) for extra in losses],
+    )
     hit = math.log1p(math.exp(-2))
     values = {"L": hit, "L + 1": hit + 1, "L / 2 + 1": hit / 2 + 1, "(L + 1) / 2 + 1": (hit + 1) / 2 + 1}
     loss = task.training_step((torch.tensor([0]), torch.tensor([0])), 0)
@@ -209,6 +229,6 @@ def test_losses_add_up(losses, want):
 def test_a_loss_that_is_not_finite_is_traced_to_where_it_began(inputs, table, line):
     network = nn.Linear(2, 2, bias=False)
     network.weight.data = torch.tensor(table)
-    task = make("image", network, 2)
+    task = make("image_classification", network, 2)
     with pytest.raises(FloatingPointError, match=line):
         task.training_step((inputs, torch.tensor([0])), 0)

@@ -10,6 +10,7 @@ from hand_slots import hand_slots, sgd, update
 from torch import nn, tensor
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS
 from sparselab.weights.patterns.pattern import Pattern
@@ -288,7 +289,7 @@ def test_rows_and_columns_are_grouped_apart():
 def test_feed_forward_layers_are_64_percent_of_a_block_of_vit_b():
     """8 T D^2 / (12 T D^2 + 2 T^2 D) with T = 197 and D = 768."""
     family = MODELS["vit"](MODELS["vit"].Options(width=768, depth=12, heads=12))
-    image = DataSpec(name="imagenet", task="image", shape=(3, 224, 224), classes=1000, train=1, val=1, test=1,
+    image = DataSpec(name="imagenet", inputs=Images(3, 224, 224), targets=Classes(1000), train=1, val=1, test=1,
                      fingerprint="", source="local", path="")  # fmt: skip
     model_spec = family.model_spec(image)
     ff = sum(layer.macs for layer in model_spec.layers if "ff" in layer.roles)

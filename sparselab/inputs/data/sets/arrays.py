@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images
 from sparselab.core.errors import Issues, refuse
 from sparselab.core.options import off
 from sparselab.inputs.data import cache, files, hub, subset
@@ -49,6 +50,7 @@ class ArrayOptions(ImageOptions):
 class ArraySet(Dataset):
     """An image set of known sizes. Subclasses say what it is and where its arrays come from."""
 
+    task = "image_classification"
     Options: ClassVar[type[ArrayOptions]] = ArrayOptions
     options: ArrayOptions
     shape: ClassVar[tuple[int, int, int]]
@@ -80,9 +82,8 @@ class ArraySet(Dataset):
         train, val, test = self._counts()
         return DataSpec(
             name=self.name,
-            task="image",
-            shape=self.size,
-            classes=self.classes,
+            inputs=Images(*self.size),
+            targets=Classes(self.classes),
             train=train,
             val=val,
             test=test,
@@ -90,7 +91,7 @@ class ArraySet(Dataset):
             source=source.kind,
             path=str(source.folder or ""),
             title=title if self.options.pool == 1 else f"{title}-{self.size[1]}x{self.size[2]}",
-            forgets=self.options.forget is not None,
+            parts=() if self.options.forget is None else ("retain", "forget"),
         )
 
     def load(self) -> ImageSplits:

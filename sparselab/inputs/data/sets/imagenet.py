@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import Classes, Images
 from sparselab.core.errors import refuse
 from sparselab.inputs.data import cache, files, hub, subset
 from sparselab.inputs.data.dataset import DATASETS, Dataset
@@ -79,6 +80,7 @@ class Imagenet(Dataset):
     and sizes.
     """
 
+    task = "image_classification"
     Options = ImagenetOptions
     options: ImagenetOptions
     repo = "ILSVRC/imagenet-1k"
@@ -96,9 +98,8 @@ class Imagenet(Dataset):
         train, val, test = counts(self.name, self.options, *sizes)
         return DataSpec(
             name=self.name,
-            task="image",
-            shape=(3, self.options.size, self.options.size),
-            classes=classes,
+            inputs=Images(3, self.options.size, self.options.size),
+            targets=Classes(classes),
             train=train,
             val=val,
             test=test,

@@ -24,21 +24,21 @@ class ImageOptions(Options):
     )
 
 
-def counts(name: str, options: ImageOptions, train: int, test: int) -> tuple[int, int, int]:
-    """Sizes of train, val and test, from a set of ``train`` (validation included) and ``test`` images.
+def counts(name: str, options: ImageOptions, train: int, test: int, noun: str = "images") -> tuple[int, int, int]:
+    """Sizes of train, val and test, from a set of ``train`` (validation included) and ``test`` examples.
 
     ConfigError where the options ask for more than there is.
     """
     issues = Issues()
     left = train - options.val
     if left < 1:
-        what = f"{name} has {train} training images"
+        what = f"{name} has {train} training {noun}"
         issues.add(f"dataset.val={options.val}", what, f"write at most {train - 1}")
     elif (options.limit_train or 0) > left:
-        what = f"{left} training images are left after dataset.val={options.val}"
+        what = f"{left} training {noun} are left after dataset.val={options.val}"
         issues.add(f"dataset.limit_train={options.limit_train}", what, f"write at most {left}, or null")
     if (options.limit_test or 0) > test:
-        what = f"{name} has {test} test images"
+        what = f"{name} has {test} test {noun}"
         issues.add(f"dataset.limit_test={options.limit_test}", what, f"write at most {test}, or null")
     issues.raise_if_any()
     return options.limit_train or left, options.val, options.limit_test or test

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import refuse
 from sparselab.core.memo import once
 from sparselab.core.options import Options, off
@@ -67,6 +68,7 @@ class Origin:
 class TextSet(Dataset):
     """A text in three parts. Subclasses say where it lies and return its bytes."""
 
+    task = "language_modeling"
     Options: ClassVar[type[TextOptions]] = TextOptions
     options: TextOptions
     vocabularies: ClassVar[dict[str, int]] = {}
@@ -122,9 +124,8 @@ class TextSet(Dataset):
             windows["train"] = predictions["train"] // block  # in order: only whole windows
         return DataSpec(
             name=self.name,
-            task="text",
-            shape=(block,),
-            classes=classes,
+            inputs=Tokens(block, classes, ordered=streams),
+            targets=NextTokens(block, classes),
             train=windows["train"],
             val=windows["val"],
             test=windows["test"],
@@ -132,7 +133,6 @@ class TextSet(Dataset):
             source=origin.kind,
             path=str(origin.folder or ""),
             title=origin.title or self.name,
-            streams=streams,
         )
 
     def load(self) -> TextSplits:

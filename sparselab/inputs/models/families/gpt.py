@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue
-from sparselab.inputs.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
+from sparselab.inputs.models.family import MODELS, TextFamily, classes_of, head_of, misfit, vocabulary_misfits
 from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.transform import Transformable, wider
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def gpt2_spec(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
+def gpt2_spec(config: Mapping[str, Any], tokens: int, classes: int | None = None) -> SpecBuilder:
     """transformers' GPT2LMHeadModel in closed form for one window of ``tokens``; ``config`` as in its config.json.
+
+    With ``classes`` GPT2ForSequenceClassification, whose head scores every position and then takes the last one's.
 
     Raises KeyError where a size is missing.
     """
@@ -36,7 +38,9 @@ def gpt2_spec(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
         s.conv1d(f"{block}.mlp.c_fc", hidden, width, tokens)
         s.conv1d(f"{block}.mlp.c_proj", width, hidden, tokens)
     s.norm(width)
-    if config.get("tie_word_embeddings", True):
+    if classes is not None:
+        s.linear("score", classes, width, tokens, bias=False)
+    elif config.get("tie_word_embeddings", True):
         s.call("transformer.wte", "embedding", (vocabulary, width), vocabulary * width * tokens)
     else:
         s.linear("lm_head", vocabulary, width, tokens, bias=False)
@@ -77,8 +81,8 @@ class GPT(Transformable, TextFamily):
         """The network's transformers config, as a dict."""
         o = self.options
         return {
-            "vocab_size": data.classes,
-            "n_positions": o.context or data.shape[0],
+            "vocab_size": data.inputs.vocabulary,
+            "n_positions": o.context or data.inputs.length,
             "n_embd": o.width,
             "n_layer": o.depth,
             "n_head": o.heads,
@@ -89,15 +93,17 @@ class GPT(Transformable, TextFamily):
             "attn_pdrop": o.dropout,
             "bos_token_id": None,
             "eos_token_id": None,
+            **head_of(data),
         }
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        return gpt2_spec(self.config(data), data.shape[0])
+        return gpt2_spec(self.config(data), data.inputs.length, classes_of(data))
 
     def make(self, data: DataSpec) -> nn.Module:
-        from transformers import GPT2Config, GPT2LMHeadModel
+        from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-        return GPT2LMHeadModel(GPT2Config(**self.config(data)))
+        cls = GPT2LMHeadModel if classes_of(data) is None else GPT2ForSequenceClassification
+        return cls(GPT2Config(**self.config(data)))
 
 
 def head_misfits(width: int, heads: int) -> list[Issue]:
@@ -109,7 +115,7 @@ def head_misfits(width: int, heads: int) -> list[Issue]:
 
 def context_misfits(context: int | None, data: DataSpec) -> list[Issue]:
     """A fault where a network of ``context`` positions (None: as many as the data needs) cannot read a window."""
-    if context is None or context >= data.shape[0]:
+    if context is None or context >= data.inputs.length:
         return []
-    problem = f"is shorter than {data.name}'s window of {data.shape[0]} tokens"
-    return [misfit("context", context, problem, f"write model.context={data.shape[0]} or null")]
+    problem = f"is shorter than {data.name}'s window of {data.inputs.length} tokens"
+    return [misfit("context", context, problem, f"write model.context={data.inputs.length} or null")]

@@ -1,4 +1,4 @@
-"""Any causal language model of transformers, by hub name or local folder."""
+"""Any language model of transformers, by hub name or local folder: a decoder for text, an encoder or decoder for sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparselab.core.errors import Issue, refuse
 from sparselab.core.options import off
 from sparselab.inputs.models.families.gpt import gpt2_spec
 from sparselab.inputs.models.families.llama import llama_spec
-from sparselab.inputs.models.family import MODELS, TextFamily, Tokens
+from sparselab.inputs.models.family import MODELS, OwnTokens, TextFamily, classes_of, head_of
 from sparselab.inputs.models.hf_config import ADAPTER, config_faults
 from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.weights import place, read_header
@@ -36,6 +36,9 @@ ROUNDING = 1e-4
 class HuggingFace(TextFamily):
     """``AutoModelForCausalLM.from_pretrained(path)`` in float32, from safetensors only and never with remote code.
 
+    For sentences ``AutoModelForSequenceClassification``: the trunk's weights from the folder, and a new head where it has none
+    for these classes. ``start: config`` draws all weights anew and needs no more than the folder's config.json.
+
     Its own tokenizer makes the data's tokens, unless ``tokenizer: any`` lets another one. Llama and GPT-2 in local folders
     have a closed form; every other model spec is traced.
     """
@@ -44,6 +47,8 @@ class HuggingFace(TextFamily):
         path: str = Field(min_length=1, description="a local folder, or a hub name such as openai-community/gpt2")
         revision: str | None = Field(None, description="commit, tag or branch of a hub model; null: its main branch")
         tokenizer: Literal["own", "any"] = off("own", description="own, or any: text cut by another one is wanted")
+
+        start: Literal["weights", "config"] = off("weights", description="weights, or config: all weights are drawn")
 
     options: Options
 
@@ -80,26 +85,25 @@ class HuggingFace(TextFamily):
         return config
 
     @classmethod
-    def tokens_of(cls, values: Mapping[str, Any]) -> Tokens | None:
+    def tokens_of(cls, values: Mapping[str, Any]) -> OwnTokens | None:
         path = values.get("path")
         if not isinstance(path, str) or values.get("tokenizer") == "any":
             return None
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            return Tokens(None)
+            return OwnTokens(None)
         try:
             vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         except (OSError, ValueError, KeyError, TypeError):
             vocabulary = 0  # planning says what is wrong with the file
-        return Tokens(folder, vocabulary if isinstance(vocabulary, int) else 0)
+        return OwnTokens(folder, vocabulary if isinstance(vocabulary, int) else 0)
 
     def files(self) -> dict[str, list[str]]:
         folder = self._folder()
         if folder is None:
             return super().files()
-        return super().files() | {
-            "path": [str(folder / "config.json"), *map(str, sorted(folder.glob("*.safetensors")))]
-        }
+        weights = sorted(folder.glob("*.safetensors")) if self.reads_weights else []
+        return super().files() | {"path": [str(folder / "config.json"), *map(str, weights)]}
 
     def misfits(self, data: DataSpec) -> list[Issue]:
         folder, config = self._folder(), self._config()
@@ -109,26 +113,24 @@ class HuggingFace(TextFamily):
         if adapter is not None:  # the library would load the network that it names, or the folder's own without it
             problem = f"holds an adapter ({adapter.name}), which nothing here applies"
             return [Issue(self.where, problem, "merge it into the weights, or move it elsewhere")]
-        shards = sorted(folder.glob("*.safetensors"))
-        if not shards:
+        shards = sorted(folder.glob("*.safetensors")) if self.reads_weights else []
+        if not shards and self.reads_weights:
             return [
                 Issue(self.where, "holds no .safetensors file, and pickles are never opened", "convert to safetensors")
             ]
         for shard in shards:
             read_header(shard, "model.path")
         if config.get("is_encoder_decoder") is True:
-            problem = (
-                f"is an encoder and a decoder ({config['model_type']}), and tokens are predicted by a decoder alone"
-            )
-            return [Issue(self.where, problem, "give a causal language model")]
+            problem = f"is an encoder and a decoder ({config['model_type']}), and only one of the two is read here"
+            return [Issue(self.where, problem, "give a causal language model, or for sentences an encoder")]
         issues = config_faults(folder, config, self.where)
         vocabulary = config.get("vocab_size")
-        if isinstance(vocabulary, int) and vocabulary < data.classes:
-            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
+        if isinstance(vocabulary, int) and vocabulary < data.inputs.vocabulary:
+            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.inputs.vocabulary:,}"
             issues.append(Issue(self.where, problem, "use data made with this model's tokenizer"))
         context = config.get("max_position_embeddings", config.get("n_positions"))
-        if isinstance(context, int) and context < data.shape[0]:
-            problem = f"reads at most {context} tokens and {data.name}'s window has {data.shape[0]}"
+        if isinstance(context, int) and context < data.inputs.length:
+            problem = f"reads at most {context} tokens and {data.name}'s window has {data.inputs.length}"
             issues.append(Issue(self.where, problem, "use a shorter window"))
         return issues
 
@@ -138,7 +140,7 @@ class HuggingFace(TextFamily):
         if config is None or config["model_type"] not in CLOSED_FORMS or "quantization_config" in config:
             return None
         try:
-            return CLOSED_FORMS[config["model_type"]](config, data.shape[0])
+            return CLOSED_FORMS[config["model_type"]](config, data.inputs.length, classes_of(data))
         except (KeyError, TypeError, ZeroDivisionError):
             refuse(self.where, "its config.json lacks a size, or has one that is no number", VERBATIM)
 
@@ -146,25 +148,14 @@ class HuggingFace(TextFamily):
         return None if self._folder() is None else super().outline(data)  # a hub name would be downloaded
 
     def make(self, data: DataSpec) -> nn.Module:
-        import torch
-        from transformers import AutoModelForCausalLM
-
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(self._folder() or self.options.path),
-                revision=self.options.revision or "main",
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            model, report = self._loaded(data)
         except Exception as error:  # what a config of any architecture can break shares no base class
             reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             refuse(self.where, f"cannot be loaded: {reason[:60]}", "check name, network and files")
-        model, report = loaded
-        for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if report[problem]:
-                names = sorted(map(str, report[problem]))
+        for problem, keys in report.items():
+            if keys:
+                names = sorted(map(str, keys))
                 refuse(self.where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
         head = model.get_output_embeddings()
         tied = head is not None and head.weight is model.get_input_embeddings().weight
@@ -173,16 +164,50 @@ class HuggingFace(TextFamily):
             fix = "write tie_word_embeddings: false in config.json"
             refuse(self.where, "its config.json ties embedding and head, its file has two", fix)
         vocabulary = model.get_input_embeddings().weight.shape[0]
-        if vocabulary < data.classes:
-            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"
+        if vocabulary < data.inputs.vocabulary:
+            problem = f"knows {vocabulary:,} tokens and {data.name} has {data.inputs.vocabulary:,}"
             refuse(self.where, problem, "use data made with this model's tokenizer")
-        if looks_ahead(model, min(data.shape[0], PROBED), min(vocabulary, data.classes or vocabulary)):
+        if classes_of(data) is not None:
+            return model
+        if looks_ahead(model, min(data.inputs.length, PROBED), min(vocabulary, data.inputs.vocabulary or vocabulary)):
             problem = "is no decoder: its logits change with later tokens"
             refuse(self.where, problem, "give a causal language model (BERT: is_decoder in config.json)")
         return model
 
+    def _loaded(self, data: DataSpec) -> tuple[Any, dict[str, Any]]:
+        """(the network, names of tensors that are missing, unexpected and mismatched); those of a new head are neither."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+        path, revision = str(self._folder() or self.options.path), self.options.revision or "main"
+        cls = AutoModelForCausalLM if classes_of(data) is None else AutoModelForSequenceClassification
+        given: dict[str, Any] = {"revision": revision, "trust_remote_code": False, **head_of(data)}
+        if not self.reads_weights:
+            return cls.from_config(AutoConfig.from_pretrained(path, **given), dtype=torch.float32), {}
+        loaded: Any = cls.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **given
+        )
+        model, report = loaded
+        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if classes_of(data) is None:
+            return model, {kind: report[kind] for kind in kinds}
+        trunk = f"{model.base_model_prefix}."
+        return model, {
+            kind: [key for key in map(str, report[kind]) if key.startswith(trunk) and "pooler" not in key]
+            for kind in kinds
+        }
+
     has_blocks = True
-    starts_trained = True
+
+    @property
+    def starts_trained(self) -> bool:
+        """True unless all weights are drawn anew."""
+        return self.reads_weights or self.options.weights is not None
+
+    @property
+    def reads_weights(self) -> bool:
+        """True if the folder's own weights are where it starts."""
+        return self.options.start == "weights"
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
         return list(self._trunk(model)[1])

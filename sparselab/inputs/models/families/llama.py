@@ -10,16 +10,17 @@ from pydantic import Field
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue
 from sparselab.inputs.models.families.gpt import context_misfits, head_misfits
-from sparselab.inputs.models.family import MODELS, TextFamily, misfit, vocabulary_misfits
+from sparselab.inputs.models.family import MODELS, TextFamily, classes_of, head_of, misfit, vocabulary_misfits
 from sparselab.inputs.models.spec_builder import SpecBuilder
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def llama_spec(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
+def llama_spec(config: Mapping[str, Any], tokens: int, classes: int | None = None) -> SpecBuilder:
     """transformers' LlamaForCausalLM in closed form for one window of ``tokens``; ``config`` as in its config.json.
 
+    With ``classes`` LlamaForSequenceClassification, whose head scores every position and then takes the last one's.
     Raises KeyError where a size is missing. Rotary positions are elementwise and not counted.
     """
     s, width, heads, vocabulary = (
@@ -45,7 +46,9 @@ def llama_spec(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
         s.linear(f"{block}.mlp.up_proj", hidden, width, tokens, mlp_bias)
         s.linear(f"{block}.mlp.down_proj", width, hidden, tokens, mlp_bias)
     s.norm(width, 1)
-    if config.get("tie_word_embeddings", False):
+    if classes is not None:
+        s.linear("score", classes, width, tokens, bias=False)
+    elif config.get("tie_word_embeddings", False):
         s.call("model.embed_tokens", "embedding", (vocabulary, width), vocabulary * width * tokens)
     else:
         s.linear("lm_head", vocabulary, width, tokens, bias=False)
@@ -90,23 +93,25 @@ class Llama(TextFamily):
         """The network's transformers config, as a dict."""
         o = self.options
         return {
-            "vocab_size": data.classes,
+            "vocab_size": data.inputs.vocabulary,
             "hidden_size": o.width,
             "intermediate_size": o.ff,
             "num_hidden_layers": o.depth,
             "num_attention_heads": o.heads,
             "num_key_value_heads": o.kv_heads or o.heads,
-            "max_position_embeddings": o.context or data.shape[0],
+            "max_position_embeddings": o.context or data.inputs.length,
             "tie_word_embeddings": o.tie,
             "attention_dropout": o.dropout,
             "bos_token_id": None,
             "eos_token_id": None,
+            **head_of(data),
         }
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        return llama_spec(self.config(data), data.shape[0])
+        return llama_spec(self.config(data), data.inputs.length, classes_of(data))
 
     def make(self, data: DataSpec) -> nn.Module:
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-        return LlamaForCausalLM(LlamaConfig(**self.config(data)))
+        cls = LlamaForCausalLM if classes_of(data) is None else LlamaForSequenceClassification
+        return cls(LlamaConfig(**self.config(data)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import Issue
 from sparselab.core.processor import LSTM_NEEDS
 from sparselab.inputs.models.family import MODELS, Family, misfit, vocabulary_misfits
@@ -24,7 +25,7 @@ class LSTM(Family):
     LSTM (role ``gates``; four gates in one matrix) and the softmax layer. Biases are dense.
     """
 
-    task = "text"
+    heads = ((Tokens, NextTokens),)
     trunk = ("rnns",)
     instructions = LSTM_NEEDS
 
@@ -55,13 +56,13 @@ class LSTM(Family):
         if o.tie and self.embedding != o.width:
             problem = f"differs from width {o.width}, and a tied softmax layer multiplies hidden units by it"
             found.append(misfit("embedding", o.embedding, problem, "write model.embedding=null or model.tie=false"))
-        if o.carry and not data.streams:
+        if o.carry and not data.inputs.ordered:
             problem = f"goes on from window to window, and windows of {data.name} are drawn at random"
             found.append(misfit("carry", "true", problem, "write dataset.windows=streams or model.carry=false"))
         return found
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        s, o, tokens, vocabulary = SpecBuilder(), self.options, data.shape[0], data.classes
+        s, o, tokens, vocabulary = SpecBuilder(), self.options, data.shape[0], data.inputs.vocabulary
         s.embedding("encoder", vocabulary, self.embedding)
         for i in range(o.depth):
             s.lstm(f"rnns.{i}", o.width, o.width if i else self.embedding, tokens)
@@ -76,7 +77,7 @@ class LSTM(Family):
         from sparselab.inputs.models.networks import LSTMLanguageModel
 
         o = self.options
-        return LSTMLanguageModel(data.classes, self.embedding, o.width, o.depth, o.dropout, o.tie)
+        return LSTMLanguageModel(data.inputs.vocabulary, self.embedding, o.width, o.depth, o.dropout, o.tie)
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         return model(batch)[0]

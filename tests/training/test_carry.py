@@ -7,12 +7,16 @@ import torch
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import NextTokens, Tokens
+from sparselab.core.options import Options
 from sparselab.inputs.data.splits import TextSplits
 from sparselab.inputs.models.family import MODELS
+from sparselab.training.loop import carry
+from sparselab.training.loop.carry import Carry, mapped
 from sparselab.training.loop.evaluate import evaluate
+from sparselab.training.loop.module import TaskModule
 from sparselab.training.optim.optim import OPTIMS
-from sparselab.training.tasks import TASKS, carry
-from sparselab.training.tasks.carry import Carry, mapped
+from sparselab.training.tasks.task import TASKS
 
 torch.set_num_threads(1)
 
@@ -26,9 +30,17 @@ class Full:
 
 def task(block=4):
     family = MODELS["lstm"](MODELS["lstm"].Options(width=5, depth=2, dropout=0.0, carry=True))
-    data = DataSpec("set", "text", (block,), 11, 8, 8, 8, "", "local", streams=True)
+    data = DataSpec("set", Tokens(block, 11, ordered=True), NextTokens(block, 11), 8, 8, 8, "", "local")
     torch.manual_seed(0)
-    made = TASKS["text"](family.build(data), family, data, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), (), 10)
+    made = TaskModule(
+        TASKS["language_modeling"](Options()),
+        family.build(data),
+        family,
+        data,
+        OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)),
+        (),
+        10,
+    )
     made.carry = Carry()
     return made
 

@@ -1,0 +1,195 @@
+"""A task at work, as Lightning sees it: a network, the loss of a batch with the extra losses, a gradient that is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparselab.training.loop.carry import Carry
+from sparselab.training.loop.lazy_lightning import pl, torchmetrics
+
+if TYPE_CHECKING:
+    from sparselab.core.data_spec import DataSpec
+    from sparselab.inputs.models.family import Family
+    from sparselab.inputs.models.feature_recorder import FeatureRecorder, States
+    from sparselab.training.losses.extra_loss import ExtraLoss
+    from sparselab.training.losses.taught import Teacher
+    from sparselab.training.optim.optim import Optim
+    from sparselab.training.tasks.task import Batch, Task
+
+
+class TaskModule(pl.LightningModule):
+    """What trains ``network`` on ``task`` and scores it there.
+
+    network: the model itself; its parameter names are those of the plain timm or transformers model.
+    bytes_per_token: bytes of text that one predicted token stands for, per split; set when the data are loaded.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        network: torch.nn.Module,
+        family: Family,
+        data: DataSpec,
+        optim: Optim,
+        losses: Iterable[ExtraLoss],
+        steps: int,
+    ):
+        super().__init__()
+        self.task = task
+        self.network = network
+        self.family = family
+        self.data = data
+        self.optim = optim
+        self.losses = list(losses)
+        self.steps = steps
+        self.beside: list[dict[str, Any]] = []  # what is trained besides the network: groups of parameters and names
+        self.last_loss = torch.tensor(float("nan"))
+        self.teachers: dict[str, Teacher] = {}  # by the file of their weights
+        self.recorder: FeatureRecorder | None = None
+        self.states: States | None = None  # of the batch under way, where an extra loss watches them
+        self.bytes_per_token: dict[str, float] = {}
+        self.carry: Carry | None = None  # between windows of a text, where the family carries a state
+
+    @property
+    def headline(self) -> str:
+        """Return the score that a table reads."""
+        return self.task.headline
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits of the next inputs; a family that carries a state goes on from those before."""
+        if self.carry is None:
+            return self.family.logits(self.network, inputs)
+        logits, state = self.family.carried(self.network, inputs, self.carry.take(inputs.device))
+        self.carry.put(state)
+        return logits
+
+    def begin(self, index: int) -> None:
+        """Micro-batch number ``index`` of the run, from 0, is about to be trained on."""
+        if self.carry:
+            self.carry.begin(index)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Inside, a text is scored from its beginning, and training's state is put aside."""
+        kept, self.carry = self.carry, self.carry and Carry()
+        try:
+            yield
+        finally:
+            self.carry = kept
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.carry:
+            checkpoint["carried"] = self.carry.whole()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.carry:
+            self.carry.restore(checkpoint["carried"])
+
+    def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The task's own mean loss of a batch: a scalar."""
+        return self.task.criterion(logits, batch, self)
+
+    def watch_states(self) -> None:
+        """From now on ``states`` holds the outputs of the family's blocks during a training step."""
+        self.recorder = self.recorder or self.family.recorder(self.network)
+
+    def counted(self, batch: Batch) -> Tensor | None:
+        """As the task's."""
+        return self.task.counted(batch)
+
+    def present(self, batch: Batch) -> Tensor | None:
+        """As the task's."""
+        return self.task.present(batch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        batch = self.task.batch(batch)
+        with self.recorder or nullcontext():
+            logits = self.logits(batch[0])
+        self.states = self.recorder.take() if self.recorder else None
+        loss = self.criterion(logits, batch)
+        for extra in self.losses:
+            loss = extra.share_of_task_loss() * loss
+            if extra.options.weight:
+                loss = loss + extra.options.weight * extra.loss(self, batch, logits)
+        self.states = None
+        for teacher in self.teachers.values():
+            teacher.forget()
+        self.last_loss = loss.detach()
+        if loss.device.type == "cpu" and not torch.isfinite(loss):
+            raise FloatingPointError(self._origin(loss, batch, logits))
+        return loss
+
+    def _origin(self, loss: Tensor, batch: Batch, logits: Tensor) -> str:
+        """Name the first value that is not finite, from the data to the loss."""
+        if not torch.isfinite(batch[0]).all():
+            return "the inputs of the batch are not finite"
+        for name, tensor in (*self.network.named_parameters(), *self.network.named_buffers()):
+            if not torch.isfinite(tensor).all():
+                return f"{name} is not finite"
+        if not torch.isfinite(logits).all():
+            return "the network's output is not finite"
+        return f"the training loss is {float(loss)}"
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:
+        """Clip by the total norm, and refuse one that is not finite before it reaches a weight.
+
+        Under loss scaling an infinite norm is the scaler's business: it skips the step, until not even a scale below 1
+        helps. On CUDA nothing is looked at, so that no update waits for the CPU: scores and metrics are.
+        """
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradient_clip_val is not None:
+            norm = torch.nn.utils.clip_grad_norm_(
+                [p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val, foreach=True
+            )
+        else:
+            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if norm.device.type != "cpu" or torch.isfinite(norm):
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or scaler.get_scale() < 1:
+            raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
+
+    def _first_bad_gradient(self) -> str:
+        beside = (pair for group in self.beside for pair in zip(group["names"], group["params"], strict=True))
+        for name, parameter in (*self.network.named_parameters(), *beside):
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                return name
+        return "the total norm"
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optim.build(self.network, self.beside)
+        factors = [self._factor(group.get("schedule")) for group in optimizer.param_groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _factor(self, schedule: str | None) -> Callable[[int], float]:
+        return lambda step: self.optim.factor(step, self.steps, schedule)
+
+    # -- scoring -----------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> torchmetrics.MetricCollection:
+        """Fresh metrics of the task, on the CPU."""
+        return torchmetrics.MetricCollection(self.task.metrics(self.data), compute_groups=False)
+
+    def numbers(self, values: Mapping[str, float], split: str) -> dict[str, float]:
+        """The task's scores of a split."""
+        return self.task.numbers(values, split, self)
+
+    def score(self, metrics: Mapping[str, Any], batch: Batch) -> None:
+        """Update the task's metrics with a batch, which may have no example for this rank."""
+        batch = self.task.batch(batch)
+        outputs = self.logits(batch[0])
+        if len(outputs):
+            self.task.score(metrics, outputs, batch)

@@ -1,0 +1,16 @@
+"""Exact sums over a split, of torchmetrics. [no torch at import]"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchmetrics import SumMetric
+
+
+def totals(*names: str) -> dict[str, SumMetric]:
+    """A sum in float64 by name, over batches and ranks. What is not finite stays in it, so that the run can be refused."""
+    import torch
+    from torchmetrics import SumMetric
+
+    return {name: SumMetric(nan_strategy="disable").set_dtype(torch.float64) for name in names}
