@@ -16,9 +16,9 @@ from sparselab.inputs.models.weights import place
 from sparselab.storage.export import MASKS, MODEL
 from sparselab.storage.tensors import load_masks
 from sparselab.training.checks import ONE_MASK, OTHER_MASK
+from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.evaluate import evaluate
-from sparselab.training.tasks import TASKS
-from sparselab.training.tasks.carry import Carry
+from sparselab.training.loop.module import TaskModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,12 +56,12 @@ def merge_parents(parts: Parts, network: nn.Module, splits: Any, precision: Any,
 
     def score(state: State) -> float:
         fill(state)
-        task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, [], parts.steps)
+        task = TaskModule(parts.task, network, parts.family, parts.data, parts.optim, [], parts.steps)
         task.bytes_per_token = getattr(splits, "bytes_per_token", {})
         task.carry = Carry() if parts.family.carries else None
         loader = splits.loader("val", options.batch_size, parts.cell.seed, device=str(device), workers=options.workers)
         value = evaluate(task, loader, "val", precision)[task.headline]
-        return value if task.better == "higher" else -value
+        return value if parts.task.better == "higher" else -value
 
     fill(parts.merge.merge(states, score))
 
