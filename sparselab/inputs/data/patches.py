@@ -55,8 +55,8 @@ class Patches:
             rows = job.rows[job.mine]
             given, wanted = (scaled(images[self._send(rows)]) for images in (self.given, self.wanted))
             shape = tuple(self.wanted.shape[1:])
-            noise = [generator("noise", int(row)).standard_normal(shape, np.float32) for row in rows if self.sigma]
-            return self._noisy(given, np.array(noise)), wanted
+            drawn = [generator("noise", int(row)).standard_normal(shape, np.float32) for row in rows if self.sigma]
+            return self._noisy(given, np.array(drawn)), wanted
         rng, whole = job.generator(), len(job.rows)
         channels, height, width = self.wanted.shape[1:]
         top, left = (rng.integers(0, extent - self.side + 1, whole)[job.mine] for extent in (height, width))

@@ -173,9 +173,10 @@ class HuggingFace(TextFamily):
         given: dict[str, Any] = {"revision": revision, "trust_remote_code": False, **head_of(data)}
         if not self.reads_weights:
             return cls.from_config(AutoConfig.from_pretrained(path, **given), dtype=torch.float32), {}
-        model, report = cls.from_pretrained(
+        loaded: Any = cls.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **given
         )
+        model, report = loaded
         kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
         if classes_of(data) is None:
             return model, {kind: report[kind] for kind in kinds}
