@@ -90,6 +90,28 @@ def test_r3_batch_normalisation_sees_the_whole_batch(tmp_path):
     assert distance(one.cell, two.cell) <= TOLERANCE
 
 
+SENTENCES = (
+    *PLAIN, "model=gpt_tiny", "model.width=16", "model.depth=1", "model.heads=2", "dataset=glue", "dataset.subset=rte",
+    "dataset.block=16", "dataset.limit_train=64", "dataset.limit_test=17", "trainer.batch_size=8",
+)  # fmt: skip
+RESTORED = (
+    *NORMALISED[:-3], "model=dncnn", "model.width=8", "model.depth=4", "dataset=bsd400", "dataset.patch=12",
+    "dataset.patches=2", "dataset.limit_train=32", "dataset.limit_test=3", "trainer.batch_size=8", "optim=sgd", "optim.lr=0.01",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("SPARSELAB_DATA"), reason="there are no local copies")
+@pytest.mark.parametrize("more", [SENTENCES, RESTORED], ids=["sentences", "restored images"])
+def test_r3_scores_of_torchmetrics_are_those_of_one_process(tmp_path, more):
+    one, two = run(tmp_path / "one", "gmp", *more), run(tmp_path / "two", "gmp", *more, *TWO)
+    assert one.code == two.code == 0, two.err
+    assert distance(one.cell, two.cell) <= TOLERANCE
+    there = record.read(two.cell)["metrics"]
+    for name, value in record.read(one.cell)["metrics"].items():
+        assert there[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_r3_every_method_trains_alike_in_two_processes(tmp_path, method):

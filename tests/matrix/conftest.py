@@ -4,10 +4,16 @@ import copy
 import itertools
 import os
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from matrix_cells import Row, config_of, fit
+from PIL import Image
 
+from sparselab.inputs.data.sets.photographs import BSD400
+from sparselab.inputs.data.sets.sentences import Glue
 from sparselab.running.planning import engine_of
 from sparselab.running.run_cell import run_cell
 from sparselab.weights.method import METHODS
@@ -35,8 +41,18 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory):
-    """A folder with a small text where the data set `tinyshakespeare` looks for its own."""
+    """A folder of local copies: a small text, pairs of sentences, and a few photographs where their data sets look for them."""
     folder = tmp_path_factory.mktemp("data")
+    for part, size in zip(("train", "validation"), Glue.rows["rte"], strict=True):
+        labels = [i % 2 for i in range(size)]
+        table = {"sentence1": [("good", "bad")[x] for x in labels], "sentence2": ["so"] * size, "label": labels}
+        (folder / "glue" / "rte").mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table(table), folder / "glue" / "rte" / f"{part}.parquet")
+    for name, side in (("bsd400", BSD400.smallest), ("bsd68", 24)):
+        (folder / "denoise" / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = np.random.default_rng(i).integers(0, 256, (side, side), np.uint8)
+            Image.fromarray(pixels).save(folder / "denoise" / name / f"{i}.png")
     (folder / "text").mkdir()
     (folder / "text" / "tinyshakespeare.txt").write_text(TEXT)
     return folder

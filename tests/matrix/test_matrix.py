@@ -15,6 +15,7 @@ from matrix_cells import (
     Row,
     Watch,
     check,
+    composed,
     config_of,
     configured_methods,
     first_rows,
@@ -23,6 +24,8 @@ from matrix_cells import (
     rows_by_chance,
 )  # fmt: skip
 
+from sparselab.inputs.data.dataset import DATASETS
+from sparselab.training.tasks.task import TASKS
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.methods.straight_through import STE
 
@@ -48,7 +51,20 @@ TRAITS = {
     "batch_norm_dropout": {"model": {"batch_norm": True, "dropout": 0.5}},
     "recurrent": {"text": "lstm", "model": {"width": 8, "depth": 2, "dropout": 0.2, "carry": True},
                   "dataset": {"block": 8, "windows": "streams"}, "trainer": {"accumulate": 2}},
+    "sentences": {"local": "glue", "overrides": ("model=gpt_tiny", "dataset.subset=rte"),
+                  "model": {"width": 8, "depth": 1, "heads": 2}, "trainer": {"accumulate": 2},
+                  "dataset": {"block": 8, "limit_train": 24, "limit_test": 8}},
+    "restoration": {"local": "bsd400", "overrides": ("model=dncnn",), "model": {"width": 8, "depth": 4},
+                    "dataset": {"patch": 12, "patches": 8, "limit_test": 1}, "optim": {"lr": 0.02}},
 }  # fmt: skip
+
+
+TASK_OF = {"sentences": "text_classification", "restoration": "image_to_image", "tied": "language_modeling"}
+
+
+def test_every_task_is_in_the_matrix():
+    usual = DATASETS[composed("model=mlp")["dataset"]["name"]].task
+    assert {usual, *TASK_OF.values()} == set(TASKS)
 
 
 def fit_trait(row, trait, run, text, teacher, monkeypatch):
@@ -57,6 +73,9 @@ def fit_trait(row, trait, run, text, teacher, monkeypatch):
     watch = Watch(watch.skip, after=under_average)
     if model := settings.pop("text", None):
         overrides += (f"model={model}", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]")
+        monkeypatch.setenv("SPARSELAB_DATA", str(text))
+    if local := settings.pop("local", None):
+        overrides += (f"dataset={local}",)
         monkeypatch.setenv("SPARSELAB_DATA", str(text))
     if settings.pop("distill", False):
         overrides += ("loss=[distill]", f"loss.distill.teacher='{teacher}'")
@@ -96,6 +115,8 @@ def test_traits(method, trait, run, text, teacher, monkeypatch):
         names = [slot.name for slot in finished.sparsifier.slots]
         assert names.count("transformer.wte.weight") == (METHODS[method].patterns != ("dense",))
         assert torch.equal(finished.state["lm_head.weight"], finished.state["transformer.wte.weight"])
+    if trait in TASK_OF:
+        assert finished.task.task.name == TASK_OF[trait]
     if trait == "recurrent":
         names = [slot.name for slot in finished.sparsifier.slots]
         gates = [f"rnns.{i}.weight_{kind}_l0" for i in range(2) for kind in ("ih", "hh")]

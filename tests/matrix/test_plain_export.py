@@ -64,8 +64,30 @@ def plain_lstm(folder):
             x = rnn.eval()(x)[0]
         return weights, torch.nn.functional.linear(x, weights["encoder.weight"], weights["decoder.bias"])
 
+def plain_sentences(folder):
+    from transformers import AutoModelForSequenceClassification, GPT2ForSequenceClassification
+    network, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert type(network) is GPT2ForSequenceClassification
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    tokens, present, _ = load_file(f"{folder}/probe.safetensors")["inputs"].unbind(1)
+    with torch.no_grad():
+        logits = network.eval()(input_ids=tokens, attention_mask=present).logits
+    return dict(network.named_parameters()), logits
+
+def plain_dncnn(folder):
+    weights = load_file(f"{folder}/model.safetensors")
+    x = given = load_file(f"{folder}/probe.safetensors")["inputs"]
+    x = torch.nn.functional.conv2d(x, weights["dncnn.0.weight"], weights["dncnn.0.bias"], padding=1).relu()
+    x = torch.nn.functional.conv2d(x, weights["dncnn.2.weight"], padding=1)
+    norm = torch.nn.BatchNorm2d(4)
+    norm.load_state_dict({name.removeprefix("dncnn.3."): w for name, w in weights.items() if name.startswith("dncnn.3.")})
+    with torch.no_grad():
+        x = norm.eval()(x).relu()
+    return weights, given - torch.nn.functional.conv2d(x, weights["dncnn.5.weight"], padding=1)
+
 found = {}
-for reader, folder in zip((plain_torch, plain_timm, plain_transformers, plain_lstm), sys.argv[1:]):
+readers = (plain_torch, plain_timm, plain_transformers, plain_sentences, plain_dncnn, plain_lstm)
+for reader, folder in zip(readers, sys.argv[1:]):
     parameters, logits = reader(folder)
     masks = load_file(f"{folder}/masks.safetensors")
     found[reader.__name__] = {
@@ -88,6 +110,20 @@ CELLS = {
         Row("rigl", "unstructured", "periodic"),
         ("model=gpt_tiny", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]"),
         {"model": {"width": 8, "depth": 1, "heads": 2}, "dataset": {"block": 8}, "trainer": {"ema": 0.5}},
+    ),
+    "plain_sentences": (
+        Row("srste", "nm", "constant"),
+        ("model=gpt_tiny", "dataset=glue", "dataset.subset=rte"),
+        {
+            "model": {"width": 8, "depth": 1, "heads": 2},
+            "dataset": {"block": 8, "limit_train": 24, "limit_test": 8},
+            "trainer": {"ema": 0.5},
+        },
+    ),
+    "plain_dncnn": (
+        Row("gmp", "unstructured", "cubic"),
+        ("model=dncnn", "dataset=bsd400"),
+        {"model": {"width": 4, "depth": 3}, "dataset": {"patch": 12, "patches": 8, "limit_test": 1}},
     ),
     "plain_lstm": (
         Row("gmp", "unstructured", "cubic"),

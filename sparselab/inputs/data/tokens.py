@@ -239,6 +239,8 @@ class Library(Tokenizer):
 
     def _encode_pairs(self, firsts: list[str], seconds: list[str] | None, length: int) -> np.ndarray:
         """With the special tokens that the tokenizer puts around a sentence or a pair."""
+        if not firsts:
+            return packed([], length, self.padding)
         made = self._loaded()(firsts, seconds, truncation=True, max_length=length, verbose=False)
         ids = made["input_ids"]
         kinds = made.get("token_type_ids") or [[0] * len(row) for row in ids]

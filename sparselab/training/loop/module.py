@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TaskModule(pl.LightningModule):
-    """What trains ``network`` on ``task`` and scores it there.
+    """The training of ``network`` on ``task``, and its scores there.
 
     network: the model itself; its parameter names are those of the plain timm or transformers model.
     bytes_per_token: bytes of text that one predicted token stands for, per split; set when the data are loaded.

@@ -59,7 +59,7 @@ class Task:
     # -- training ----------------------------------------------------------------------------------------------------
 
     def batch(self, batch: Batch) -> Batch:
-        """What a loader gave, as the network sees it. In training torch's generator is seeded for the batch."""
+        """Return what a loader gave, as the network sees it. In training torch's generator is seeded for the batch."""
         return batch
 
     def criterion(self, outputs: Tensor, batch: Batch, context: StepContext) -> Tensor:
@@ -99,6 +99,6 @@ TASKS: Registry[Task] = Registry("task", "sparselab.training.tasks")
 
 
 def fitting(data: DataSpec) -> list[str]:
-    """What to write in place of a task that does not fit ``data``."""
+    """Return what to write in place of a task that does not fit ``data``."""
     fit = [name for name in TASKS if TASKS[name].needs == data.pair]
     return [f"task={name}" for name in fit] or ["another dataset"]

@@ -33,7 +33,10 @@ SMALL = {
     "gpt": {"width": 16, "depth": 1},
     "llama": {"width": 16, "depth": 1, "ff": 24},
     "lstm": {"width": 16, "depth": 2},
+    "dncnn": {"depth": 3, "width": 4},
 }
+PAIRS = DataSpec("pairs", Images(3, 16, 16), Images(3, 16, 16), 8, 8, 8, "0" * 64, "local")
+DATA = {(Images, Classes): IMAGE, (Tokens, NextTokens): TEXT, (Images, Images): PAIRS}
 
 
 def family(name: str, **options: object) -> Family:
@@ -66,18 +69,16 @@ def test_every_family_has_a_yaml() -> None:
 def test_logits(name: str) -> None:
     torch.manual_seed(0)
     member = family(name, **SMALL[name])
-    if (Images, Classes) in member.heads:
-        model = member.build(IMAGE).eval()
-        assert member.logits(model, torch.randn(2, 3, 16, 16)).shape == (2, 10)
-    else:
-        model = member.build(TEXT).eval()
-        assert member.logits(model, torch.randint(60, (2, 12))).shape == (2, 12, 60)
+    data = DATA[member.heads[0]]
+    outputs = {(Images, Classes): (10,), (Tokens, NextTokens): (12, 60), (Images, Images): (3, 16, 16)}
+    model = member.build(data).eval()
+    assert member.logits(model, data.inputs.sample(2)).shape == (2, *outputs[member.heads[0]])
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_weights_come_from_the_global_generator(name: str) -> None:
     member = family(name, **SMALL[name])
-    data = IMAGE if (Images, Classes) in member.heads else TEXT
+    data = DATA[member.heads[0]]
     states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -93,9 +94,8 @@ def test_dropout_reaches_the_network(name: str) -> None:
         pytest.skip("no dropout in this family")
     member = family(name, **SMALL[name], dropout=0.5)
     torch.manual_seed(0)
-    data, batch = (
-        (IMAGE, torch.randn(2, 3, 16, 16)) if (Images, Classes) in member.heads else (TEXT, torch.randint(60, (2, 12)))
-    )
+    data = DATA[member.heads[0]]
+    batch = data.inputs.sample(2)
     model = member.build(data).train()
     assert not torch.equal(member.logits(model, batch), member.logits(model, batch))
 
@@ -157,7 +157,8 @@ def test_timm_fits_the_input_size() -> None:
             "gpt",
             {},
             IMAGE,
-            "model=gpt: is for tokens → next tokens, and dataset pictures is images → classes — choose another of the two",
+            "model=gpt: is for tokens → next tokens or sentences → classes, and dataset pictures is images → classes"
+            " — choose another of the two",
         ),
         ("vit", {"heads": 5}, IMAGE, "model.heads=5: does not divide width 384 — choose a divisor of the width"),
         (

@@ -22,6 +22,10 @@ def image(channels: int, height: int, width: int, classes: int = 10) -> DataSpec
     return DataSpec("pictures", Images(channels, height, width), Classes(classes), 8, 8, 8, "0" * 64, "local")
 
 
+def pairs(*shape: int) -> DataSpec:
+    return DataSpec("pairs", Images(*shape), Images(*shape), 8, 8, 8, "0" * 64, "local")
+
+
 def text(tokens: int, vocabulary: int) -> DataSpec:
     return DataSpec("words", Tokens(tokens, vocabulary), NextTokens(tokens, vocabulary), 8, 8, 8, "0" * 64, "local")
 
@@ -49,6 +53,8 @@ CASES = [
     ("gpt", {"width": 32, "depth": 1, "tie": False, "ff": 40, "context": 64}, text(16, 100)),
     ("llama", {"width": 32, "depth": 2, "ff": 48}, text(16, 100)),
     ("llama", {"width": 48, "depth": 1, "heads": 6, "kv_heads": 2, "ff": 40, "tie": True}, text(9, 50)),
+    ("dncnn", {"depth": 4, "width": 6}, pairs(3, 9, 12)),
+    ("dncnn", {"depth": 3, "width": 5, "batch_norm": False}, pairs(1, 8, 8)),
     ("lstm", {"width": 8, "depth": 2}, text(7, 11)),
     ("lstm", {"width": 6, "depth": 1, "embedding": 4, "tie": False}, text(7, 11)),
     ("lstm", {"width": 5, "depth": 3, "tie": False}, text(3, 11)),
