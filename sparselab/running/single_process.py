@@ -1,7 +1,7 @@
 """Engines whose cell runs in one process from start to end: no Lightning, no checkpoints. [no torch]
 
 What is lost by a stop is the cell under way; the sweep's other cells stand. Work that takes hours is a training cell, or
-several cells that name each other (``cell:…``).
+several cells that name each other.
 """
 
 from __future__ import annotations

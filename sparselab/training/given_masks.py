@@ -28,17 +28,13 @@ def combination(made: Made) -> list[Issue]:
         return []
     method, schedule = made.parts["method"], made.parts["schedule"]
     if not made.parts["sparsity"].prunes:
-        return [
-            Issue(
-                place(path, TICKET), "a dense cell has no masks", "write method=ticket and a sparsity, or leave it out"
-            )
-        ]
+        return [Issue(TICKET, "a dense cell has no masks", "write method=ticket and a sparsity, or leave it out")]
     if method.every_step:
         problem = f"method={method.name} makes new masks at every update, so these would be lost"
         return [Issue(TICKET, problem, "write method=ticket, or another one that keeps its masks")]
     if not whole_at_start(schedule, made.steps):
         problem = f"schedule={schedule.name} does not begin with its final masks"
-        return [Issue(TICKET, problem, "write schedule=constant, or leave it out")]
+        return [Issue(TICKET, problem, "choose what begins sparse, such as method=ticket")]
     return []
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.core.errors import ConfigError, Issue
 from sparselab.core.points import point_of, update_of
-from sparselab.inputs.models.weights import compare_spec, place
+from sparselab.inputs.models.weights import compare_spec
 from sparselab.running.engine import NOTHING
 from sparselab.training import given_masks
 from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, weights_files
@@ -111,7 +111,8 @@ def _merging(made: Made) -> None:
         issues.add(f"model.weights: {len(parents)} networks", "nothing makes one of them", "add merge=uniform")
     for number, path in enumerate(parents):
         if path in parents[:number]:
-            issues.add(place(path), "is named twice", "name each network once")
+            first = f"is model.weights[{parents.index(path)}] again"
+            issues.add(f"model.weights[{number}]", first, "name each network once")
     if merge is not None and made.has("data"):
         issues.found += merge.issues(made.parts["data"])
     if parents and any(loss.needs_trained_start for loss in made.losses):

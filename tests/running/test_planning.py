@@ -187,3 +187,22 @@ def test_where_and_how_cells_run_is_no_cell(key):
 def test_patterns_of_some_layers_of_a_dense_network_are_refused():
     with pytest.raises(ConfigError, match="method=dense"):
         plan_of(["method=dense", "model=mlp", "sparsity=0.9", "targets.patterns={head: 0.5}"])
+
+
+def test_both_forms_of_a_cell_are_one_cell_whose_seed_flows():
+    """A chain of three, as mappings and as the older text: the same ids, and one reading for all seeds."""
+
+    def mapped(seed: int, first: int) -> list[str]:
+        third = f"{{cell: {{method: dense, model: mlp, seed: {first}}}}}"
+        second = f"{{cell: {{method: dense, model: mlp, model.weights: {third}, seed: {first}}}}}"
+        return [*CELL, f"model.weights={second}", f"seed={seed}"]
+
+    with sharing():
+        assert [cell_id_of(mapped(seed, seed)) for seed in range(3)] == [
+            cell_id_of(phased(seed, seed)) for seed in range(3)
+        ]
+        assert [cell_id_of(mapped(seed, 0)) for seed in range(3)] == [cell_id_of(phased(seed, 0)) for seed in range(3)]
+    same_ids(*(mapped(seed, seed) for seed in range(2)))
+    plan = plan_of(mapped(1, 1))
+    assert [place for place, _ in plan.parents] == ["model.weights"]
+    assert plan.parents[0][1].id == plan.first[0].id and plan.parents[0][1].path == plan.config["model"]["weights"]

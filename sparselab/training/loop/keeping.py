@@ -47,7 +47,7 @@ class Keeper:
 
 
 def kept_files(folder: Path, points: Mapping[str, int]) -> dict[str, bytes]:
-    """What was kept, by name of the file. RunFailed where one is gone."""
+    """Return the files that were kept, by name. RunFailed where one is gone."""
     found = {}
     for point in points:
         try:

@@ -29,7 +29,7 @@ class Taught(ExtraLoss):
 
     class Options(ExtraLoss.Options):
         teacher: str = Field(
-            description="a safetensors file, the folder of a finished run, cell:<overrides>, or start: the starting network"
+            description="a safetensors file, the folder of a finished run, {cell: {…}}, or start: the starting network"
         )
 
     options: Options

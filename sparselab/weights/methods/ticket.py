@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
     """Keep the positions whose weights are largest in ``source``; train the network's own weights there, mask fixed.
 
-    source: a network's weights file, or ``cell:<overrides>`` of the cell that makes it; null is the network's own weights as
+    source: a network's weights file, or ``{cell: {…}}`` for the cell that makes it; null is the network's own weights as
     they are before the first update. Where the source is as sparse as is asked for, the mask is the source's own: its zeros
     rank last. With the initial weights of the source's seed it is a lottery ticket (Frankle & Carbin 2019, arXiv 1803.03635).
 
@@ -30,7 +30,7 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
     """
 
     class Options(Options):
-        source: str | None = Field(None, description="a .safetensors file, cell:…, or null for its own weights")
+        source: str | None = Field(None, description="a .safetensors file, {cell: {…}}, or null for its own weights")
         spare: float = off(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
 
     options: Options

@@ -99,3 +99,29 @@ def test_phases_that_cannot_be_are_refused(table: Table, configs, phases, line):
     with pytest.raises(ConfigError) as refused:
         load("demo", configs)
     assert any(str(issue).endswith(line) for issue in refused.value.issues), [*map(str, refused.value.issues)]
+
+
+def test_a_table_says_more_of_a_phase_than_its_name(table: Table):
+    """Several of one phase that differ in their seed, which goes with the cell's own; what is taken, and when."""
+    made = phased(
+        table,
+        late=["method=dense", "trainer.max_steps=5", "trainer.keep_at=[2]", "model.weights=null", "targets.masks=null"],
+    )
+    base = ["dataset=digits", "model.weights=[{late}, {phase: late, with: {seed: 1{seed}, model.hidden: [8]}, at: 2}]",
+            "targets.masks={phase: late, take: masks}"]  # fmt: skip
+    cell = expand(made.model_copy(update={"base": base}), "cpu")[0]
+    (weights,) = (text for text in cell.overrides if text.startswith("model.weights="))
+    (masks,) = (text for text in cell.overrides if text.startswith("targets.masks="))
+    assert "{phase" not in weights + masks and "seed: 3}}, {cell: {" in weights
+    assert weights.endswith("seed: 13, model.hidden: [8]}, at: 2}]") and masks.endswith("seed: 3}, take: masks}")
+
+
+@pytest.mark.parametrize("value", ["{phase: none, take: masks}", "[{late}, {none}]"])
+def test_a_phase_that_is_not_there_is_refused_wherever_it_stands(table: Table, configs, value):
+    import yaml
+
+    raw = yaml.safe_load((configs / "paper" / "demo.yaml").read_text())
+    raw |= {"phases": {"late": ["model.weights=null"]}, "base": [f"model.weights={value}"]}
+    (configs / "paper" / "demo.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match="the table has no such phase — one of: late"):
+        load("demo", configs)

@@ -188,3 +188,20 @@ def test_records_of_any_shape_are_survived(table: Table, entries: list[Entry], f
     ]
     odd = [Entry(entry.cell, shape) for entry, shape in zip(entries, shapes, strict=False)]
     assert summarise(table, "cpu", odd).done == 0
+
+
+def test_a_record_keeps_the_words_in_which_its_phase_was_asked_for(table: Table, entries, tmp_path):
+    """A table that now writes a phase as a value has the records of the older text, and writes them as they were."""
+    new = table.model_copy(
+        update={"base": [*table.base, "model.weights={cell: {method: dense, trainer.max_steps: 5}}"]}
+    )
+    old = table.model_copy(update={"base": [*table.base, "model.weights='cell:method=dense trainer.max_steps=5'"]})
+    entries = [Entry(cell, entry.record) for cell, entry in zip(expand(old, "cpu"), entries, strict=True)]
+    results.write(tmp_path, old, "cpu", entries)
+    written = (tmp_path / "demo" / "cpu" / "records.jsonl").read_bytes()
+    kept = results.read(tmp_path, new, "cpu")
+    assert [entry.cell for entry in kept] == expand(new, "cpu") and results.dump(kept).encode() == written
+    other = table.model_copy(
+        update={"base": [*table.base, "model.weights={cell: {method: dense, trainer.max_steps: 6}}"]}
+    )
+    assert results.read(tmp_path, other, "cpu") == []
