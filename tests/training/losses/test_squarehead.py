@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from safetensors.torch import save_file
 from torch import tensor
 from torch.nn import functional as F
 
-from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import ConfigError
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
@@ -17,8 +17,7 @@ from sparselab.training.losses.term import TERMS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks import TASKS
 
-torch.set_num_threads(1)
-TEXT = DataSpec("set", "text", (6,), 11, 8, 8, 8, "", "local")
+TEXT = text_data(6, 11)
 FAMILIES = {name: MODELS[name](MODELS[name].Options(width=8, depth=3, heads=2, ff=12)) for name in ("gpt", "llama")}
 
 
@@ -113,7 +112,7 @@ BUILT = {
 def test_families_of_images_name_their_blocks(name):
     options, shape, count = BUILT[name]
     family = MODELS[name](MODELS[name].Options(**options))
-    network = family.build(DataSpec("set", "image", shape, 3, 8, 8, 8, "", "local")).eval()
+    network = family.build(image_data(shape, 3)).eval()
     recorder = family.recorder(network)
     with recorder:
         network(torch.randn(2, *shape))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_specs import text_data
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
 from sparselab.inputs.data.splits import TextSplits
 from sparselab.inputs.models.family import MODELS
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks import TASKS, carry
 from sparselab.training.tasks.carry import Carry, mapped
-
-torch.set_num_threads(1)
 
 
 class Full:
@@ -26,7 +24,7 @@ class Full:
 
 def task(block=4):
     family = MODELS["lstm"](MODELS["lstm"].Options(width=5, depth=2, dropout=0.0, carry=True))
-    data = DataSpec("set", "text", (block,), 11, 8, 8, 8, "", "local", streams=True)
+    data = text_data(block, 11, streams=True)
     torch.manual_seed(0)
     made = TASKS["text"](family.build(data), family, data, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), (), 10)
     made.carry = Carry()

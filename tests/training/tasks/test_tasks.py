@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import RunFailed
 from sparselab.inputs.data.splits import TextSplits
 from sparselab.inputs.models.family import MODELS, Family
@@ -16,8 +16,6 @@ from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.losses.term import Term
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks import TASKS
-
-torch.set_num_threads(1)
 
 
 class Plain(Family):
@@ -34,7 +32,7 @@ class Full:
 
 
 def make(kind, network, classes=4, terms=(), **optim):
-    data = DataSpec("set", kind, (classes,), classes, 8, 8, 8, "", "local")
+    data = {"image": image_data((1, 1, classes), classes), "text": text_data(classes, classes)}[kind]
     recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1, **optim))
     return TASKS[kind](network, Plain(Plain.Options()), data, recipe, terms, 10)
 
