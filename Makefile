@@ -23,7 +23,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 run: setup ## Train a 2:4-sparse ViT-S on the bundled digits (2 cores: 4 minutes in bf16, where the processor multiplies it; else 9 in float32)
 	$(BIN)/python run.py method=srste sparsity=2:4 model=vit_s
 
-lint: setup ## Format and lint checks, and types
+lint: setup ## Format and lint checks, and types of the torch-free core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
