@@ -28,8 +28,11 @@ lint: setup ## Format and lint checks, and types of the torch-free core
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Neighbours stay together, so that what a file's tests share is made once; who has none left takes from the other.
+TWO := -n 2 --dist worksteal
+
 test: setup lint ## Everything CI runs: lint, types, tests, coverage; with AVX-512, what depends on it once more without
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(TWO) --cov --cov-report=term --durations=20 -m "not slow and not gpu"
 	@if grep -qw avx512f /proc/cpuinfo 2>/dev/null; then $(MAKE) --no-print-directory test-avx2; fi
 
 # What torch, oneDNN and NumPy do on a processor without AVX-512. SELECT="not gpu" runs the whole suite so: that is how
@@ -37,15 +40,15 @@ test: setup lint ## Everything CI runs: lint, types, tests, coverage; with AVX-5
 SELECT ?= instructions and not slow and not gpu
 test-avx2: setup ## The tests whose outcome depends on the processor, as on one without AVX-512 and native bf16
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" \
-		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "$(SELECT)"
+		$(BIN)/python -m pytest $(TWO) -m "$(SELECT)"
 
 # The drills of sweeps, of tables and of what a run survives, one by one, each telling what it did. DRILLS="_s1_ or _s3_" chooses.
 DRILLS ?= _s1_ or _s2_ or _s3_ or _s4_ or _s5_ or _s6_ or _t1_ or _t2_ or slurm
 drills: setup ## What is killed, when, and what is lost: all drills of sweeps and tables (an hour; DRILLS="_s3_ or _s4_" for some)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -rs -m "not gpu" -k "$(DRILLS)" tests/drills tests/sweeps tests/tables tests/loggers
+	$(BIN)/python -m pytest -s -rs -m "not gpu" -k "$(DRILLS)" tests/drills tests/experiments tests/running
 
 test-slow: setup ## The tests that take minutes, and the nightly drills
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow
 
 test-gpu: setup ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -rs -m gpu

@@ -7,6 +7,7 @@ without saving the state of any generator, and two processes that need the same 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 
@@ -14,3 +15,23 @@ def derive_seed(*parts: object) -> int:
     """A 63-bit seed for the place named by ``parts`` (numbers and words), the same on every machine."""
     text = "\x1f".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators, for what draws from them: dropout.
+
+    ``torch.manual_seed`` also notes each seed, with a stack trace, for devices that are not there.
+    """
+    import torch
+
+    if _accelerated():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def _accelerated() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()

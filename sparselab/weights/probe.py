@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import derive_seed
+from sparselab.core.seeds import derive_seed, seed_torch
 
 Batch = tuple[Tensor, Tensor]
 
@@ -104,7 +104,7 @@ class Probe:
         total = sum(len(batch[0]) for batch in batches)
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index, batch in enumerate(batches):
-            torch.manual_seed(derive_seed(self.seed, "probe", index))  # dropout
+            seed_torch(derive_seed(self.seed, "probe", index))  # dropout
             with torch.enable_grad(), _differentiable_twice(network):
                 loss = self.loss(network, batch, temperature) * (len(batch[0]) / total)
                 parts = torch.autograd.grad(loss, parameters, create_graph=along is not None)

@@ -25,11 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ["method=gmp", "sparsity=0.9", "model=mlp", "trainer.max_epochs=null", "trainer.max_steps=100"]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("no_data")
 
 
 def cell(*more):

@@ -5,12 +5,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hypothesis import given
 from hypothesis import strategies as st
+from project_tables import tables
 
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.sweeps.start import plans
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.load import load_all
 from sparselab.running.planning import plan_of
 
 PARSER = OverridesParser.create()
@@ -88,7 +88,7 @@ def test_lists_and_mappings_read_as_in_hydra(items: list[str], separator: str, e
 
 def test_most_of_what_tables_say_is_plain() -> None:
     texts = {
-        text for table in load_all() for tier in table.tiers for cell in expand(table, tier) for text in cell.overrides
+        text for table in tables() for tier in table.tiers for cell in expand(table, tier) for text in cell.overrides
     }
     plain = sum(map(agrees, sorted(texts)))
     assert plain > 0.99 * len(texts)

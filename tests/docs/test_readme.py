@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def block(language: str) -> tuple[str, str]:
 
 
 @pytest.fixture
-def shown_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shown_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, borrowed: Callable) -> Path:
     """The README's method, written down as it says, in a folder of its own. Returns the folder of configs."""
     code, yaml = block("python"), block("yaml")
     (tmp_path / "code").mkdir()
@@ -33,9 +34,8 @@ def shown_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = tmp_path / yaml[0]
     config.parent.mkdir(parents=True)
     config.write_text(yaml[1])
-    assert "dense" in METHODS  # loads the project's own, which are imported only once
+    borrowed(METHODS)  # with the project's own, which are imported only once
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "code")])
-    monkeypatch.setattr(METHODS, "_members", dict(METHODS._members))
     monkeypatch.setattr(METHODS, "_loaded", False)
     monkeypatch.delitem(sys.modules, "sparselab.weights.methods.taylor", raising=False)
     return tmp_path / "configs"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 from pathlib import Path
 
 import pytest
-import torch
 from test_files import Crash, Dying, in_place
 from whole_cell import ended, forked, outcome, run
 
@@ -16,15 +14,10 @@ from sparselab.core.errors import ConfigError
 from sparselab.storage import atomic, record, tensors
 from sparselab.storage.checkpoints import Checkpoints
 
-torch.set_num_threads(1)
-
 CELL = ("rigl", "trainer.checkpoint_every=5")
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch):
-    """Waiting for a real disk proves nothing here: a process that dies loses nothing that it has written."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def through(files, folder):

@@ -2,6 +2,7 @@
 
 The tolerance: the sum of gradients over two processes is rounded differently from the sum over one batch. In fp32,
 after 12 updates of AdamW, no weight of the tiny network may differ by more than 2e-5 (they are of the order of 0.1).
+Two drills start the command itself, three processes; elsewhere the ranks are forks of the test's process.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from whole_cell import outcome, overrides, replaced, run, saved, wait_for
+from forked_ranks import fork_ranks
+from whole_cell import ended, forked, outcome, overrides, replaced, run, saved, wait_for
 
 from sparselab.storage import record, tensors
 from sparselab.training.ranks import supervisor as ranks
 from sparselab.weights.method import METHODS
-
-torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 2e-5
@@ -37,14 +36,19 @@ TWO = ("trainer.devices=2",)
 LONG = (*TWO, "trainer.max_steps=160", "trainer.checkpoint_every=4")
 
 
+@pytest.fixture(autouse=True)
+def ranks_are_forks(monkeypatch):
+    fork_ranks(monkeypatch)
+
+
 def command(folder, *more):
     """The command itself, as a user types it: (exit code, standard output, standard error)."""
     typed = [sys.executable, str(ROOT / "run.py"), *replaced(overrides("rigl"), more), f"runs_dir={folder}"]
     return subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def children(process):
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid):
@@ -190,30 +194,38 @@ def test_r3_one_process_takes_over_the_states_of_two(tmp_path):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    finished = run(tmp_path_factory.mktemp("unbroken"), "rigl", *LONG)
+    with pytest.MonkeyPatch.context() as patch:
+        fork_ranks(patch)
+        finished = run(tmp_path_factory.mktemp("unbroken"), "rigl", *LONG)
     assert finished.code == 0, finished.err
     return outcome(finished.cell)
 
 
 def test_r3_killed_and_stopped_it_ends_the_same(tmp_path, unbroken):
-    process = command(tmp_path, *LONG)
-    wait_for(lambda: saved(tmp_path) >= 20)
-    os.kill(children(process)[1], signal.SIGKILL)
-    began = time.monotonic()
-    _, err = process.communicate()
-    assert process.returncode == 1 and time.monotonic() - began < ranks.GRACE + 5
-    assert err.splitlines()[-1] == "failed: rank 1 was killed by SIGKILL"
-    reached = saved(tmp_path)
+    cells, said = tmp_path / "cells", tmp_path / "said"
 
-    process = command(tmp_path, *LONG)
-    wait_for(lambda: saved(tmp_path) > reached)
+    def supervised():
+        end = run(cells, "rigl", *LONG)
+        said.write_text(end.err)
+        return end.code
+
+    supervisor = forked(supervised)
+    wait_for(lambda: saved(cells) >= 20)
+    os.kill(children(supervisor)[1], signal.SIGKILL)
+    began = time.monotonic()
+    assert ended(supervisor) == 1 and time.monotonic() - began < ranks.GRACE + 5
+    assert said.read_text().splitlines()[-1] == "failed: rank 1 was killed by SIGKILL"
+    reached = saved(cells)
+
+    process = command(cells, *LONG)
+    wait_for(lambda: saved(cells) > reached)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
     assert process.returncode == 75 and out == ""
     assert err.splitlines()[-1].startswith("SIGTERM: stopped after update ")
     assert "Traceback" not in err
 
-    finished = run(tmp_path, "rigl", *LONG)
+    finished = run(cells, "rigl", *LONG)
     assert finished.code == 0 and outcome(finished.cell) == unbroken
 
 
@@ -221,7 +233,7 @@ def test_r3_killed_and_stopped_it_ends_the_same(tmp_path, unbroken):
 def test_r3_without_its_supervisor_no_rank_stays(tmp_path, unbroken):
     process = command(tmp_path, *LONG)
     wait_for(lambda: saved(tmp_path) >= 10)
-    orphans = children(process)
+    orphans = children(process.pid)
     assert len(orphans) == 2
     process.kill()
     process.communicate()

@@ -7,22 +7,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import torch
 from test_files import Full, tmpfs
 from whole_cell import at, ended, forked, outcome, run, saved
 
 from sparselab.storage import atomic
 from sparselab.storage.checkpoints import Checkpoints
 
-torch.set_num_threads(1)
-
 CELL = ("gmp", "trainer.checkpoint_every=2")
 __all__ = ["tmpfs"]  # a fixture
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.fixture(scope="module")

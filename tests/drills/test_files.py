@@ -28,8 +28,6 @@ from sparselab.storage import atomic, record
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.storage.export import export
 
-torch.set_num_threads(1)
-
 ID = "0123456789ab"
 STEPS = 6
 RESULTS = ("record.json", "model.safetensors", "masks.safetensors")
@@ -97,10 +95,7 @@ def leftovers(folder):
     return [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch):
-    """Waiting for a real disk proves nothing here: what is lost without a sync is modelled below."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.fixture

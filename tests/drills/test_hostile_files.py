@@ -23,8 +23,6 @@ import torch
 from sparselab.storage import atomic
 from sparselab.storage.ids import digest
 
-torch.set_num_threads(1)
-
 CELL = "0123456789ab"
 WATCH = r"""
 import contextlib, io, json, os, sys

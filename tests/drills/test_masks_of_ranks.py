@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from forked_ranks import fork_ranks
 from test_ddp import NORMALISED, TOLERANCE, TWO, distance
 from whole_cell import run
-
-torch.set_num_threads(1)
 
 
 @pytest.mark.slow
@@ -21,7 +19,10 @@ torch.set_num_threads(1)
         ("random", ("method.draw=bernoulli",)),
     ],
 )
-def test_r3_masks_that_are_learned_measured_or_drawn_do_not_depend_on_the_processes(method, more, tmp_path):
+def test_r3_masks_that_are_learned_measured_or_drawn_do_not_depend_on_the_processes(
+    method, more, tmp_path, monkeypatch
+):
+    fork_ranks(monkeypatch)
     one = run(tmp_path / "one", method, *NORMALISED, *more)
     two = run(tmp_path / "two", method, *NORMALISED, *TWO, *more)
     assert one.code == two.code == 0, two.err

@@ -110,11 +110,7 @@ def wrong_with(words):
     return None if fine else f"{words}: {code} {lines}"
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("SPARSELAB_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("no_data")
 
 
 @pytest.mark.parametrize("request_", GOOD)

@@ -41,8 +41,6 @@ from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.loop import Loop
 
-torch.set_num_threads(1)
-
 QUICK = ("inside an accumulation window", "at a mask change", "last of the run")
 
 

@@ -12,7 +12,6 @@ import time
 from functools import partial
 
 import pytest
-import torch
 from whole_cell import POINTS, UPDATES, Crash, at, die, ended, forked, outcome, run, saved, wait_for
 
 from sparselab.running.signals import SIGNALS
@@ -20,8 +19,6 @@ from sparselab.storage.checkpoints import Checkpoints
 from sparselab.storage.tensors import unpack_masks
 from sparselab.training import runner
 from sparselab.training.loop.loop import Loop
-
-torch.set_num_threads(1)
 
 SILENT = ("trainer.checkpoint_every=null",)  # nothing is saved unless a signal asks for it
 STEPS = {  # updates in the checkpoint that a signal at a point leaves; 0: none
@@ -41,10 +38,7 @@ STEPS = {  # updates in the checkpoint that a signal at a point leaves; 0: none
 }
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch):
-    """Waiting for a real disk proves nothing here."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
+from project_tables import tables
 
 from sparselab.cli import table as table_command
 from sparselab.experiments.sweeps import start
 from sparselab.experiments.tables import results
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.load import load, load_all
+from sparselab.experiments.tables.load import load
 from sparselab.experiments.tables.summary import summarise
 from sparselab.storage import record as records
 
-torch.set_num_threads(1)
-
-SMOKE = [table.output for table in load_all() if "smoke" in table.tiers]
+SMOKE = [table.output for table in tables() if "smoke" in table.tiers]
 QUICK = "gmp"
 
 

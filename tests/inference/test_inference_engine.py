@@ -17,7 +17,6 @@ from sparselab.inputs.models.families.llama import llama_spec
 from sparselab.running.planning import plan_of
 from sparselab.storage import record as records
 
-torch.set_num_threads(1)
 TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32", "engine.tokens=256", "engine.windows=4"]
 TILES = ["attention.block_q=4", "attention.block_k=4"]
 

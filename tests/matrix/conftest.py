@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import copy
 import itertools
-import os
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
 from matrix_cells import Row, config_of, fit
 from PIL import Image
 
@@ -18,14 +15,7 @@ from sparselab.running.planning import engine_of
 from sparselab.running.run_cell import run_cell
 from sparselab.weights.method import METHODS
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 TEXT = "Wer reitet so spät durch Nacht und Wind? Es ist der Vater mit seinem Kind.\n" * 30
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -68,9 +58,5 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture
-def methods():
-    """The registry, put back afterwards."""
-    METHODS._load()
-    before = copy.copy(METHODS._members)
-    yield METHODS
-    METHODS._members = before
+def methods(borrowed):
+    return borrowed(METHODS)

@@ -55,10 +55,9 @@ class Diagonal(Units):
 
 
 @pytest.fixture(autouse=True)
-def diagonal(monkeypatch):
+def diagonal(monkeypatch, borrowed):
     before = list(PATTERNS)
-    monkeypatch.setattr(PATTERNS, "_members", {name: PATTERNS[name] for name in before})
-    PATTERNS.register("diagonal")(Diagonal)
+    borrowed(PATTERNS).register("diagonal")(Diagonal)
     monkeypatch.setitem(SPARSITIES, "diagonal", "diagonal:0.5")
     yield
     monkeypatch.undo()

@@ -23,7 +23,6 @@ READER = """
 import json, sys
 import torch
 from safetensors.torch import load_file
-torch.set_num_threads(1)
 
 def plain_torch(folder):
     weights = load_file(f"{folder}/model.safetensors")

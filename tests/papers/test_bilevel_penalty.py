@@ -29,11 +29,6 @@ from sparselab.running.planning import plan_of
 SIGMAS = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def problem(name, **options):
     values = compose([f"problem={name}", "solver=bilevel_penalty"]).config["problem"]
     cls = PROBLEMS[name]

@@ -20,11 +20,6 @@ SHORT = Path(0.05, 2, (1.0, 0.9), 1.0, 0.1, 300, 300, 3e-4, (0.99, 0.999), 100, 
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def data(rng):
     return rng.normal(size=(60, 5)) @ (np.eye(5) + np.triu(rng.normal(size=(5, 5)), 1)) + 3
 

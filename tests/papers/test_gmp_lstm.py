@@ -33,13 +33,6 @@ def avx512(monkeypatch):
     monkeypatch.setattr(processor, "processor_flags", lambda: processor.AVX512 | {"avx512_bf16"})
 
 
-@pytest.fixture
-def hub_on(monkeypatch, tmp_path):
-    (tmp_path / "something_else").mkdir()
-    monkeypatch.setenv("SPARSELAB_DATA", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-
-
 def cells(tier: str, column: str):
     """(row, sparsity, overrides by key) of the first seed."""
     for cell in expand(LSTM, tier):
@@ -75,7 +68,7 @@ def test_the_account_says_so_too(tier):
         assert abs(small - kept) / kept < (0.15 if tier == "smoke" else 0.01), row
 
 
-def test_non_zeros_are_those_that_distiller_printed(hub_on):
+def test_non_zeros_are_those_that_distiller_printed(data_by_name):
     """docs-src/docs/tutorial-lang_model.md, table 1, without biases; its small network as the second table has it."""
     printed = {"70 %": 25_487_550, "80.4 %": 16_847_550, "90 %": 8_591_700, "95 %": 4_295_850}
     for row, asked, options in cells("paper", "large-sparse"):
@@ -91,7 +84,7 @@ def test_non_zeros_are_those_that_distiller_printed(hub_on):
             assert plan.cost["params_nonzero"] == dense[row] + biases(33_278, width, 2)
 
 
-def test_masks_come_every_three_epochs_from_the_first_to_the_22nd(hub_on):
+def test_masks_come_every_three_epochs_from_the_first_to_the_22nd(data_by_name):
     """Distiller: ((25 - 1 - 1) // 3) * 3 = 21 epochs of 2,983 updates, 7 intervals, 8 masks."""
     for _, _, options in cells("paper", "large-sparse"):
         plan = plan_of([f"{k}={v}" for k, v in options.items()])
@@ -99,7 +92,7 @@ def test_masks_come_every_three_epochs_from_the_first_to_the_22nd(hub_on):
         assert plan.parts.schedule.updates(plan.steps) == [2983 * epoch for epoch in range(1, 23, 3)]
 
 
-def test_the_papers_networks_have_the_papers_sizes(hub_on):
+def test_the_papers_networks_have_the_papers_sizes(data_by_name):
     """4.6, 19.8 and 66 million parameters, untied."""
     millions = {"small": 4.6, "medium": 19.8, "large": 66.0}
     for cell in expand(load("gmp/ptb")[0], "paper"):

@@ -16,12 +16,6 @@ from sparselab.estimation.estimators.privacy.shrinkage import into_ball, keep_la
 from sparselab.estimation.estimators.privacy.sphere import Sphere, spread
 from sparselab.estimation.problems.linear.clip import limit, shrink
 
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 # -- the Gaussian mechanism --------------------------------------------------------------------------------------------
 
 

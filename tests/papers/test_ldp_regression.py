@@ -32,11 +32,6 @@ ALL = (*PRIVATE, SoftThresholdRegressor, IHTRegressor, MomentsLasso)
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def data(rng):
     X = rng.normal(size=(400, 4))
     return X, X @ [0.8, 0, -0.6, 0] + 0.1 * rng.normal(size=400)

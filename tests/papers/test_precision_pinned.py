@@ -6,13 +6,13 @@ import json
 import re
 
 import pytest
+from project_tables import tables
 
 from sparselab.config.members import CONFIGS
 from sparselab.core import processor
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import Cell, expand
-from sparselab.experiments.tables.load import load_all
 from sparselab.experiments.tables.schema import Table
 from sparselab.running.planning import cell_id_of
 
@@ -35,12 +35,7 @@ def ids(cells: list[Cell], flags: frozenset[str]) -> list[str]:
     return found
 
 
-@pytest.fixture(autouse=True)
-def no_data(tmp_path, monkeypatch):
-    """Data that are not here are known by their names, as test_tiers has it."""
-    (tmp_path / "something_else").mkdir()
-    monkeypatch.setenv("SPARSELAB_DATA", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+pytestmark = pytest.mark.usefixtures("data_by_name")
 
 
 def cells_of(table: Table) -> list[Cell]:
@@ -62,7 +57,7 @@ def one_of_each(table: Table) -> list[Cell]:
 
 @pytest.mark.parametrize("chosen", [one_of_each, pytest.param(cells_of, marks=pytest.mark.slow)])
 def test_every_table_has_one_set_of_ids_on_both_kinds_of_processor(chosen):
-    cells = [(table.label, cell) for table in load_all(CONFIGS) for cell in chosen(table)]
+    cells = [(table.label, cell) for table in tables() for cell in chosen(table)]
     able, old = (ids([cell for _, cell in cells], flags) for flags in (ABLE, OLD))
     # Problems of estimation have no precision; some of their data have no public name.
     assert sum("no local copy" in id and "problem" not in id for id in able) < 0.05 * len(cells)

@@ -34,11 +34,6 @@ def problem(name, **options):
     return cls(cls.Options(**{"s": 1, "eps": 0.15, "noise": 0.0, **options}))
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 # -- environments ------------------------------------------------------------------------------------------------------
 
 

@@ -17,11 +17,6 @@ from sparselab.estimation.estimators.codes.thresholds import RULES, rule_of
 EVERY = [*RULES]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def made(rng, n=60, m=16, units=24):
     """Sparse combinations of unit atoms, with a little noise."""
     atoms = unit(rng.normal(size=(units, m)))

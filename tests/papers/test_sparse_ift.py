@@ -6,10 +6,9 @@ from fractions import Fraction
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import validate
@@ -22,14 +21,13 @@ from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.isoflop import TOLERANCE, matched
 from sparselab.weights.targets import select
 
-torch.set_num_threads(1)
 EXCLUDE = ["@stem", "@head", "@embedding", "@depthwise"]
 LINEAR = Layer("l", "linear", (768, 768), 768 * 768)
 CONV = Layer("c", "conv", (64, 64, 3, 3), 64 * 64 * 9 * 100)
-SMALL = DataSpec("pictures", Images(3, 32, 32), Classes(10), 8, 8, 8, "0" * 64, "local")
-TINY = DataSpec("pictures", Images(1, 9, 8), Classes(5), 8, 8, 8, "0" * 64, "local")
-LARGE = DataSpec("pictures", Images(3, 224, 224), Classes(1000), 8, 8, 8, "0" * 64, "local")
-WORDS = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
+SMALL = image_data((3, 32, 32), 10)
+TINY = image_data((1, 9, 8), 5)
+LARGE = image_data((3, 224, 224), 1000)
+WORDS = text_data(12, 60)
 
 
 def transform(name: str, sparsity: float, **options: object) -> Transform:
@@ -194,7 +192,7 @@ CASES = [
     ("cifar_resnet", {"depth": 8, "width": 4}, TINY, {"name": "sparse_doped", "sparsity": 0.75}),
     ("resnet", {}, TINY, {"name": "sparse_wide", "sparsity": 0.5}),
     ("resnet", {}, TINY, {"name": "sparse_parallel", "sparsity": 0.5}),
-    ("resnet", {"depth": 50}, DataSpec("p", Images(3, 72, 72), Classes(5), 8, 8, 8, "0", "local"),
+    ("resnet", {"depth": 50}, image_data((3, 72, 72), 5),
      {"name": "sparse_wide", "sparsity": 0.2}),
     ("gpt", {"width": 16, "depth": 1}, WORDS, {"name": "sparse_wide", "sparsity": 0.75}),
     ("gpt", {"width": 16, "depth": 1, "tie": False}, WORDS, {"name": "sparse_factorized", "sparsity": 0.5, "uv": "linear"}),

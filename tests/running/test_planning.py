@@ -4,11 +4,11 @@ import re
 import shlex
 
 import pytest
+from project_tables import tables
 
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
-from sparselab.experiments.tables.load import load_all
 from sparselab.running import planning
 from sparselab.running.planning import cell_id_of, identity_of, plan_of
 from sparselab.storage.ids import cell_id, cell_ids
@@ -56,7 +56,7 @@ def test_no_plan_holds_its_seed_elsewhere(cell):
 def test_the_ids_of_tables_are_those_of_their_plans():
     """At their smallest tier, every table; what cannot be planned here has no id, or one that nothing bears."""
     with sharing():
-        for table in load_all():
+        for table in tables():
             for cell in expand(table, min(table.tiers, key=("smoke", "cpu", "gpu", "paper").index)):
                 try:
                     id = plan_of(list(cell.overrides)).id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import signal
 from pathlib import Path
@@ -22,13 +21,11 @@ from sparselab.storage import record as records
 
 
 @pytest.fixture(autouse=True)
-def toy(tmp_path, monkeypatch):
+def toy(tmp_path, monkeypatch, borrowed):
     """`engine=toy engine.number=3`: squares a number. Returns the folder of its config."""
     monkeypatch.chdir(tmp_path)
-    list(ENGINES)
-    monkeypatch.setattr(ENGINES, "_members", copy.copy(ENGINES._members))
 
-    @ENGINES.register("toy")
+    @borrowed(ENGINES).register("toy")
     class Toy(SingleProcessEngine):
         class Options(Options):
             number: int = Field(3, ge=0, description="at least 0")

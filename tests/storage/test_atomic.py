@@ -109,13 +109,11 @@ def test_a_file_where_a_folder_should_be_and_the_reverse(tmp_path):
     assert _names(tmp_path) == ["file", "folder"]
 
 
-def test_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+def test_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path, gone):
     host, alive = atomic._HOST, os.getppid()
-    gone = [f".x.{host}-{dead.pid}-0.tmp", f".x.{host}-{os.getpid()}-999999.tmp", ".x.00000000-1-2.tmp"]
+    swept = [f".x.{host}-{gone}-0.tmp", f".x.{host}-{os.getpid()}-999999.tmp", ".x.00000000-1-2.tmp"]
     kept = [f".x.{host}-{alive}-0.tmp", ".x.00000000-1-3.tmp", ".x.tmp", "x.json", "record.json"]
-    for name in gone + kept:
+    for name in swept + kept:
         (tmp_path / name).write_bytes(b"half")
     old = time.time() - 2 * atomic.DAY
     os.utime(tmp_path / ".x.00000000-1-2.tmp", (old, old))

@@ -15,8 +15,6 @@ from sparselab.storage.checkpoints import _DTYPES, Checkpoints
 from sparselab.storage.ids import digest
 from sparselab.storage.tensors import pack_masks, unpack_masks
 
-torch.set_num_threads(1)
-
 CELL = "0123456789ab"
 
 

@@ -9,8 +9,6 @@ from sparselab.core.errors import RunFailed
 from sparselab.storage import tensors
 from sparselab.storage.export import export
 
-torch.set_num_threads(1)
-
 
 def test_files_and_their_facts(tmp_path):
     mask = torch.tensor([[True, False], [False, True]])

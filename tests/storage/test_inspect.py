@@ -9,8 +9,6 @@ from sparselab.core.errors import ConfigError
 from sparselab.storage import record, tensors
 from sparselab.storage.export import export
 
-torch.set_num_threads(1)
-
 ID = "0123456789ab"
 TWO_FOUR = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(4, 2)  # (4, 8)
 MASKS = {"blocks.0.fc.weight": TWO_FOUR != 0}

@@ -11,8 +11,6 @@ from hypothesis.extra import numpy as np_st
 from sparselab.core.errors import ConfigError
 from sparselab.storage import tensors
 
-torch.set_num_threads(1)
-
 
 def raw(header, data=b"", length=None):
     """A safetensors file by hand; ``header`` is an object or the text itself."""

@@ -12,8 +12,6 @@ from torch import nn
 from sparselab.core.errors import RunFailed
 from sparselab.training.loop.batchnorm import synchronise
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def alone():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_specs import text_data
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.options import Options
 from sparselab.inputs.data.splits import TextSplits
 from sparselab.inputs.models.family import MODELS
@@ -17,8 +16,6 @@ from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.module import TaskModule
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
-
-torch.set_num_threads(1)
 
 
 class Full:
@@ -30,7 +27,7 @@ class Full:
 
 def task(block=4):
     family = MODELS["lstm"](MODELS["lstm"].Options(width=5, depth=2, dropout=0.0, carry=True))
-    data = DataSpec("set", Tokens(block, 11, ordered=True), NextTokens(block, 11), 8, 8, 8, "", "local")
+    data = text_data(block, 11, ordered=True)
     torch.manual_seed(0)
     made = TaskModule(
         TASKS["language_modeling"](Options()),

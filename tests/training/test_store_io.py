@@ -7,8 +7,6 @@ from sparselab.core.processor import instructions
 from sparselab.storage.checkpoints import Checkpoint, Checkpoints
 from sparselab.training.loop.store_io import StoreIO, bit_facts, difference, resumed
 
-torch.set_num_threads(1)
-
 
 def test_what_is_saved_is_loaded_once_verified(tmp_path):
     store = Checkpoints(tmp_path, "0123456789ab")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.model_spec import Layer, ModelSpec
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
 from sparselab.weights.cost import cost_of, train_flops, train_flops_dense
-
-torch.set_num_threads(1)
 
 OUTLINE = ModelSpec(
     "toy",
@@ -27,13 +24,6 @@ OUTLINE = ModelSpec(
     params=50,
     fixed_macs={"attn": 100},
 )
-
-
-def spec(task: str, shape: tuple[int, ...], classes: int) -> DataSpec:
-    image = task == "image"
-    inputs = Images(*shape) if image else Tokens(*shape, classes)
-    targets = Classes(classes) if image else NextTokens(*shape, classes)
-    return DataSpec("data", inputs, targets, 8, 8, 8, "0" * 64, "local")
 
 
 def test_dense() -> None:
@@ -80,11 +70,11 @@ def test_what_is_kept_and_what_is_gone_add_up(conv: int, table: int, head: int) 
 
 
 CASES = {
-    "vit_s": ("vit", {}, spec("image", (3, 32, 32), 10)),
-    "resnet20": ("cifar_resnet", {}, spec("image", (3, 32, 32), 10)),
-    "resnet50": ("resnet", {"depth": 50}, spec("image", (3, 224, 224), 1000)),
-    "llama": ("llama", {"width": 64, "depth": 2, "kv_heads": 2, "ff": 176}, spec("text", (32,), 256)),
-    "gpt": ("gpt", {"width": 64, "depth": 2}, spec("text", (32,), 256)),
+    "vit_s": ("vit", {}, image_data((3, 32, 32), 10)),
+    "resnet20": ("cifar_resnet", {}, image_data((3, 32, 32), 10)),
+    "resnet50": ("resnet", {"depth": 50}, image_data((3, 224, 224), 1000)),
+    "llama": ("llama", {"width": 64, "depth": 2, "kv_heads": 2, "ff": 176}, text_data(32, 256)),
+    "gpt": ("gpt", {"width": 64, "depth": 2}, text_data(32, 256)),
 }
 
 

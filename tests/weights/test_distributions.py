@@ -17,7 +17,6 @@ from sparselab.weights.count import nearest_count
 from sparselab.weights.distributions import DISTRIBUTIONS, Distribution, whole_numbers
 from sparselab.weights.patterns.pattern import Pattern
 
-torch.set_num_threads(1)
 EXACT = ("uniform", "er", "erk", "erk_plus")
 
 
@@ -170,7 +169,7 @@ def head_only(shapes: list[tuple[int, ...]]) -> list[Layer]:
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(shapes=shapes, sparsity=st.integers(0, 995))
 def test_totals_are_exact_to_the_weight(name, shapes, sparsity):
     layers, density = head_only(shapes), Sparsity.parse(sparsity / 1000).density
@@ -192,7 +191,7 @@ def test_totals_are_exact_to_the_weight(name, shapes, sparsity):
         assert Pattern.of(Sparsity.parse(0.5)).mask(score, kept[layer.name] / layer.numel).sum() == kept[layer.name]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(shapes=shapes, density=st.floats(0.01, 0.99))
 def test_erk_gives_wider_layers_less_and_equal_shapes_the_same(shapes, density):
     layers = head_only(shapes)
@@ -237,7 +236,7 @@ def test_global_counts_the_top_scores_wherever_they_are():
     assert make("global").allocate_scored(tied, 0.5) == {"a": 4, "b": 0}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.floats(0.05, 0.95), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_global_counts_make_the_global_mask(seed, density, dtype):
     generator = torch.Generator().manual_seed(seed)

@@ -196,7 +196,7 @@ def test_geometric_stages(k_max, structures):
     assert {geometric.level(step, 100) for step in range(101)} == {1.0}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 32), st.integers(2, 64), st.sampled_from(["stepwise", "geometric"]), st.integers(20, 500))
 def test_structures_tighten_to_the_final_one_at_updates_only(n, m, name, total):
     if n >= m:
@@ -220,7 +220,7 @@ def test_structures_tighten_to_the_final_one_at_updates_only(n, m, name, total):
 
 
 @pytest.mark.parametrize("name", RAMPS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(0, 0.99), st.floats(0.01, 1), st.integers(1, 500), st.integers(1, 3000))
 def test_ramps_climb_from_dense_to_the_end_and_only_at_updates(name, begin, end, every, total):
     ramp = make(name, begin=begin, end=end, every=every)
@@ -237,7 +237,7 @@ def test_ramps_climb_from_dense_to_the_end_and_only_at_updates(name, begin, end,
     assert {step for step in range(1, total + 1) if levels[step] != levels[step - 1]} <= set(updates)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(["cosine", "linear", "constant"]), st.floats(0.01, 1), st.integers(1, 100), st.integers(1, 2000))
 def test_periodic_fractions_fall_and_end(decay, stop, every, total):
     periodic = make("periodic", decay=decay, stop=stop, every=every, fraction=0.5)

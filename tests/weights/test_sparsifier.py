@@ -18,7 +18,6 @@ from sparselab.weights.schedules import SCHEDULES
 from sparselab.weights.slot import Slot, UpdateContext
 from sparselab.weights.sparsifier import Sparsifier
 
-torch.set_num_threads(1)
 TOTAL = 8
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sparselab.config.members import CONFIGS
 from sparselab.config.schema import identified_metric, identified_option
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
+from sparselab.core.memo import sharing
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import CLAIMS, Claim
 from sparselab.experiments.tables.grid import excluded, expand, layout, phases_in, rings
@@ -98,7 +99,7 @@ def _load(slug: str, name: str, path: Path, configs: Path) -> Table:
         table = validated(Table, shape)
     issues.raise_if_any()
     table = table.model_copy(update={"claims": claims})
-    with _At(where, issues):
+    with _At(where, issues), sharing():  # the checks expand the table's tiers again and again
         _check(table)
     issues.raise_if_any()
     return table

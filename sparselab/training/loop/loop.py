@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.seeds import derive_seed
+from sparselab.core.seeds import derive_seed, seed_torch
 from sparselab.storage.tensors import pack_masks, unpack_masks
 from sparselab.training.loop.lazy_lightning import pl
 
@@ -90,7 +90,7 @@ class Loop(pl.Callback):
         self.sparsifier.attach(trainer.optimizers[0])
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(derive_seed(self.seed, "batch", self.batches, trainer.global_rank))
+        seed_torch(derive_seed(self.seed, "batch", self.batches, trainer.global_rank))
         task.begin(self.batches)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:

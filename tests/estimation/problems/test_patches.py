@@ -13,11 +13,6 @@ from sparselab.running.planning import engine_of, plan_of
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def photographs(tmp_path, rng):
     """Two folders of small pictures: smooth noise, upright and oblong."""
     for folder, count in (("train", 3), ("test", 2)):

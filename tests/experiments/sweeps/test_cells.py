@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from project_tables import tables
 
 from sparselab.config.compose import CONFIGS, compose
+from sparselab.config.members import groups
 from sparselab.config.overrides import for_hydra
 from sparselab.core import processor
 from sparselab.core.errors import ConfigError
@@ -135,39 +137,55 @@ def test_bad_needs(value: str, line: str) -> None:
     assert line in "\n".join(lines(error))
 
 
-def test_planning_many_gives_what_planning_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tiers", "seeds", "compared"),
+    [(("cpu",), 2, 3), pytest.param(("smoke", "cpu"), 3, 6, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+)
+def test_planning_many_gives_what_planning_one_gives(
+    monkeypatch: pytest.MonkeyPatch, tiers: tuple[str, ...], seeds: int, compared: int
+) -> None:
     """The work that cells share is done once; that must not show. Some tables are pinned to bf16 LSTMs."""
     monkeypatch.setattr(processor, "processor_flags", lambda: processor.AVX512 | {"avx512_bf16"})
-    for paper in load.papers():
-        for table in load.load(paper):
-            for tier in sorted(set(table.tiers) & {"smoke", "cpu"}):
-                few = table.tiers[tier].seeds[:3]  # the others differ in their seed alone
-                expanded = [cell for cell in grid.expand(table, tier) if cell.seed in few]
-                try:
-                    alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // 6)]]
-                except ConfigError as refused:  # data that lie on no hub: there is nothing to plan without them
-                    assert all("no local copy" in line for line in map(str, refused.issues))
-                    continue
-                with sharing():
-                    together = {cell.overrides: plan_of(list(cell.overrides)) for cell in expanded}
-                for plan in alone:
-                    twin = together[tuple(plan.overrides)]
-                    assert (plan.id, plan.config, plan.cost) == (twin.id, twin.config, twin.cost)
+    for table in tables():
+        for tier in [tier for tier in tiers if tier in table.tiers]:
+            few = table.tiers[tier].seeds[:seeds]  # the others differ in their seed alone
+            expanded = [cell for cell in grid.expand(table, tier) if cell.seed in few]
+            try:
+                alone = [plan_of(list(cell.overrides)) for cell in expanded[:: max(1, len(expanded) // compared)]]
+            except ConfigError as refused:  # data that lie on no hub: there is nothing to plan without them
+                assert all("no local copy" in line for line in map(str, refused.issues))
+                continue
+            with sharing():
+                together = {cell.overrides: plan_of(list(cell.overrides)) for cell in expanded}
+            for plan in alone:
+                twin = together[tuple(plan.overrides)]
+                assert (plan.id, plan.config, plan.cost) == (twin.id, twin.config, twin.cost)
+
+
+GROUPS = groups()
+
+
+def words_of(cell: grid.Cell) -> set[str]:
+    """Members that a cell chooses, and keys that it sets."""
+    return {text if text.partition("=")[0] in GROUPS else text.partition("=")[0] for text in cell.overrides}
 
 
 @pytest.mark.parametrize("paper", load.papers())
 def test_a_cell_is_composed_as_hydra_would(paper: str) -> None:
+    """As many of a paper's cells as bring a member or a key that the cells before them had not."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    for table in load.load(paper):
-        for tier in table.tiers:
-            expanded = grid.expand(table, tier)
-            for cell in expanded[:: max(1, len(expanded) // 2)]:
-                with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                    theirs = OmegaConf.to_container(hydra_compose("config", for_hydra(list(cell.overrides))))
-                assert compose(list(cell.overrides)).config == theirs, cell
+    mine = [table for table in tables() if table.paper == paper]
+    seen: set[str] = set()
+    for cell in (cell for table in mine for tier in table.tiers for cell in grid.expand(table, tier)):
+        if not words_of(cell) <= seen:
+            seen |= words_of(cell)
+            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                theirs = OmegaConf.to_container(hydra_compose("config", for_hydra(list(cell.overrides))))
+            assert compose(list(cell.overrides)).config == theirs, cell
+    assert seen
 
 
 @given(st.text(st.characters(blacklist_categories=["Cc", "Cs"]), max_size=20))

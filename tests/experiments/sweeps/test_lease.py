@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -22,10 +23,9 @@ def plant(folder: Path, holder: Holder, age: float = 0) -> None:
     os.utime(path, (time.time() - age, time.time() - age))
 
 
-def dead_process() -> Holder:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    return replace(myself(), pid=done.pid, token="dead")
+@pytest.fixture
+def dead(gone: int) -> Holder:
+    return replace(myself(), pid=gone, token="dead")
 
 
 def elsewhere(**changes: str) -> Holder:
@@ -52,8 +52,8 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     got[0].release()
 
 
-def test_of_many_that_find_a_dead_one_one_gets_it(tmp_path: Path) -> None:
-    plant(tmp_path, dead_process())
+def test_of_many_that_find_a_dead_one_one_gets_it(tmp_path: Path, dead: Holder) -> None:
+    plant(tmp_path, dead)
     with ThreadPoolExecutor(16) as pool:
         got = [one for one in pool.map(lambda _: take(tmp_path), range(64)) if isinstance(one, Lease)]
     holding = read(tmp_path)
@@ -63,8 +63,8 @@ def test_of_many_that_find_a_dead_one_one_gets_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
-    plant(tmp_path, dead_process())
+def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path, dead: Holder) -> None:
+    plant(tmp_path, dead)
     assert held(tmp_path) is None
     mine = take(tmp_path)
     assert isinstance(mine, Lease)
@@ -137,10 +137,10 @@ def test_it_shows_life_and_gives_way_to_who_took_over(tmp_path: Path, monkeypatc
     while path.stat().st_mtime < 1 and time.monotonic() < until:
         time.sleep(0.01)
     assert path.stat().st_mtime > 1
+    (beat,) = [thread for thread in threading.enumerate() if thread.name == f"lease of {tmp_path.name}"]
     other = elsewhere()
     plant(tmp_path, other)
-    os.utime(path, (0, 0))
-    time.sleep(0.2)
-    assert path.stat().st_mtime == 0, "another's lease is left alone"
+    beat.join(5)
+    assert not beat.is_alive(), "another's lease is left alone"
     mine.release()
     assert read(tmp_path) == other

@@ -27,7 +27,7 @@ def test_done_needs_the_right_finished_record(tmp_path: Path) -> None:
     assert state.done(folder, ID) and not state.done(folder, "ba9876543210")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_changed_bit_or_a_lost_end_is_seen(tmp_path_factory: object, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("record")  # type: ignore[attr-defined]

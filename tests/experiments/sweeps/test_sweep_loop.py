@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -54,10 +52,9 @@ def good(cells: Sequence[Planned]) -> list[Outcome | None]:
     return [Outcome(cell.id, "finished") for cell in cells]
 
 
-def dead() -> lease.Holder:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    return replace(lease.myself(), pid=done.pid, token="dead")
+@pytest.fixture
+def dead(gone: int) -> lease.Holder:
+    return replace(lease.myself(), pid=gone, token="dead")
 
 
 def plant(cell: Planned, holder: lease.Holder) -> None:
@@ -108,14 +105,14 @@ def test_an_earlier_failure_is_tried_again_and_not_taken_for_a_new_one(tmp_path:
 
 
 def test_a_process_that_dies_without_a_word_is_tried_three_times(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dead: lease.Holder
 ) -> None:
     rounds = 0
 
     def launch(cells: Sequence[Planned]) -> list[Outcome | None]:
         nonlocal rounds
         rounds += 1
-        plant(one.schedule.cells[ident(0)], dead())
+        plant(one.schedule.cells[ident(0)], dead)
         if rounds == 1:
             good(cells[2:])
             raise LauncherBroke("TerminatedWorkerError: a worker was killed")
@@ -138,7 +135,7 @@ def test_a_launcher_that_never_runs_anything_is_given_up(tmp_path: Path) -> None
 
 
 def test_it_waits_for_cells_of_others_and_takes_over_from_the_dead(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dead: lease.Holder
 ) -> None:
     launched: list[str] = []
 
@@ -160,7 +157,7 @@ def test_it_waits_for_cells_of_others_and_takes_over_from_the_dead(
         if naps == 3:
             finish(cells[0])
         if naps == 5:
-            plant(cells[1], dead())
+            plant(cells[1], dead)
 
     monkeypatch.setattr(sweep.time, "sleep", sleep)
     assert one.run() == 0

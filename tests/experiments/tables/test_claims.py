@@ -275,7 +275,7 @@ def test_more_claims_need_more_evidence():
     assert {v.verdict for v in many} == {"inconclusive"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-6, 6), st.floats(0.01, 3))
 def test_fails_needs_evidence_as_strong_as_holds(gap: float, sd: float):
     one = verdict(claim("order", a=A, b=B), spread({("r1", "a"): gap}, sd=sd))

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from project_tables import tables
 
 from sparselab.config.members import groups, tree_of
 from sparselab.experiments.tables import results
 from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import Cell, expand
-from sparselab.experiments.tables.load import load_all
 from sparselab.experiments.tables.run_index import RunIndex, plugin
 from sparselab.experiments.tables.schema import Table
 from sparselab.storage import record
@@ -103,7 +103,7 @@ def test_the_ledger_plans_only_what_may_be_there(
 def test_every_kept_record_is_read_as_its_json_says(tmp_path: Path):
     """What the shelf finds in the text of a record is what parsing the record gives."""
     told = set()
-    for table in load_all():
+    for table in tables():
         for tier in table.tiers:
             for entry in results.read(Path("results"), table, tier)[:3]:
                 config = entry.record["config"]

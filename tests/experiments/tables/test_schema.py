@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from project_tables import tables
 
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import expand, layout
-from sparselab.experiments.tables.load import load, load_all, papers
+from sparselab.experiments.tables.load import load, papers
 from sparselab.experiments.tables.schema import TIERS
 
 Break = Callable[[str, str], list[str]]
@@ -179,22 +180,21 @@ def test_an_unknown_paper_names_the_nearest(configs: Path):
 
 
 def test_every_table_of_the_project_is_sound():
-    tables = load_all()
-    assert {"srste", "gmp", "random_pruning"} <= {table.output for table in tables}
-    for table in tables:
+    known = tables()
+    assert {"srste", "gmp", "random_pruning"} <= {table.output for table in known}
+    for table in known:
         for tier in table.tiers:
             assert expand(table, tier)
         for claim in table.claims:  # each claim is about cells of at least one tier
             assert any(claim.bounds(layout(table, tier)) for tier in table.tiers), claim.text
     for slug in ("srste", "gmp", "random_pruning"):
-        (table,) = [table for table in tables if table.output == slug]
+        (table,) = [table for table in known if table.output == slug]
         assert tuple(table.tiers) == TIERS
         assert all(item.provenance for item in table.published)
 
 
 def test_published_numbers_are_the_dossiers():
-    tables = {table.output: table for table in load_all()}
-    numbers = {name: {(p.row, p.column): (p.value, p.verified) for p in t.published} for name, t in tables.items()}
+    numbers = {t.output: {(p.row, p.column): (p.value, p.verified) for p in t.published} for t in tables()}
     assert numbers["srste"]["4:8", "srste"] == (77.4, True)
     assert numbers["srste"]["2:4", "asp"] == (76.8, False)
     assert numbers["gmp"]["87.5 %", "large-sparse"] == (74.6, True)
@@ -217,7 +217,7 @@ def test_the_commands_import_no_torch():
 
 def test_no_claim_rests_on_a_number_that_nobody_could_check():
     """A bound on a cell whose published number is unverified says what else it is compared with."""
-    for table in load_all():
+    for table in tables():
         doubtful = {(item.row, item.column) for item in table.published if not item.verified}
         for claim in table.claims:
             for point in claim.points() if claim.kind == "bound" else []:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from sparselab.config.members import CONFIGS
 from sparselab.core.errors import ConfigError, RunFailed, refuse
-from sparselab.experiments.tables import results
+from sparselab.experiments.tables import figure, results
 from sparselab.experiments.tables.entries import Entry
+from sparselab.experiments.tables.figure import figure_svg
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.schema import Table
+from sparselab.experiments.tables.summary import Summary
 from sparselab.storage import record
 from sparselab.storage.ids import cell_id
 
@@ -168,12 +171,22 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, configs: Path, table: 
 
 
 @pytest.mark.instructions
-def test_the_projects_own_results_are_what_the_records_give():
-    from sparselab.config.members import CONFIGS
-
+@pytest.mark.parametrize("figures", ["one of each table", pytest.param("all", marks=pytest.mark.slow)])
+def test_the_projects_own_results_are_what_the_records_give(figures: str, monkeypatch: pytest.MonkeyPatch):
+    """Drawing takes nearly all of the time. What only a figure shows is the table's, so one of its sizes tells it."""
     kept = CONFIGS.parent / "results"
     if not any(kept.rglob(results.RECORDS)):
         pytest.skip("this checkout has no records under results/")
+    drawn: set[str] = set()
+
+    def first(summary: Summary) -> bytes:
+        if summary.table.output in drawn:
+            return (results.folder(kept, summary.table, summary.tier) / "figure.svg").read_bytes()
+        drawn.add(summary.table.output)
+        return figure_svg(summary)
+
+    if figures != "all":
+        monkeypatch.setattr(figure, "figure_svg", first)
     assert results.stale(kept) == []
 
 

@@ -25,7 +25,6 @@ from sparselab.inference.activation.frozen.rotate import rotate
 from sparselab.inference.activation.frozen.sites import find_blocks
 from sparselab.inference.activation.rule import ACTIVATIONS, RuleOptions
 
-torch.set_num_threads(1)
 TOKENS = torch.randint(60, (2, 24), generator=torch.Generator().manual_seed(0))
 PIVOTS = RuleOptions().pivots
 

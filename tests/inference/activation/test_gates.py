@@ -13,8 +13,6 @@ from sparselab.inference.activation.frozen.masking import Masking, dense_tokens,
 from sparselab.inference.activation.frozen.sites import Site
 from sparselab.inference.activation.rule import ACTIVATIONS
 
-torch.set_num_threads(1)
-
 
 def site_of(weight):
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)

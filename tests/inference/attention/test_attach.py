@@ -30,7 +30,6 @@ from sparselab.inference.attention.rule import ATTENTIONS
 from sparselab.inference.attention.tiled.attach import Attached, check_applies
 from sparselab.inference.attention.tiled.calibrate import Measure
 
-torch.set_num_threads(1)
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 NETWORKS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),

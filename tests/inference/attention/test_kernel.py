@@ -17,7 +17,6 @@ import torch
 from sparselab.inference.attention.tiled.kernel import skip_attention
 from sparselab.inference.attention.tiled.online import online_attention
 
-torch.set_num_threads(1)
 device = sys.argv[1]
 generator = torch.Generator().manual_seed(0)
 draw = lambda *shape: torch.randn(*shape, generator=generator).to(device)

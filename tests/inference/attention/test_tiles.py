@@ -14,7 +14,6 @@ from sparselab.inference.attention.tiled.calibrate import Curve, exponential_fit
 from sparselab.inference.attention.tiled.online import online_attention
 from sparselab.inference.attention.tiled.tiles import Ledger, attend, cut
 
-torch.set_num_threads(1)
 ROW = [4.0, 3, 0, -1, 2, 1, 5, 0]
 
 

@@ -12,8 +12,6 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.data.augment import Augment, Draw, affine, crop_and_flip, cutout
 
-torch.set_num_threads(1)
-
 ROW = torch.tensor([[[[1, 2, 3]]]], dtype=torch.uint8)  # one grey image of 1 x 3
 
 
@@ -88,7 +86,7 @@ def test_an_option_does_not_move_the_draws_of_another():
     assert 10 < plain.flip.sum() < 54
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     crop=st.integers(0, 5),
     shift=st.floats(0, 3),

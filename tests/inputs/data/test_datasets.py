@@ -23,8 +23,6 @@ from sparselab.inputs.data.sets.arrays import Cifar10, Cifar100, Digits, Mnist
 from sparselab.inputs.data.sets.imagenet import Imagenet
 from sparselab.inputs.data.sets.text import PARTS, Stdlib, TinyShakespeare, Wikitext2
 
-torch.set_num_threads(1)
-
 CONFIGS = Path(__file__).parents[3] / "configs" / "dataset"
 
 

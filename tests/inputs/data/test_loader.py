@@ -17,8 +17,6 @@ from sparselab.inputs.data.loader import Loader
 from sparselab.inputs.data.sets.imagenet import FolderShelf
 from sparselab.inputs.data.sources import IGNORE, Images, Pictures, Streams, Windows
 
-torch.set_num_threads(1)
-
 EVERYTHING = Augment(flip=True, crop=1, shift=0.5, rotate=20, scale=0.2, cutout=2)
 MIXED = Augment(flip=True, mixup=0.4)
 
@@ -126,7 +124,7 @@ def test_pictures_of_an_empty_share(shelf):
     assert shapes == [(2, 3, 8, 8)] * 3 + [(0, 3, 8, 8)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(4, 60), batch=st.integers(1, 9), seed=st.integers(0, 2**62))
 def test_an_epoch_has_each_image_at_most_once_and_evaluation_each_once(n, batch, seed):
     pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1)
@@ -139,7 +137,7 @@ def test_an_epoch_has_each_image_at_most_once_and_evaluation_each_once(n, batch,
         assert len(seen) == len(set(seen)) == len(loader) * batch > n - batch
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(n=st.integers(2, 90), block=st.integers(1, 12), batch=st.integers(1, 7))
 def test_every_token_is_a_target_once(n, block, batch):
     loader = Loader(windows(n, block), batch, seed=0, train=False)

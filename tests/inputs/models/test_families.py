@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 import yaml
+from data_specs import image_data, text_data
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
@@ -18,11 +19,9 @@ from sparselab.inputs.models.families.vit import patch_for
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.trace import trace
 
-torch.set_num_threads(1)
-
 CONFIGS = Path(__file__).parents[3] / "configs" / "model"
-IMAGE = DataSpec("pictures", Images(3, 16, 16), Classes(10), 8, 8, 8, "0" * 64, "local")
-TEXT = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
+IMAGE = image_data((3, 16, 16), 10)
+TEXT = text_data(12, 60)
 SMALL = {
     "vit": {"width": 16, "depth": 1, "heads": 2},
     "resnet": {},
@@ -108,7 +107,7 @@ def test_patch_rule(side: int, patch: int | None) -> None:
 
 
 def test_vit_is_timms() -> None:
-    ours = family("vit").build(DataSpec("d", Images(1, 8, 8), Classes(10), 1, 1, 1, "0", "local"))
+    ours = family("vit").build(image_data((1, 8, 8), 10))
     theirs = timm.create_model("vit_small_patch16_224", img_size=8, patch_size=4, in_chans=1, num_classes=10)
     theirs.load_state_dict(ours.state_dict())
     batch = torch.randn(2, 1, 8, 8)
@@ -116,7 +115,7 @@ def test_vit_is_timms() -> None:
 
 
 def test_large_resnet_is_timms() -> None:
-    data = DataSpec("d", Images(3, 72, 72), Classes(5), 1, 1, 1, "0", "local")
+    data = image_data((3, 72, 72), 5)
     ours = family("resnet").build(data).eval()
     theirs = timm.create_model("resnet18", num_classes=5).eval()
     theirs.load_state_dict(ours.state_dict())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_specs import text_data
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
@@ -24,17 +25,13 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inference.runner import without_experts
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.trace import trace
 
-torch.set_num_threads(1)
-
-TEXT = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
+TEXT = text_data(12, 60)
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +141,7 @@ def test_a_real_language_model() -> None:
     folder = Path(os.environ["SPARSELAB_DATA"]) / "weights" / "stories260k"
     if not folder.is_dir():
         pytest.skip("no stories260k in SPARSELAB_DATA")
-    data = DataSpec("words", Tokens(64, 512), NextTokens(64, 512), 8, 8, 8, "0" * 64, "local")
+    data = text_data(64, 512)
     member = hf(folder)
     assert member.model_spec(data) == trace(member.build(data), data, "hf")
 

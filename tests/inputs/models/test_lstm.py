@@ -6,9 +6,8 @@ import copy
 
 import pytest
 import torch
+from data_specs import text_data
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS, Family
@@ -17,9 +16,7 @@ from sparselab.weights.calibration import Calibration, hidden_before
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.slot import Slot
 
-torch.set_num_threads(1)
-
-DATA = DataSpec("words", Tokens(6, 11), NextTokens(6, 11), 8, 8, 8, "0" * 64, "local")
+DATA = text_data(6, 11)
 
 
 def family(**options: object) -> Family:

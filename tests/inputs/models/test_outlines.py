@@ -7,27 +7,22 @@ import sys
 
 import pytest
 import torch
+from data_specs import image_data, spec_of, text_data
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
+from sparselab.core.data_types import Images
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.trace import trace
 
-torch.set_num_threads(1)
-
 
 def image(channels: int, height: int, width: int, classes: int = 10) -> DataSpec:
-    return DataSpec("pictures", Images(channels, height, width), Classes(classes), 8, 8, 8, "0" * 64, "local")
+    return image_data((channels, height, width), classes)
 
 
 def pairs(*shape: int) -> DataSpec:
-    return DataSpec("pairs", Images(*shape), Images(*shape), 8, 8, 8, "0" * 64, "local")
-
-
-def text(tokens: int, vocabulary: int) -> DataSpec:
-    return DataSpec("words", Tokens(tokens, vocabulary), NextTokens(tokens, vocabulary), 8, 8, 8, "0" * 64, "local")
+    return spec_of("pairs", Images(*shape), Images(*shape))
 
 
 def family(name: str, **options: object) -> Family:
@@ -49,15 +44,15 @@ CASES = [
     ("mlp", {}, image(1, 8, 8)),
     ("mlp", {"hidden": [7, 6, 5], "batch_norm": True}, image(3, 5, 4)),
     ("mlp", {"hidden": []}, image(1, 8, 8)),
-    ("gpt", {"width": 32, "depth": 2}, text(16, 100)),
-    ("gpt", {"width": 32, "depth": 1, "tie": False, "ff": 40, "context": 64}, text(16, 100)),
-    ("llama", {"width": 32, "depth": 2, "ff": 48}, text(16, 100)),
-    ("llama", {"width": 48, "depth": 1, "heads": 6, "kv_heads": 2, "ff": 40, "tie": True}, text(9, 50)),
+    ("gpt", {"width": 32, "depth": 2}, text_data(16, 100)),
+    ("gpt", {"width": 32, "depth": 1, "tie": False, "ff": 40, "context": 64}, text_data(16, 100)),
+    ("llama", {"width": 32, "depth": 2, "ff": 48}, text_data(16, 100)),
+    ("llama", {"width": 48, "depth": 1, "heads": 6, "kv_heads": 2, "ff": 40, "tie": True}, text_data(9, 50)),
+    ("lstm", {"width": 8, "depth": 2}, text_data(7, 11)),
+    ("lstm", {"width": 6, "depth": 1, "embedding": 4, "tie": False}, text_data(7, 11)),
+    ("lstm", {"width": 5, "depth": 3, "tie": False}, text_data(3, 11)),
     ("dncnn", {"depth": 4, "width": 6}, pairs(3, 9, 12)),
     ("dncnn", {"depth": 3, "width": 5, "batch_norm": False}, pairs(1, 8, 8)),
-    ("lstm", {"width": 8, "depth": 2}, text(7, 11)),
-    ("lstm", {"width": 6, "depth": 1, "embedding": 4, "tie": False}, text(7, 11)),
-    ("lstm", {"width": 5, "depth": 3, "tie": False}, text(3, 11)),
 ]
 
 
@@ -91,7 +86,7 @@ def test_hand_counted_vit() -> None:
 
 
 def test_hand_counted_tied_gpt() -> None:
-    model_spec = family("gpt", width=2, depth=1, heads=1).model_spec(text(3, 5))
+    model_spec = family("gpt", width=2, depth=1, heads=1).model_spec(text_data(3, 5))
     assert [(layer.name, layer.kind, layer.shape, layer.macs) for layer in model_spec.layers] == [
         ("transformer.wte", "embedding", (5, 2), 30),
         ("transformer.wpe", "embedding", (3, 2), 0),
@@ -106,7 +101,7 @@ def test_hand_counted_tied_gpt() -> None:
 
 def test_hand_counted_lstms() -> None:
     """Width 2, vocabulary 5, 3 tokens: each matrix works at each token, the embedding is looked up, the tied softmax not."""
-    tied = family("lstm", width=2, depth=2).model_spec(text(3, 5))
+    tied = family("lstm", width=2, depth=2).model_spec(text_data(3, 5))
     gates = [(f"rnns.{i}.weight_{kind}_l0", "gates", (8, 2), 48) for i in range(2) for kind in ("ih", "hh")]
     assert [(layer.tensor, layer.kind, layer.shape, layer.macs) for layer in tied.layers] == [
         ("encoder.weight", "embedding", (5, 2), 30),
@@ -114,7 +109,7 @@ def test_hand_counted_lstms() -> None:
     ]
     assert [set(layer.roles) for layer in tied.layers] == [{"embedding", "head"}, *[{"gates"}] * 4]
     assert tied.params == 5 * 2 + 2 * (16 + 16 + 8 + 8) + 5 and tied.macs == 30 + 4 * 48
-    free = family("lstm", width=2, depth=1, embedding=3, tie=False).model_spec(text(3, 5))
+    free = family("lstm", width=2, depth=1, embedding=3, tie=False).model_spec(text_data(3, 5))
     assert [(layer.tensor, layer.shape, layer.macs) for layer in free.layers] == [
         ("encoder.weight", (5, 3), 0),
         ("rnns.0.weight_ih_l0", (8, 3), 72),
@@ -126,7 +121,7 @@ def test_hand_counted_lstms() -> None:
 
 def test_recurrent_macs_are_those_of_torch_without_fused_kernels() -> None:
     for options in ({"width": 8}, {"width": 6, "depth": 1, "embedding": 4, "tie": False}):
-        member, data = family("lstm", **options), text(7, 11)
+        member, data = family("lstm", **options), text_data(7, 11)
         model = member.build(data).eval()
         with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, 7, dtype=torch.int64))
@@ -135,7 +130,7 @@ def test_recurrent_macs_are_those_of_torch_without_fused_kernels() -> None:
 
 def test_lstms_have_the_weights_that_distiller_counts() -> None:
     """IntelLabs/distiller docs-src/docs/tutorial-lang_model.md: tied and untied, without biases, 33,278 words."""
-    words = text(35, 33_278)
+    words = text_data(35, 33_278)
     for width, untied, tied in (
         (200, 13_951_200, 7_295_600),
         (650, 50_021_400, 28_390_700),

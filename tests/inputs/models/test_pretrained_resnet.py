@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_specs import image_data
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
 
-DATA = DataSpec("cifar10", Images(3, 32, 32), Classes(10), 50_000, 0, 10_000, "0" * 64, "local")
+DATA = image_data((3, 32, 32), 10, "cifar10", train=50_000, val=0, test=10_000)
 
 
 def needed(*parts: str) -> Path:
@@ -40,7 +39,6 @@ def test_accuracy_of_resnet20() -> None:
     import pyarrow.parquet as pq
     from PIL import Image
 
-    torch.set_num_threads(1)
     table = pq.read_table(needed("cifar10", "test.parquet"))
     images = np.stack([np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table["image"].to_pylist()])
     labels = torch.tensor(table["label"].to_pylist())

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_specs import image_data
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.core.products import Products
 from sparselab.inputs.models.trace import trace
 
-torch.set_num_threads(1)
-
-VECTOR = DataSpec("vectors", Images(1, 1, 8), Classes(3), 8, 8, 8, "0" * 64, "local")
-IMAGE = DataSpec("pictures", Images(2, 6, 6), Classes(3), 8, 8, 8, "0" * 64, "local")
+VECTOR = image_data((1, 1, 8), 3)
+IMAGE = image_data((2, 6, 6), 3)
 
 
 class Net(nn.Module):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from safetensors.torch import save_file
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
@@ -21,10 +21,9 @@ from sparselab.inputs.models.transforms.split_qkv import SplitQKV
 from sparselab.weights.cost import cost_of
 from sparselab.weights.targets import select
 
-torch.set_num_threads(1)
-PIXELS = DataSpec("pictures", Images(3, 8, 8), Classes(10), 8, 8, 8, "0" * 64, "local")
-IMAGENET = DataSpec("pictures", Images(3, 224, 224), Classes(1000), 8, 8, 8, "0" * 64, "local")
-WORDS = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
+PIXELS = image_data((3, 8, 8), 10)
+IMAGENET = image_data((3, 224, 224), 1000)
+WORDS = text_data(12, 60)
 SPLIT = {"name": "split_qkv"}
 VIT = {"width": 12, "depth": 2, "heads": 3, "patch": 4}
 GPT = {"width": 12, "depth": 2, "heads": 3}
@@ -168,7 +167,7 @@ def test_thirds_are_queries_keys_and_values(name):
 
 def test_a_network_of_timm_whose_weights_are_read_past_the_layer():
     """Swin V2 hands the fused weight to a function; apart, its layers are called and so can be seen."""
-    data = DataSpec("pictures", Images(3, 64, 64), Classes(10), 8, 8, 8, "0" * 64, "local")
+    data = image_data((3, 64, 64), 10)
     plain, apart = family("timm", None, **SWIN), family("timm", **SWIN)
     assert apart.model_spec(data) is None
     one, three = built(plain, data), built(apart, data)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import torch
+from data_specs import image_data
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.inputs.models.trace import trace
 
-torch.set_num_threads(1)
-
-IMAGE = DataSpec("pictures", Images(2, 6, 6), Classes(3), 8, 8, 8, "0" * 64, "local")
+IMAGE = image_data((2, 6, 6), 3)
 
 
 class Odd(nn.Module):
@@ -62,7 +59,7 @@ def test_leaves_the_network_as_it_was() -> None:
 
 def test_restores_the_network_when_the_pass_fails() -> None:
     model = Odd()
-    wrong = DataSpec("pictures", Images(3, 6, 6), Classes(3), 8, 8, 8, "0" * 64, "local")
+    wrong = image_data((3, 6, 6), 3)
     try:
         trace(model, wrong)
     except RuntimeError:
@@ -87,7 +84,7 @@ def test_a_recurrent_module_has_a_layer_for_each_matrix() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.rnn(x[:, 0])[0][:, -1])
 
-    model_spec = trace(Two(), DataSpec("series", Images(1, 5, 3), Classes(2), 8, 8, 8, "0" * 64, "local"), "two")
+    model_spec = trace(Two(), image_data((1, 5, 3), 2), "two")
     assert [(layer.tensor, layer.module, layer.shape, layer.macs) for layer in model_spec.layers] == [
         ("rnn.weight_ih_l0", "rnn", (16, 3), 5 * 48),
         ("rnn.weight_hh_l0", "rnn", (16, 4), 5 * 64),

@@ -9,22 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_specs import image_data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.load import load_weights
 from sparselab.inputs.models.weights import Entry, read_header
 
-torch.set_num_threads(1)
-
-IMAGE = DataSpec("pictures", Images(1, 4, 4), Classes(3), 8, 8, 8, "0" * 64, "local")
+IMAGE = image_data((1, 4, 4), 3)
 
 
 def network() -> nn.Module:
@@ -173,7 +170,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_header(tmp_path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 10_000), flip=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_damage_is_refused_or_harmless(tmp_path: Path, cut: int, flip: int, bit: int) -> None:
     path = tmp_path / "w.safetensors"

@@ -48,7 +48,7 @@ def given_by(call, x):
 SIZES = st.tuples(st.integers(3, 40), st.integers(3, 75))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(1, 5), SIZES, st.sampled_from([1, 2]), st.sampled_from([0, 1]), st.booleans(), st.integers(0, 2**31))
 def test_depthwise_equals_torch(channels, size, stride, pad, same, seed):
     """``same``: TensorFlow's SAME of an unpadded image, whose zeros are below and to the right."""
@@ -61,7 +61,7 @@ def test_depthwise_equals_torch(channels, size, stride, pad, same, seed):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(1, 3), st.integers(1, 4), SIZES, st.sampled_from([1, 2]), st.sampled_from([0, 1]), st.sampled_from([1, 2, 4]),
     st.floats(0, 1), st.integers(0, 2**31),

@@ -79,7 +79,7 @@ def test_equals_the_dense_product_for_every_size_of_chunk(pixels, block):
 
 
 @needs_compiler
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 70), st.sampled_from([1, 2, 4]), st.floats(0, 1),
     st.integers(0, 2**31),

@@ -8,15 +8,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-import torch
 
 from sparselab.running.loggers.logger import LOGGERS, Guarded, Logger
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import guarded, run_cell
 from sparselab.storage import record
 from sparselab.training.loop.loop import Loop
-
-torch.set_num_threads(1)
 
 CELL = [
     "method=srste", "sparsity=2:4", "model=mlp", "model.hidden=[16,8]", "dataset=digits", "trainer.batch_size=256",

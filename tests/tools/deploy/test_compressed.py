@@ -22,7 +22,7 @@ def layer(outputs, inputs, sparsity, bias=True, seed=0):
     return made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     outputs=st.integers(1, 20),
     inputs=st.integers(1, 20),

@@ -25,7 +25,6 @@ from sparselab.training.edits.forgetting import (
     woodfisher,
 )
 
-torch.set_num_threads(1)
 CELL = [
     "model=mlp", "model.hidden=[16]", "model.batch_norm=true", "dataset.limit_train=400", "dataset.limit_test=200",
     "dataset.val=0", "trainer.max_epochs=null", "trainer.max_steps=20", "trainer.batch_size=20",

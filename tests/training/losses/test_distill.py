@@ -6,14 +6,13 @@ import math
 
 import pytest
 import torch
+from data_specs import image_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.core.errors import ConfigError
 from sparselab.core.options import Options
 from sparselab.inputs.models.family import MODELS
@@ -25,8 +24,7 @@ from sparselab.training.losses.taught import Teacher
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
-torch.set_num_threads(1)
-DATA = DataSpec("set", Images(1, 2, 2), Classes(3), 8, 8, 8, "", "local")
+DATA = image_data((1, 2, 2), 3)
 FAMILY = MODELS["mlp"](MODELS["mlp"].Options(hidden=[4], batch_norm=True, dropout=0.5))
 
 
@@ -68,7 +66,7 @@ def test_a_student_that_says_the_same_has_no_loss(tmp_path):
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_it_is_never_negative_and_blind_to_a_shift_of_the_logits(tmp_path_factory, seed, temperature):
     task, extra = make(tmp_path_factory.mktemp("teacher"), temperature=temperature)
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from safetensors.torch import save_file
 from torch import tensor
 from torch.nn import functional as F
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import ConfigError
 from sparselab.core.options import Options
 from sparselab.inputs.models.family import MODELS
@@ -20,8 +19,7 @@ from sparselab.training.losses.squarehead import squarehead
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
-torch.set_num_threads(1)
-TEXT = DataSpec("set", Tokens(6, 11), NextTokens(6, 11), 8, 8, 8, "", "local")
+TEXT = text_data(6, 11)
 FAMILIES = {name: MODELS[name](MODELS[name].Options(width=8, depth=3, heads=2, ff=12)) for name in ("gpt", "llama")}
 
 
@@ -116,7 +114,7 @@ BUILT = {
 def test_families_of_images_name_their_blocks(name):
     options, shape, count = BUILT[name]
     family = MODELS[name](MODELS[name].Options(**options))
-    network = family.build(DataSpec("set", Images(*shape), Classes(3), 8, 8, 8, "", "local")).eval()
+    network = family.build(image_data(shape, 3)).eval()
     recorder = family.recorder(network)
     with recorder:
         network(torch.randn(2, *shape))

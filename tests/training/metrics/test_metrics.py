@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
+from data_specs import image_data, text_data
 from torch import nn
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError, RunFailed
 from sparselab.core.options import validate
 from sparselab.running.planning import plan_of
@@ -18,9 +17,8 @@ from sparselab.training.metrics.adversarial import attack
 from sparselab.training.metrics.metric import METRICS, Subject
 from sparselab.training.metrics.ood import CHANGES, auroc
 
-torch.set_num_threads(1)
-DATA = DataSpec("pictures", Images(1, 9, 8), Classes(2), 8, 8, 8, "0" * 64, "local")
-WORDS = DataSpec("words", Tokens(12, 60), NextTokens(12, 60), 8, 8, 8, "0" * 64, "local")
+DATA = image_data((1, 9, 8), 2)
+WORDS = text_data(12, 60)
 CELL = ["model=mlp", "model.hidden=[8]", "method=dense", "trainer.max_epochs=null", "trainer.max_steps=3"]
 
 
@@ -30,7 +28,7 @@ def metric(name: str, data_dir: str | None = None, **options: object):
 
 
 def subject(logits, batches, shape=(1, 9, 8), classes=2, mean=(0.5,), std=(0.25,)) -> Subject:
-    data = DataSpec("pictures", Images(*shape), Classes(classes), 8, 8, 8, "0" * 64, "local")
+    data = image_data(shape, classes)
     return Subject(nn.Linear(1, 1), logits, lambda: iter(batches), data, mean, std)
 
 

@@ -7,16 +7,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from data_specs import image_data
 from torch import nn
 from torch.nn import functional as F
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.training.metrics.metric import METRICS, Subject
 from sparselab.training.metrics.unlearning import attack
 from sparselab.training.optim.optim import OPTIMS
 
-DATA = DataSpec("pictures", Images(1, 9, 8), Classes(2), 8, 8, 8, "0" * 64, "local", parts=("retain", "forget"))
+DATA = image_data((1, 9, 8), 2, parts=("retain", "forget"))
 
 
 def score(forget, retain, test):

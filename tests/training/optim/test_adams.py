@@ -11,8 +11,6 @@ from torch import nn, tensor
 
 from sparselab.training.optim.torch_side.adams import AdamS
 
-torch.set_num_threads(1)
-
 
 def made(weight, blend=None, **options):
     parameter = nn.Parameter(weight.clone())

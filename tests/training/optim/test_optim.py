@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from sparselab.training.optim.optim import OPTIMS
 
-torch.set_num_threads(1)
-
 
 def make(name="sgd", **options):
     cls = OPTIMS[name]

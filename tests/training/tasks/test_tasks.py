@@ -21,9 +21,6 @@ from sparselab.training.losses.extra_loss import ExtraLoss
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
-torch.set_num_threads(1)
-
-
 TYPES = {
     "image_classification": lambda n: (Images(1, 1, n), Classes(n)),
     "text_classification": lambda n: (Sentences(n, n), Classes(n)),

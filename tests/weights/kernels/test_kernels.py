@@ -18,7 +18,6 @@ from sparselab.weights.kernels import dispatch as kernels
 from sparselab.weights.kernels.native import LARGEST_GROUP, build, library, status
 from sparselab.weights.patterns.pattern import Pattern
 
-torch.set_num_threads(1)
 needs_compiler = pytest.mark.skipif(library() is None, reason=status())
 SHAPES = {
     "linear": (24, 48), "tall": (7, 768), "conv": (48, 48, 3, 3), "conv5": (16, 48, 5, 5), "point": (48, 48, 1, 1),
@@ -49,7 +48,7 @@ class Plain:
 
 
 @needs_compiler
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     shape=st.sampled_from(list(SHAPES)),
     axis=st.sampled_from(["in", "out", "kernel"]),
@@ -147,7 +146,7 @@ def test_the_largest_without_a_sort(total, data, magnitude):
 
 
 @needs_compiler
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 300), factor=st.floats(0, 2), seed=st.integers(0, 2**31))
 def test_products_with_masks_are_torchs(size, factor, seed):
     weight, grad = numbers((2, size), 0, seed), numbers((2, size), 4, seed + 1)
@@ -263,7 +262,6 @@ import resource, torch
 from sparselab.weights.kernels.dispatch import count
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.core.sparsity import Sparsity
-torch.set_num_threads(1)
 pattern = Pattern.of(Sparsity.parse(0.9))
 pattern.mask(torch.randn(1000, 1000), magnitude=True)
 scores = torch.randn(5000, 5000)

@@ -23,7 +23,6 @@ from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import Method
 from sparselab.weights.slot import UpdateContext
 
-torch.set_num_threads(1)
 DRAWN = {"draw": "bernoulli"}
 
 
@@ -83,7 +82,7 @@ def test_it_comes_from_the_seed_and_the_layer_s_name_alone():
     assert not torch.equal(first[0], first[1]), "layers of one shape draw different masks"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), few=st.integers(0, 48), more=st.integers(0, 48))
 def test_draws_of_one_seed_are_nested(seed, few, more):
     """They hold the largest of the seed's numbers, as the exact mask does: only how many is left to chance."""

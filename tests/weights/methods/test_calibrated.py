@@ -18,8 +18,6 @@ from sparselab.weights.methods.calibrated import inverse_factor, order_of_groups
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.slot import Slot
 
-torch.set_num_threads(1)
-
 
 def pruned(method, weight, gram, sparsity=0.5, **options):
     """The slot after pruning with these second moments."""

@@ -17,8 +17,6 @@ from sparselab.weights.methods.calibrated import solve
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.sparsifier import Slot
 
-torch.set_num_threads(1)
-
 
 def slot_of(param, kind, groups, sparsity=0.5, name="part"):
     layer = Layer(name, kind, tuple(param.shape), param.numel(), groups=groups, own_path=True)

@@ -16,8 +16,6 @@ from sparselab.storage import record as records
 from sparselab.training.optim.torch_side.adams import AdamS
 from sparselab.weights.methods.cast import owners, spread
 
-torch.set_num_threads(1)
-
 
 def made(weight, total=20, lr=0.01, **options):
     """A started sparsifier and its optimiser, tied together as in a run."""

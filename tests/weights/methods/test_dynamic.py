@@ -10,7 +10,6 @@ from hand_slots import hand_slots, sgd, update
 
 from sparselab.weights.slot import UpdateContext
 
-torch.set_num_threads(1)
 EVERY = {"schedule": "periodic", "every": 1, "stop": 1.0, "fraction": 0.5, "decay": "constant"}
 
 

@@ -6,8 +6,6 @@ import pytest
 import torch
 from hand_slots import hand_slots, sgd, update
 
-torch.set_num_threads(1)
-
 
 def rounds(rewind, total=9):
     """Two masks in nine updates of one 4x6 layer and a bias; (sparsifier, weights, biases and masks after each, state)."""

@@ -14,8 +14,6 @@ from sparselab.training.loop.loop import Loop
 from sparselab.weights.alternating import AlternatingUpdate
 from sparselab.weights.slot import UpdateContext
 
-torch.set_num_threads(1)
-
 
 def bip(weights, scores, gradient, mask=None, **options):
     """dL/ds of one slot whose effective weights have this gradient."""

@@ -7,7 +7,6 @@ import torch
 from hand_slots import hand_slots, sgd, update
 from torch import tensor
 
-torch.set_num_threads(1)
 RAMP = {"schedule": "cubic", "begin": 0.0, "end": 0.8, "every": 2}
 
 

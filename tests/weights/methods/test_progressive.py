@@ -6,17 +6,15 @@ import copy
 
 import pytest
 import torch
+from data_specs import image_data
 from hand_slots import hand_slots, sgd, update
 from torch import nn, tensor
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.schedules.base import FADED
 
-torch.set_num_threads(1)
 W = tensor([[0.1, -0.4, 0.3, 0.2]])
 ONES = torch.ones(1, 4)
 BACKWARD = pytest.mark.parametrize("backward", ["ste", "scaled"])
@@ -289,9 +287,7 @@ def test_rows_and_columns_are_grouped_apart():
 def test_feed_forward_layers_are_64_percent_of_a_block_of_vit_b():
     """8 T D^2 / (12 T D^2 + 2 T^2 D) with T = 197 and D = 768."""
     family = MODELS["vit"](MODELS["vit"].Options(width=768, depth=12, heads=12))
-    image = DataSpec(name="imagenet", inputs=Images(3, 224, 224), targets=Classes(1000), train=1, val=1, test=1,
-                     fingerprint="", source="local", path="")  # fmt: skip
-    model_spec = family.model_spec(image)
+    model_spec = family.model_spec(image_data((3, 224, 224), 1000))
     ff = sum(layer.macs for layer in model_spec.layers if "ff" in layer.roles)
     blocks = sum(layer.macs for layer in model_spec.layers if layer.name.startswith("blocks.")) + sum(
         model_spec.fixed_macs.values()

@@ -14,8 +14,6 @@ from hand_slots import hand_probe, hand_slots
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.schedules import SCHEDULES
 
-torch.set_num_threads(1)
-
 OPTIMISERS = {
     "sgd": functools.partial(torch.optim.SGD, lr=0.1, weight_decay=0.1),
     "momentum": functools.partial(torch.optim.SGD, lr=0.03, momentum=0.9, weight_decay=0.1),

@@ -13,7 +13,6 @@ from sparselab.training.loop.loop import Loop
 from sparselab.weights.probe import Probe
 from sparselab.weights.slot import UpdateContext
 
-torch.set_num_threads(1)
 START = UpdateContext(0, 12, 0.0, 0)
 
 

@@ -15,7 +15,6 @@ from sparselab.weights.count import keep_count
 from sparselab.weights.patterns.layout import grouped, matrix
 from sparselab.weights.patterns.pattern import Pattern, masks
 
-torch.set_num_threads(1)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32)
 SPARSITIES = (0.5, 0.9, "1:2", "2:4", "3:4", "1:8", "block:2x2:0.5", "block:4x1:0.75", "channel:0.5", "in_channel:0.5")
 WEIGHTS = (
@@ -152,7 +151,7 @@ def test_low_precision_sums_do_not_overflow():
 
 @pytest.mark.parametrize("kind, shape, axis", WEIGHTS)
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), levels=st.sampled_from([1, 2, 5, 1000]), dtype=st.sampled_from(DTYPES))
 def test_every_pattern_is_its_definition(kind, shape, axis, sparsity, seed, levels, dtype):
     p = pattern(sparsity, kind, axis)
@@ -170,7 +169,7 @@ def test_every_pattern_is_its_definition(kind, shape, axis, sparsity, seed, leve
         assert not p.holds(mask.flip(0).logical_xor(bools([1] + [0] * (prod(shape) - 1)).view(shape)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     m=st.sampled_from([2, 3, 4, 8, 9, 16, 33, select.PAIRWISE_LIMIT, select.PAIRWISE_LIMIT + 1, 130]),
     share=st.floats(0.01, 0.99),
@@ -232,7 +231,7 @@ def test_constant_scores_keep_the_exact_count_lowest_index_first(sparsity, dtype
     assert torch.equal(mask, reference(p, score))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from([0.3, 0.5, 0.8, "2:4", "1:4", "block:1x2:0.5", "channel:0.5"]))
 def test_permuting_rows_commutes(seed, sparsity):
     generator = torch.Generator().manual_seed(seed)
