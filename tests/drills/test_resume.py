@@ -114,7 +114,7 @@ VARIANTS = {
     ),
     "restored images": (
         "model=dncnn", "model.width=8", "model.depth=4", "dataset=bsd400", "dataset.patch=12", "dataset.patches=2",
-        "dataset.limit_train=32", "dataset.limit_test=1", "trainer.batch_size=8",
+        "dataset.limit_train=32", "dataset.limit_test=1", "trainer.batch_size=8", "trainer.channels_last=false",
     ),
     "no clipping, one micro-batch": ("trainer.clip=null", "trainer.accumulate=1", "trainer.ema=null"),
 }  # fmt: skip

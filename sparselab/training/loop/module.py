@@ -189,6 +189,8 @@ class TaskModule(pl.LightningModule):
 
     def score(self, metrics: Mapping[str, Any], batch: Batch) -> None:
         """Update the task's metrics with a batch, which may have no example for this rank."""
+        if self.carry is None and not len(batch[0]):
+            return  # not every network computes nothing; one that carries a state has a row for each stream
         batch = self.task.batch(batch)
         outputs = self.logits(batch[0])
         if len(outputs):
