@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# Threads that wait by spinning slow a shared machine down: with two busy neighbours on two cores an update of ViT-S took
-# 6.0 s instead of 0.65 s. OpenMP reads this once, when torch is imported; a value that the user set stands.
+# Threads that wait by spinning slow a shared machine down two- to tenfold (docs/decisions.md has what was measured). OpenMP reads this
+# once, when torch is imported; a value that the user set stands.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,10 +1,12 @@
-"""The command line of `run.py` and `sparselab check`: overrides, and a few flags between them."""
+"""The command line of `run.py` and `sparselab check`: overrides, a few flags between them, and plug-ins."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from sparselab.core.errors import Issues, did_you_mean, short
+from sparselab.core import plugins
+from sparselab.core.errors import Issues, did_you_mean, refuse, short
 
 SWEEP = ("-m", "--multirun")
 FOLDER = ("-cd", "--config-dir")
@@ -30,10 +32,16 @@ def parse(argv: list[str]) -> Arguments:
     """Raises ConfigError with every flag that is not understood."""
     out, issues = Arguments(), Issues()
     words = iter(argv)
+    files: list[Path] = []
     for word in words:
         name, equals, value = word.partition("=")
         kind = FLAGS.get(name)
-        if not word.startswith("-"):
+        if name == plugins.KEY and equals:
+            with issues.catch():
+                if files:
+                    refuse(short(word), "is there twice", f"name all files in one {plugins.KEY}=[…]")
+                files = plugins.named(value)
+        elif not word.startswith("-"):
             out.overrides.append(word)
         elif kind is FOLDER:
             folder = value if equals else next(words, "")
@@ -51,4 +59,6 @@ def parse(argv: list[str]) -> Arguments:
             out.help |= kind is HELP
     if not out.help:
         issues.raise_if_any()
+    if files:
+        plugins.announce(files)
     return out

@@ -1,17 +1,24 @@
-"""`sparselab check <overrides>`: what would run, and every problem that can be foreseen. No torch."""
+"""`sparselab check <overrides>`: what would run, and every problem that can be foreseen.
+
+No torch, except for one cell of a network whose layers only building it tells.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
 from sparselab.config.overrides import TABLE
 from sparselab.core.errors import ConfigError
 from sparselab.inputs.data import hub
+from sparselab.running.engine import ENGINES
+
+T = TypeVar("T")
 
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
 
@@ -25,31 +32,39 @@ def run(argv: list[str]) -> int:
     from sparselab.cli.application import plans_of
     from sparselab.running.planning import plan_of
 
+    refused: ConfigError | None = None
     asked = parse(argv)
     if asked.help:
         print(USAGE)
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
-        plans = plans_of(asked)
+        plans, refused = despite_the_hub(lambda: plans_of(asked))
         print("\n".join([*lines(plans), *undecided(asked.overrides, plans)]))
     else:
-        missing = None
-        try:
-            plan = plan_of(asked.overrides, asked.config_dir)
-        except ConfigError as refused:
-            if not hub.offline():
-                raise
-            missing = refused
-            with hub.as_if_on():  # where only the data are missing, the costs are known all the same
-                try:
-                    plan = plan_of(asked.overrides, asked.config_dir)
-                except ConfigError:
-                    raise missing from None
+        plan, refused = despite_the_hub(lambda: plan_of(asked.overrides, asked.config_dir))
+        ENGINES[plan.config["engine"]["name"]].outline(plan)
         for label, text in rows(plan):
             print(f"{label:<16}{text}")
-        if missing is not None:
-            raise missing
+    if refused is not None:
+        raise refused
     sys.stdout.flush()
     return 0
+
+
+def despite_the_hub(plan: Callable[[], T]) -> tuple[T, ConfigError | None]:
+    """What ``plan`` gives; where only data that the hub has are missing, and it is off, also what is to be said of it.
+
+    What a cell costs is known without its data.
+    """
+    try:
+        return plan(), None
+    except ConfigError as refused:
+        if not hub.offline():
+            raise
+        with hub.as_if_on():
+            try:
+                return plan(), refused
+            except ConfigError:
+                raise refused from None
 
 
 def lines(plans: list[Any]) -> list[str]:

@@ -12,10 +12,12 @@ RUN = "run"
 COMMANDS = {
     RUN: ("sparselab.cli.application", "one cell, or with -m a sweep or a paper's whole table; as `python run.py`"),
     "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
+    "new": ("sparselab.cli.new", "a skeleton of a method, a data set … of your own, with its test"),
     "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
     "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
     "table": ("sparselab.cli.table", "a paper's table from its records"),
     "list": ("sparselab.cli.list", "the ledger of all papers"),
+    "migrate": ("sparselab.cli.migrate", "records of an older sparselab, brought to today's names and ids"),
     "report": ("sparselab.cli.report", "one HTML page of everything"),
 }
 USAGE = "usage: sparselab COMMAND [arguments]\n\n" + "\n".join(f"  {n:<9} {text}" for n, (_, text) in COMMANDS.items())

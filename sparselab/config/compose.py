@@ -16,7 +16,7 @@ __all__ = ["CONFIGS", "Composed", "compose", "defaults", "flatten", "groups"]
 class Composed:
     """A config, and what had to be left out to compose it.
 
-    faults: of overrides that mean nothing. lost: top-level keys that are not what was asked for; what the config says
+    issues: of overrides that mean nothing. invalid: top-level keys that are not what was asked for; what the config says
     of these is the default's, so nothing should be concluded from it.
     """
 

@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sparselab.config import trees
+from sparselab.config import outside, trees
+from sparselab.config.plain import quoted
 from sparselab.config.user_configs import scan
+from sparselab.core import plugins
 from sparselab.core.containers import copied
 from sparselab.core.errors import did_you_mean, refuse, short
 
@@ -45,12 +47,24 @@ def _yamls(folder: Path) -> Iterator[Path]:
 
 
 def known_groups(search_path: str | None) -> dict[str, list[str]]:
-    """:func:`groups`, with those of a user's folder."""
+    """:func:`groups`, with those of a user's folder and of plug-ins."""
+    known = _with_folders(search_path)
+    for name, member, _ in list(outside.bare_members(known)):
+        known[name] = sorted({*known[name], member})
+    return known
+
+
+def _with_folders(search_path: str | None) -> dict[str, list[str]]:
     known = groups()
-    if search_path:
-        for name, members in groups(Path(search_path)).items():
+    for folder in _folders(search_path):
+        for name, members in groups(folder).items():
             known[name] = sorted({*known.get(name, []), *members})
     return known
+
+
+def _folders(search_path: str | None) -> list[Path]:
+    """The folders of config groups beside the project's own: a user's, and those of plug-ins."""
+    return [Path(search_path), *plugins.folders()] if search_path else plugins.folders()
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -72,7 +86,21 @@ def _tree_of(choices: tuple[str, ...], search_path: str | None) -> dict[str, Any
     def composed() -> dict[str, Any]:
         return _hydra(list(choices), search_path, with_hydra=False)
 
-    return composed() if search_path else trees.kept(choices, CONFIGS, composed)
+    return composed() if search_path or _outside(choices) else trees.kept(choices, CONFIGS, composed)
+
+
+def _outside(choices: tuple[str, ...]) -> bool:
+    """True if a choice may be a plug-in's: the project's files alone do not say what it is."""
+    if not plugins.loaded():
+        return False
+    own = groups()
+    named = (
+        (group, name)
+        for text in choices
+        for group, _, names in [text.partition("=")]
+        for name in re.findall(r"[\w/]+", names)
+    )
+    return any(name not in own.get(group, []) for group, name in named)
 
 
 def launching(choices: list[str], hydra_overrides: list[str], search_path: str | None) -> dict[str, Any]:
@@ -88,8 +116,8 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     launcher = asked["launcher"]
     if not re.match(r"(hydra\._internal\.core_plugins|hydra_plugins)\.", str(launcher.get("_target_"))):
         refuse("hydra/launcher", "is not one of Hydra's", "write hydra/launcher=basic, joblib or submitit_slurm")
-    if search_path:
-        ours["searchpath"] = [_source(search_path)]
+    if folders := sources(search_path):
+        ours["searchpath"] = folders
     for key in ours:
         if key not in ("launcher", "sweep", "runtime", "overrides", "job", "verbose") and asked.get(key) != ours[key]:
             refuse(f"hydra.{key}", "cannot be changed", "hydra/launcher and hydra.launcher.… say how a sweep runs")
@@ -100,9 +128,9 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     return asked
 
 
-def _source(search_path: str) -> str:
-    """A user's folder of configs as Hydra names it among its sources."""
-    return f"file://{Path(search_path).resolve()}"
+def sources(search_path: str | None) -> list[str]:
+    """The folders of configs beside the project's own, as Hydra names them."""
+    return [f"file://{folder.resolve()}" for folder in _folders(search_path)]
 
 
 def _check_launcher(hydra_overrides: list[str]) -> None:
@@ -123,9 +151,9 @@ def _hydra(overrides: list[str], search_path: str | None, with_hydra: bool) -> d
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    if search_path:
-        quoted = _source(search_path).replace("\\", "\\\\").replace("'", "\\'")
-        overrides = [*overrides, f"hydra.searchpath=['{quoted}']"]
+    if folders := sources(search_path):
+        overrides = [*overrides, f"hydra.searchpath=[{','.join(map(quoted, folders))}]"]
+    outside.store(_with_folders(search_path))
     running = GlobalHydra.instance().hydra  # inside a hydra.main application: put it back afterwards
     GlobalHydra.instance().clear()
     try:

@@ -1,6 +1,6 @@
 """Overrides as typed, read one by one, with all their issues found at once.
 
-Hydra stops at the first fault and suggests nothing; here the overrides are looked at before Hydra sees them.
+Hydra stops at the first issue and suggests nothing; here the overrides are looked at before Hydra sees them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Any
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.config.user_configs import scan
+from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
 from sparselab.core.memo import once
+from sparselab.core.renames import now_called
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
 LONGEST_FIX = 80  # characters of an advice that no line cuts off
 TABLE = "paper"  # the group whose members are tables of cells
-SEVERAL = ("term", "metric")  # groups that take a list of members
+SEVERAL = ("loss", "metric")  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
 ADD_M = "add -m (python run.py -m …)"
 
@@ -31,10 +33,10 @@ Groups = dict[str, list[str]]  # members by group
 
 @dataclass
 class Checked:
-    """Overrides that mean something, and faults of those that do not.
+    """Overrides that mean something, and issues of those that do not.
 
     choices: ``group=member``, for Hydra. values: (key, value, as typed), to be set in this order. tree: the config of
-    the choices. lost: top-level keys that are not what was asked for, so nothing should be concluded from them.
+    the choices. invalid: top-level keys that are not what was asked for, so nothing should be concluded from them.
     """
 
     choices: list[str] = field(default_factory=list)
@@ -57,7 +59,10 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
             issues.found += refused.issues
             out.invalid.add(_head(text, known))
             continue
-        if _is_hydra(key):
+        if (today := now_called(text)) != text and not _is_there(key, item, known):
+            issues.add(short(text), "has another name now", f"write {short(today)}")
+            out.invalid.add(_head(today, known))
+        elif _is_hydra(key):
             issues.add(short(text), "Hydra's settings say how a sweep runs", f"{ADD_M}, or leave it out")
         elif item.package is not None:
             issues.add(short(text), "a group's place cannot be changed", f"write {key}=MEMBER")
@@ -95,13 +100,14 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
 def _check_values(
     values: list[tuple[str, Any, str]], out: Checked, keys: dict[str, Any], issues: Issues, known: Groups
 ) -> None:
-    """Sort ``values`` into those that set a key of the tree (``keys``: all of them, with dots) and faults."""
+    """Sort ``values`` into those that set a key of the tree (``keys``: all of them, with dots) and issues."""
     invalid = frozenset(out.invalid)
     for key, item, text in values:
         head = key.split(".")[0]
         if item.is_add() or item.is_delete():
             problem = "keys cannot be removed" if item.is_delete() else "new keys are not allowed here"
             hit, fix = (key, f"write {key}=…") if key in keys else suggest(key, keys, known)
+            fix = f"write {plugins.KEY}=[mine.py], without a sign before it" if key == plugins.KEY else fix
             issues.add(short(text.partition("=")[0]), problem, fix)
             out.invalid.add((hit or key).split(".")[0])
         elif head in invalid and head in known:
@@ -124,6 +130,11 @@ def _check_values(
             out.invalid.add(head)
         else:
             out.values.append((key, _typed(item.value(), keys[key], text), text))
+
+
+def _is_there(key: str, item: Any, known: Groups) -> bool:
+    """True if the group that an override is about has what it chooses: a user's own member may bear an old name."""
+    return item.value() in known[key] if key in known and not item.is_sweep_override() else key.split(".")[0] in known
 
 
 def _typed(value: Any, present: Any, text: str) -> Any:

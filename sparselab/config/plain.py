@@ -162,7 +162,8 @@ def written(value: Any) -> str:
 
 def repeated(text: str) -> str | None:
     """A key that a mapping gives twice, however it is written: Hydra keeps the last one and says nothing."""
-    return _repeated(text.partition("=")[2].strip())
+    choices = map(str.strip, _entries(text.partition("=")[2]))  # several, where a sweep goes over mappings
+    return next((twice for choice in choices if (twice := _repeated(choice)) is not None), None)
 
 
 def _repeated(value: str) -> str | None:

@@ -104,7 +104,7 @@ class Cell(Common):
     dataset: dict[str, Any]
     optim: dict[str, Any]
     trainer: TrainerOptions
-    term: dict[str, Any]
+    loss: dict[str, Any]
     metric: dict[str, Any] = off({})
     edit: dict[str, Any] | None = None
     merge: dict[str, Any] | None = off(None)

@@ -1,4 +1,4 @@
-"""The outline of a model: the layers that could be sparse, their shapes and their cost, without building the model."""
+"""The specification of a model: the layers that could be sparse, their shapes and their cost, without building the model."""
 
 from __future__ import annotations
 

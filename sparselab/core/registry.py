@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from sparselab.core import plugins
 from sparselab.core.errors import did_you_mean, refuse
 
 T = TypeVar("T")
@@ -22,14 +23,14 @@ def _modules(package: str) -> list[str]:
     modules = list(pkgutil.iter_modules(importlib.import_module(parent).__path__, parent + "."))
     if not star:
         return [module.name for module in modules]
-    rooms = [module.name for module in modules if module.ispkg]
-    return [f"{room}.{member}" for room in rooms if importlib.util.find_spec(f"{room}.{member}")]
+    packages = [module.name for module in modules if module.ispkg]
+    return [f"{one}.{member}" for one in packages if importlib.util.find_spec(f"{one}.{member}")]
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by name. The package's modules are imported at the first look-up.
+    """Classes of one kind by name. The package's modules, and plug-ins, are imported at the first look-up.
 
-    package: its members are the modules directly in it, or one module of each room (``sparselab.*.engine``).
+    package: its members are the modules directly in it, or one module of each package (``sparselab.*.engine``).
     Every such module must be cheap to import (no torch, no timm): planning imports them all.
     """
 
@@ -49,6 +50,7 @@ class Registry(Generic[T]):
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {taken.__module__} and {cls.__module__}")
             cls.name = name  # type: ignore[attr-defined]
             self._members[name] = cls
+            plugins.note(self.kind, name, cls)
             return cls
 
         return add
@@ -59,6 +61,7 @@ class Registry(Generic[T]):
         self._loaded = True
         for name in _modules(self.package):
             importlib.import_module(name)
+        plugins.loaded()
 
     def __getitem__(self, name: str) -> type[T]:
         self._load()

@@ -1,6 +1,6 @@
-"""The engines of this room: `estimate` and `interact`."""
+"""The engines of this package: `estimate` and `online`."""
 
 from sparselab.estimation.estimate import Estimate
-from sparselab.estimation.online import Interact
+from sparselab.estimation.online import Online
 
-__all__ = ["Estimate", "Interact"]
+__all__ = ["Estimate", "Online"]

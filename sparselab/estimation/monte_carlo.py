@@ -31,7 +31,7 @@ class DrawOptions(Options):
 class MonteCarloEngine(SingleProcessEngine):
     """Base: a subclass names the group of what meets the draws, and says in ``execute`` how.
 
-    Members of the group have ``takes``, ``version``, ``faults(problem)`` and ``work(problem)``.
+    Members of the group have ``takes``, ``version``, ``issues(problem)`` and ``work(problem)``.
     """
 
     Options: ClassVar[type[DrawOptions]] = DrawOptions

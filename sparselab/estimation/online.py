@@ -1,4 +1,4 @@
-"""The `interact` engine: a solver asks an environment until it has an answer, in many draws. [no torch]"""
+"""The `online` engine: a solver asks an environment until it has an answer, in many draws. [no torch]"""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sparselab.running.signals import StopFlag
 from sparselab.running.single_process import Outcome
 
 
-class InteractCell(Common):
-    """The top level of a cell of `interact`."""
+class OnlineCell(Common):
+    """The top level of a cell of `online`."""
 
     problem: dict[str, Any]
     solver: dict[str, Any]
 
 
-@ENGINES.register("interact")
-class Interact(MonteCarloEngine):
+@ENGINES.register("online")
+class Online(MonteCarloEngine):
     """Draw an environment, let the solver ask, and score its answer and its queries against the truth."""
 
-    Top = InteractCell
+    Top = OnlineCell
     reads = ("problem", "solver")
     paced = ("problem", "solver")
     group = "solver"

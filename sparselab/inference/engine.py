@@ -1,4 +1,4 @@
-"""The `intervene` engine: a frozen language model with rules on its activations or its attention, scored beside itself."""
+"""The `inference` engine: a frozen language model with rules on its activations or its attention, scored beside itself."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from sparselab.running.signals import StopFlag
 
 
-@ENGINES.register("intervene")
-class Intervene(SingleProcessEngine):
+@ENGINES.register("inference")
+class Inference(SingleProcessEngine):
     """Scores a trained network as it is and under its rules, on the same windows of text.
 
     Nothing is trained. ``activation`` zeroes entries of what linear layers read, ``attention`` skips tiles of keys;
@@ -87,23 +87,23 @@ class Intervene(SingleProcessEngine):
                 checked = without_pending(model, dependencies)
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
                 rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
-                made["model_spec"] = self._outline(family, made["data"], rules, issues)
+                made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
         if issues.found or invalid or "model_spec" not in made:
             return None
         return self._job(Parts(cell=cell, **made), dependencies)
 
-    def _outline(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
+    def _spec_of(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
         where = f"model={family.name}"
         if family.task != "text":
             fix = "choose a model of text, such as model=llama_tiny or model=hf"
-            issues.found.append(Issue(where, "engine=intervene reads language models", fix))
+            issues.found.append(Issue(where, "engine=inference reads language models", fix))
             return None
         found = family.issues(data)
         if rules and not family.decoder:
             problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
             found.append(Issue(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
         if data.streams:
-            problem = "engine=intervene reads each window by itself"
+            problem = "engine=inference reads each window by itself"
             found.append(Issue("dataset.windows=streams", problem, "write dataset.windows=drawn"))
         issues.found += found
         return None if found else family.model_spec(data)
@@ -200,6 +200,6 @@ def _target(value: Any) -> float | None:
     parsed = Sparsity.parse(value)
     if parsed.prunes and not parsed.free:
         Issues(
-            [Issue(short(f"sparsity={spell(value)}"), "engine=intervene takes a fraction", "write 0.5")]
+            [Issue(short(f"sparsity={spell(value)}"), "engine=inference takes a fraction", "write 0.5")]
         ).raise_if_any()
     return parsed.sparsity

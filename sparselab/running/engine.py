@@ -27,7 +27,7 @@ class Plan:
     steps:     optimiser updates; 0 where the engine has none.
     size:      how much there is to do, in words ("760 updates", "100 draws").
     work:      what it costs, in a unit of the engine's own: time goes with it (dense FLOPs of training, say).
-    account:   parameters, MACs and FLOPs as far as the outline is known.
+    cost:      parameters, MACs and FLOPs as far as the model spec is known.
     facts:     (label, text) lines that `sparselab check` prints.
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     config_dir: the user's folder of configs that they were read with; for that command too.
@@ -106,10 +106,10 @@ class Engine(ABC):
         invalid: frozenset[str] = frozenset(),
         dependencies: Mapping[str, str] = NOTHING,
     ) -> Plan:
-        """Every check, no torch. Raises ConfigError with all faults.
+        """Every check, no torch. Raises ConfigError with all issues.
 
-        lost: groups of the config that are not what was asked for; only what is independent of them is checked.
-        needs: path of a weights file to the id of the cell that makes it. The file need not be there yet.
+        invalid: groups of the config that are not what was asked for; only what is independent of them is checked.
+        dependencies: path of a weights file to the id of the cell that makes it. The file need not be there yet.
         """
 
     def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
@@ -118,6 +118,14 @@ class Engine(ABC):
         It depends on the seed in nothing but the config's ``seed``: cells that differ in it alone are told apart by it.
         """
         return self.plan(config, [], dependencies=dependencies).identity
+
+    @classmethod
+    def outline(cls, plan: Plan) -> None:
+        """Complete a plan, for a person to read, with what only building the network tells; by default nothing.
+
+        It may import torch. Raises ConfigError with what running the plan would refuse then.
+        """
+        return
 
     @abstractmethod
     def run(self, plan: Plan) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sparselab.config.schema import UNIDENTIFIED
+from sparselab.core import plugins
 from sparselab.core.containers import copied
-from sparselab.core.errors import refuse, short
+from sparselab.core.errors import ConfigError, refuse, short
 from sparselab.core.memo import once
 from sparselab.core.options import Options, bare, is_off
 from sparselab.core.registry import REGISTRIES
+from sparselab.core.sparsity import Sparsity
 
 
 def identified(config: dict[str, Any], schema: type[Options]) -> dict[str, Any]:
@@ -28,7 +31,32 @@ def identified(config: dict[str, Any], schema: type[Options]) -> dict[str, Any]:
             node = node.get(key) or {}  # a group that is null has no options
         node.pop(leaf, None)
     _leave_out(identity, schema)
+    if used := plugins_of(config):
+        identity["plugins"] = used
     return identity
+
+
+def plugins_of(config: dict[str, Any]) -> dict[str, str]:
+    """Digests of the plug-ins whose members a config names, by the plug-in's name."""
+    return plugins.using(_members(config)) if plugins.loaded() else {}
+
+
+def _members(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(kind, name) of every registered member that a config may mean, and of some that it does not: by its groups, by what
+    is called a name anywhere, and by its sparsities."""
+    for key, value in config.items():
+        if key in REGISTRIES and isinstance(value, dict):
+            yield from ((key, name) for name in ([value["name"]] if "name" in value else value))
+    inner = [config]
+    for node in inner:
+        inner += [value for value in node.values() if isinstance(value, dict)]
+        if isinstance(name := node.get("name"), str):
+            yield from ((kind, name) for kind in REGISTRIES if kind not in config)
+    texts = [config.get("sparsity"), *((config.get("targets") or {}).get("patterns") or {}).values()]
+    for text in texts:
+        if text is not None and "pattern" in REGISTRIES:
+            with suppress(ConfigError):
+                yield "pattern", Sparsity.parse(text).kind
 
 
 def _leave_out(values: dict[str, Any], schema: type[Options]) -> None:

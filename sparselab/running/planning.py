@@ -158,7 +158,7 @@ def _without_passing(overrides: list[str]) -> list[str]:
 
 
 def _engine(found: Read, cell: list[str]) -> Engine:
-    """The engine of what was read, once what it does not read is among the faults."""
+    """The engine of what was read, once what it does not read is among the issues."""
     engine, issues = engine_of(found.config), found.issues
     foreign = _foreign(engine, cell)
     if "engine" not in found.invalid and not foreign & found.invalid:

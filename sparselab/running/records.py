@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.core.processor import instructions
+from sparselab.running.identity import plugins_of
 from sparselab.storage import record as records
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ LIBRARIES = ("torch", "pytorch-lightning", "timm", "transformers", "numpy", "sci
 
 
 def keep(folder: Path, body: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> None:
-    """Write the network and, last, the record.
+    """Write the network and, last, the record. Plug-ins that the cell uses are named in its environment.
 
     Where another process has finished the cell meanwhile, its files stay. The same result is dropped; another one is
     kept beside it, as ``record-<hash>.json`` with its network in a folder of that name.
     """
+    if outside := plugins_of(body["config"]):
+        body["environment"]["plugins"] = outside
     if not records.valid(folder, body["id"]):
         body["files"] = write(folder)
         records.settle(folder, body)

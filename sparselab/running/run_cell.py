@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.running.streams import steady
 
@@ -123,7 +124,8 @@ def finish(plan: Plan, record: dict[str, Any]) -> int:
 
     sys.stderr.flush()
     try:
-        show(record, ["--config-dir", plan.config_dir, *plan.typed] if plan.config_dir else plan.typed)
+        folder = ["--config-dir", plan.config_dir] if plan.config_dir else []
+        show(record, [*folder, *plugins.words(), *plan.typed])
         print(Path(plan.folder) / "record.json", flush=True)
     except (OSError, SystemExit) as error:  # the reader has gone (rich then wants to exit), or the disk is full
         to_nowhere()

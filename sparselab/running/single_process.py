@@ -33,7 +33,7 @@ class Job:
     """The result of :meth:`SingleProcessEngine.gather`: all that a cell's plan needs.
 
     parts:  whatever ``execute`` wants to find again.
-    size, work, facts, notes, account: as in :class:`~sparselab.running.engine.Plan`.
+    size, work, facts, notes, cost: as in :class:`~sparselab.running.engine.Plan`.
     extra:  what the id depends on beside the config: versions of plug-ins, fingerprints of data, content of files.
     spent:  dotted keys of the config that ``extra`` says better (a path whose content counts, a limit that is spent).
     """
@@ -65,7 +65,7 @@ class Outcome:
 
     metrics:  plain finite numbers; the ones that a table reads begin with ``test.``.
     sparsity: where something is sparse: ``requested``, ``realised`` and, if it helps, ``layers``.
-    account:  counts (parameters, MACs); ``work`` is added.
+    cost:     counts (parameters, MACs); ``work`` is added.
     data:     ``name``, ``title``, ``fingerprint``, ``source`` of what was loaded.
     write:    writes further files into the run's folder (:mod:`sparselab.storage.atomic`); {name: {"sha256": …}}.
     """
@@ -95,8 +95,8 @@ class SingleProcessEngine(Engine):
     def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         """Build the parts and check them against each other, without torch and in well under a second.
 
-        Faults go to ``faults`` (all of them at once: ``with faults.catch()``); None where the parts could not be made.
-        lost: groups that are not what was asked for, and should not be looked at. needs: files that other cells make.
+        Issues go to ``issues`` (all of them at once: ``with issues.catch()``); None where the parts could not be made.
+        invalid: groups that are not what was asked for, and should not be looked at. dependencies: files that other cells make.
         """
 
     @abstractmethod

@@ -28,7 +28,7 @@ def show(record: dict[str, Any], typed: list[str]) -> None:
     table.add_column(overflow="fold")
     *rows, (label, again) = lines(record, typed)
     for name, text in rows:
-        table.add_row(name, Text(text))  # not markup: term=[distill] has brackets of its own
+        table.add_row(name, Text(text))  # not markup: loss=[distill] has brackets of its own
     console = Console(highlight=False)
     console.print(table)
     width = max(len(name) for name, _ in rows) + 2

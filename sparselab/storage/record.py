@@ -19,7 +19,7 @@ from sparselab.storage import atomic
 from sparselab.storage.atomic import shown
 from sparselab.storage.ids import digest
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the names of sparselab.core.renames
 NAME = "record.json"
 STATUSES = ("finished", "failed")
 LIMIT = 64 * 2**20  # bytes; the record of a thousand layers has half a megabyte
@@ -29,8 +29,16 @@ _AGAIN = "run the cell again, or remove the file"
 _RESULT = ("id", "status", "metrics", "sparsity", "account", "files")
 
 
-class Newer(ConfigError):
-    """A record that a newer sparselab wrote: not ours to judge, and never put aside or written over."""
+class OtherLayout(ConfigError):
+    """A sound record that is not to be judged by today's layout, and never put aside or written over."""
+
+
+class Newer(OtherLayout):
+    """A record that a newer sparselab wrote."""
+
+
+class Older(OtherLayout):
+    """A record that an older sparselab wrote; `sparselab migrate` brings it to today's layout."""
 
 
 def path_of(folder: str | os.PathLike[str]) -> Path:
@@ -91,8 +99,8 @@ def settle(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> bool:
 def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any]:
     """The record of a run folder.
 
-    :class:`ConfigError` when it is missing, half-written or changed (its seal does not fit), of a newer schema, or, where
-    ``id`` is given, another cell's.
+    :class:`ConfigError` when it is missing, half-written or changed (its seal does not fit), of another schema
+    (:class:`OtherLayout`), or, where ``id`` is given, another cell's.
     """
     path = path_of(folder)
     where = shown(path)
@@ -104,7 +112,7 @@ def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any
         data = path.read_bytes()
     except OSError as error:
         refuse(where, f"cannot be read ({error.strerror})", "make it readable")
-    record = _parse(data, where)
+    record = _parse(data, where, path.parent.parent)
     if id is not None and record["id"] != id:
         refuse(where, f"the record of cell {shown(record['id'], 16)}, not of {id}", "give that cell's own folder")
     return record
@@ -123,7 +131,7 @@ def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
             record = plainly(data)
             if not unchanged(record):
                 return None
-        known = record["id"] == id and record["schema"] <= SCHEMA and record["status"] in STATUSES
+        known = record["id"] == id and record["schema"] == SCHEMA and record["status"] in STATUSES
         return record if known else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -135,10 +143,18 @@ def plainly(data: bytes | str) -> Any:
 
 
 def unchanged(record: Mapping[str, Any]) -> bool:
-    """True if the seal of a record that :func:`plainly` has read fits. ValueError where it holds what no record does."""
+    """True if the seal of a record that :func:`plainly` has read fits, whatever its layout.
+
+    ValueError where it holds what no record does.
+    """
     bare = {key: value for key, value in record.items() if key != "seal"}
     text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest() == record.get("seal")
+
+
+def older(where: str, schema: int, folder: str | os.PathLike[str]) -> Issue:
+    """The line for a record of an older layout. folder: what is to be migrated."""
+    return Issue(where, f"schema {schema} is older than this sparselab's {SCHEMA}", f"run sparselab migrate {folder}")
 
 
 def _number(text: str) -> float | int:
@@ -150,11 +166,11 @@ def _number(text: str) -> float | int:
 def valid(folder: str | os.PathLike[str], id: str) -> bool:
     """True if ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again.
 
-    Raises :class:`Newer`.
+    Raises :class:`OtherLayout`.
     """
     try:
         return read(folder, id)["status"] == "finished"
-    except Newer:
+    except OtherLayout:
         raise
     except ConfigError:
         return False
@@ -184,7 +200,7 @@ def _fits_as_ours(record: Mapping[str, Any]) -> bool:
         return False
 
 
-def _parse(data: bytes, where: str) -> dict[str, Any]:
+def _parse(data: bytes, where: str, runs: Path) -> dict[str, Any]:
     corrupt = ConfigError([Issue(where, "corrupt or half-written record", _AGAIN)])
     try:
         record = json.loads(data)
@@ -194,6 +210,8 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
                 raise corrupt
             problem = f"schema {schema} is newer than this sparselab's {SCHEMA}"
             raise Newer([Issue(where, problem, "update sparselab, or choose another runs_dir")])
+        if type(schema) is int and 1 <= schema < SCHEMA and unchanged(plainly(data)):
+            raise Older([older(where, schema, runs)])
         # Bytes as well as the seal: JSON has many spellings of one value, and only one of them is what was written.
         if atomic.render(sealed(record)) != data:
             raise corrupt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
-from sparselab.inputs.models.weights import compare_outline, place, read_header
+from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.storage.export import MASKS, MODEL
 from sparselab.weights.capabilities import ReadsInputs, by_chance, ranks_layers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sparselab.core.sparsity import Sparsity
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.weights import Entry
-    from sparselab.training.losses.term import Term
+    from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
     from sparselab.weights.schedules import Schedule
@@ -138,7 +138,7 @@ def weights_files(
     model_spec: ModelSpec | None,
     issues: Issues,
     dependencies: Mapping[str, str],
-    compare: Callable[[Mapping[str, Entry], ModelSpec, str], list[Issue]] = compare_outline,
+    compare: Callable[[Mapping[str, Entry], ModelSpec, str], list[Issue]] = compare_spec,
 ) -> None:
     """Weights files of the network that a plug-in reads: are they there, and do they fit?"""
     for option, path in files.items():
@@ -176,16 +176,16 @@ def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) 
     return [Issue(f"trainer.accumulate={trainer.accumulate}", problem, f"write at most {less}")]
 
 
-def demands(term: Term, family: Family) -> list[Issue]:
+def demands(loss: ExtraLoss, family: Family) -> list[Issue]:
     """Return the issues of an extra loss with the model."""
     found = []
-    if term.needs_states and not family.has_blocks:
+    if loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
-        found.append(Issue(f"term.{term.name}", problem, "choose another model, or term=[distill]"))
-    if term.taught_by is not None and family.carries:
+        found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))
+    if loss.taught_by is not None and family.carries:
         problem = "its teacher reads each window from nothing, and the model goes on from the one before"
-        found.append(Issue(f"term.{term.name}", problem, "write model.carry=false"))
-    if term.needs_trained_start and not family.starts_trained:
+        found.append(Issue(f"loss.{loss.name}", problem, "write model.carry=false"))
+    if loss.needs_trained_start and not family.starts_trained:
         problem = "training starts from random weights, which teach nothing"
-        found.append(Issue(f"term.{term.name}.teacher=start", problem, "set model.weights, or name a teacher"))
+        found.append(Issue(f"loss.{loss.name}.teacher=start", problem, "set model.weights, or name a teacher"))
     return found

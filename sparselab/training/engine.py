@@ -15,6 +15,7 @@ from sparselab.storage.ids import canonical, cell_id
 from sparselab.training.cost import foresee
 from sparselab.training.describe import facts, summary
 from sparselab.training.identity import identify
+from sparselab.training.layers import place_masks
 from sparselab.training.pace import ENOUGH, guessed_seconds, precision_notes
 from sparselab.training.parts import Parts
 from sparselab.training.plan import gather, identified_parts
@@ -22,13 +23,18 @@ from sparselab.training.precision import said, settled
 from sparselab.training.ranks import supervisor as ranks
 from sparselab.weights.capabilities import by_chance
 
+LATER = (
+    "the layers of this model, and what no mask can be put on, are known once it is built; they are checked then, before"
+    " training"
+)
+
 
 @ENGINES.register("train")
 class Train(Engine):
     """Plans without torch; runs with it."""
 
     reads = (
-        "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "term",
+        "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
         "metric", "edit", "merge",
     )  # fmt: skip
     paced = ("model", "dataset")
@@ -60,16 +66,27 @@ class Train(Engine):
         plan.work = float(plan.cost.get("flops_train_dense") or 0)
         plan.facts = facts(plan, said(asked["trainer"]["precision"], parts.cell.trainer))
         if parts.model_spec is None:
-            plan.notes.append(
-                "the layers of this model, and what no mask can be put on, are known once it is built; they are checked then,"
-                " before training"
-            )
+            plan.notes.append(LATER)
         if by_chance(parts.method):
             plan.notes.append(
                 "each weight is kept by a draw of its own: the numbers of weights, MACs and FLOPs are means"
             )
         plan.notes += precision_notes(parts.cell.trainer, parts.model_spec)
         return plan
+
+    @classmethod
+    def outline(cls, plan: Plan) -> None:
+        parts: Parts = plan.parts
+        if parts.model_spec is not None:
+            return
+        model_spec = parts.family.outline(parts.data)
+        if model_spec is None:
+            return
+        place_masks(parts, model_spec)
+        plan.cost = foresee(parts)
+        plan.work = float(plan.cost["flops_train_dense"])
+        plan.facts = facts(plan, dict(plan.facts)["precision"])
+        plan.notes = [note for note in plan.notes if note != LATER] + precision_notes(parts.cell.trainer, model_spec)
 
     def complete(self, config: dict[str, Any], invalid: frozenset[str]) -> dict[str, list[Issue]]:
         wrong = choose_tokenizer(config, invalid)
@@ -130,7 +147,7 @@ class Train(Engine):
 
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
-    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "term", "edit")
+    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit")
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 

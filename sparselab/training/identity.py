@@ -11,13 +11,13 @@ from sparselab.weights.capabilities import ReadsFiles
 if TYPE_CHECKING:
     from sparselab.training.parts import Parts
 
-ENGINE_VERSION = 1  # raise it when the loop, the feed or the seeds change what a cell gives
+ENGINE_VERSION = 1  # raise it when the loop, the loader or the seeds change what a cell gives
 
 
 def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
     """The two parts of an id: the config, and what the config does not say.
 
-    Content decides, not where it lies. Files count by their bytes, methods and terms by version.
+    Content decides, not where it lies. Files count by their bytes, methods and losses by their version.
     """
     identity = identified(config, Cell)
     identity["sparsity"] = str(parts.sparsity)
@@ -36,11 +36,11 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     if (masks := parts.cell.targets.masks) is not None:
         files["targets.masks"] = content(masks, parts.dependencies, "targets.masks")
         identity["targets"].pop("masks")
-    for term in parts.terms:
-        for option, path in term.files().items():
-            key = f"term.{term.name}.{option}"
+    for loss in parts.losses:
+        for option, path in loss.files().items():
+            key = f"loss.{loss.name}.{option}"
             files[key] = content(path, parts.dependencies, key)
-            identity["term"][term.name].pop(option)
+            identity["loss"][loss.name].pop(option)
     for option, path in parts.method.files().items() if isinstance(parts.method, ReadsFiles) else ():
         files[f"method.{option}"] = content(path, parts.dependencies, f"method.{option}")
         identity["method"].pop(option)
@@ -49,10 +49,12 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     extra = {
         "engine": ENGINE_VERSION,
         "method": parts.method.version,
-        "terms": {term.name: term.version for term in parts.terms},
+        "losses": {loss.name: loss.version for loss in parts.losses},
         "data": parts.data.fingerprint,
         "files": files,
     }
+    if parts.family.version > 1:
+        extra["model"] = parts.family.version
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
     if parts.merge is not None:

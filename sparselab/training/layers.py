@@ -71,7 +71,7 @@ def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Issue | N
 
 
 def place_masks(parts: Parts, model_spec: ModelSpec) -> None:
-    """Choose the layers and their counts once an outline is there that could not be foreseen."""
+    """Choose the layers and their counts once a model spec is there that could not be foreseen."""
     parts.model_spec = model_spec
     chosen = choose_layers(parts.cell.targets, parts.sparsity, parts.own, model_spec, parts.schedule)
     parts.layers, parts.exceptions = chosen

@@ -19,7 +19,7 @@ from sparselab.running.loggers.logger import LOGGERS
 from sparselab.running.parts import build, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.edits.edit import EDITS
-from sparselab.training.losses.term import TERMS
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sparselab.inputs.models.family import Family
     from sparselab.running.loggers.logger import Logger
     from sparselab.training.edits.edit import Edit
-    from sparselab.training.losses.term import Term
+    from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.merges.merge import Merge
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
@@ -72,7 +72,7 @@ class Parts:
     family: Family
     optim: Optim
     logger: Logger
-    terms: list[Term] = field(default_factory=list)
+    losses: list[ExtraLoss] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     merge: Merge | None = None
@@ -111,7 +111,7 @@ class Parts:
 class Made:
     """The parts made of a config, with the issues of those that could not be made.
 
-    parts: of :data:`NEEDED`, those that could be made. lost: top-level keys that are not what was asked for.
+    parts: of :data:`NEEDED`, those that could be made. invalid: top-level keys that are not what was asked for.
     """
 
     cell: Cell
@@ -119,7 +119,7 @@ class Made:
     dependencies: Mapping[str, str]
     issues: Issues
     parts: dict[str, Any] = field(default_factory=dict)
-    terms: list[Term] = field(default_factory=list)
+    losses: list[ExtraLoss] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     merge: Merge | None = None
@@ -140,7 +140,7 @@ class Made:
         return Parts(
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], family=found["model"],
-            optim=found["optim"], logger=found["logger"], terms=self.terms, metrics=self.metrics, edit=self.edit,
+            optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
             merge=self.merge, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
@@ -170,9 +170,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         if where not in invalid:
             with issues.catch():
                 parts[where] = build(registry, getattr(cell, where), where, *extra)
-    for name, values in cell.term.items() if "term" not in invalid else ():
+    for name, values in cell.loss.items() if "loss" not in invalid else ():
         with issues.catch():
-            made.terms.append(build(TERMS, {"name": name, **values}, f"term.{name}"))
+            made.losses.append(build(LOSSES, {"name": name, **values}, f"loss.{name}"))
     with issues.catch():
         if cell.edit is not None and "edit" not in invalid:
             made.edit = build(EDITS, cell.edit, "edit")
@@ -214,11 +214,11 @@ def _several(made: Made) -> None:
 
 
 def foresee_layers(made: Made) -> None:
-    """The outline of the network, with what the model says against the data, where both are there."""
+    """The model spec of the network, with what the model says against the data, where both are there."""
     if made.has("model", "data"):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
-        found, made.model_spec = once(("outline", canonical(model), data), lambda: _outline(family, data))
+        found, made.model_spec = once(("model spec", canonical(model), data), lambda: _spec_of(family, data))
         made.issues.found += found
 
 
@@ -278,6 +278,6 @@ def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
     return min(lengths), per_epoch
 
 
-def _outline(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
+def _spec_of(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:
     issues = family.issues(data)
     return issues, None if issues else family.model_spec(data)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselab.core.errors import ConfigError, Issue
 from sparselab.core.points import point_of, update_of
-from sparselab.inputs.models.weights import compare_outline
+from sparselab.inputs.models.weights import compare_spec
 from sparselab.running.engine import NOTHING
 from sparselab.training import given_masks
 from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, weights_files
@@ -28,8 +28,8 @@ def gather(
 ) -> Parts:
     """Build every part and check them against each other. Raises ConfigError with all faults at once.
 
-    With ``lost`` top-level keys only what does not depend on them is checked; the caller has faults of its own.
-    A weights file among ``needs`` is checked once it is there.
+    With ``invalid`` top-level keys only what does not depend on them is checked; the caller has issues of its own.
+    A weights file among ``dependencies`` is checked once it is there.
     """
     made = make(config, invalid, dependencies)
     _against_data(made)
@@ -95,11 +95,11 @@ def _against_each_other(made: Made) -> None:
     method = parts.get("method")
     if isinstance(method, ReadsFiles):
         weights_files("method", method.files(), made.model_spec, issues, made.dependencies)
-    for term in made.terms:
-        compare = parts["model"].compare if made.has("model") else compare_outline
-        weights_files(f"term.{term.name}", term.files(), made.model_spec, issues, made.dependencies, compare)
+    for loss in made.losses:
+        compare = parts["model"].compare if made.has("model") else compare_spec
+        weights_files(f"loss.{loss.name}", loss.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
-            issues.found += demands(term, parts["model"])
+            issues.found += demands(loss, parts["model"])
 
 
 def _merging(made: Made) -> None:
@@ -115,7 +115,7 @@ def _merging(made: Made) -> None:
             issues.add(f"model.weights[{number}]", first, "name each network once")
     if merge is not None and made.has("data"):
         issues.found += merge.issues(made.parts["data"])
-    if parents and any(term.needs_trained_start for term in made.terms):
+    if parents and any(loss.needs_trained_start for loss in made.losses):
         issues.add("model.weights", "a teacher that is the start is one network, not several", "name the teacher")
     if made.has("model"):
         files = {f"weights[{number}]": path for number, path in enumerate(parents) if number}

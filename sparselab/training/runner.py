@@ -124,7 +124,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if sparsifier.slots and device.type == "cpu" and native.library() is None and rank == 0:
         print(f"masks: {native.status()}; a C compiler would make them several times faster", file=sys.stderr)
     ema = EMA(network, sparsifier, options.ema) if options.ema else None
-    task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.terms, parts.steps)
+    task = TASKS[parts.data.task](network, parts.family, parts.data, parts.optim, parts.losses, parts.steps)
     task.beside = sparsifier.groups()
     task.bytes_per_token = getattr(splits, "bytes_per_token", {})
     loaders = {

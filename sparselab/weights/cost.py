@@ -49,12 +49,12 @@ class Cost:
 
 
 def plain_cost(model_spec: ModelSpec) -> dict[str, int]:
-    """For a record: the multiply-accumulates of the dense network that ``outline`` takes the place of, where it does."""
+    """For a record: the multiply-accumulates of the dense network that ``model_spec`` takes the place of, where it does."""
     return {} if model_spec.plain_macs is None else {"macs_plain": model_spec.plain_macs}
 
 
 def cost_of(model_spec: ModelSpec, kept: Mapping[str, int] | None = None) -> Cost:
-    """The cost of ``outline`` where layer ``name`` keeps ``kept[name]`` weights; a layer not named keeps all.
+    """The cost of ``model_spec`` where layer ``name`` keeps ``kept[name]`` weights; a layer not named keeps all.
 
     A weight works once at every position of a sample, so a layer's multiply-accumulates are proportional to what it
     keeps, exactly. Raises ValueError for a name that is no layer and for a number outside [0, size].

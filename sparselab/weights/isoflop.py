@@ -18,7 +18,7 @@ TOLERANCE = 1e-3  # of the plain network's FLOPs, as in the authors' bisection
 
 
 def matched(model_spec: ModelSpec | None, layers: list[Layer], distribution: Distribution) -> Sparsity:
-    """The unstructured sparsity of ``layers`` that brings ``outline`` nearest to ``outline.plain_macs``.
+    """The unstructured sparsity of ``layers`` that brings ``model_spec`` nearest to ``model_spec.plain_macs``.
 
     Found by bisection: what a network costs falls with its sparsity. What stays dense is counted, so this differs from
     the sparsity that the network was made for wherever the first and the last layer have grown too. Raises ConfigError

@@ -21,7 +21,7 @@ class Probe:
 
     network: the one that is about to be trained; only copies of it are ever handed out.
     loss:    (network, batch, temperature) -> mean loss of the batch's logits divided by the temperature, a scalar.
-    feed:    a fresh iterator over the GLOBAL batches of an epoch, each as training will see it, ``(inputs, targets)``;
+    loader:  a fresh iterator over the GLOBAL batches of an epoch, each as training will see it, ``(inputs, targets)``;
              each call starts the first epoch again.
     classes: how many classes targets tell apart.
     """

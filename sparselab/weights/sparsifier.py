@@ -146,7 +146,7 @@ class Sparsifier:
             if isinstance(self.method, LearnsTensors) and slot.learned is not None:
                 slot.learned.grad = self.method.learn(slot) if update.learned else None
         if update.weights:
-            self._pull_back()
+            self._before_step()
         if optimizer is not None and self.rewinds is not None and not self.early:
             self._keep_early(step, optimizer)
         if optimizer is not None and not (update.weights and update.others):
@@ -192,7 +192,7 @@ class Sparsifier:
     def _due(self, step: int) -> bool:
         return bisect_right(self.updates, step) > self.carried_out
 
-    def _pull_back(self) -> None:
+    def _before_step(self) -> None:
         if isinstance(self.method, PullsBackTogether):
             self.method.pullbacks(self.slots)
         elif self.method.overrides("pullback"):

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from sparselab.core.errors import Issues, did_you_mean, nearest, refuse
 from sparselab.core.model_spec import Layer, Loose, ModelSpec
 
-# As in spec/outline.py.
+# As in sparselab/core/model_spec.py.
 ROLES = frozenset(
     {"stem", "head", "embedding", "downsample", "depthwise", "gates", "qkv", "q", "k", "v", "proj", "ff", "router"}
 )

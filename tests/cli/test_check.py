@@ -259,3 +259,45 @@ def test_a_reader_that_goes_away_is_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """Digits that say they are 32 x 32."""
+    spec = Digits.spec
+    monkeypatch.setattr(Digits, "spec", lambda self: replace(spec(self), shape=(1, 32, 32)))
+
+
+TIMM = ["method=magnitude", "sparsity=2:4", "model=timm"]
+
+
+def test_a_network_that_only_building_tells_is_built_for_one_cell(pictures, capsys):
+    assert main.main(["check", *TIMM, "model.arch=test_vit"]) == 0
+    found = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert found["dense"] == "besides   cls_token, pos_embed (2 parameters that no mask is put on, 384 numbers)"
+    assert found["parameters"].endswith("24 sparse layers") and {"MACs", "training", "cost"} <= found.keys()
+    assert "note" not in found, "nothing is left to be known later"
+    assert list(Path().iterdir()) == []
+
+
+def test_what_a_run_would_refuse_once_it_is_built_is_refused(pictures, capsys):
+    assert main.main(["check", *TIMM, "model.arch=test_nfnet"]) == 2
+    line = capsys.readouterr().err
+    assert "is standardised or normed first" in line and line.count("\n") == 1
+
+
+def test_many_such_cells_are_not_built(pictures, capsys):
+    assert main.main(["check", "-m", *TIMM, "model.arch=test_vit", "seed=0,1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 cells: 0 finished, 2 to run")
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_costs_are_told_without_the_data_that_they_do_not_need(sweep, capsys):
+    cells = ["method=rigl", "sparsity=0.95", "model=resnet50", "dataset=imagenet", *(["seed=0,1"] if sweep else [])]
+    assert main.main(["check", *sweep, *cells]) == 2
+    out, err = capsys.readouterr()
+    assert ("2 cells: 0 finished, 2 to run" if sweep else "MACs") in out and "about" in out.splitlines()[-1]
+    assert err == (
+        "dataset=imagenet: no local copy, and HF_HUB_OFFLINE=1 keeps the hub off — put"
+        " imagenet/{train,val}/<wnid>/*.JPEG in data_dir, or unset it\n"
+    )

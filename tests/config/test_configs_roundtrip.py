@@ -27,7 +27,7 @@ from sparselab.running.engine import ENGINES
 from sparselab.running.loggers.logger import LOGGERS
 from sparselab.running.planning import plan_of
 from sparselab.training.edits.edit import EDITS
-from sparselab.training.losses.term import TERMS
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
@@ -62,10 +62,10 @@ NEEDS = {
     "method=asp": ["trainer.max_epochs=4"],
     "engine=train": ["sparsity=2:4"],
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
-    "engine=intervene": [*TEXT, "model=gpt_tiny"],
+    "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "engine=estimate": ["estimator=colide"],
-    "engine=interact": ["solver=elimination"],
+    "engine=online": ["solver=elimination"],
 }
 
 
@@ -105,7 +105,7 @@ def cases():
         yield [f"method={method}", f"schedule={name}", f"sparsity={SPARSITIES[kind]}"]
     for choice in chosen("distribution"):
         yield ["method=ste", choice, "sparsity=0.5", *NEEDS.get(choice, [])]
-    for group in ("optim", "trainer", "tier", "logger", "term", "metric"):
+    for group in ("optim", "trainer", "tier", "logger", "loss", "metric"):
         for choice in chosen(group):
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
     for choice in chosen("problem"):
@@ -140,7 +140,7 @@ def test_v3_every_member_is_planned_or_refused_with_a_sensible_line(words):
                 "kernel=", "dataset=", "dataset.tokenizer=owner/model", "problem=sachs: no local copy",
                 "problem=hyperclean: no local copy",
                 "problem.train=denoise/bsd400: no local copy", "problem.test=denoise/bsd68: no local copy",
-                "trainer.accelerator=gpu", "term.distill.teacher", "term.squarehead.teacher",
+                "trainer.accelerator=gpu", "loss.distill.teacher", "loss.squarehead.teacher",
                 "schedule=cubic: is not defined for N:M", "distribution=erk: is not defined for N:M",
                 "distribution=global: is not defined for",
             )  # fmt: skip
@@ -160,7 +160,7 @@ def test_v3_values_said_again_change_nothing(words):
         leaf = not isinstance(value, dict) and key not in (f"{head}.name", "tier") and value != UNSET
         if leaf and not (head == "distribution" and key.count(".") > 1):
             again.append(f"{key}={json.dumps(value)}")
-        elif isinstance(value, dict) and key.count(".") == 1 and head not in ("term", "metric"):
+        elif isinstance(value, dict) and key.count(".") == 1 and head not in ("loss", "metric"):
             again.append(f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}")
     composed = compose(again)
     assert composed.issues == []
@@ -185,7 +185,7 @@ def test_v3_trainer_targets_terms_and_metrics_have_the_same_options_as_their_cla
     for member in groups()["trainer"]:
         assert set(compose([f"trainer={member}"]).config["trainer"]) == set(TrainerOptions.model_fields), member
     assert set(compose([]).config["targets"]) == set(TargetOptions.model_fields)
-    for group, registry in (("term", TERMS), ("metric", METRICS)):
+    for group, registry in (("loss", LOSSES), ("metric", METRICS)):
         assert set(groups()[group]) == set(registry)
         for member in groups()[group]:
             values = compose([f"{group}=[{member}]"]).config[group][member]

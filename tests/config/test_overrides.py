@@ -59,13 +59,13 @@ def test_the_later_of_two_wins_and_a_mapping_replaces():
     assert augment == {"crop": 1, "shift": 2}
 
 
-@pytest.mark.parametrize("group", ["tier", "term", "metric", "paper"])
+@pytest.mark.parametrize("group", ["tier", "loss", "metric", "paper"])
 def test_groups_that_may_be_null(group):
     assert compose([f"{group}=null"]).config == defaults()
 
 
 def test_term_takes_a_name_or_a_list():
-    assert compose(["term=distill"]).config["term"] == compose(["term=[distill]"]).config["term"] != {}
+    assert compose(["loss=distill"]).config["loss"] == compose(["loss=[distill]"]).config["loss"] != {}
     assert set(compose(["metric=[ood,calibration]"]).config["metric"]) == {"ood", "calibration"}
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.core.errors import ConfigError
+from sparselab.experiments.sweeps.start import plans
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.load import load_all
 from sparselab.running.planning import plan_of
@@ -105,6 +106,14 @@ TWICE = [
 def test_a_key_that_is_given_twice_is_refused(value: str) -> None:
     with pytest.raises(ConfigError, match=r"names (@q|layers\.0|a b) twice — keep one of the two"):
         plan_of(["method=srste", "sparsity=2:4", f"targets.patterns={value}"])
+
+
+def test_a_sweep_over_mappings_may_name_a_key_in_each() -> None:
+    """As Hydra reads it (hydra#573 asked for commas that do not separate; these do)."""
+    assert repeated("a={x: 1, y: 2},{x: 3, y: 4}") is None
+    assert repeated("a={x: 1},{y: 3, y: 4}") == "y"
+    both = plans(["method=dense", "model=mlp", "dataset.augment={shift:0,rotate:0},{shift:1,rotate:1}"])
+    assert [plan.config["dataset"]["augment"]["shift"] for plan in both] == [0, 1]
 
 
 @pytest.mark.parametrize("value", ["{a: {x: 1}, b: {x: 2}}", "{a: 'x: 1, a: 2'}", "{a: [b, b], b: 1}", "{}", "[a, a]"])

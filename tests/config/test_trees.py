@@ -12,7 +12,7 @@ import pytest
 from sparselab.config import trees
 from sparselab.config.members import CONFIGS, _hydra
 
-CHOICES = ("method=gmp", "model=mlp", "term=[distill,l1]")
+CHOICES = ("method=gmp", "model=mlp", "loss=[distill,l1]")
 
 
 @pytest.fixture(autouse=True)

@@ -104,8 +104,8 @@ def test_r3_two_processes_learn_from_a_teacher_as_one_does(tmp_path):
     """Each looks at the teacher with its own share of the batch; the mean over examples is the whole batch's."""
     taught = run(tmp_path, "dense", *PLAIN, "seed=1")
     assert taught.code == 0, taught.err
-    term = ("term=[distill]", f"term.distill.teacher={taught.cell}", "term.distill.weight=0.9")
-    one, two = run(tmp_path / "one", "srste", *PLAIN, *term), run(tmp_path / "two", "srste", *PLAIN, *term, *TWO)
+    extra = ("loss=[distill]", f"loss.distill.teacher={taught.cell}", "loss.distill.weight=0.9")
+    one, two = run(tmp_path / "one", "srste", *PLAIN, *extra), run(tmp_path / "two", "srste", *PLAIN, *extra, *TWO)
     assert one.code == two.code == 0, two.err
     assert (two.cell / "masks.safetensors").read_bytes() == (one.cell / "masks.safetensors").read_bytes()
     assert distance(one.cell, two.cell) <= TOLERANCE
@@ -120,9 +120,9 @@ def test_r3_hidden_states_are_compared_in_every_process(tmp_path):
     sgd = (*vit, "optim=sgd", "optim.lr=0.05")  # the gradient of a key's bias is nothing but rounding: NORMALISED
     taught = run(tmp_path, "dense", *sgd, "seed=1")
     assert taught.code == 0, taught.err
-    size = ("term=[squarehead]", "term.squarehead.eps=1e6", "term.squarehead.weight=1e5")
-    term = (*size, f"term.squarehead.teacher={taught.cell}")
-    one, two = run(tmp_path / "one", "srste", *sgd, *term), run(tmp_path / "two", "srste", *sgd, *term, *TWO)
+    size = ("loss=[squarehead]", "loss.squarehead.eps=1e6", "loss.squarehead.weight=1e5")
+    extra = (*size, f"loss.squarehead.teacher={taught.cell}")
+    one, two = run(tmp_path / "one", "srste", *sgd, *extra), run(tmp_path / "two", "srste", *sgd, *extra, *TWO)
     assert one.code == two.code == 0, two.err
     assert distance(one.cell, two.cell) <= TOLERANCE
     alone = run(tmp_path / "alone", "srste", *sgd)

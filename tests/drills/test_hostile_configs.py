@@ -76,6 +76,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 EVIL = "_target_: os.system\ncommand: touch canary\n"
 METHOD = "method/evil.yaml"
+PLUGIN = "import os; os.system('touch canary')\n"
 # What a file under --config-dir may hold; the method "evil" of it is then asked for.
 FILES = {
     "target": {METHOD: EVIL},
@@ -119,6 +120,8 @@ FILES = {
     "name of no class": {METHOD: "name: os.system\n"},
     "name that is a path": {METHOD: "name: ../../sparselab/methods/srste\n"},
     "keys of the top level": {METHOD: "# @package _global_\nrun_this: os.system\n"},
+    "a plug-in of the top level": {METHOD: "# @package _global_\nplugins: [evil.py]\n", "evil.py": PLUGIN},
+    "a plug-in of a method": {METHOD: "name: srste\nplugins: [evil.py]\n", "evil.py": PLUGIN},
     "missing default": {METHOD: "defaults: [nowhere]\nname: srste\n"},
     "default beyond the folder": {METHOD: "defaults: [../../../../etc/passwd]\nname: srste\n"},
     "default of itself": {METHOD: "defaults: [evil]\nname: srste\n"},

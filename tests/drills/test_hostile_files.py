@@ -250,7 +250,7 @@ def safetensors(canary):
 
 
 def records():
-    good = {"id": CELL, "status": "finished", "config": {}, "metrics": {}, "schema": 1}
+    good = {"id": CELL, "status": "finished", "config": {}, "metrics": {}, "schema": 2}
 
     def seal(**parts):
         whole = good | parts

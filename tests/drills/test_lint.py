@@ -74,7 +74,7 @@ def forbidden(tree):
 
 def names():
     """Names of methods, models, data sets, distributions, schedules and papers."""
-    chosen = {"method", "model", "dataset", "distribution", "schedule", "paper", "term", "optim"}
+    chosen = {"method", "model", "dataset", "distribution", "schedule", "paper", "loss", "optim"}
     members = {name for group in chosen for name in groups(CONFIGS)[group]}
     from sparselab.inputs.models.family import MODELS
     from sparselab.weights.method import METHODS

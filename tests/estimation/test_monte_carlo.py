@@ -1,4 +1,4 @@
-"""The engines `estimate` and `interact`: cells of many draws, from plan to record."""
+"""The engines `estimate` and `online`: cells of many draws, from plan to record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = [
     "estimator.max_iter=20",
 ]
 ESTIMATE = ["estimator=colide", *QUICK, "engine.draws=3"]
-INTERACT = ["solver=elimination", "problem.d=9", "problem.n_actions=20", "engine.draws=4"]
+ONLINE = ["solver=elimination", "problem.d=9", "problem.n_actions=20", "engine.draws=4"]
 
 
 def run(tmp_path, *overrides):
@@ -31,7 +31,7 @@ def run(tmp_path, *overrides):
     return engine_of(plan.config).run(plan)
 
 
-@pytest.mark.parametrize("cell", [ESTIMATE, INTERACT], ids=["estimate", "interact"])
+@pytest.mark.parametrize("cell", [ESTIMATE, ONLINE], ids=["estimate", "online"])
 def test_a_cell_is_one_record_and_running_it_again_gives_the_same(cell, tmp_path):
     one, again = run(tmp_path / "one", *cell), run(tmp_path / "two", *cell)
     assert one["metrics"] == again["metrics"] and one["id"] == again["id"]

@@ -1,4 +1,4 @@
-"""Cells of the engine `intervene`, from a request to a record, on a network of a few thousand weights."""
+"""Cells of the engine `inference`, from a request to a record, on a network of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparselab.config.members import CONFIGS
 from sparselab.core.errors import ConfigError
 from sparselab.inference.count import macs_per_token
 from sparselab.inference.windows import batches, draw
-from sparselab.inputs.models.families.llama import sketch_llama
+from sparselab.inputs.models.families.llama import llama_spec
 from sparselab.running.planning import plan_of
 from sparselab.storage import record as records
 
@@ -56,7 +56,7 @@ def cell(network, tmp_path):
 
 
 def test_the_dense_cell_scores_the_network_once(cell, capsys):
-    record = cell("engine=intervene")
+    record = cell("engine=inference")
     metrics = record["metrics"]
     assert metrics["test.loss_rise"] == 0 and metrics["test.n"] == 256
     assert metrics["test.perplexity"] == metrics["test.dense_perplexity"]
@@ -132,10 +132,10 @@ def test_rules_on_both_at_once(cell):
     ("words", "line"),
     [
         (
-            ["engine=intervene", "sparsity=0.5"],
+            ["engine=inference", "sparsity=0.5"],
             "sparsity=0.5: no rule to reach it — add activation=wina or leave it out",
         ),
-        (["activation=wina", "sparsity=2:4"], "sparsity=2:4: engine=intervene takes a fraction — write 0.5"),
+        (["activation=wina", "sparsity=2:4"], "sparsity=2:4: engine=inference takes a fraction — write 0.5"),
         (["attention=blasst"], "attention=blasst: has no sparsity to reach — write sparsity=0.5"),
         (["attention=streaming"], "attention=streaming: has no sparsity to reach — write sparsity=0.5"),
         (
@@ -145,9 +145,9 @@ def test_rules_on_both_at_once(cell):
         (["activation=wina", "attention=blasst", "sparsity=0.5"], "attention=blasst: has no sparsity to reach"),
         (["activation=wina", "activation.gate=top"], "activation.gate=top: input should be 'topk' or 'threshold'"),
         (["activation=wnia"], "activation=wnia: no such activation"),
-        (["activation=wina", "optim=sgd"], "optim=sgd: engine=intervene does not read it"),
-        (["activation=wina", "method=srste"], "method=srste: engine=intervene does not read it"),
-        (["activation=wina", "model=vit_s"], "model=vit: engine=intervene reads language models"),
+        (["activation=wina", "optim=sgd"], "optim=sgd: engine=inference does not read it"),
+        (["activation=wina", "method=srste"], "method=srste: engine=inference does not read it"),
+        (["activation=wina", "model=vit_s"], "model=vit: engine=inference reads language models"),
         (["activation=wina", "engine.tokens=1"], "engine.tokens=1: input should be greater than or equal to 2"),
     ],
 )
@@ -213,7 +213,7 @@ KEYS = (
 @pytest.mark.parametrize("name", PAPER)
 def test_multiplications_a_token_are_the_papers(name):
     sizes, printed = PAPER[name]
-    model_spec = sketch_llama(dict(zip(KEYS, sizes, strict=True)), 1).model_spec(name)
+    model_spec = llama_spec(dict(zip(KEYS, sizes, strict=True)), 1).model_spec(name)
     for sparsity, value in zip((0, 0.25, 0.4, 0.5, 0.65), printed, strict=True):
         assert value is None or macs_per_token(model_spec, sparsity) / 1e9 == pytest.approx(value, abs=6e-4)
 

@@ -185,7 +185,7 @@ TRAITS = {
     "recurrent": {"overrides": ("model=lstm", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]"),
                   "model": {"width": 8, "depth": 1, "dropout": 0.0}, "dataset": {"block": 8}},
     "compile": {"trainer": {"compile": True}},
-    "distill": {"overrides": ("term=[distill]",)},
+    "distill": {"overrides": ("loss=[distill]",)},
 }  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def settings(trait, text, teacher, monkeypatch):
         torch._dynamo.reset()
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     if trait == "distill":
-        overrides += (f"term.distill.teacher='{teacher}'",)
+        overrides += (f"loss.distill.teacher='{teacher}'",)
     return overrides, Watch(watch.skip), groups
 
 

@@ -59,7 +59,7 @@ def fit_trait(row, trait, run, text, teacher, monkeypatch):
         overrides += (f"model={model}", "dataset=tinyshakespeare", "trainer=text", "targets.exclude=[]")
         monkeypatch.setenv("SPARSELAB_DATA", str(text))
     if settings.pop("distill", False):
-        overrides += ("term=[distill]", f"term.distill.teacher='{teacher}'")
+        overrides += ("loss=[distill]", f"loss.distill.teacher='{teacher}'")
     if settings.get("trainer", {}).get("compile"):
         torch._dynamo.reset()
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

@@ -133,7 +133,7 @@ def test_a_teacher_stops_the_run(tmp_path, monkeypatch, capsys, teacher):
         return plain(self, task, batch, logits)
 
     monkeypatch.setattr(Distill, "loss", loss)
-    overrides = ("term=[distill]", f"term.distill.teacher='{teacher}'")
+    overrides = ("loss=[distill]", f"loss.distill.teacher='{teacher}'")
     row = first_rows("srste")[0]
     line, taken = run_to_failure(row, tmp_path / "runs", monkeypatch, capsys, Watch(), *overrides)
     assert "update 6: the teacher's logits are not finite" in line and taken == [1, 2, 3, 4, 5]

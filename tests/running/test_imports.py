@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 CODE = """
 import sys
@@ -32,6 +35,15 @@ with without("wandb", "nothing_of_this_name"):
     assert sys.modules["wandb"] is wandb
 print(wandb.__name__, "nothing_of_this_name" in sys.modules)
 """
+
+
+@pytest.mark.parametrize(("own", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_are_told_to_sleep_before_torch_is_there(own, found):
+    code = "import sys, os, sparselab; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == [found, "False"]
 
 
 def test_a_network_of_timm_loads_no_tracker_which_is_still_there_to_be_loaded():

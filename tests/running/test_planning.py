@@ -18,8 +18,8 @@ CELL = ["method=gmp", "sparsity=0.9", "model=mlp", "trainer.max_epochs=null", "t
 ENGINES = {
     "train": CELL,
     "estimate": ["engine=estimate", "problem=sem", "estimator=colide"],
-    "interact": ["engine=interact", "problem=random_bandit", "solver=lasso"],
-    "intervene": ["engine=intervene", "model=llama_tiny", "dataset=stdlib", "activation=wina", "sparsity=0.5"],
+    "online": ["engine=online", "problem=random_bandit", "solver=lasso"],
+    "inference": ["engine=inference", "model=llama_tiny", "dataset=stdlib", "activation=wina", "sparsity=0.5"],
     "measure": ["engine=measure", "kernel=csr", "workload=mobilenet_v1", "sparsity=0.9"],
 }
 
@@ -133,7 +133,7 @@ def same_ids(*cells: list[str]) -> None:
 
 def test_cells_that_are_one_at_one_seed_alone_are_told_apart():
     def two(seed: int) -> list[str]:
-        teacher = ["term=[distill]", f"term.distill.teacher='{FIRST}'"]  # of the usual seed, 0
+        teacher = ["loss=[distill]", f"loss.distill.teacher='{FIRST}'"]  # of the usual seed, 0
         return [*CELL, f"model.weights='{FIRST} seed={seed}'", *teacher, f"seed={seed}"]
 
     same_ids(*map(two, range(3)))

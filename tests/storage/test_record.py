@@ -38,7 +38,7 @@ def _line(folder, id=None):
 def test_round_trip(tmp_path):
     path = record.write(tmp_path, make())
     read = record.read(tmp_path, ID)
-    assert path == tmp_path / "record.json" and read["schema"] == 1 and len(read["seal"]) == 64
+    assert path == tmp_path / "record.json" and read["schema"] == 2 and len(read["seal"]) == 64
     assert {key: read[key] for key in make()} == make()
     assert record.valid(tmp_path, ID) and not record.valid(tmp_path, "ba9876543210")
     assert record.write(tmp_path, read).read_bytes() == atomic.render(read)  # sealing again changes nothing
@@ -80,13 +80,28 @@ def test_missing(tmp_path):
 def test_wrong_cell_and_newer_schema(tmp_path):
     record.write(tmp_path, make())
     assert f"the record of cell {ID}, not of ba9876543210" in _line(tmp_path, "ba9876543210")
-    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema": 2}
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema": 3}
     seal = changed.pop("seal")
     (tmp_path / "record.json").write_bytes(atomic.render({**changed, "seal": seal}))
     assert "corrupt or half-written" in _line(tmp_path)  # sealed as ours: the number itself was damaged
     changed["seal"] = digest(changed)
     (tmp_path / "record.json").write_bytes(atomic.render(changed))
-    assert "schema 2 is newer than this sparselab's 1 — update sparselab" in _line(tmp_path)
+    assert "schema 3 is newer than this sparselab's 2 — update sparselab" in _line(tmp_path)
+
+
+def test_an_older_schema_names_the_command(tmp_path):
+    folder = tmp_path / ID
+    path = record.write(folder, make())
+    changed = json.loads(path.read_text()) | {"schema": 1}
+    changed.pop("seal")
+    path.write_bytes(atomic.render({**changed, "seal": digest(changed)}))
+    before = path.read_bytes()
+    assert _line(folder).endswith(f" — run sparselab migrate {tmp_path}") and "schema 1 is older than this" in _line(
+        folder
+    )
+    with pytest.raises(record.Older):
+        record.valid(folder, ID)
+    assert record.glance(folder, ID) is None and path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -99,7 +114,7 @@ def test_wrong_cell_and_newer_schema(tmp_path):
         lambda data: data.replace(b"0.5", b"0.9", 1),
         lambda data: data.replace(b'"seconds": 1.5', b'"seconds": 1.5e0'),
         lambda data: data.replace(b'"seal"', b'"soul"'),
-        lambda data: data.replace(b'"schema": 1', b'"schema": true'),
+        lambda data: data.replace(b'"schema": 2', b'"schema": true'),
         lambda data: data.replace(b"1.5", b"NaN"),
         lambda data: b"[" * 100_000,
         lambda data: b"[1, 2]",

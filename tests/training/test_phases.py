@@ -120,8 +120,8 @@ def test_both_are_taken_at_once(tmp_path, monkeypatch):
          "method.source.take=masks: is about weights"),
         ([*words(method="ticket", sparsity=0.75, trainer__max_steps=5), f"targets.masks={ref(', at: 2', **DENSE)}"],
          "targets.masks.at=2: masks are those of the end of a run"),
-        (["engine=intervene", "model=llama_tiny", "dataset=stdlib", "activation=wina", "sparsity=0.5",
-          f"model.weights={ref(', take: both', **PRUNED)}"], "engine=intervene has no masks — take weights alone"),
+        (["engine=inference", "model=llama_tiny", "dataset=stdlib", "activation=wina", "sparsity=0.5",
+          f"model.weights={ref(', take: both', **PRUNED)}"], "engine=inference has no masks — take weights alone"),
     ],
 )  # fmt: skip
 def test_bad_phases(overrides, line):

@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell that is known to be sound. ``work``: what it costs, in any unit. ``needs``: ids of cells that go first."""
+    """A cell that is known to be sound. ``work``: what it costs, in any unit. ``dependencies``: ids of cells that go first."""
 
     id: str
     folder: str

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.config.members import CONFIGS, launching
+from sparselab.config.members import CONFIGS, launching, sources
 from sparselab.config.overrides import for_hydra
 from sparselab.config.plain import quoted
 from sparselab.core.errors import ConfigError, refuse
@@ -43,9 +43,10 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
     own = cells.read(overrides).hydra
     launching([], own, config_dir)
     own = [*own, f"hydra.sweeper.token={new_token()}", f"hydra.sweeper.asked=[{','.join(map(quoted, overrides))}]"]
+    if folders := sources(config_dir):
+        own.append(f"hydra.searchpath=[{','.join(map(quoted, folders))}]")
     if config_dir is not None:
-        folder = str(Path(config_dir).resolve())
-        own += [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", f"hydra.sweeper.config_dir={quoted(folder)}"]
+        own.append(f"hydra.sweeper.config_dir={quoted(str(Path(config_dir).resolve()))}")
     _let_workers_find_us()
     GlobalHydra.instance().clear()
     try:

@@ -19,12 +19,12 @@ def done(folder: str, id: str) -> bool:
 
 
 def broken(folder: str, id: str) -> str | None:
-    """Why the record that is there cannot be used, or None where there is none or a sound one. Raises Newer."""
+    """Why the record that is there cannot be used, or None where there is none or a sound one. Raises OtherLayout."""
     if not records.path_of(folder).exists() or done(folder, id):
         return None
     try:
         records.read(folder, id)
-    except records.Newer:
+    except records.OtherLayout:
         raise
     except ConfigError as refused:
         return str(refused.issues[0])

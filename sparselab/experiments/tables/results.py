@@ -80,7 +80,7 @@ def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None]
     """
     path = folder(results_dir, table, tier) / RECORDS
     where = path.relative_to(results_dir).as_posix()
-    kept = {(e.cell.place, e.cell.seed): e for e in _lines(path, where)}
+    kept = {(e.cell.place, e.cell.seed): e for e in _lines(path, where, results_dir)}
     found = []
     for cell in expand(table, tier):
         entry = kept.get((cell.place, cell.seed))
@@ -113,7 +113,7 @@ def _identity(overrides: Iterable[str]) -> frozenset[str]:
     return frozenset(item for item in merge(overrides) if not item.startswith(dropped))
 
 
-def _lines(path: Path, where: str) -> Iterator[Entry]:
+def _lines(path: Path, where: str, results_dir: Path) -> Iterator[Entry]:
     from sparselab.storage import record
     from sparselab.storage.atomic import shown
 
@@ -126,7 +126,7 @@ def _lines(path: Path, where: str) -> Iterator[Entry]:
             try:
                 item = json.loads(line)
                 cell = Cell(item["row"], item["column"], item["seed"], tuple(item["overrides"]))
-                if not isinstance(item["record"], dict):
+                if not isinstance(item["record"], dict) or type(item["record"]["schema"]) is not int:
                     raise TypeError
                 sound = record.unchanged(item["record"]) or record.unchanged(record.plainly(line)["record"])
             except (ValueError, TypeError, KeyError):
@@ -138,6 +138,8 @@ def _lines(path: Path, where: str) -> Iterator[Entry]:
             if not sound:
                 problem = f"the record of cell {shown(item['record'].get('id'), 16)} was changed: its seal does not fit"
                 refuse(f"{where}:{number}", problem, "restore the file (git checkout)")
+            if (schema := item["record"]["schema"]) < record.SCHEMA:
+                raise ConfigError([record.older(f"{where}:{number}", schema, results_dir)])
             yield Entry(cell, item["record"])
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sparselab.core.options import Options
 from sparselab.experiments.tables.claims import Claim
+from sparselab.experiments.tables.overrides import listed
 
 TIERS = ("smoke", "cpu", "gpu", "paper")
 
+Overrides = Annotated[list[str], BeforeValidator(listed, json_schema_input_type=list[str] | dict[str, Any])]
+"""Overrides as a list, ``[method=srste, optim.lr=0.1]``, or as a mapping, ``{method: srste, optim.lr: 0.1}``."""
+
 
 class Source(Options):
-    """The printed source of the table."""
+    """The source of the table; without ``arxiv`` and ``url`` it is not linked."""
 
-    arxiv: str = Field(pattern=r"^\d{4}\.\d{4,5}$", description='the arXiv id in quotes, like "2102.04010"')
+    arxiv: str | None = Field(
+        None, pattern=r"^\d{4}\.\d{4,5}$", description='the arXiv id in quotes, like "2102.04010"'
+    )
+    url: str | None = Field(None, pattern=r"^https://\S+$", description="where it can be read, if not on arXiv")
     title: str = Field(min_length=1, description="the paper's title")
     year: int = Field(ge=1950, le=2100, description="the year of publication")
     table: str = Field(min_length=1, description='what is reproduced, like "Table 2"')
@@ -116,7 +123,7 @@ class Extra(Options):
     rows: list[str] | None = Field(None, description="names of rows; without it: all")
     columns: list[str] | None = Field(None, description="names of columns; without it: all")
     tiers: list[str] | None = Field(None, description="names of tiers; without it: all")
-    overrides: list[str] = Field(min_length=1, description="overrides, like model.width=8")
+    overrides: Overrides = Field(min_length=1, description="overrides, like model.width=8")
 
     def meets(self, row: str, column: str, tier: str) -> bool:
         asked = ((self.rows, row), (self.columns, column), (self.tiers, tier))
@@ -140,7 +147,7 @@ class Published(Options):
 class Tier(Options):
     """The table at one size. ``comparable``: model and data are the paper's, so differences to it are printed."""
 
-    base: list[str] = Field(default_factory=list, description="overrides of every cell")
+    base: Overrides = Field(default_factory=list, description="overrides of every cell")
     rows: list[str] | None = Field(None, min_length=1, description="names of rows; without it: all")
     columns: list[str] | None = Field(None, min_length=1, description="names of columns; without it: all")
     seeds: list[int] = Field(min_length=1, description="seeds, like [0, 1, 2]")
@@ -163,12 +170,12 @@ class Table(Options):
     name: str
     source: Source
     metric: Metric
-    base: list[str] = Field(default_factory=list, description="overrides of every cell")
-    rows: dict[str, list[str]] = Field(min_length=1, description="a list of overrides for each name")
-    columns: dict[str, list[str]] = Field(min_length=1, description="a list of overrides for each name")
+    base: Overrides = Field(default_factory=list, description="overrides of every cell")
+    rows: dict[str, Overrides] = Field(min_length=1, description="overrides for each name")
+    columns: dict[str, Overrides] = Field(min_length=1, description="overrides for each name")
     reference: Reference | None = Field(None, description="row and column of the dense cell")
-    phases: dict[str, list[str]] = Field(
-        default_factory=dict, description="a list of overrides for each name: cells that others start from"
+    phases: dict[str, Overrides] = Field(
+        default_factory=dict, description="overrides for each name: cells that others start from"
     )
     extra: list[Extra] = Field(default_factory=list, description="overrides of some cells only")
     exclude: list[Excluded] = Field(default_factory=list, description="cells that are not there, with the reason")

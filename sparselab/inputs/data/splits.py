@@ -1,4 +1,4 @@
-"""A loaded dataset: three disjoint splits, and how to feed them."""
+"""A loaded dataset: three disjoint splits, and loaders of them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class ImageSplits:
         workers: int = 0,
         augment: Augment | None = None,
     ) -> Loader:
-        """As :meth:`Splits.feed`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
+        """As :meth:`Splits.loader`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
         train = part == "train" if train is None else train
         used = (self.augment if augment is None else augment) if train else Augment()
         split: ImageSplit = self.others[part] if part in self.others else getattr(self, part)
@@ -148,7 +148,7 @@ class TextSplits:
         device: str = "cpu",
         workers: int = 0,
     ) -> Loader:
-        """As :meth:`Splits.feed`, in windows of ``block`` tokens, or in ``batch_size`` streams of them; ``workers`` are
+        """As :meth:`Splits.loader`, in windows of ``block`` tokens, or in ``batch_size`` streams of them; ``workers`` are
         not needed."""
         train = part == "train" if train is None else train
         tokens = getattr(self, part)
@@ -193,7 +193,7 @@ class PictureSplits:
         device: str = "cpu",
         workers: int = 0,
     ) -> Loader:
-        """As :meth:`Splits.feed`; without ``workers`` this process decodes."""
+        """As :meth:`Splits.loader`; without ``workers`` this process decodes."""
         train = part == "train" if train is None else train
         source = Pictures(
             self.pictures[part],

@@ -1,1 +1,1 @@
-"""Networks: their options, their outlines in closed form, and how they are built and filled."""
+"""Networks: their options, their model specs in closed form, and how they are built and filled."""

@@ -1,6 +1,6 @@
 """Modules that stand where one layer stood (see ``transforms/sparse_ift.py``). Imports torch.
 
-``layer`` is the outline's word for the layer, ``module`` the layer itself: a Linear, a Conv2d or transformers' Conv1D.
+``layer`` is the model spec's word for the layer, ``module`` the layer itself: a Linear, a Conv2d or transformers' Conv1D.
 New convolutions start as the families' own do (He et al. 2015); new linear layers as torch's.
 """
 

@@ -14,7 +14,7 @@ from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 from sparselab.inputs.models.spec_builder import SpecBuilder
-from sparselab.inputs.models.weights import compare_outline, place, read_header
+from sparselab.inputs.models.weights import compare_spec, place, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Tokens:
 class Family:
     """A family of networks. One options instance and one :class:`DataSpec` fix a network.
 
-    A subclass says what does not fit (``misfits``), draws the network in closed form (``sketch``) and makes it
+    A subclass says what does not fit (``misfits``), draws the network in closed form (``draw``) and makes it
     (``make``). Parameter names are those of the library that the network comes from and never change.
     """
 
@@ -55,6 +55,9 @@ class Family:
     """True for a decoder of transformers: rules on activations and on attention need one."""
     instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Instructions that torch needs for the network in ``bf16`` or ``16``; a precision not named runs on all processors."""
+
+    version: ClassVar[int] = 1
+    """Raised when the same options give another network; from 2 on it is part of a cell's id."""
 
     batch_norm: bool = False
     """Whether it normalises over the examples of a batch all that its layers but the head put out."""
@@ -85,7 +88,7 @@ class Family:
         raise NotImplementedError
 
     def draw(self, data: DataSpec) -> ModelSpec | None:
-        """The outline of what :meth:`network` gives, unchecked."""
+        """The model spec of what :meth:`network` gives, unchecked."""
         builder = self.builder(data)
         return None if builder is None else builder.model_spec(self.name)
 
@@ -98,7 +101,7 @@ class Family:
         return {} if self.options.weights is None else {"weights": [self.options.weights]}
 
     def issues(self, data: DataSpec) -> list[Issue]:
-        """Everything that can be refused without torch: misfits, and the weights file's header against the outline."""
+        """Everything that can be refused without torch: misfits, and the weights file's header against the model spec."""
         if self.task != data.task:
             problem = f"reads {self.task}s and dataset {data.name} is {data.task}"
             return [Issue(f"model={self.name}", problem, f"choose a dataset of {self.task}s or another model")]
@@ -122,6 +125,15 @@ class Family:
         self._require(data)
         return self.draw(data)
 
+    def outline(self, data: DataSpec) -> ModelSpec | None:
+        """The model spec from a network that is built for it and dropped; None where that takes files from elsewhere.
+
+        For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made.
+        """
+        from sparselab.inputs.models.trace import traced
+
+        return traced(self, self.network(data), data)
+
     def build(self, data: DataSpec) -> nn.Module:
         """The network in its starting state, on the CPU in float32: random from torch's global generator, then
         ``weights`` where the options name a file. Raises :class:`ConfigError`."""
@@ -133,7 +145,7 @@ class Family:
 
     def compare(self, found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
         """How a weights file that :meth:`load` is to read differs from the network, as far as its header tells."""
-        return compare_outline(found, model_spec, where)
+        return compare_spec(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
         """Copy the tensors of a safetensors file into ``model``; ConfigError, and nothing copied, unless all fit."""

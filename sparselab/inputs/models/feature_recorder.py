@@ -25,7 +25,7 @@ class States:
 
 
 class FeatureRecorder:
-    """Keeps the hidden states of a network while it is open: ``with tap: network(x)``, then ``tap.take()``.
+    """Keeps the hidden states of a network while it is open: ``with recorder: network(x)``, then ``recorder.take()``.
 
     It hangs on forward hooks, which autocast, DDP and ``compile`` see through. Closed (in evaluation) it keeps nothing.
     """

@@ -1,4 +1,4 @@
-"""The outline's word for a module of a network. Imports torch."""
+"""The model spec's word for a module of a network. Imports torch."""
 
 from __future__ import annotations
 

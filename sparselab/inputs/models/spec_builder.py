@@ -1,4 +1,4 @@
-"""Draws the outline of a network call by call: the closed forms of the families and :func:`trace` share this pencil."""
+"""Draws the model spec of a network call by call: the closed forms of the families and :func:`trace` share this pencil."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class SpecBuilder:
         self.fixed_macs[name] = 2 * heads * tokens * tokens * width
 
     def model_spec(self, name: str) -> ModelSpec:
-        """The finished outline: a first layer that is a convolution is the ``stem``, the last to multiply the ``head``.
+        """The finished model spec: a first layer that is a convolution is the ``stem``, the last to multiply the ``head``.
 
         A fully connected first layer is no stem: in a perceptron it holds most of the weights, and papers prune it.
         """

@@ -1,4 +1,4 @@
-"""The outline of any network, from one forward pass of one sample. Imports torch when called."""
+"""The model spec of any network, from one forward pass of one sample. Imports torch when called."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
 
 
 def trace(model: nn.Module, data: DataSpec, name: str = "traced") -> ModelSpec:
-    """The outline of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
+    """The model spec of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
 
     The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
     gradients and draws no random numbers. A layer is a parameter that is multiplied with as it is stored, whichever

@@ -30,10 +30,10 @@ KEPT = frozenset({"stem", "head", "embedding", "depthwise"})
 class Transform:
     """Changes a network. Options are those of the registered class.
 
-    The outline and the network of a transformed family come from here; the family says only how it is widened
+    The model spec and the network of a transformed family come from here; the family says only how it is widened
     (:meth:`Transformable.widened`) and which normalisation follows a layer (:meth:`Transformable.norm_after`).
 
-    closed_form: it works on the outline, so the family has to have one without building the network.
+    closed_form: it works on the model spec, so the family has to have one without building the network.
     plain_names: tensors have the names that the network's library knows.
     """
 

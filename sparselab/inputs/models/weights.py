@@ -165,7 +165,7 @@ def divide(
     return divided, parts
 
 
-def compare_outline(found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
+def compare_spec(found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
     """Check presence, shape and dtype of the model spec's weights, before a network exists.
 
     A tied weight may be in the file under its other name, so only its shape and dtype are compared.

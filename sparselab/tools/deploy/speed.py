@@ -68,15 +68,34 @@ class Pair:
 def pair(subject: Subject, form: Form, batch: int, device: str) -> Pair:
     """Both networks on one batch. ConfigError where not one sparse layer fits."""
     dense = copy.deepcopy(subject.network).to(device, form.dtype)
+    inputs = sample(subject.data, batch, device, form.dtype)
+    logits = subject.family.logits
     left = misfits(dense, subject.sparse, form)
+    left += bypassed(
+        dense, [name for name in subject.sparse if name not in {i.where for i in left}], lambda: logits(dense, inputs)
+    )
     names = [name for name in subject.sparse if name not in {issue.where for issue in left}]
     if not names:
         refuse(f"form={form.name}", f"{left[0].where}: {left[0].problem}", left[0].fix)
     sparse = copy.deepcopy(dense)
     convert(sparse, names, form)
-    inputs = sample(subject.data, batch, device, form.dtype)
-    logits = subject.family.logits
     return Pair(lambda: logits(dense, inputs), lambda: logits(sparse, inputs), len(names), left)
+
+
+def bypassed(network: nn.Module, names: Sequence[str], forward: Callable[[], Tensor]) -> list[Issue]:
+    """A fault for each of these layers that ``forward`` never calls: what reads its weight elsewhere expects a dense one."""
+    called: set[str] = set()
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name in names
+    ]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    problem = "the network reads its weight and never calls the layer"
+    return [Issue(name, problem, "leave it dense") for name in names if name not in called]
 
 
 def sample(data: DataSpec, batch: int, device: str, dtype: torch.dtype) -> Tensor:

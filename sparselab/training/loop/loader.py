@@ -1,4 +1,4 @@
-"""The whole run as one stream of micro-batches, addressed by their index; and a feed that can be interrupted."""
+"""The whole run as one stream of micro-batches, addressed by their index; and a loader that can be interrupted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RunLoader:
-    """``updates`` batches of ``feed``, epoch after epoch, each cut into ``accumulate`` micro-batches.
+    """``updates`` batches of ``loader``, epoch after epoch, each cut into ``accumulate`` micro-batches.
 
     Cutting batches (instead of making small ones) gives every update the same examples, augmented alike, whatever the
     number of micro-batches. ``start`` is the micro-batch at which a resumed run goes on.
@@ -42,7 +42,7 @@ class RunLoader:
 
 
 class Interruptible:
-    """``feed``, with ``check`` called before each batch; what it raises ends the iteration."""
+    """``loader``, with ``check`` called before each batch; what it raises ends the iteration."""
 
     def __init__(self, loader: Any, check: Callable[[], None]):
         self.loader = loader

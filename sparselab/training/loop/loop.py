@@ -1,6 +1,6 @@
 """The run as Lightning sees it: one callback that says, in order, what happens around an optimiser update.
 
-The whole run is one Lightning epoch (the feed knows its own epochs), and validation is ours: resuming then means going
+The whole run is one Lightning epoch (the loader knows its own epochs), and validation is ours: resuming then means going
 on at a batch index, with no loop state to reconstruct. Randomness is addressed (`sparselab.core.seeds`), so nothing
 else is restored.
 """
@@ -74,8 +74,8 @@ class Loop(pl.Callback):
         )
         if self.resumed:
             self.sparsifier.verify()
-        for term in task.terms:
-            term.prepare(task)
+        for loss in task.losses:
+            loss.prepare(task)
         if not self.resumed:
             if trainer.is_global_zero:
                 self.begin(task.network)

@@ -94,7 +94,7 @@ class History:
                 sink.log(row)
 
     def last_loss(self) -> dict[str, float]:
-        """``train.loss``: the mean training loss of the last tenth of the run, terms included."""
+        """``train.loss``: the mean training loss of the last tenth of the run, extra losses included."""
         return {} if self.last_sum is None else {"train.loss": float(self.last_sum) / self.last}
 
     def write(self) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.losses.taught import Taught
-from sparselab.training.losses.term import TERMS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparselab.training.losses.context import StepContext
 
 
-@TERMS.register("distill")
+@LOSSES.register("distill")
 class Distill(Taught):
     """T^2 KL(teacher || student) of softened logits (Hinton et al. 2015, arXiv 1503.02531, section 2).
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sparselab.core.errors import refuse
 from sparselab.core.options import Options
-from sparselab.training.losses.term import TERMS, Term
+from sparselab.training.losses.extra_loss import LOSSES, ExtraLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sparselab.training.losses.context import StepContext
 
 
-@TERMS.register("folded_decay")
-class FoldedDecay(Term):
+@LOSSES.register("folded_decay")
+class FoldedDecay(ExtraLoss):
     """Half the squared norm of V U, summed over layers that compute V U x (Sparse-IFT, arXiv 2303.11525, for ``uv: linear``).
 
     ``weight`` is what a weight decay is elsewhere: decaying each factor by itself is another penalty, and weaker on the
@@ -31,7 +31,7 @@ class FoldedDecay(Term):
         self._layers: list[Any] = [module for module in context.network.modules() if folds(module)]
         if not self._layers:
             fix = "write model.transform={name: sparse_factorized, sparsity: 0.5, uv: linear}"
-            refuse("term.folded_decay", "no layer is a product of linear factors", fix)
+            refuse("loss.folded_decay", "no layer is a product of linear factors", fix)
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         return 0.5 * sum(layer.folded().float().square().sum() for layer in self._layers)  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from sparselab.training.losses.term import TERMS, Term
+from sparselab.training.losses.extra_loss import LOSSES, ExtraLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sparselab.training.losses.context import StepContext
 
 
-@TERMS.register("l1")
-class L1(Term):
+@LOSSES.register("l1")
+class L1(ExtraLoss):
     """``gamma_t * ||theta||_1`` over ALL parameters, biases and norms too ("l1-sparse MU", Jia et al. 2023, arXiv 2304.04934;
     OPTML-Group/Unlearn-Sparse unlearn/FT_prune.py).
 
@@ -24,7 +24,7 @@ class L1(Term):
     ``grow`` is ``weight * (e + 1) / (epochs - without)``. Its gradient is the sign, 0 at 0: nothing becomes exactly zero.
     """
 
-    class Options(Term.Options):
+    class Options(ExtraLoss.Options):
         weight: float = Field(5e-4, ge=0, description="gamma, the factor of the norm, at least 0")
         shape: Literal["decay", "constant", "grow"] = Field("decay", description="decay, constant or grow")
         epochs: int = Field(10, ge=1, description="parts of the run in which gamma stays as it is, at least 1")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.losses.taught import Taught
-from sparselab.training.losses.term import TERMS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparselab.training.losses.context import StepContext
 
 
-@TERMS.register("squarehead")
+@LOSSES.register("squarehead")
 class SquareHead(Taught):
     """sum_l MSE(s_l, t_l) / (mean(t_l^2) + eps) over the outputs of the blocks (Kurtic et al. 2023, arXiv 2310.06927,
     the feature loss of section 3, with its code's eps).
@@ -29,7 +29,7 @@ class SquareHead(Taught):
 
     class Options(Taught.Options):
         weight: float = Field(
-            1.0, ge=0, description="factor of the term, at least 0; the task's own loss keeps factor 1"
+            1.0, ge=0, description="factor of the extra loss, at least 0; the task's own loss keeps factor 1"
         )
         eps: float = Field(
             2.0**-7, gt=0, description="added to the teacher's mean square, above 0 (bfloat16's epsilon)"

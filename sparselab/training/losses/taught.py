@@ -1,4 +1,4 @@
-"""Terms that learn from a teacher: where it comes from, and one look at it per batch however many terms ask."""
+"""Losses that learn from a teacher: where it comes from, and one look at it per batch however many losses ask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sparselab.training.losses.term import Term
+from sparselab.training.losses.extra_loss import ExtraLoss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 START = "start"  # the teacher that is the student's own starting network
 
 
-class Taught(Term):
+class Taught(ExtraLoss):
     """The teacher is the student's own architecture: the weights of ``teacher`` (a safetensors file, or the folder of a
     finished run), or, for ``start``, those that training starts from. It is frozen and in evaluation mode. Its forward
     pass, a third of a dense update, is the account's ``flops_teacher`` and not among the training FLOPs that tables compare.
     """
 
-    class Options(Term.Options):
+    class Options(ExtraLoss.Options):
         teacher: str = Field(
             description="a safetensors file, the folder of a finished run, {cell: {…}}, or start: the starting network"
         )

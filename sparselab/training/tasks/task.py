@@ -16,32 +16,38 @@ if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.feature_recorder import FeatureRecorder, States
+    from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.losses.taught import Teacher
-    from sparselab.training.losses.term import Term
     from sparselab.training.optim.optim import Optim
 
 
 class Task(pl.LightningModule):
-    """Base: loss of a batch plus the terms, a gradient that is checked, and sums from which metrics are made.
+    """Base: loss of a batch plus the extra losses, a gradient that is checked, and sums from which metrics are made.
 
     network: the model itself; its parameter names are those of the plain timm or transformers model.
     """
 
     def __init__(
-        self, network: torch.nn.Module, family: Family, data: DataSpec, optim: Optim, terms: Iterable[Term], steps: int
+        self,
+        network: torch.nn.Module,
+        family: Family,
+        data: DataSpec,
+        optim: Optim,
+        losses: Iterable[ExtraLoss],
+        steps: int,
     ):
         super().__init__()
         self.network = network
         self.family = family
         self.data = data
         self.optim = optim
-        self.terms = list(terms)
+        self.losses = list(losses)
         self.steps = steps
         self.beside: list[dict[str, Any]] = []  # what is trained besides the network: groups of parameters and names
         self.last_loss = torch.tensor(float("nan"))
         self.teachers: dict[str, Teacher] = {}  # by the file of their weights
         self.recorder: FeatureRecorder | None = None
-        self.states: States | None = None  # of the batch under way, where a term watches them
+        self.states: States | None = None  # of the batch under way, where a loss watches them
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
 
     # -- training ----------------------------------------------------------------------------------------------------
@@ -97,10 +103,10 @@ class Task(pl.LightningModule):
             logits = self.logits(batch[0])
         self.states = self.recorder.take() if self.recorder else None
         loss = self.criterion(logits, batch[1])
-        for term in self.terms:
-            loss = term.share_of_task_loss() * loss
-            if term.options.weight:
-                loss = loss + term.options.weight * term.loss(self, batch, logits)
+        for extra in self.losses:
+            loss = extra.share_of_task_loss() * loss
+            if extra.options.weight:
+                loss = loss + extra.options.weight * extra.loss(self, batch, logits)
         self.states = None
         for teacher in self.teachers.values():
             teacher.forget()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class MdGf(STE):
     """Mask decay gradient flow (arXiv 2402.04744): the network computes with W (E + (1 - E) beta(t)).
 
-    beta is the schedule's ``leak``: linear (``mask_linear``) or exponential (``mask_exp``). The mask E is made anew at
-    every update. ``backward`` is what becomes of the gradient g of the effective weights on its way to W: ``ste`` passes
-    it on unchanged (the paper's released code), ``scaled`` is its true derivative, g (E + (1 - E) beta) (the JAX code of
-    its predecessor, arXiv 2209.07617, and the abstract's wording).
+    beta is the schedule's ``soft_coefficient``: linear (``mask_linear``) or exponential (``mask_exp``). The mask E is
+    made anew at every update. ``backward`` is what becomes of the gradient g of the effective weights on its way to W:
+    ``ste`` passes it on unchanged (the paper's released code), ``scaled`` is its true derivative, g (E + (1 - E) beta)
+    (the JAX code of its predecessor, arXiv 2209.07617, and the abstract's wording).
     """
 
     schedules = ("mask_linear", "mask_exp")

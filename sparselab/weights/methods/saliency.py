@@ -41,7 +41,7 @@ class Saliency(MeasuresFirst, KeepsByChance, Method):
     and "GraSP ratio" of arXiv 2202.02643. ``positions=bernoulli`` takes only the layers' densities and keeps each weight
     by itself, as the released code of that paper does. ``halves=classes`` sorts the examples of ``per_class`` by class and
     measures on the first half of the classes and then on the second, as that code does: batch norms see one half at a time.
-    The loss is the task's, without extra terms.
+    The loss is the task's, without extra losses.
     """
 
     Options = SaliencyOptions

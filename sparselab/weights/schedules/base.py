@@ -26,7 +26,7 @@ class Schedule(ABC):
     ``sparsity`` that it leads to, which the plan sets as soon as it knows.
 
     patterns: the names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
-    soft:     :meth:`leak` is above 0 for a while; a method has to name the schedule to say that it carries this out.
+    soft:     :meth:`soft_coefficient` is above 0 for a while; a method that carries this out has to name the schedule.
     """
 
     name: ClassVar[str]
@@ -71,7 +71,7 @@ class Schedule(ABC):
         return 0.0
 
     def costing(self, step: int, total: int) -> float:
-        """:meth:`level` for the account: 0 (dense) as long as pruned weights still take part."""
+        """:meth:`level` for the cost: 0 (dense) as long as pruned weights still take part."""
         return 0.0 if self.soft_coefficient(step, total) >= FADED else self.level(step, total)
 
     def fraction(self, step: int, total: int) -> float:

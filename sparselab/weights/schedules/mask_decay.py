@@ -18,7 +18,7 @@ LEFT = 0.1
 
 
 class MaskDecay(Schedule):
-    """Dense up to ``begin``; from there a pruned weight counts ``leak`` times its value; from ``end`` on not at all.
+    """Dense up to ``begin``; pruned weights then count ``soft_coefficient`` times their value, and from ``end`` on nothing.
 
     t, the argument of the decay, is the number of updates since ``begin``. In the paper's code ``begin`` is its share
     of dense epochs and ``1 - end`` that of fine-tuning with a hard mask.

@@ -82,7 +82,7 @@ def test_one_runs_folder() -> None:
     assert lines(error) == ["runs_dir: a sweep has one runs folder, not 2 — start a sweep for each"]
 
 
-TEACHER = "term.distill.teacher='cell:method=dense model=mlp trainer.max_epochs=null trainer.max_steps=3'"
+TEACHER = "loss.distill.teacher='cell:method=dense model=mlp trainer.max_epochs=null trainer.max_steps=3'"
 
 
 def test_a_needed_cell_goes_first_and_once(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_needed_cell_goes_first_and_once(tmp_path: Path) -> None:
         *SMALL,
         "method=srste,ste",
         "sparsity=2:4",
-        "term=[distill]",
+        "loss=[distill]",
         TEACHER,
         f"runs_dir={tmp_path}",
         "trainer.threads=1",
@@ -105,31 +105,31 @@ def test_a_needed_cell_goes_first_and_once(tmp_path: Path) -> None:
 
 
 def test_a_needed_cell_that_was_asked_for_too_is_one_cell() -> None:
-    asked = cells.read([*SMALL, "method=srste", "sparsity=2:4", "term=[distill]", TEACHER])
+    asked = cells.read([*SMALL, "method=srste", "sparsity=2:4", "loss=[distill]", TEACHER])
     dense = cells.Wanted("dense", (*SMALL, "method=dense"))
     plan = cells.schedule(cells.plan(cells.Asked("both", [*asked.cells, dense], [])))
     assert len(plan.cells) == 2 and plan.cells[plan_of(list(dense.overrides)).id].title == "dense"
 
 
 def test_ids_follow_the_needed_cell() -> None:
-    words = [*SMALL, "method=srste", "sparsity=2:4", "term=[distill]"]
+    words = [*SMALL, "method=srste", "sparsity=2:4", "loss=[distill]"]
     one, other = (plan_of([*words, TEACHER.replace("max_steps=3", f"max_steps={n}")]) for n in (3, 4))
     assert one.id != other.id and one.first[0].id != other.first[0].id
-    assert one.recorded_config()["term"]["distill"]["teacher"] == f"cell:{one.first[0].id}"
-    weights = plan_of([*SMALL, "method=dense", TEACHER.replace("term.distill.teacher", "model.weights")])
+    assert one.recorded_config()["loss"]["distill"]["teacher"] == f"cell:{one.first[0].id}"
+    weights = plan_of([*SMALL, "method=dense", TEACHER.replace("loss.distill.teacher", "model.weights")])
     assert weights.first[0].id == one.first[0].id and weights.id != one.first[0].id
 
 
 @pytest.mark.parametrize(
     ("value", "line"),
     [
-        ("cell:", "teacher=cell:: names no cell — write 'term.distill.teacher={cell: {method: dense, model: mlp}}'"),
-        ("cell:method=dens model=mlp", 'term.distill.teacher: method=dens: no such method — did you mean "dense"?'),
+        ("cell:", "teacher=cell:: names no cell — write 'loss.distill.teacher={cell: {method: dense, model: mlp}}'"),
+        ("cell:method=dens model=mlp", 'loss.distill.teacher: method=dens: no such method — did you mean "dense"?'),
         ('cell:method="dense', "names no cell"),
     ],
 )  # fmt: skip
 def test_bad_needs(value: str, line: str) -> None:
-    words = [*SMALL, "method=srste", "sparsity=2:4", "term=[distill]", f"term.distill.teacher={quoted(value)}"]
+    words = [*SMALL, "method=srste", "sparsity=2:4", "loss=[distill]", f"loss.distill.teacher={quoted(value)}"]
     with pytest.raises(ConfigError) as error:
         plan_of(words)
     assert line in "\n".join(lines(error))

@@ -225,7 +225,7 @@ def test_a_record_of_a_newer_sparselab_is_left_alone(tmp_path: Path) -> None:
         make(tmp_path, 3, good).run()
     (issue,) = refused.value.issues
     assert str(issue).endswith(
-        "schema 99 is newer than this sparselab's 1 — update sparselab, or choose another runs_dir"
+        "schema 99 is newer than this sparselab's 2 — update sparselab, or choose another runs_dir"
     )
     assert newer.read_bytes() == before and half.read_text() == "{", "nothing is touched"
     with pytest.raises(records.Newer):

@@ -67,7 +67,7 @@ def test_a_phase_is_a_cell_of_the_base_and_its_own_overrides(table: Table):
 
 def test_phases_that_start_from_phases_are_read_as_they_were_written(table: Table):
     """Whatever quoting the levels need: the plan of the last cell has the plans of the others, word for word."""
-    early = ["method=dense", "model.weights=null", "term=[l1]", "trainer.max_steps=2"]
+    early = ["method=dense", "model.weights=null", "loss=[l1]", "trainer.max_steps=2"]
     middle = ["method=ticket", "sparsity=0.5", "method.source={early}", "model.weights={early}", "trainer.max_steps=3"]
     late = ["method=ticket", "sparsity=0.5", "model.weights={middle}", "trainer.max_steps=4"]
     made = phased(table, early=early, middle=middle, late=late)

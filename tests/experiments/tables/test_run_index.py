@@ -41,7 +41,7 @@ def test_what_is_not_told_is_no_reason(tmp_path: Path):
     kept = run_index(tmp_path, seed=1, method={"name": "srste"}, logger={"name": "csv"})
     assert kept.may_hold(cell("method=srste", "logger=wandb", "tier=cpu", "seed=1"))  # no part of what a cell is
     assert not kept.may_hold(cell("method=srste", "model=mlp", "seed=1"))  # an engine that reads no model
-    assert kept.may_hold(cell("method=srste", "sparsity=1:4", "term=[l1]", "trainer.max_epochs=3", "method=srste"))
+    assert kept.may_hold(cell("method=srste", "sparsity=1:4", "loss=[l1]", "trainer.max_epochs=3", "method=srste"))
 
 
 def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path):

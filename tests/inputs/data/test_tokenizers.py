@@ -56,9 +56,9 @@ def test_the_model_s_own_tokenizer_is_the_default(folders):
     assert plan.id == planned("dataset.tokenizer=weights/own").id == planned(f"dataset.tokenizer={folders}/own").id
     assert plan.id == planned(model=folders / "own").id
     assert planned("dataset.tokenizer=auto").id == plan.id
-    frozen = plan_of(["engine=intervene", "model=hf", "model.path=weights/own", *TEXT[:3]])
+    frozen = plan_of(["engine=inference", "model=hf", "model.path=weights/own", *TEXT[:3]])
     assert frozen.config["dataset"]["tokenizer"] == "weights/own"
-    absolute = ["engine=intervene", "model=hf", f"model.path={folders}/own", *TEXT[:3]]
+    absolute = ["engine=inference", "model=hf", f"model.path={folders}/own", *TEXT[:3]]
     assert str(folders) not in str(plan_of(absolute).identity)
 
 

@@ -121,6 +121,20 @@ def test_large_resnet_is_timms() -> None:
     assert torch.equal(ours(batch), theirs(batch))
 
 
+@pytest.mark.parametrize("arch", ["swin_tiny_patch4_window7_224", "rexnet_100", "vgg11"])
+def test_timm_drops_what_was_asked_for_and_nothing_else(arch: str) -> None:
+    """Swin's own default drops a tenth of its paths and ReXNet's a fifth of its features; VGG has no such rate."""
+    data = replace(IMAGE, shape=(3, 224, 224))
+    with torch.device("meta"):
+        model = family("timm", arch=arch).make(data)
+    rates = [getattr(module, "drop_prob", None) or getattr(module, "p", 0) for module in model.modules()]
+    assert not any(rates) and not getattr(model, "drop_rate", 0)
+    if arch.startswith("swin"):
+        with torch.device("meta"):
+            model = family("timm", arch=arch, drop_path=0.2).make(data)
+        assert max(getattr(module, "drop_prob", 0) for module in model.modules()) == pytest.approx(0.2)
+
+
 def test_timm_fits_the_input_size() -> None:
     model = family("timm", arch="vit_tiny_patch16_224").build(IMAGE)
     assert trace(model, IMAGE)["head"].shape == (10, 192)

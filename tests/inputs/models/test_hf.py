@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -186,3 +187,24 @@ def test_an_encoder_and_decoder_is_refused_before_anything_is_loaded(tmp_path: P
     T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"is an encoder and a decoder \(t5\)"):
         hf(tmp_path).model_spec(TEXT)
+
+
+def test_a_folder_that_ties_what_its_file_keeps_apart_is_refused(tmp_path: Path) -> None:
+    """The library then keeps both tensors, and the outline of config.json would count one (transformers#41038)."""
+    llama(tie_word_embeddings=False).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(ConfigError, match="ties embedding and head, its file has two"):
+        hf(tmp_path).build(TEXT)
+
+
+def test_a_tied_folder_may_hold_the_head_alone(tmp_path: Path) -> None:
+    """As facebook/opt-125m's file does (transformers#43159)."""
+    made = llama(tie_word_embeddings=True)
+    made.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    loaded = hf(tmp_path).build(TEXT)
+    assert torch.equal(loaded.get_input_embeddings().weight, made.get_input_embeddings().weight)
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from sparselab.cli import main as application
 from sparselab.cli.main import main
+from sparselab.core.errors import ConfigError
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.tools.deploy import speed
@@ -78,3 +80,34 @@ def test_a_dense_network_has_nothing_to_gain(runs, capsys):
 
 def test_help(capsys):
     assert main(["speed", "--help"]) == 0 and "speed <run folder>" in capsys.readouterr().out
+
+
+class Reader(torch.nn.Module):
+    """Two layers; as in timm's EVA, the weight of one is read past its module."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = torch.nn.Linear(8, 8), torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.proj(torch.nn.functional.linear(x, self.qkv.weight, self.qkv.bias))
+
+
+class Plainly:
+    """A family's one method that is needed here."""
+
+    @staticmethod
+    def logits(network, inputs):
+        return network(inputs)
+
+
+def test_a_layer_whose_weight_is_read_past_it_stays_dense():
+    data = plan_of(["method=dense", "model=mlp"]).parts.data
+    made = speed.Subject(Plainly(), replace(data, shape=(8,)), Reader().eval(), ["qkv", "proj"])
+    both = speed.pair(made, FORMS["csr"](), 3, "cpu")
+    assert both.layers == 1 and [str(issue) for issue in both.left] == [
+        "qkv: the network reads its weight and never calls the layer — leave it dense"
+    ]
+    assert both.difference() < 1e-5
+    with pytest.raises(ConfigError, match="qkv: the network reads its weight"):
+        speed.pair(replace(made, sparse=["qkv"]), FORMS["csr"](), 3, "cpu")

@@ -1,4 +1,4 @@
-"""The distillation term by hand, and what becomes of the teacher."""
+"""The distillation loss by hand, and what becomes of the teacher."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ def make(tmp_path, seed=1, **options):
     torch.manual_seed(seed)
     save_file(FAMILY.build(DATA).state_dict(), tmp_path / "model.safetensors")
     torch.manual_seed(0)
-    term = Distill(Distill.Options(**{"teacher": str(tmp_path), **options}))
+    extra = Distill(Distill.Options(**{"teacher": str(tmp_path), **options}))
     recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1))
-    task = TASKS["image"](FAMILY.build(DATA), FAMILY, DATA, recipe, [term], 10)
-    term.prepare(task)
-    return task, term
+    task = TASKS["image"](FAMILY.build(DATA), FAMILY, DATA, recipe, [extra], 10)
+    extra.prepare(task)
+    return task, extra
 
 
 BATCH = (torch.linspace(-1, 1, 20).view(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1]))
 
 
-def teacher_of(term):
-    return term.teacher.network
+def teacher_of(extra):
+    return extra.teacher.network
 
 
 def test_the_loss_by_hand(tmp_path):
     """T^2 times the mean over examples of sum_c p_c (log p_c - log q_c), p and q softened by T."""
-    task, term = make(tmp_path, temperature=3.0)
+    task, extra = make(tmp_path, temperature=3.0)
     logits = torch.randn(5, 3)
-    p = F.softmax(teacher_of(term)(BATCH[0]) / 3, -1)
+    p = F.softmax(teacher_of(extra)(BATCH[0]) / 3, -1)
     q = F.softmax(logits / 3, -1)
     want = 9 * (p * (p.log() - q.log())).sum(-1).mean()
-    assert float(term.loss(task, BATCH, logits)) == pytest.approx(float(want), rel=1e-5)
+    assert float(extra.loss(task, BATCH, logits)) == pytest.approx(float(want), rel=1e-5)
 
 
 def test_a_student_that_says_the_same_has_no_loss(tmp_path):
-    task, term = make(tmp_path)
-    logits = teacher_of(term)(BATCH[0]).requires_grad_()
-    loss = term.loss(task, BATCH, logits)
+    task, extra = make(tmp_path)
+    logits = teacher_of(extra)(BATCH[0]).requires_grad_()
+    loss = extra.loss(task, BATCH, logits)
     loss.backward()
     assert abs(float(loss)) < 1e-7 and float(logits.grad.abs().max()) < 1e-7
 
@@ -67,34 +67,34 @@ def test_a_student_that_says_the_same_has_no_loss(tmp_path):
 @given(st.integers(0, 2**31), st.floats(0.5, 20))
 @settings(max_examples=30, deadline=None)
 def test_it_is_never_negative_and_blind_to_a_shift_of_the_logits(tmp_path_factory, seed, temperature):
-    task, term = make(tmp_path_factory.mktemp("teacher"), temperature=temperature)
+    task, extra = make(tmp_path_factory.mktemp("teacher"), temperature=temperature)
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
-    loss = float(term.loss(task, BATCH, logits))
+    loss = float(extra.loss(task, BATCH, logits))
     assert loss >= -1e-5
-    assert float(term.loss(task, BATCH, logits + 4)) == pytest.approx(loss, rel=1e-3, abs=1e-5)
+    assert float(extra.loss(task, BATCH, logits + 4)) == pytest.approx(loss, rel=1e-3, abs=1e-5)
 
 
 def test_the_whole_loss_is_a_mixture(tmp_path):
-    task, term = make(tmp_path, weight=0.3)
+    task, extra = make(tmp_path, weight=0.3)
     task.network.eval()
     logits = task.logits(BATCH[0])
-    want = 0.7 * task.criterion(logits, BATCH[1]) + 0.3 * term.loss(task, BATCH, logits)
+    want = 0.7 * task.criterion(logits, BATCH[1]) + 0.3 * extra.loss(task, BATCH, logits)
     assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
 
 
 def test_every_token_counts_as_an_example(tmp_path):
-    task, term = make(tmp_path)
-    term.teacher = Teacher(FAMILY, nn.Linear(3, 3))
+    task, extra = make(tmp_path)
+    extra.teacher = Teacher(FAMILY, nn.Linear(3, 3))
     tokens = torch.randn(2, 7, 3)
     logits = torch.randn(2, 7, 3)
-    flat = term.loss(task, (tokens.flatten(0, 1),), logits.flatten(0, 1))
-    assert float(term.loss(task, (tokens,), logits)) == pytest.approx(float(flat), rel=1e-6)
+    flat = extra.loss(task, (tokens.flatten(0, 1),), logits.flatten(0, 1))
+    assert float(extra.loss(task, (tokens,), logits)) == pytest.approx(float(flat), rel=1e-6)
 
 
 def test_the_teacher_is_nobody_s_parameter(tmp_path):
     """Not in the state, not with the optimiser, not moved by training, not changed by the student's mode."""
-    task, term = make(tmp_path)
-    teacher = teacher_of(term)
+    task, extra = make(tmp_path)
+    teacher = teacher_of(extra)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     own = {f"network.{name}" for name in FAMILY.build(DATA).state_dict()}
     assert set(task.state_dict()) == own
@@ -114,10 +114,10 @@ def test_the_teacher_is_nobody_s_parameter(tmp_path):
 
 
 def test_the_teacher_has_the_file_s_weights(tmp_path):
-    _, term = make(tmp_path, seed=7)
+    _, extra = make(tmp_path, seed=7)
     torch.manual_seed(7)
     for name, tensor in FAMILY.build(DATA).state_dict().items():
-        assert torch.equal(teacher_of(term).state_dict()[name], tensor)
+        assert torch.equal(teacher_of(extra).state_dict()[name], tensor)
 
 
 def test_a_folder_and_its_file_are_one_teacher(tmp_path):
@@ -127,10 +127,10 @@ def test_a_folder_and_its_file_are_one_teacher(tmp_path):
 
 
 def test_logits_that_are_not_finite_are_the_teacher_s_fault(tmp_path):
-    task, term = make(tmp_path)
-    next(teacher_of(term).parameters()).data.fill_(math.nan)
+    task, extra = make(tmp_path)
+    next(teacher_of(extra).parameters()).data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="the teacher's logits"):
-        term.loss(task, BATCH, torch.zeros(5, 3))
+        extra.loss(task, BATCH, torch.zeros(5, 3))
 
 
 def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
@@ -139,17 +139,17 @@ def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
     cell = ["method=dense", "model=mlp", "model.hidden=[16]", "trainer.max_epochs=null", "trainer.max_steps=3"]
     assert plan_of(cell).cost["flops_teacher"] == 0
     save_file(family.build(plan_of(cell).parts.data).state_dict(), tmp_path / "model.safetensors")
-    cost = plan_of([*cell, "term=[distill]", f"term.distill.teacher={tmp_path}"]).cost
+    cost = plan_of([*cell, "loss=[distill]", f"loss.distill.teacher={tmp_path}"]).cost
     assert cost["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 64 * 3 == cost["flops_train_dense"] // 3
     assert of_teacher(cost) == ", a teacher 0.333x"
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path):
-    task, term = make(tmp_path)
+    task, extra = make(tmp_path)
     save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     task.teachers.clear()
     with pytest.raises(ConfigError):
-        term.prepare(task)
+        extra.prepare(task)
 
 
 def test_the_square_of_the_temperature():
@@ -172,17 +172,17 @@ def test_targets_that_do_not_count_play_no_part():
 
 
 def test_the_task_s_share_may_be_said(tmp_path):
-    task, term = make(tmp_path, weight=1.0, task_share=1.0)
+    task, extra = make(tmp_path, weight=1.0, task_share=1.0)
     task.network.eval()
     logits = task.logits(BATCH[0])
-    want = task.criterion(logits, BATCH[1]) + term.loss(task, BATCH, logits)
+    want = task.criterion(logits, BATCH[1]) + extra.loss(task, BATCH, logits)
     assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)
 
 
 def test_the_mixture_is_a_third_of_the_sum_at_two_to_one(tmp_path):
     """(1 - eta) CE + eta KL = (1 - eta) (CE + eta / (1 - eta) KL): at eta = 1/3 it is 2/3 (CE + KL / 2)."""
-    task, term = make(tmp_path, weight=1 / 3, temperature=1.0)
+    task, extra = make(tmp_path, weight=1 / 3, temperature=1.0)
     task.network.eval()
     logits = task.logits(BATCH[0])
-    want = 2 / 3 * (task.criterion(logits, BATCH[1]) + 0.5 * term.loss(task, BATCH, logits))
+    want = 2 / 3 * (task.criterion(logits, BATCH[1]) + 0.5 * extra.loss(task, BATCH, logits))
     assert float(task.training_step(BATCH, 0)) == pytest.approx(float(want), rel=1e-6)

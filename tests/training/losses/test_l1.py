@@ -13,7 +13,7 @@ from sparselab.running.planning import plan_of
 from sparselab.training.losses.l1 import L1
 
 
-def term(**options):
+def extra(**options):
     return L1(L1.Options(**options))
 
 
@@ -28,7 +28,7 @@ def term(**options):
     ],
 )
 def test_gamma_by_part_of_the_run(options, shares):
-    assert [term(**options).share(part) for part in range(4)] == shares
+    assert [extra(**options).share(part) for part in range(4)] == shares
 
 
 def test_value_and_gradient_by_hand_at_an_update():
@@ -38,7 +38,7 @@ def test_value_and_gradient_by_hand_at_an_update():
         network.weight.copy_(torch.tensor([[2.0, -3.0, 0.0]]))
         network.bias.fill_(1.0)
     task = SimpleNamespace(network=network, steps=8, global_step=5)
-    loss = term(epochs=4).loss(task, (), torch.empty(0))
+    loss = extra(epochs=4).loss(task, (), torch.empty(0))
     loss.backward()
     assert float(loss) == 3.0
     assert network.weight.grad.tolist() == [[0.5, -0.5, 0.0]] and network.bias.grad.tolist() == [0.5]
@@ -46,4 +46,4 @@ def test_value_and_gradient_by_hand_at_an_update():
 
 def test_more_parts_without_than_there_are_is_refused():
     with pytest.raises(ConfigError, match="without=5 is more than epochs=4"):
-        plan_of(["method=dense", "model=mlp", "term=[l1]", "term.l1.epochs=4", "term.l1.without=5"])
+        plan_of(["method=dense", "model=mlp", "loss=[l1]", "loss.l1.epochs=4", "loss.l1.without=5"])

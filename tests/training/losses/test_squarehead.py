@@ -12,8 +12,8 @@ from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import ConfigError
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.losses.squarehead import squarehead
-from sparselab.training.losses.term import TERMS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks import TASKS
 
@@ -123,16 +123,18 @@ def test_families_of_images_name_their_blocks(name):
 # -- in a task -----------------------------------------------------------------------------------------------------
 
 
-def make(tmp_path, terms, name="llama", **options):
+def make(tmp_path, losses, name="llama", **options):
     """A student, and in a file a teacher of its architecture with other weights."""
     family = FAMILIES[name]
     torch.manual_seed(1)
     save_file({k: v.clone() for k, v in family.build(TEXT).state_dict().items()}, tmp_path / "model.safetensors")
     torch.manual_seed(0)
-    made = [TERMS[term](TERMS[term].Options(**{"teacher": str(tmp_path), **chosen})) for term, chosen in terms.items()]
+    made = [
+        LOSSES[extra](LOSSES[extra].Options(**{"teacher": str(tmp_path), **chosen})) for extra, chosen in losses.items()
+    ]
     task = TASKS["text"](family.build(TEXT), family, TEXT, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), made, 10)
-    for term in made:
-        term.prepare(task)
+    for extra in made:
+        extra.prepare(task)
     return task
 
 
@@ -147,10 +149,10 @@ def hidden(network, tokens):
 
 def test_the_whole_loss(tmp_path):
     """CE + KL + SquareHead, each with its weight, from the networks' own outputs."""
-    terms = {"distill": {"weight": 0.5, "temperature": 2.0, "task_share": 1.0}, "squarehead": {"weight": 3.0}}
-    task = make(tmp_path, terms)
+    losses = {"distill": {"weight": 0.5, "temperature": 2.0, "task_share": 1.0}, "squarehead": {"weight": 3.0}}
+    task = make(tmp_path, losses)
     tokens, targets = batch()
-    teacher = task.terms[0].teacher.network
+    teacher = task.losses[0].teacher.network
     student_logits, teacher_logits = (net(input_ids=tokens).logits for net in (task.network, teacher))
     ce = F.cross_entropy(student_logits.flatten(0, 1), targets.flatten())
     kl = 4 * F.kl_div(
@@ -167,13 +169,13 @@ def test_the_whole_loss(tmp_path):
 
 def test_two_terms_look_at_one_teacher_once(tmp_path):
     task = make(tmp_path, {"distill": {}, "squarehead": {}})
-    assert task.terms[0].teacher is task.terms[1].teacher
+    assert task.losses[0].teacher is task.losses[1].teacher
     looks = []
-    task.terms[0].teacher.network.register_forward_hook(lambda *_: looks.append(1))
+    task.losses[0].teacher.network.register_forward_hook(lambda *_: looks.append(1))
     for seed in range(3):
         task.training_step(batch(seed), 0)
     assert len(looks) == 3
-    assert task.states is None and task.terms[0].teacher._seen is None, "nothing is kept between batches"
+    assert task.states is None and task.losses[0].teacher._seen is None, "nothing is kept between batches"
 
 
 def test_targets_that_do_not_count_are_still_compared(tmp_path):
@@ -200,8 +202,8 @@ def test_padding_is_taken_from_the_batch(tmp_path):
 
 def test_at_weight_0_training_is_that_of_the_task_bit_for_bit(tmp_path):
     grads = []
-    for terms in ({}, {"squarehead": {"weight": 0.0}, "distill": {"weight": 0.0}}):
-        task = make(tmp_path, terms)
+    for losses in ({}, {"squarehead": {"weight": 0.0}, "distill": {"weight": 0.0}}):
+        task = make(tmp_path, losses)
         task.training_step(batch(), 0).backward()
         grads.append([p.grad for p in task.network.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
@@ -214,18 +216,18 @@ def test_the_starting_network_as_teacher(tmp_path):
     start = family.build(TEXT).state_dict()
     save_file({k: v.clone() for k, v in start.items() if k != "lm_head.weight"}, tmp_path / "start.safetensors")
     family = MODELS["gpt"](family.options.model_copy(update={"weights": str(tmp_path / "start.safetensors")}))
-    term = TERMS["squarehead"](TERMS["squarehead"].Options(teacher="start"))
-    task = TASKS["text"](family.build(TEXT), family, TEXT, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), [term], 10)
+    extra = LOSSES["squarehead"](LOSSES["squarehead"].Options(teacher="start"))
+    task = TASKS["text"](family.build(TEXT), family, TEXT, OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)), [extra], 10)
     task.network.requires_grad_(True).transformer.wte.weight.data.mul_(2)
-    term.prepare(task)
-    for name, value in term.teacher.network.state_dict().items():
+    extra.prepare(task)
+    for name, value in extra.teacher.network.state_dict().items():
         assert torch.equal(value, start[name]), name
-    assert term.files() == {}
+    assert extra.files() == {}
     with pytest.raises(ConfigError, match="starts from random weights"):
-        plan_of(["method=dense", "model=mlp", "term=[squarehead]", "term.squarehead.teacher=start"])
+        plan_of(["method=dense", "model=mlp", "loss=[squarehead]", "loss.squarehead.teacher=start"])
 
 
 def test_a_model_without_known_blocks_is_refused():
-    teacher = "term.squarehead.teacher='cell:method=dense model=timm model.arch=resnet26'"
+    teacher = "loss.squarehead.teacher='cell:method=dense model=timm model.arch=resnet26'"
     with pytest.raises(ConfigError, match="no known blocks"):
-        plan_of(["method=dense", "model=timm", "model.arch=resnet26", "term=[squarehead]", teacher])
+        plan_of(["method=dense", "model=timm", "model.arch=resnet26", "loss=[squarehead]", teacher])

@@ -128,7 +128,7 @@ def test_a_soup_of_cells_runs_its_parents_first(tmp_path, monkeypatch):
         (["merge=uniform"], "merge=uniform: there are no several networks — write model.weights=[{cell: …}, {cell: …}]"),
         (["merge=uniform", f"model.weights=[{cell(0)}, {cell(0)}]"], "weights[1]: is model.weights[0] again — name each"),
         (["merge=greedy", "dataset.val=0", f"model.weights=[{cell(0)}, {cell(1)}]"], "there are none — set dataset.val"),
-        (["term=[distill]", f"term.distill.teacher=[{cell(0)}, {cell(1)}]"], "takes one cell, not several — keep one of them"),
+        (["loss=[distill]", f"loss.distill.teacher=[{cell(0)}, {cell(1)}]"], "takes one cell, not several — keep one of them"),
         (["merge=uniform", f"model.weights=[{cell(0)}, nowhere.safetensors]"], "no such file — give the path of a"),
     ],
 )  # fmt: skip

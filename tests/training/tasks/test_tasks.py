@@ -13,7 +13,7 @@ from sparselab.core.errors import RunFailed
 from sparselab.inputs.data.splits import TextSplits
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.training.loop.evaluate import evaluate
-from sparselab.training.losses.term import Term
+from sparselab.training.losses.extra_loss import ExtraLoss
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks import TASKS
 
@@ -33,10 +33,10 @@ class Full:
         return torch.autocast("cpu", enabled=False)
 
 
-def make(kind, network, classes=4, terms=(), **optim):
+def make(kind, network, classes=4, losses=(), **optim):
     data = DataSpec("set", kind, (classes,), classes, 8, 8, 8, "", "local")
     recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1, **optim))
-    return TASKS[kind](network, Plain(Plain.Options()), data, recipe, terms, 10)
+    return TASKS[kind](network, Plain(Plain.Options()), data, recipe, losses, 10)
 
 
 class Logits(nn.Module):
@@ -174,7 +174,7 @@ def test_what_is_ignored_does_not_train():
 # -- all --------------------------------------------------------------------------------------------------------------
 
 
-class Constant(Term):
+class Constant(ExtraLoss):
     """A number, to see where it goes."""
 
     def loss(self, task, batch, logits):
@@ -187,11 +187,11 @@ class Halving(Constant):
 
 
 @pytest.mark.parametrize(
-    ("terms", "want"),
+    ("losses", "want"),
     [((), "L"), ((Constant,), "L + 1"), ((Halving,), "L / 2 + 1"), ((Constant, Halving), "(L + 1) / 2 + 1")],
 )
-def test_terms_add_up(terms, want):
-    task = make("image", Logits([[2.0, 0.0]]), 2, terms=[term(term.Options(weight=0.2)) for term in terms])
+def test_losses_add_up(losses, want):
+    task = make("image", Logits([[2.0, 0.0]]), 2, losses=[extra(extra.Options(weight=0.2)) for extra in losses])
     hit = math.log1p(math.exp(-2))
     values = {"L": hit, "L + 1": hit + 1, "L / 2 + 1": hit / 2 + 1, "(L + 1) / 2 + 1": (hit + 1) / 2 + 1}
     loss = task.training_step((torch.tensor([0]), torch.tensor([0])), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from hand_slots import hand_slots
 from torch import nn
@@ -114,6 +115,29 @@ def test_two_of_four_in_a_grouped_convolution(method):
     network = CONVS["grouped"]()
     slot = prune(method, network, slot_of(network.part, "conv", 2, "2:4"), pictures())
     assert slot.pattern.holds(slot.mask) and slot.pattern.holds(slot.param.data)
+
+
+def test_a_real_grouped_convolution_keeps_its_outputs():
+    """timm's resnext26ts, 2:4: a hundredth of the outputs' power is lost in each group, and with another group's inputs ten
+    times as much."""
+    torch.manual_seed(0)
+    network = timm.create_model("resnext26ts", num_classes=10).eval()
+    conv = network.get_submodule("stages.0.0.conv2_kxk.conv")
+    x, seen = torch.randn(16, 3, 32, 32).cumsum(2).cumsum(3) / 5, []
+    hook = conv.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    with torch.no_grad():
+        network(x)
+    hook.remove()
+    before, weight = conv(seen[0]).detach(), conv.weight.detach().clone()
+    slot = slot_of(conv.weight, "conv", 2, "2:4")
+    grams = Calibration(network, network, [slot], [], lambda: x.split(4)).moments(slot).reshape(2, 288, 288)
+    prune("sparsegpt", network, slot, x)
+    power = before.square().mean((0, 2, 3)).reshape(2, -1).sum(1)
+    right = (conv(seen[0]) - before).detach().square().mean((0, 2, 3)).reshape(2, -1).sum(1) / power
+    assert slot.pattern.holds(slot.param.data) and right.max() < 0.012
+    rows = weight.flatten(1)[32:]
+    moved = solve(rows, grams[0], 32 * 144, 2, 4, 128, 0.01)[0] - rows  # the second group with the first one's inputs
+    assert (moved @ grams[1] * moved).sum() / power[1] > 8 * right[1]
 
 
 # -- experts -------------------------------------------------------------------------------------------------------------

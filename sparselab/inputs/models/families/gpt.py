@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def sketch_gpt2(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
+def gpt2_spec(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
     """transformers' GPT2LMHeadModel in closed form for one window of ``tokens``; ``config`` as in its config.json.
 
     Raises KeyError where a size is missing.
@@ -47,7 +47,7 @@ def sketch_gpt2(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
 class GPT(Transformable, TextFamily):
     """GPT-2's architecture with random weights, as transformers' GPT2LMHeadModel; the vocabulary is the data's.
 
-    A tied embedding and head are one layer of the outline, the embedding, with both roles.
+    A tied embedding and head are one layer of the model spec, the embedding, with both roles.
     """
 
     trunk = ("transformer.h",)
@@ -92,7 +92,7 @@ class GPT(Transformable, TextFamily):
         }
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        return sketch_gpt2(self.config(data), data.shape[0])
+        return gpt2_spec(self.config(data), data.shape[0])
 
     def make(self, data: DataSpec) -> nn.Module:
         from transformers import GPT2Config, GPT2LMHeadModel

@@ -12,8 +12,8 @@ from pydantic import Field
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue, refuse
 from sparselab.core.options import off
-from sparselab.inputs.models.families.gpt import sketch_gpt2
-from sparselab.inputs.models.families.llama import sketch_llama
+from sparselab.inputs.models.families.gpt import gpt2_spec
+from sparselab.inputs.models.families.llama import llama_spec
 from sparselab.inputs.models.family import MODELS, TextFamily, Tokens
 from sparselab.inputs.models.hf_config import ADAPTER, config_faults
 from sparselab.inputs.models.spec_builder import SpecBuilder
@@ -22,7 +22,9 @@ from sparselab.inputs.models.weights import place, read_header
 if TYPE_CHECKING:
     from torch import nn
 
-SKETCHES = {"gpt2": sketch_gpt2, "llama": sketch_llama}
+    from sparselab.core.model_spec import ModelSpec
+
+CLOSED_FORMS = {"gpt2": gpt2_spec, "llama": llama_spec}
 VERBATIM = "give a folder made by save_pretrained"
 PROBED = 16
 """Tokens with which a network is asked whether it looks ahead."""
@@ -35,7 +37,7 @@ class HuggingFace(TextFamily):
     """``AutoModelForCausalLM.from_pretrained(path)`` in float32, from safetensors only and never with remote code.
 
     Its own tokenizer makes the data's tokens, unless ``tokenizer: any`` lets another one. Llama and GPT-2 in local folders
-    have a closed form; every other outline is traced.
+    have a closed form; every other model spec is traced.
     """
 
     class Options(TextFamily.Options):
@@ -133,12 +135,15 @@ class HuggingFace(TextFamily):
     def builder(self, data: DataSpec) -> SpecBuilder | None:
         config = self._config()
         # Quantised weights are stored in shapes of their own.
-        if config is None or config["model_type"] not in SKETCHES or "quantization_config" in config:
+        if config is None or config["model_type"] not in CLOSED_FORMS or "quantization_config" in config:
             return None
         try:
-            return SKETCHES[config["model_type"]](config, data.shape[0])
+            return CLOSED_FORMS[config["model_type"]](config, data.shape[0])
         except (KeyError, TypeError, ZeroDivisionError):
             refuse(self.where, "its config.json lacks a size, or has one that is no number", VERBATIM)
+
+    def outline(self, data: DataSpec) -> ModelSpec | None:
+        return None if self._folder() is None else super().outline(data)  # a hub name would be downloaded
 
     def make(self, data: DataSpec) -> nn.Module:
         import torch
@@ -161,6 +166,12 @@ class HuggingFace(TextFamily):
             if report[problem]:
                 names = sorted(map(str, report[problem]))
                 refuse(self.where, f"{problem.split('_')[0]} tensors: {names[0][:40]} ({len(names)} in all)", VERBATIM)
+        head = model.get_output_embeddings()
+        tied = head is not None and head.weight is model.get_input_embeddings().weight
+        if head is not None and not tied and getattr(model.config, "tie_word_embeddings", False):
+            # The library says so in passing, and keeps both; the outline of config.json would count one.
+            fix = "write tie_word_embeddings: false in config.json"
+            refuse(self.where, "its config.json ties embedding and head, its file has two", fix)
         vocabulary = model.get_input_embeddings().weight.shape[0]
         if vocabulary < data.classes:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.classes:,}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def sketch_llama(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
+def llama_spec(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
     """transformers' LlamaForCausalLM in closed form for one window of ``tokens``; ``config`` as in its config.json.
 
     Raises KeyError where a size is missing. Rotary positions are elementwise and not counted.
@@ -56,7 +56,7 @@ def sketch_llama(config: Mapping[str, Any], tokens: int) -> SpecBuilder:
 class Llama(TextFamily):
     """Llama's architecture with random weights, as transformers' LlamaForCausalLM; the vocabulary is the data's.
 
-    A tied embedding and head are one layer of the outline, the embedding, with both roles.
+    A tied embedding and head are one layer of the model spec, the embedding, with both roles.
     """
 
     trunk = ("model.layers",)
@@ -104,7 +104,7 @@ class Llama(TextFamily):
         }
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        return sketch_llama(self.config(data), data.shape[0])
+        return llama_spec(self.config(data), data.shape[0])
 
     def make(self, data: DataSpec) -> nn.Module:
         from transformers import LlamaConfig, LlamaForCausalLM

@@ -254,7 +254,7 @@ def _part(layer: Layer, name: str, kind: str, shape: tuple[int, ...]) -> Layer:
 
 
 def _drawn(family: Transformable, data: DataSpec) -> ModelSpec:
-    """The outline of a plain family; all that can be transformed have one in closed form."""
+    """The model spec of a plain family; all that can be transformed have one in closed form."""
     model_spec = family.draw(data)
     assert model_spec is not None
     return model_spec

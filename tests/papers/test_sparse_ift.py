@@ -259,22 +259,22 @@ def test_decay_of_the_folded_product():
     """Half of |V U|^2 over the layers that have one; its gradient in V U is V U itself, as a weight decay's is."""
     from types import SimpleNamespace
 
-    from sparselab.training.losses.term import TERMS
+    from sparselab.training.losses.extra_loss import LOSSES
 
-    cls = TERMS["folded_decay"]
-    term, made = cls(cls.Options()), Factors(SHAPE, conv(), 5, bn_relu=False)
+    cls = LOSSES["folded_decay"]
+    extra, made = cls(cls.Options()), Factors(SHAPE, conv(), 5, bn_relu=False)
     between = Factors(SHAPE, conv(), 5, bn_relu=True)
-    term.prepare(SimpleNamespace(network=nn.ModuleList([made, between, nn.Linear(2, 2)])))
-    loss = term.loss(None, (), None)
+    extra.prepare(SimpleNamespace(network=nn.ModuleList([made, between, nn.Linear(2, 2)])))
+    loss = extra.loss(None, (), None)
     folded = made.folded().detach()
     assert loss.item() == pytest.approx(0.5 * float((folded**2).sum()), rel=1e-6)
     (slope,) = torch.autograd.grad(loss, made.v.weight)
     torch.testing.assert_close(slope.flatten(1), folded @ made.u.weight.flatten(1).T)
     assert between.folded() is None
     with pytest.raises(ConfigError) as refused:
-        term.prepare(SimpleNamespace(network=between))
+        extra.prepare(SimpleNamespace(network=between))
     assert str(refused.value) == (
-        "term.folded_decay: no layer is a product of linear factors — "
+        "loss.folded_decay: no layer is a product of linear factors — "
         "write model.transform={name: sparse_factorized, sparsity: 0.5, uv: linear}"
     )
 

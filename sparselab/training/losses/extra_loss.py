@@ -1,4 +1,4 @@
-"""A term: an extra loss that composes with any method."""
+"""An extra loss, which composes with any method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparselab.training.losses.context import StepContext
 
 
-class Term:
+class ExtraLoss:
     """``weight * loss(...)`` is added to the task's loss, which itself is multiplied by ``share_of_task_loss()``.
 
     At weight 0 it is not computed. Capabilities, checked before anything runs:
@@ -26,7 +26,7 @@ class Term:
     """
 
     class Options(Options):
-        weight: float = Field(0.5, ge=0, description="factor of the term in the loss, at least 0")
+        weight: float = Field(0.5, ge=0, description="factor of the extra loss in the sum, at least 0")
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
@@ -38,14 +38,14 @@ class Term:
         self.options = options
 
     def prepare(self, context: StepContext) -> None:
-        """Once, before training: build what the term needs on the task's device (a teacher, say)."""
+        """Once, before training: build what the loss needs on the task's device (a teacher, say)."""
 
     def files(self) -> dict[str, str]:
         """Files whose content the result depends on, by option name; the plan checks and hashes them."""
         return {}
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        """The unweighted term for one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
+        """The unweighted loss of one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def share_of_task_loss(self) -> float:
@@ -53,4 +53,4 @@ class Term:
         return 1.0
 
 
-TERMS: Registry[Term] = Registry("term", "sparselab.training.losses")
+LOSSES: Registry[ExtraLoss] = Registry("loss", "sparselab.training.losses")
