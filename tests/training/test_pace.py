@@ -38,8 +38,8 @@ def test_a_note_on_precision(flags, overrides, words, monkeypatch):
     assert (words in found[0] and len(found) == 1) if words else found == []
 
 
-# Seconds on two AVX2 cores whose one product runs at 32 GFLOP/s: of vit_s as a whole run took, of the others from what an update of
-# the dense network takes of a core (1.24 and 2.65).
+# Seconds on two AVX2 cores whose one product runs at 32 GFLOP/s: of vit_s as a whole run took, of the others from what an
+# update of the dense network takes of a core (1.24 and 2.65).
 README = [
     (["method=srste", "sparsity=2:4", "model=vit_s"], 510),
     (["method=gmp", "sparsity=0.9", "model=resnet20", "dataset=cifar10"], 56_160 * 1.24 / 2),
