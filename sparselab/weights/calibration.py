@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,8 @@ class Calibration:
 
     Layers of one block are looked at together: one pass over the batches, cut off behind the last of them. Who prunes
     block after block, in forward order, so sees each block's inputs as the pruned blocks before it make them. What was
-    gathered for a block is let go of when the next one is asked about.
+    gathered for a block is let go of when the next one is asked about. A layer or a block that the network uses several
+    times counts with all its inputs: one whole pass beforehand tells how often.
 
     forward: the network on one batch. batches: makes the batches anew for each pass.
     """
@@ -50,8 +52,8 @@ class Calibration:
         self.at: int | str | None = None
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}
-        self.left: set[str] = set()
-        self.running = False  # the block that is looked at has not been left yet
+        self.uses: Counter[int | str] = Counter()  # of layers by name and blocks by number, in one pass
+        self.left: Counter[int | str] = Counter()  # of the layers that are looked at and their block, in this pass
         self.patient = False  # what is looked at is not all reached at once
 
     @torch.no_grad()
@@ -86,20 +88,44 @@ class Calibration:
         ]
         self.at, self.sums, self.counts = group, {}, {name: self._zero(name) for name in members}
         recurrent = [name for name in members if self.slots[name].layer.kind == "gates"]
-        hooks = [self._watch(name) for name in recurrent]
-        block = self.blocks[group] if isinstance(group, int) else None
-        if block is not None:
-            hooks.append(block.register_forward_hook(self._leave))
-        self.patient = any(self.slots[name].layer.kind in EXPERTS for name in members)
         weights = {name: self.slots[name].param for name in members if name not in recurrent}
+        self.patient = any(self.slots[name].layer.kind in EXPERTS for name in members)
+        if not self.uses:
+            self._count()
+        parts = members if not isinstance(group, int) else [*members, group]
+        hooks = [self._watch(name) for name in recurrent]
+        if isinstance(group, int):
+            hooks.append(self.blocks[group].register_forward_hook(lambda *_: self._reached(group)))
+        with self._looking(hooks):
+            for batch in self.batches():
+                self.left = Counter({part: self.uses[part] for part in parts if self.uses[part]})
+                with suppress(_Enough), Products(weights, self._seen):
+                    self.forward(batch)
+
+    def _count(self) -> None:
+        """How often a pass uses each layer and each block."""
+
+        def seen(uses: list[Use] | None, operation: Any) -> None:
+            self.uses.update(use.name for use in uses or ())
+
+        def count(part: int | str) -> Callable[..., None]:
+            return lambda *_: self.uses.update([part])
+
+        recurrent = {name for name, slot in self.slots.items() if slot.layer.kind == "gates"}
+        hooks = [self.modules[name].register_forward_hook(count(name)) for name in recurrent]
+        hooks += [block.register_forward_hook(count(i)) for i, block in enumerate(self.blocks)]
+        weights = {name: slot.param for name, slot in self.slots.items() if name not in recurrent}
+        with self._looking(hooks), Products(weights, seen):
+            self.forward(next(iter(self.batches())))
+
+    @contextmanager
+    def _looking(self, hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+        """Inside, the network evaluates, module by module; the hooks are removed at the end."""
         training = self.network.training
         self.network.eval()
         try:
             with torch.compiler.set_stance("force_eager"), plain_attention():
-                for batch in self.batches():
-                    self.left, self.running = set(members), block is not None
-                    with suppress(_Enough), Products(weights, self._seen):
-                        self.forward(batch)
+                yield
         finally:
             self.network.train(training)
             for hook in hooks:
@@ -108,11 +134,6 @@ class Calibration:
     def _zero(self, name: str) -> Tensor:
         slot = self.slots[name]
         return torch.zeros(slot.layer.groups, dtype=torch.int64, device=slot.param.device)
-
-    def _leave(self, *_: Any) -> None:
-        self.running = False
-        if not self.left:
-            raise _Enough
 
     def _seen(self, uses: list[Use] | None, operation: Any) -> None:
         for use in uses or ():
@@ -155,9 +176,9 @@ class Calibration:
             self.sums[name][group] += total
             self.counts[name][group] += len(x)
 
-    def _reached(self, name: str) -> None:
-        self.left.discard(name)
-        if not self.left and not self.running and not (self.patient and isinstance(self.at, str)):
+    def _reached(self, part: int | str) -> None:
+        self.left[part] -= 1
+        if max(self.left.values()) <= 0 and not (self.patient and isinstance(self.at, str)):
             raise _Enough
 
 

@@ -138,6 +138,30 @@ def test_a_real_grouped_convolution_keeps_its_outputs():
     assert (moved @ grams[1] * moved).sum() / power[1] > 8 * right[1]
 
 
+class Looped(nn.Module):
+    """One block, run twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Module()
+        self.block.register_parameter("part", nn.Parameter(torch.randn(8, 8) / 3))
+        self.block.forward = lambda x: F.linear(x, self.block.part).relu()
+
+    def forward(self, x):
+        return self.block(self.block(x))
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_layer_that_a_pass_uses_twice_is_calibrated_on_both_inputs(blocks):
+    """Looped and weight-shared networks (llm-compressor#2952)."""
+    torch.manual_seed(0)
+    network, x = Looped(), torch.randn(40, 8)
+    slot = slot_of(network.block.part, "linear", 1, name="block.part")
+    found = Calibration(network, network, [slot], [network.block] if blocks else [], lambda: x.split(8)).moments(slot)
+    rows = torch.cat([x, network.block(x).detach()])
+    assert torch.allclose(found, rows.T @ rows / 80, atol=1e-5)
+
+
 # -- experts -------------------------------------------------------------------------------------------------------------
 
 
