@@ -381,6 +381,22 @@ def test_a_run_ends_by_accuracy_or_by_its_budget_and_what_diverges_is_said():
         behind(small(), noise=0.1).sample(None)
 
 
+def test_accuracy_is_the_root_mean_square_of_the_hypergradient_over_the_iterates():
+    """By hand, |x - 1| being the hypergradient of the scalar quadratic: not the last one, and not the least."""
+    environment = Environment(scalar(), np.random.default_rng(0), eps=1.5)
+    for x, mean, over in (
+        (4.0, 9.0, False),
+        (1.0, 4.5, False),
+        (2.0, 10 / 3, False),
+        (1.0, 2.5, False),
+        (1.0, 2.0, True),
+    ):
+        assert environment.over(np.array([x])) == over == environment.reached
+        scores = environment.measure(Answer(np.array([x]), np.zeros(1), np.zeros(1), 0.1, 1))
+        assert scores["over_eps"] == pytest.approx(mean**0.5 / 1.5)
+        assert scores.get("eps_reached") == (1.5 if over else None) and scores["reached"] == over
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
