@@ -242,6 +242,13 @@ def test_bad_data_are_answered_in_one_line(cls, data):
         cls().fit(X, y).predict(X[:, :2])
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+@pytest.mark.parametrize("cls", [SoftThresholdRegressor, IHTRegressor])
+def test_moments_beyond_all_numbers_are_no_fit(cls, data):
+    with pytest.raises(ValueError, match="the second moments are too large for floats: divide the columns"):
+        cls().fit(data[0] * 1e160, data[1])
+
+
 BAD = [
     (PRIVATE, {"epsilon": 0}, "epsilon=0: has to be a number above 0"),
     (PRIVATE, {"epsilon": -1.0}, "epsilon=-1.0: has to be a number above 0"),
@@ -263,7 +270,22 @@ BAD = [
     (PRIVATE[2:], {"k": 1.5}, "k=1.5: has to be a whole number, at least 1"),
     (PRIVATE[2:], {"rounds": 401}, "rounds=401: n_samples=400 are too few, every round needs a user of its own"),
     (PRIVATE[2:], {"simulate": "aggregate"}, "simulate='aggregate': the sum of messages on a sphere has no simple law"),
+    (PRIVATE[:2], {"lam": None}, "lam=None: has to be 'auto' or a number, at least 0"),
+    (PRIVATE[:2], {"split": "half"}, "split='half': has to be between 0 and 1"),
+    (
+        (*PRIVATE[:2], SoftThresholdRegressor),
+        {"lam_scale": -1.0},
+        "lam_scale=-1.0: has to be a number, at least 0, or None",
+    ),
+    (
+        (*PRIVATE[:2], SoftThresholdRegressor),
+        {"lam_scale": "a"},
+        "lam_scale='a': has to be a number, at least 0, or None",
+    ),
+    (PRIVATE, {"epsilon": 1e-300}, "epsilon=1e-300, delta="),
     ((MomentsLasso,), {"alpha": -1.0}, "alpha=-1.0: has to be 'auto' or a number, at least 0"),
+    ((MomentsLasso,), {"alpha": None}, "alpha=None: has to be 'auto' or a number, at least 0"),
+    ((MomentsLasso,), {"y_scale": -1.0}, "y_scale=-1.0: has to be a number above 0"),
 ]
 
 
