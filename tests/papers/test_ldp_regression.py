@@ -18,6 +18,7 @@ from sparselab.estimation.estimators.privacy.closed import (
     LDPSparseRegressor,
     SoftThresholdRegressor,
 )
+from sparselab.estimation.estimators.privacy.gaussian import classical, largest_mu
 from sparselab.estimation.estimators.privacy.iterative import IHTRegressor, LDPIHTRegressor, MomentsLasso
 from sparselab.estimation.estimators.privacy.shrinkage import soft
 from sparselab.estimation.estimators.privacy.sphere import spread
@@ -82,6 +83,21 @@ def test_the_levels_of_the_threshold_follow_from_assumptions_alone(data):
     )
     central = CentralDPRegressor(kappa=0.5, theta_norm=2.0).fit(*data)
     assert central.lam_ == pytest.approx(found.lam_ / math.sqrt(400))
+
+
+def test_the_budget_is_split_as_said_and_a_round_s_noise_covers_two_gradients_of_the_bound(data):
+    """Sensitivities and budgets of every mechanism, from the fitted noise: 2 r^2 and 2 r tau, and 2 G for a round."""
+    one = LDPSparseRegressor(random_state=0, delta=1e-4, split=0.2, clip_x=1.5, clip_y=2.0).fit(*data)
+    assert [(r.what, r.epsilon, r.delta) for r in one.privacy_spent_.releases] == [
+        ("x x^T", 0.2, pytest.approx(2e-5)), ("x y", 0.8, pytest.approx(8e-5)),
+    ]  # fmt: skip
+    assert one.noise_ == pytest.approx((classical(2 * 1.5**2, 0.2, 2e-5), classical(2 * 1.5 * 2.0, 0.8, 8e-5)))
+    options = {"delta": 1e-4, "clip_x": 1.5, "clip_y": 2.0, "clip_residual": 0.5, "epsilon": 0.9, "random_state": 0}
+    for mechanism, sigma in (("gaussian", classical(1.0, 0.9, 1e-4)), ("analytic", 1 / largest_mu(0.9, 1e-4))):
+        found = LDPIHTRegressor(mechanism=mechanism, **options).fit(*data)
+        assert found.noise_ == pytest.approx(2 * 1.5 * 0.5 * sigma)
+        assert (found.privacy_spent_.epsilon, found.privacy_spent_.delta) == (0.9, 1e-4)
+    assert LDPIHTRegressor(**options).fit(*data).noise_ == pytest.approx(1.5 * 0.5 / math.tanh(0.45) * spread(4))
 
 
 def test_public_rows_take_the_place_of_x_x_and_the_whole_budget_goes_to_x_y(data, rng):
