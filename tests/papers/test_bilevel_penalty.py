@@ -256,6 +256,94 @@ def test_momentum_without_noise_is_the_exact_gradient():
     assert np.allclose(answers[0].x, answers[1].x, rtol=1e-10) and np.allclose(answers[0].y, answers[1].y, rtol=1e-10)
 
 
+class Numbered:
+    """The n-th sample: its errors are known functions of the point."""
+
+    rows, sizes = None, {"upper_x": 1.0, "upper_y": -2.0, "lower_x": 3.0, "lower_y": -1.0}
+
+    def __init__(self, n, batch):
+        self.n, self.batch = n, batch
+
+    def noise(self, what, x, y, size):
+        return 0.02 * self.sizes[what] * (1 + self.n % 5) * (x + 2 * y - 1)
+
+
+class Scripted(Environment):
+    """The scalar quadratic behind numbered samples."""
+
+    def __init__(self):
+        super().__init__(scalar(), np.random.default_rng(0), noise=1.0)
+        self.asked = 0
+
+    def sample(self, batch):
+        self.asked += 1
+        return Numbered(self.asked - 1, batch)
+
+
+def directions(n, sigma):
+    """Those of y, z and x at a point under the n-th sample, of f = (y - 1)²/2 and g = (y - x)²/2."""
+
+    def error(what, x, y):
+        return Numbered(n, 1).noise(what, x, y, 1)
+
+    def of_z(x, w):
+        return w - x + error("lower_y", x, w)
+
+    def of_y(x, u):
+        return sigma * (u - 1 + error("upper_y", x, u)) + of_z(x, u)
+
+    def of_x(x, u, w):
+        apart = (x - u + error("lower_x", x, u)) - (x - w + error("lower_x", x, w))
+        return error("upper_x", x, u) + apart / sigma
+
+    return of_y, of_z, of_x
+
+
+FOUR = Settings(0.4, 4, 0.3, lr_y=0.5, lr_z=0.4, sigma_power=0.5, rho=2.0, beta=0.7, batch=1.0)
+
+
+def test_four_steps_of_two_loops_by_hand():
+    """Algorithm A: T proximal steps from y and z, y and z follow by beta, x moves along the direction at u and w."""
+    x, y, z, n = 3.0, 0.0, 0.0, 0
+    for k in range(4):
+        sigma = 0.4 * (k + 1) ** -0.5
+        whole, u, w = 1 / (1 + sigma + 0.5), y, z
+        for _ in range(3):
+            of_y, of_z, _ = directions(n, sigma)
+            u, w = u - 0.5 * whole * (of_y(x, u) + (u - y) / 2), w - 0.4 * whole * (of_z(x, w) + (w - z) / 2)
+            n += 1
+        y, z = y + 0.7 * (u - y), z + 0.7 * (w - z)
+        x, n = x - 0.3 * sigma * directions(n, sigma)[2](x, u, w), n + 1
+    answer = double_loop(Scripted(), replace(FOUR, inner_steps=3))
+    assert (answer.x[0], answer.y[0], answer.z[0], answer.sigma) == pytest.approx((x, y, z, 0.2), rel=1e-12)
+
+
+def test_four_steps_of_one_loop_by_hand():
+    """Algorithm B: v = g(now; xi) + (1 - eta) (v before - g(before; xi)), one xi at both points, for each direction."""
+    x, y, z, eta = 3.0, 0.0, 0.0, 0.3
+    v_y = v_z = v_x = 0.0
+    last = None
+    for k in range(4):
+        sigma = 0.4 * (k + 1) ** -0.5
+        whole = 1 / (1 + sigma + 0.5)
+        of_y, of_z, _ = directions(2 * k, sigma)
+        new_y, new_z = of_y(x, y), of_z(x, z)
+        if last:
+            x0, y0, z0, _, _, sigma0 = last
+            new_y += (1 - eta) * (v_y - directions(2 * k, sigma0)[0](x0, y0))
+            new_z += (1 - eta) * (v_z - of_z(x0, z0))
+        v_y, v_z = new_y, new_z
+        u, w = y - 0.5 * whole * v_y, z - 0.4 * whole * v_z
+        new_x = directions(2 * k + 1, sigma)[2](x, u, w)
+        if last:
+            x0, _, _, u0, w0, sigma0 = last
+            new_x += (1 - eta) * (v_x - directions(2 * k + 1, sigma0)[2](x0, u0, w0))
+        last, v_x = (x, y, z, u, w, sigma), new_x
+        y, z, x = y + 0.7 * (u - y), z + 0.7 * (w - z), x - 0.3 * sigma * v_x
+    answer = single_loop(Scripted(), replace(FOUR, inner_steps=1, eta=eta))
+    assert (answer.x[0], answer.y[0], answer.z[0]) == pytest.approx((x, y, z), rel=1e-12)
+
+
 def test_momentum_averages_noise_that_is_smooth_and_not_noise_that_is_rough():
     """Mean-squared smoothness is what the single loop lives by: the same small eta with errors that points do not share."""
     s = Settings(sigma=0.2, steps=600, lr_x=0.2, inner_steps=1, eta=0.02)
@@ -374,6 +462,22 @@ def test_a_run_ends_by_accuracy_or_by_its_budget_and_what_diverges_is_said():
         double_loop(behind(small()), Settings(0.1, 5000, 1e4))
     with pytest.raises(ValueError, match="never exact"):
         behind(small(), noise=0.1).sample(None)
+
+
+def test_accuracy_is_the_root_mean_square_of_the_hypergradient_over_the_iterates():
+    """By hand, |x - 1| being the hypergradient of the scalar quadratic: not the last one, and not the least."""
+    environment = Environment(scalar(), np.random.default_rng(0), eps=1.5)
+    for x, mean, over in (
+        (4.0, 9.0, False),
+        (1.0, 4.5, False),
+        (2.0, 10 / 3, False),
+        (1.0, 2.5, False),
+        (1.0, 2.0, True),
+    ):
+        assert environment.over(np.array([x])) == over == environment.reached
+        scores = environment.measure(Answer(np.array([x]), np.zeros(1), np.zeros(1), 0.1, 1))
+        assert scores["over_eps"] == pytest.approx(mean**0.5 / 1.5)
+        assert scores.get("eps_reached") == (1.5 if over else None) and scores["reached"] == over
 
 
 @pytest.mark.parametrize(

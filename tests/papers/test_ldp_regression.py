@@ -18,6 +18,7 @@ from sparselab.estimation.estimators.privacy.closed import (
     LDPSparseRegressor,
     SoftThresholdRegressor,
 )
+from sparselab.estimation.estimators.privacy.gaussian import classical, largest_mu
 from sparselab.estimation.estimators.privacy.iterative import IHTRegressor, LDPIHTRegressor, MomentsLasso
 from sparselab.estimation.estimators.privacy.shrinkage import soft
 from sparselab.estimation.estimators.privacy.sphere import spread
@@ -77,6 +78,21 @@ def test_the_levels_of_the_threshold_follow_from_assumptions_alone(data):
     )
     central = CentralDPRegressor(kappa=0.5, theta_norm=2.0).fit(*data)
     assert central.lam_ == pytest.approx(found.lam_ / math.sqrt(400))
+
+
+def test_the_budget_is_split_as_said_and_a_round_s_noise_covers_two_gradients_of_the_bound(data):
+    """Sensitivities and budgets of every mechanism, from the fitted noise: 2 r^2 and 2 r tau, and 2 G for a round."""
+    one = LDPSparseRegressor(random_state=0, delta=1e-4, split=0.2, clip_x=1.5, clip_y=2.0).fit(*data)
+    assert [(r.what, r.epsilon, r.delta) for r in one.privacy_spent_.releases] == [
+        ("x x^T", 0.2, pytest.approx(2e-5)), ("x y", 0.8, pytest.approx(8e-5)),
+    ]  # fmt: skip
+    assert one.noise_ == pytest.approx((classical(2 * 1.5**2, 0.2, 2e-5), classical(2 * 1.5 * 2.0, 0.8, 8e-5)))
+    options = {"delta": 1e-4, "clip_x": 1.5, "clip_y": 2.0, "clip_residual": 0.5, "epsilon": 0.9, "random_state": 0}
+    for mechanism, sigma in (("gaussian", classical(1.0, 0.9, 1e-4)), ("analytic", 1 / largest_mu(0.9, 1e-4))):
+        found = LDPIHTRegressor(mechanism=mechanism, **options).fit(*data)
+        assert found.noise_ == pytest.approx(2 * 1.5 * 0.5 * sigma)
+        assert (found.privacy_spent_.epsilon, found.privacy_spent_.delta) == (0.9, 1e-4)
+    assert LDPIHTRegressor(**options).fit(*data).noise_ == pytest.approx(1.5 * 0.5 / math.tanh(0.45) * spread(4))
 
 
 def test_public_rows_take_the_place_of_x_x_and_the_whole_budget_goes_to_x_y(data, rng):
@@ -237,6 +253,13 @@ def test_bad_data_are_answered_in_one_line(cls, data):
         cls().fit(X, y).predict(X[:, :2])
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+@pytest.mark.parametrize("cls", [SoftThresholdRegressor, IHTRegressor])
+def test_moments_beyond_all_numbers_are_no_fit(cls, data):
+    with pytest.raises(ValueError, match="the second moments are too large for floats: divide the columns"):
+        cls().fit(data[0] * 1e160, data[1])
+
+
 BAD = [
     (PRIVATE, {"epsilon": 0}, "epsilon=0: has to be a number above 0"),
     (PRIVATE, {"epsilon": -1.0}, "epsilon=-1.0: has to be a number above 0"),
@@ -258,7 +281,22 @@ BAD = [
     (PRIVATE[2:], {"k": 1.5}, "k=1.5: has to be a whole number, at least 1"),
     (PRIVATE[2:], {"rounds": 401}, "rounds=401: n_samples=400 are too few, every round needs a user of its own"),
     (PRIVATE[2:], {"simulate": "aggregate"}, "simulate='aggregate': the sum of messages on a sphere has no simple law"),
+    (PRIVATE[:2], {"lam": None}, "lam=None: has to be 'auto' or a number, at least 0"),
+    (PRIVATE[:2], {"split": "half"}, "split='half': has to be between 0 and 1"),
+    (
+        (*PRIVATE[:2], SoftThresholdRegressor),
+        {"lam_scale": -1.0},
+        "lam_scale=-1.0: has to be a number, at least 0, or None",
+    ),
+    (
+        (*PRIVATE[:2], SoftThresholdRegressor),
+        {"lam_scale": "a"},
+        "lam_scale='a': has to be a number, at least 0, or None",
+    ),
+    (PRIVATE, {"epsilon": 1e-300}, "epsilon=1e-300, delta="),
     ((MomentsLasso,), {"alpha": -1.0}, "alpha=-1.0: has to be 'auto' or a number, at least 0"),
+    ((MomentsLasso,), {"alpha": None}, "alpha=None: has to be 'auto' or a number, at least 0"),
+    ((MomentsLasso,), {"y_scale": -1.0}, "y_scale=-1.0: has to be a number above 0"),
 ]
 
 

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
@@ -245,13 +246,34 @@ def test_shapes_and_names_are_those_of_scikit_learn_s_dictionaries(rng):
     assert single.components_.dtype == single.transform(data.astype(np.float32)).dtype == np.float32
 
 
+def test_bad_data_are_one_line(rng):
+    data = made(rng)[0]
+    holes, fitted = data.copy(), SparseCoding(8, batch=20, random_state=0).fit(data)
+    holes[3, 1] = np.nan
+    for call in (SparseCoding().fit, fitted.transform, fitted.score):
+        with pytest.raises(ValueError, match="contains NaN") as refused:
+            call(holes)
+        assert "\n" not in str(refused.value)
+        with pytest.raises(TypeError, match="dense data is required"):
+            call(sparse.csr_array(data))
+    assert SparseCoding(8, random_state=0).fit(data[:1]).transform(data).shape == (60, 8)  # one signal is a batch
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"penalty": "l2"}, "one of soft, hard"),
         ({"penalty": "lq", "q": 0}, r"a number in \(0, 1\)"),
         ({"solver": "adam"}, "one of pg, fista, lca"),
-        ({"units": 0}, "units=0: at least 1"),
+        ({"units": 0}, "units=0: a whole number, at least 1"),
+        ({"units": 2.5}, r"units=2.5: a whole number, at least 1"),
+        ({"batch": "20"}, "batch='20': a whole number, at least 1"),
+        ({"penalty": ["soft"]}, "one of soft, hard"),
+        ({"solver": ["pg"]}, "one of pg, fista, lca"),
+        ({"penalty": "lq", "q": "a"}, r"a number in \(0, 1\)"),
+        ({"lam": float("inf")}, "lam=inf: a number above 0"),
+        ({"step_phi": "x"}, "step_phi='x': a number above 0"),
+        ({"target_active": "few"}, r"target_active='few': a share in \(0, 1\)"),
         ({"lam": 0}, "lam=0: a number above 0"),
         ({"step_r": float("nan")}, "step_r=nan: a number above 0"),
         ({"decay": 0}, "decay=0: a number above 0, or None"),
@@ -259,7 +281,8 @@ def test_shapes_and_names_are_those_of_scikit_learn_s_dictionaries(rng):
     ],
 )
 def test_bad_options_are_one_line(options, message, rng):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         SparseCoding(**options).fit(made(rng)[0])
+    assert "\n" not in str(refused.value)
     with pytest.raises(NotFittedError):
         SparseCoding(**options).transform(made(rng)[0])

@@ -88,6 +88,10 @@ def test_the_same_random_state_gives_the_same_fit_and_parameters_stay(data):
         ({"val_fraction": 1.0}, r"val_fraction=1.0: write a number between 0 and 1"),
         ({"val_fraction": 0.99}, r"val_fraction=0.99: of 80 samples fewer than 2 are left"),
         ({"start": 20.0}, r"start=20.0: write a number between low=-7.0 and high=9.0"),
+        ({"high": 1e4}, r"high=10000.0: write at most 300"),
+        ({"variant": ["double"]}, r"variant=\['double'\]: one of double, single"),
+        ({"l1": "0"}, "l1='0': write a finite number"),
+        ({"max_iter": True}, "max_iter=True: write a whole number"),
     ],
 )
 def test_bad_parameters_are_one_line(data, options, line):
@@ -103,8 +107,9 @@ def test_bad_data_are_one_line(data):
     for bad, target, line in (
         (X[:1], y[:1], "minimum of 4"), (broken, y, "NaN"), (X, y[:-1], "inconsistent"), (X, np.full(80, np.inf), "infinity"),
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=line):
+        with pytest.raises(ValueError, match=line) as refused:
             BilevelPenaltyRegressor(**QUICK).fit(bad, target)
+        assert "\n" not in str(refused.value)
     with pytest.raises(TypeError, match="dense data is required"):
         BilevelPenaltyRegressor(**QUICK).fit(sparse.csr_matrix(X), y)
 

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sparselab.estimation.estimators.checks import is_number, is_whole, one_line
 from sparselab.estimation.estimators.codes.infer import SOLVERS, Descent, Problem, after_step, safe, settle_rows, unit
 from sparselab.estimation.estimators.codes.thresholds import rule_of
 
@@ -75,7 +76,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def fit(self, X: Any, y: Any = None) -> SparseCoding:
         """Learn from ``X``, (n, features), batch after batch in the order of its rows. ``y`` is ignored."""
-        data = validate_data(self, X, dtype=[np.float64, np.float32])
+        with one_line():
+            data = validate_data(self, X, dtype=[np.float64, np.float32])
         self._check()
         start = check_random_state(self.random_state).standard_normal((self.units, data.shape[1]))
         atoms = (start / np.sqrt(self.units)).astype(data.dtype)
@@ -107,13 +109,15 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def transform(self, X: Any) -> Array:
         """(n, units) codes of ``X``, each signal's coded by itself; zeros are exact."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        with one_line():
+            data = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return self._codes(data, self.lam_)
 
     def inverse_transform(self, X: Any) -> Array:
         """(n, features) what the codes ``X`` stand for."""
         check_is_fitted(self)
-        codes = check_array(X, dtype=[np.float64, np.float32])
+        with one_line():
+            codes = check_array(X, dtype=[np.float64, np.float32])
         if codes.shape[1] != len(self.components_):
             raise ValueError(
                 f"X has {codes.shape[1]} columns, and codes have {len(self.components_)}: one for each unit"
@@ -131,17 +135,18 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _check(self) -> None:
         """ValueError for an option that makes no sense."""
         rule_of(self.penalty, self.q)
-        if self.solver not in SOLVERS:
+        if not isinstance(self.solver, str) or self.solver not in SOLVERS:
             raise ValueError(f"solver={self.solver!r}: one of {', '.join(SOLVERS)}")
         for name in ("units", "batch", "passes", "inner_max"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: at least 1")
+            if not is_whole(value := getattr(self, name)) or value < 1:
+                raise ValueError(f"{name}={value!r}: a whole number, at least 1")
         for name in ("lam", "step_r", "step_phi", "inner_tol"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: a number above 0")
-        if self.decay is not None and not self.decay > 0:
+            if not is_number(value := getattr(self, name)) or value <= 0:
+                raise ValueError(f"{name}={value!r}: a number above 0")
+        if self.decay is not None and not (is_number(self.decay) and self.decay > 0):
             raise ValueError(f"decay={self.decay!r}: a number above 0, or None")
-        if self.target_active is not None and not 0 < self.target_active < 1:
+        share = self.target_active
+        if share is not None and not (is_number(share) and 0 < share < 1):
             raise ValueError(f"target_active={self.target_active!r}: a share in (0, 1), or None")
 
     def _batches(self, data: Array) -> Iterator[Array]:

@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from sparselab.estimation.estimators.checks import is_number
+
 NEWTON = 60  # most steps for l_q; fewer than ten are taken
 
 Array = np.ndarray
@@ -86,7 +88,7 @@ class Lq(Rule):
     """lam |r|^q for 0 < q < 1. There is no closed form: the larger root of r + lam step q r^(q-1) = |u| by Newton's method."""
 
     def __init__(self, q: float):
-        if not 0 < q < 1:
+        if not is_number(q) or not 0 < q < 1:
             raise ValueError(f"q={q!r}: a number in (0, 1); q=1 is penalty='soft', q=0 is penalty='hard_prox'")
         self.q = q
 
@@ -138,6 +140,6 @@ RULES: dict[str, type[Rule]] = {"soft": Soft, "hard": Hard, "hard_prox": HardPro
 
 def rule_of(penalty: str, q: float) -> Rule:
     """The rule of that name; ``q`` is looked at by ``lq`` only. ValueError for another name or q."""
-    if penalty not in RULES:
+    if not isinstance(penalty, str) or penalty not in RULES:
         raise ValueError(f"penalty={penalty!r}: one of {', '.join(RULES)}")
     return Lq(q) if RULES[penalty] is Lq else RULES[penalty]()

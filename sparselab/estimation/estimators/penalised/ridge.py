@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,13 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sparselab.estimation.estimators.checks import is_number, is_whole, one_line
 from sparselab.estimation.problems.levels.environment import Environment
 from sparselab.estimation.problems.levels.penalties import Penalties
 from sparselab.estimation.solvers.twolevel.penalty import VARIANTS, Settings
 
 FEWEST = 4  # samples: two to fit and two to validate
+HIGHEST = 300.0  # log-penalty: its exponential can still be squared
 
 
 class _Watched(Environment):
@@ -83,7 +84,8 @@ class BilevelPenaltyRegressor(RegressorMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> BilevelPenaltyRegressor:
         """Learn penalties and weights from X, (n, d), and y, (n,)."""
         self._check()
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=FEWEST)
+        with one_line():
+            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=FEWEST)
         y = y.astype(np.float64)
         rng = check_random_state(self.random_state)
         held = max(2, round(self.val_fraction * len(y)))
@@ -112,17 +114,18 @@ class BilevelPenaltyRegressor(RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """(n,) predictions."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        with one_line():
+            X = validate_data(self, X, dtype=np.float64, reset=False)
         return X @ self.coef_ + self.intercept_
 
     def _check(self) -> None:
-        if self.variant not in VARIANTS:
+        if not isinstance(self.variant, str) or self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}: one of {', '.join(VARIANTS)}")
         for name in ("sigma", "lr_x", "tol", "l1", "start", "low", "high", "val_fraction"):
-            if not isinstance(value := getattr(self, name), Real) or not np.isfinite(value):
+            if not is_number(value := getattr(self, name)):
                 raise ValueError(f"{name}={value!r}: write a finite number")
         for name in ("inner_steps", "max_iter"):
-            if not isinstance(value := getattr(self, name), Integral) or value < 1:
+            if not is_whole(value := getattr(self, name)) or value < 1:
                 raise ValueError(f"{name}={value!r}: write a whole number of at least 1")
         for name in ("sigma", "lr_x"):
             if getattr(self, name) <= 0:
@@ -134,6 +137,8 @@ class BilevelPenaltyRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"val_fraction={self.val_fraction!r}: write a number between 0 and 1")
         if not self.low <= self.start <= self.high:
             raise ValueError(f"start={self.start!r}: write a number between low={self.low!r} and high={self.high!r}")
+        if self.high > HIGHEST:
+            raise ValueError(f"high={self.high!r}: write at most {HIGHEST:g}, penalties are its exponential")
 
 
 def _scale(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sparselab.estimation.estimators.checks import is_number, one_line
 from sparselab.estimation.estimators.privacy.limits import LOOKED, RULES, cut, radius
 from sparselab.estimation.problems.linear.users import Moments, Rows, Users
 
@@ -21,10 +21,6 @@ def generator(random_state: Any) -> np.random.Generator:
     return np.random.default_rng(random_state)
 
 
-def _one_line(error: Exception) -> Exception:
-    return type(error)(" ".join(str(error).split()))
-
-
 class Linear(RegressorMixin, BaseEstimator):
     """Base of regressors without intercept: rows are taken as centred, because centring them would be a look at the data."""
 
@@ -33,10 +29,8 @@ class Linear(RegressorMixin, BaseEstimator):
         return self.fit_users(Rows(*self._checked(X, y)))
 
     def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        try:
+        with one_line():
             X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        except (ValueError, TypeError) as error:
-            raise _one_line(error) from None
         return X, np.asarray(y, dtype=np.float64)
 
     def fit_users(self, users: Users | Moments) -> Any:
@@ -44,6 +38,8 @@ class Linear(RegressorMixin, BaseEstimator):
         self.n_features_in_ = users.d
         self.intercept_ = 0.0
         self._estimate(users)
+        if not np.isfinite(self.coef_).all():
+            raise ValueError("the second moments are too large for floats: divide the columns and y by their scales")
         return self
 
     @abstractmethod
@@ -53,10 +49,8 @@ class Linear(RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """<x, coef_> for each row of ``X`` (n, d): (n,)."""
         check_is_fitted(self)
-        try:
+        with one_line():
             X = validate_data(self, X, dtype=np.float64, reset=False)
-        except (ValueError, TypeError) as error:
-            raise _one_line(error) from None
         return X @ self.coef_
 
 
@@ -108,7 +102,7 @@ class Clipped(Linear):
     def _above_zero(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+            if not is_number(value) or value <= 0:
                 raise ValueError(f"{name}={value!r}: has to be a number above 0")
 
 
@@ -120,7 +114,7 @@ class Private(Clipped):
 
     def _delta(self, n: int) -> float:
         delta = 1 / n if self.delta is None else self.delta
-        if isinstance(delta, bool) or not isinstance(delta, int | float | np.number) or not 0 < delta < 1:
+        if not is_number(delta) or not 0 < delta < 1:
             raise ValueError(f"delta={delta!r}: has to be above 0 and below 1, or None for 1 / n")
         return float(delta)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sparselab.estimation.estimators.checks import is_number
 from sparselab.estimation.estimators.privacy.base import Clipped, Private, generator
 from sparselab.estimation.estimators.privacy.gaussian import calibrate
 from sparselab.estimation.estimators.privacy.ledger import Release, total
@@ -65,9 +66,11 @@ class _Closed(Clipped):
     def _level(self, d: int, deviation: float) -> float:
         if isinstance(self.lam, str):
             one_of("lam", self.lam, ("auto",))
-            scale = math.sqrt(2 * math.log(max(d, 2))) if self.lam_scale is None else float(self.lam_scale)
-            return scale * deviation / self.kappa
-        if not 0 <= self.lam < math.inf:
+            scale = math.sqrt(2 * math.log(max(d, 2))) if self.lam_scale is None else self.lam_scale
+            if not is_number(scale) or scale < 0:
+                raise ValueError(f"lam_scale={scale!r}: has to be a number, at least 0, or None for sqrt(2 log d)")
+            return float(scale) * deviation / self.kappa
+        if not is_number(self.lam) or self.lam < 0:
             raise ValueError(f"lam={self.lam!r}: has to be 'auto' or a number, at least 0")
         return float(self.lam)
 
@@ -145,7 +148,7 @@ class LDPSparseRegressor(Private, _Closed):
         one_of("mechanism", self.mechanism, MECHANISMS)
         one_of("sensitivity", self.sensitivity, ("bound", "exact"))
         one_of("simulate", self.simulate, ("per_user", "aggregate"))
-        if not 0 < self.split < 1:
+        if not is_number(self.split) or not 0 < self.split < 1:
             raise ValueError(f"split={self.split!r}: has to be between 0 and 1")
         delta = self._delta(users.n)
         voided = self._limits(users)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+LARGEST = 1e100  # standard deviation of a noise that can be squared and summed
+
 
 def _log_tail(a: float) -> float:
     """log P(Z > a) of a standard normal Z, also where the probability itself is too small for a float."""
@@ -54,8 +56,21 @@ def calibrate(
 
     shares: parts of the budget, which add up to 1. mechanism: ``gaussian`` (classical; epsilon and delta are split and added
     up), ``analytic`` (the same split, each release with the least noise for it) or ``joint`` (mu^2 is split instead, which is
-    exact for all releases together). ValueError where the classical noise would not do.
+    exact for all releases together). ValueError where the classical noise would not do, or is beyond all numbers.
     """
+    return bearable(_sigmas(sensitivities, shares, epsilon, delta, mechanism), epsilon, delta)
+
+
+def bearable(sigmas: Sequence[float], epsilon: float, delta: float) -> list[float]:
+    """The sigmas. ValueError where squares of their noise would overflow."""
+    if not all(sigma < LARGEST for sigma in sigmas):
+        raise ValueError(f"epsilon={epsilon:g}, delta={delta:g}: no number is large enough for such noise; spend more")
+    return list(sigmas)
+
+
+def _sigmas(
+    sensitivities: Sequence[float], shares: Sequence[float], epsilon: float, delta: float, mechanism: str
+) -> list[float]:
     if mechanism == "joint":
         mu = largest_mu(epsilon, delta)
         return [size / (mu * math.sqrt(share)) for size, share in zip(sensitivities, shares, strict=True)]

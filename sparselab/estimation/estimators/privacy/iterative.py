@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from sparselab.estimation.estimators.checks import is_number, is_whole
 from sparselab.estimation.estimators.privacy.base import Clipped, Linear, Private, generator
 from sparselab.estimation.estimators.privacy.closed import MECHANISMS, PIECE, one_of
-from sparselab.estimation.estimators.privacy.gaussian import calibrate
+from sparselab.estimation.estimators.privacy.gaussian import bearable, calibrate
 from sparselab.estimation.estimators.privacy.ledger import Release, total
 from sparselab.estimation.estimators.privacy.shrinkage import into_ball, keep_largest
 from sparselab.estimation.estimators.privacy.sphere import Sphere
@@ -40,11 +41,11 @@ class _Thresholding(Clipped):
     def _sizes(self, n: int, d: int) -> None:
         for name in ("k", "rounds"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise ValueError(f"{name}={value!r}: has to be a whole number, at least 1")
         self._above_zero("step", "ball")
         kept = 2 * self.k if self.k_prime is None else self.k_prime
-        if isinstance(kept, bool) or not isinstance(kept, int | np.integer) or kept < 1:
+        if not is_whole(kept) or kept < 1:
             raise ValueError(f"k_prime={kept!r}: has to be a whole number, at least 1, or None for 2 k")
         self.k_prime_ = min(int(kept), d)  # there are no more entries than d to keep
 
@@ -131,7 +132,7 @@ class LDPIHTRegressor(Private, _Thresholding):
         bound = self.clip_x_ * self.clip_residual_
         if self.mechanism == "duchi":
             self._sphere = Sphere(users.d, bound, float(self.epsilon))
-            self.noise_ = self._sphere.radius
+            (self.noise_,) = bearable([self._sphere.radius], self.epsilon, delta)
         else:
             (self.noise_,) = calibrate([2 * bound], [1.0], self.epsilon, delta, self.mechanism)
         self.groups_ = groups(users.n, self.rounds)
@@ -231,8 +232,10 @@ class MomentsLasso(Linear):
 
         if isinstance(self.alpha, str):
             one_of("alpha", self.alpha, ("auto",))
+            if not is_number(self.y_scale) or self.y_scale <= 0:
+                raise ValueError(f"y_scale={self.y_scale!r}: has to be a number above 0")
             alpha = self.y_scale * math.sqrt(2 * math.log(max(users.d, 2)) / users.n)
-        elif not 0 <= self.alpha < math.inf:
+        elif not is_number(self.alpha) or self.alpha < 0:
             raise ValueError(f"alpha={self.alpha!r}: has to be 'auto' or a number, at least 0")
         else:
             alpha = float(self.alpha)

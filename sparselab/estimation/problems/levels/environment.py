@@ -32,7 +32,10 @@ class Answer:
 
 
 class Sample:
-    """One draw xi of an oracle's randomness (``batch`` of them, averaged). Asked twice at one point, it says the same."""
+    """One draw xi of an oracle's randomness (``batch`` of them, averaged).
+
+    Asked twice at one point, it says the same, unless the oracle is rough without end (``roughness=None``).
+    """
 
     def __init__(self, environment: Environment, batch: int | None):
         self.batch = batch
@@ -151,8 +154,10 @@ class Environment:
         return self.reached or (self.budget is not None and self.calls >= self.budget)
 
     def measure(self, answer: Answer) -> dict[str, float]:
-        """``calls`` (and their decimal logarithm), ``products`` with second derivatives, ``reached``; the rest where known.
+        """``calls`` (and their decimal logarithm), ``products`` with second derivatives; the rest where known.
 
+        With ``eps``: ``reached``; ``eps_reached``, which is eps, and only there where it was reached; ``over_eps``, the root
+        mean square of |G(x)| over the iterates, over eps, at the end.
         ``value`` is psi(x), ``grad_norm`` |G(x)|; ``value_gap``, ``gradient_gap`` the largest distances of the penalty
         function from psi at the probes (``log10_...`` their decimal logarithms), ``value_error``, ``gradient_error`` from
         its own closed form.
@@ -164,6 +169,10 @@ class Environment:
             scores["sigma"] = answer.sigma
         if self.eps is not None:
             scores |= {"eps": self.eps, "reached": float(self.reached)}
+            if self.reached:
+                scores["eps_reached"] = self.eps
+            if self._squares:
+                scores["over_eps"] = sqrt(self._squares / self.visits) / self.eps
         if (value := instance.value(answer.x)) is not None:
             scores |= {"value": value, "grad_norm": self.stationarity(answer.x) or 0.0}
         if answer.compared and answer.sigma is not None:
