@@ -105,7 +105,7 @@ def test_draws_repeat_share_rows_over_n_and_give_the_oracle_its_columns():
         (["estimator=omp", "estimator.k=61"], "estimator.k=61: there are 60 samples — write at most 60"),
         (["estimator=omp", "estimator.k=5", "problem.given=support"],
          "estimator.k=5: there are 4 columns — write at most 4"),
-        (["estimator=best_subset"], "problem.d=128: there are 10,668,000 supports of 4 — choose d and k with at most"),
+        (["estimator=best_subset", "estimator.k=null"], "problem.d=128: there are 10,668,000 supports of 4 — choose d and k with at most"),
         (["estimator.lam=-0.5"], "estimator.lam=-0.5: input should be greater than or equal to 0 — the penalty, at least 0"),
         (["estimator=omp", "problem=planted_sparse"],
          "problem=planted_sparse estimator=omp: it takes a regression, and this is a set of users — write problem="),
