@@ -6,10 +6,9 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparselab.estimation.estimators.checks import is_number, one_line
+from sparselab.estimation.estimators.checks import is_number
+from sparselab.estimation.estimators.linear.checked import Checked
 from sparselab.estimation.estimators.privacy.limits import LOOKED, RULES, cut, radius
 from sparselab.estimation.problems.linear.users import Moments, Rows, Users
 
@@ -21,17 +20,12 @@ def generator(random_state: Any) -> np.random.Generator:
     return np.random.default_rng(random_state)
 
 
-class Linear(RegressorMixin, BaseEstimator):
+class Linear(Checked):
     """Base of regressors without intercept: rows are taken as centred, because centring them would be a look at the data."""
 
     def fit(self, X: Any, y: Any) -> Any:
         """Fit to ``X`` (n, d) and ``y`` (n,), one row per user. ValueError, in one line, for what cannot be fitted."""
         return self.fit_users(Rows(*self._checked(X, y)))
-
-    def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        with one_line():
-            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        return X, np.asarray(y, dtype=np.float64)
 
     def fit_users(self, users: Users | Moments) -> Any:
         """Fit to users who are drawn in blocks, or to their second moments."""
@@ -45,13 +39,6 @@ class Linear(RegressorMixin, BaseEstimator):
     @abstractmethod
     def _estimate(self, users: Users | Moments) -> None:
         """Set ``coef_``, (d,), and what else is known."""
-
-    def predict(self, X: Any) -> np.ndarray:
-        """<x, coef_> for each row of ``X`` (n, d): (n,)."""
-        check_is_fitted(self)
-        with one_line():
-            X = validate_data(self, X, dtype=np.float64, reset=False)
-        return X @ self.coef_
 
 
 class Clipped(Linear):

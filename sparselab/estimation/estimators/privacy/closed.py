@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sparselab.estimation.estimators.checks import is_number
+from sparselab.estimation.estimators.linear.checked import one_of
 from sparselab.estimation.estimators.privacy.base import Clipped, Private, generator
 from sparselab.estimation.estimators.privacy.gaussian import calibrate
 from sparselab.estimation.estimators.privacy.ledger import Release, total
@@ -21,12 +22,6 @@ from sparselab.estimation.problems.linear.users import Moments, Rows, Users
 
 MECHANISMS = ("gaussian", "analytic", "joint")
 PIECE = 1 << 13  # users whose messages are held at a time
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: one of {', '.join(choices)}")
 
 
 def messages(

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from sparselab.estimation.estimators.checks import is_number, is_whole
+from sparselab.estimation.estimators.linear.checked import one_of
 from sparselab.estimation.estimators.privacy.base import Clipped, Linear, Private, generator
-from sparselab.estimation.estimators.privacy.closed import MECHANISMS, PIECE, one_of
+from sparselab.estimation.estimators.privacy.closed import MECHANISMS, PIECE
 from sparselab.estimation.estimators.privacy.gaussian import bearable, calibrate
 from sparselab.estimation.estimators.privacy.ledger import Release, total
 from sparselab.estimation.estimators.privacy.shrinkage import into_ball, keep_largest

@@ -1,0 +1,1 @@
+"""Fixed designs with a planted sparse parameter on them."""
