@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from sparselab.estimation.estimators.inputs.checked import checked
 from sparselab.estimation.estimators.privacy.limits import LOOKED, RULES, cut, radius
 from sparselab.estimation.problems.linear.users import Moments, Rows, Users
 
@@ -21,10 +22,6 @@ def generator(random_state: Any) -> np.random.Generator:
     return np.random.default_rng(random_state)
 
 
-def _one_line(error: Exception) -> Exception:
-    return type(error)(" ".join(str(error).split()))
-
-
 class Linear(RegressorMixin, BaseEstimator):
     """Base of regressors without intercept: rows are taken as centred, because centring them would be a look at the data."""
 
@@ -33,10 +30,7 @@ class Linear(RegressorMixin, BaseEstimator):
         return self.fit_users(Rows(*self._checked(X, y)))
 
     def _checked(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        except (ValueError, TypeError) as error:
-            raise _one_line(error) from None
+        X, y = checked(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         return X, np.asarray(y, dtype=np.float64)
 
     def fit_users(self, users: Users | Moments) -> Any:
@@ -53,10 +47,7 @@ class Linear(RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """<x, coef_> for each row of ``X`` (n, d): (n,)."""
         check_is_fitted(self)
-        try:
-            X = validate_data(self, X, dtype=np.float64, reset=False)
-        except (ValueError, TypeError) as error:
-            raise _one_line(error) from None
+        X = checked(self, X, dtype=np.float64, reset=False)
         return X @ self.coef_
 
 
