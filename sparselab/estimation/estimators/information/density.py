@@ -29,9 +29,8 @@ def scott(x: Array) -> float:
 
 def isj(x: Array) -> float:
     """Return the improved Sheather-Jones bandwidth (Botev, Grotowski & Kroese 2010). ValueError where it has no solution."""
-    span = float(np.ptp(x))
     count, squares = len(np.unique(x)), np.arange(1.0, MESH) ** 2
-    grid = _mesh(x, max(0.5 * span, 6.0), MESH)
+    grid = _mesh(x, max(0.5 * float(np.ptp(x)), 6.0), MESH)
     energy = dct(binned(x, grid))[1:] ** 2
 
     def off(t: float) -> float:
@@ -45,7 +44,7 @@ def isj(x: Array) -> float:
     top = 1e-11 + 0.01 * (max(min(1050, count), 50) - 50) / 1000
     while top < 1:
         if off(top) > 0:
-            return float(np.sqrt(brentq(off, 0.0, top))) * span
+            return float(np.sqrt(brentq(off, 0.0, top)) * (grid[-1] - grid[0]))  # KDEpy: times the data's range
         top *= 2
     raise ValueError("bw='isj': no bandwidth solves its equation here; write bw='silverman'")
 
