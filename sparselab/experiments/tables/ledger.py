@@ -25,7 +25,7 @@ def rows_of(summaries: Sequence[Summary]) -> list[list[str]]:
     for table in dict.fromkeys(s.table.output for s in summaries):
         mine = [s for s in summaries if s.table.output == table]
         shown = [s for s in mine if s.done or any(line.failed for line in s.lines)]
-        head = [table, mine[0].table.source.title, f"arXiv {mine[0].table.source.arxiv}, {mine[0].table.source.table}"]
+        head = [table, mine[0].table.source.title, f"{mine[0].table.source.cited}, {mine[0].table.source.table}"]
         if not shown:
             rows.append([*head, NOT_RUN, "0", "0", "0", "0", str(len(mine[0].table.claims)), NONE, NONE])
         for summary in shown:

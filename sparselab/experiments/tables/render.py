@@ -163,7 +163,7 @@ def notes(summary: Summary) -> list[str]:
 
 def to_markdown(summary: Summary) -> str:
     """``table.md``."""
-    lines = [f"# {escape(title(summary))}", "", f"arXiv {summary.table.source.arxiv}", ""]
+    lines = [f"# {escape(title(summary))}", "", summary.table.source.cited, ""]
     lines += [f"- {escape(note)}" for note in notes(summary)]
     rows, shown = [], columns(summary)
     for line in summary.lines:

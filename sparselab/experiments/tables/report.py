@@ -82,8 +82,7 @@ def _section(summary: Summary, records: _Records, find: Callable[[Summary, Pictu
         "title": render.title(summary),
         "headers": [names[number] for number in shown],
         "numbers": len(told),
-        "arxiv": summary.table.source.arxiv,
-        "url": summary.table.source.url,
+        "source": summary.table.source.cited,
         "notes": render.notes(summary),
         "figure": f"{summary.table.metric.label} against {summary.axis[0]}"
         + (" and against training FLOPs" if summary.trained else ""),

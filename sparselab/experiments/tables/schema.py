@@ -17,15 +17,28 @@ Overrides = Annotated[list[str], BeforeValidator(listed, json_schema_input_type=
 
 
 class Source(Options):
-    """The source of the table; without ``arxiv`` and ``url`` it is not linked."""
+    """The source of the table."""
 
     arxiv: str | None = Field(
-        None, pattern=r"^\d{4}\.\d{4,5}$", description='the arXiv id in quotes, like "2102.04010"'
+        None,
+        pattern=r"^\d{4}\.\d{4,5}$",
+        description='the arXiv id in quotes, like "2102.04010", or null where there is none',
     )
-    url: str | None = Field(None, pattern=r"^https://\S+$", description="where it can be read, if not on arXiv")
+    elsewhere: str = Field("", description="what it is where there is no arXiv id, like: doctoral thesis of A. Author")
     title: str = Field(min_length=1, description="the paper's title")
     year: int = Field(ge=1950, le=2100, description="the year of publication")
     table: str = Field(min_length=1, description='what is reproduced, like "Table 2"')
+
+    @model_validator(mode="after")
+    def _can_be_found(self) -> Source:
+        if self.arxiv is None and not self.elsewhere:
+            raise ValueError("a source without an arXiv id needs elsewhere: what it is")
+        return self
+
+    @property
+    def cited(self) -> str:
+        """The source in a few words: its arXiv id, or what it is."""
+        return self.elsewhere if self.arxiv is None else f"arXiv {self.arxiv}"
 
 
 class Metric(Options):

@@ -1,0 +1,1 @@
+"""Input of the estimators, checked as scikit-learn checks it."""
