@@ -100,6 +100,9 @@ VARIANTS = {
     "channels last": (
         "model=resnet20", "model.width=4", "targets.exclude=[@stem]", "optim=sgd", "trainer.channels_last=true",
     ),
+    "channels last, with the moments of AdamW": (
+        "model=resnet20", "model.width=4", "targets.exclude=[@stem]", "trainer.channels_last=true",
+    ),
     "text": (
         "model=gpt_tiny", "model.width=16", "model.depth=1", "model.heads=2", "targets.exclude=[@embedding]",
         "dataset=stdlib", "dataset.max_bytes=60000", "dataset.block=16", "trainer.batch_size=8",
@@ -114,7 +117,7 @@ VARIANTS = {
     ),
     "restored images": (
         "model=dncnn", "model.width=8", "model.depth=4", "dataset=bsd400", "dataset.patch=12", "dataset.patches=2",
-        "dataset.limit_train=32", "dataset.limit_test=1", "trainer.batch_size=8", "trainer.channels_last=false",
+        "dataset.limit_train=32", "dataset.limit_test=1", "trainer.batch_size=8",
     ),
     "no clipping, one micro-batch": ("trainer.clip=null", "trainer.accumulate=1", "trainer.ema=null"),
 }  # fmt: skip

@@ -86,6 +86,8 @@ class Loop(pl.Callback):
         check_masks_agree(self.sparsifier, trainer.global_step)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        if self.resumed:
+            laid_as_parameters(trainer.optimizers[0])
         trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
         self.sparsifier.attach(trainer.optimizers[0])
 
@@ -168,3 +170,15 @@ def _check_equal(value: object, message: str) -> None:
     different = [str(rank) for rank, other in enumerate(everyone) if not torch.equal(other, everyone[0])]
     if different:
         raise RunFailed(message.format(f"rank {', '.join(different)}"))
+
+
+def laid_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give tensors of an optimiser's state the memory layout of their parameters, as they had it when they were made.
+
+    A checkpoint's tensors are contiguous. Beside a parameter that is not (channels_last), elementwise kernels take another path,
+    whose last bits differ.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
