@@ -92,7 +92,7 @@ class Calibration:
         self.patient = any(self.slots[name].layer.kind in EXPERTS for name in members)
         if not self.uses:
             self._count()
-        parts = members if not isinstance(group, int) else [*members, group]
+        parts: list[int | str] = [*members, group] if isinstance(group, int) else [*members]
         hooks = [self._watch(name) for name in recurrent]
         if isinstance(group, int):
             hooks.append(self.blocks[group].register_forward_hook(lambda *_: self._reached(group)))
