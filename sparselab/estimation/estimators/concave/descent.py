@@ -146,7 +146,7 @@ SOLVERS: dict[str, Callable[[Objective, Array], Steps]] = {
 
 @dataclass
 class Descent:
-    """What a method ends with. b: (1 + p,). values: the objective of iterates 0, 1, … ."""
+    """Result of a descent. b: (1 + p,). values: the objective of iterates 0, 1, … ."""
 
     b: Array
     converged: bool

@@ -22,7 +22,7 @@ class Composite:
 
 @dataclass
 class Minimum:
-    """Where a descent ended. evaluations: of the smooth part with its gradient. values: F after each step."""
+    """Result of a descent. evaluations: of the smooth part with its gradient. values: F after each step."""
 
     theta: Array
     converged: bool
