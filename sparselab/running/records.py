@@ -65,10 +65,19 @@ def environment(host: HostOptions, devices: int = 1) -> dict[str, Any]:
 def commit() -> str:
     """The commit of the code, ``-dirty`` where the working tree differs from it; empty outside of its repository.
 
+    A file of code or configuration that nobody added makes it dirty as well: the commit does not have what was run.
     An installed package may lie inside somebody else's repository, whose commit says nothing about this code.
     """
     root = Path(__file__).parents[2]
     if not (root / "configs" / "config.yaml").is_file():
         return ""
-    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    found = git("describe", "--always", "--dirty", "--abbrev=12")
+    if found.endswith("-dirty") or not git("ls-files", "--others", "--exclude-standard", "--", "sparselab", "configs"):
+        return found
+    return f"{found}-dirty" if found else ""

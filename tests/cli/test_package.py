@@ -72,6 +72,26 @@ def test_check_and_version_of_the_wheel(installed, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_code_that_nobody_added_is_a_dirty_tree(tmp_path, monkeypatch):
+    """`git describe` looks at tracked files only: a new plug-in would make records with a commit that does not have it."""
+    for folder in ("configs", "sparselab/running"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "configs" / "config.yaml").write_text("")
+    (tmp_path / "sparselab" / "running" / "records.py").write_text("")
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "sparselab" / "running" / "records.py"))
+    named = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "."], [*named, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    (tmp_path / "notes.txt").write_text("not code")
+    clean = records.commit()
+    assert len(clean) == 12
+    (tmp_path / "sparselab" / "new.py").write_text("")
+    assert records.commit() == f"{clean}-dirty"
+    (tmp_path / "sparselab" / "new.py").unlink()
+    (tmp_path / "configs" / "config.yaml").write_text("a: 1")
+    assert records.commit() == f"{clean}-dirty"
+
+
 def test_the_commit_of_a_repository_around_an_installed_package_is_not_recorded(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.setattr(records, "__file__", str(tmp_path / "site" / "sparselab" / "running" / "records.py"))
