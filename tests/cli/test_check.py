@@ -15,6 +15,7 @@ from sparselab.cli import application, main
 from sparselab.cli.arguments import parse
 from sparselab.cli.estimate import estimate
 from sparselab.config.compose import groups
+from sparselab.core.data_types import Images
 from sparselab.core.errors import ConfigError
 from sparselab.inputs.data.sets.arrays import Digits
 from sparselab.running.planning import plan_of
@@ -117,7 +118,18 @@ def test_check_prints_the_cell_and_leaves_nothing(capsys):
     assert main.main(["check", *BASE]) == 0
     out = capsys.readouterr().out
     labels = [line.split("  ")[0] for line in out.splitlines()]
-    assert labels == ["cell", "method", "data", "updates", "precision", "parameters", "MACs", "training FLOPs", "cost"]
+    assert labels == [
+        "cell",
+        "method",
+        "data",
+        "task",
+        "updates",
+        "precision",
+        "parameters",
+        "MACs",
+        "training FLOPs",
+        "cost",
+    ]
     assert f"{cell()} (to run, runs/{cell()})" in out and "100 of 64 examples" in out
     assert list(Path().iterdir()) == []
 
@@ -261,7 +273,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
 def pictures(monkeypatch):
     """Digits that say they are 32 x 32."""
     spec = Digits.spec
-    monkeypatch.setattr(Digits, "spec", lambda self: replace(spec(self), shape=(1, 32, 32)))
+    monkeypatch.setattr(Digits, "spec", lambda self: replace(spec(self), inputs=Images(1, 32, 32)))
 
 
 TIMM = ["method=magnitude", "sparsity=2:4", "model=timm"]
