@@ -175,8 +175,8 @@ def _check_equal(value: object, message: str) -> None:
 def laid_as_parameters(optimizer: torch.optim.Optimizer) -> None:
     """Give tensors of an optimiser's state the memory layout of their parameters, as they had it when they were made.
 
-    A checkpoint's tensors are contiguous. Beside a parameter that is not (channels_last), elementwise kernels take another path,
-    whose last bits differ.
+    A checkpoint's tensors are contiguous. Beside a parameter that is not (channels_last), elementwise kernels take another
+    path, whose last bits differ.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
