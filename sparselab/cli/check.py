@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
 
 
 def despite_the_hub(plan: Callable[[], T]) -> tuple[T, ConfigError | None]:
-    """What ``plan`` gives; where only data that the hub has are missing, and it is off, also what is to be said of it.
+    """Plan; where only data that the hub has are missing, and it is off, plan without them and say so beside the plan.
 
     What a cell costs is known without its data.
     """

@@ -36,6 +36,7 @@ DEEP = re.compile(rf"({KEY})=([\[{{].*[\]}}])", re.ASCII)
 BARE = re.compile(rf"{WORDS}|{POINT}|{PATTERN}|@{WORD}", re.ASCII)
 WHOLE, BROKEN = re.compile(INT), re.compile(NUMBER, re.ASCII)
 ESCAPED = re.compile(r"(\\+)'")  # backslashes count double before a quote, and only there
+DEEPEST = 30  # levels of mappings and lists in which a key is looked for; phases of phases need six
 MEANING = {"null": None, "true": True, "false": False}
 
 
@@ -89,7 +90,7 @@ def _deep(text: str) -> Plain | None:
         return None
     try:
         value, end = _held(found[2], 0)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return Plain(found[1], value) if end == len(found[2]) else None
 
@@ -162,22 +163,21 @@ def written(value: Any) -> str:
 
 def repeated(text: str) -> str | None:
     """A key that a mapping gives twice, however it is written: Hydra keeps the last one and says nothing."""
-    choices = map(str.strip, _entries(text.partition("=")[2]))  # several, where a sweep goes over mappings
-    return next((twice for choice in choices if (twice := _repeated(choice)) is not None), None)
-
-
-def _repeated(value: str) -> str | None:
-    if value.startswith("[") and value.endswith("]"):
-        held = [entry.strip() for entry in _entries(value[1:-1])]
-    elif value.startswith("{") and value.endswith("}"):
-        pairs = [entry.partition(":") for entry in _entries(value[1:-1])]
-        names, held = [name.strip(" '\"") for name, _, _ in pairs], [item.strip() for _, _, item in pairs]
-        for number, name in enumerate(names):
-            if name in names[:number]:
-                return name
-    else:
-        return None
-    return next((twice for item in held if (twice := _repeated(item)) is not None), None)
+    held = [choice.strip() for choice in _entries(text.partition("=")[2])]  # several, where a sweep goes over mappings
+    for _ in range(DEEPEST):
+        inner: list[str] = []
+        for value in held:
+            if value.startswith("[") and value.endswith("]"):
+                inner += [entry.strip() for entry in _entries(value[1:-1])]
+            elif value.startswith("{") and value.endswith("}"):
+                pairs = [entry.partition(":") for entry in _entries(value[1:-1])]
+                names = [name.strip(" '\"") for name, _, _ in pairs]
+                for number, name in enumerate(names):
+                    if name in names[:number]:
+                        return name
+                inner += [item.strip() for _, _, item in pairs]
+        held = inner
+    return None
 
 
 def _entries(inside: str) -> Iterator[str]:

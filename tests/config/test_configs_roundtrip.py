@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
+from sparselab.config.plain import written
 from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.user_configs import BASE_60
 from sparselab.core.data_types import Images, NextTokens, Tokens
@@ -77,6 +78,7 @@ OF_TASK = {
     "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
     "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
 }
+TWO_NETWORKS = "model.weights=[{cell: {model: mlp, method: dense}}, {cell: {model: mlp, method: dense, seed: 1}}]"
 OF_DATASET = {"image_to_image": ["model=dncnn_small"]}
 
 
@@ -123,6 +125,8 @@ def cases():
             yield [choice, "sparsity=2:4", *NEEDS.get(choice, [])]
     for choice in chosen("task"):
         yield [choice, "sparsity=2:4", *OF_TASK[choice]]
+    for choice in chosen("merge"):
+        yield [choice, "model=mlp", "method=dense", TWO_NETWORKS]
     for choice in chosen("problem"):
         yield [choice, takes(PROBLEMS[choice.partition("=")[2]].draws)]
     for choice in chosen("engine"):
@@ -174,7 +178,7 @@ def test_v3_values_said_again_change_nothing(words):
         head = key.split(".")[0]
         leaf = not isinstance(value, dict) and key not in (f"{head}.name", "tier") and value != UNSET
         if leaf and not (head == "distribution" and key.count(".") > 1):
-            again.append(f"{key}={json.dumps(value)}")
+            again.append(f"{key}={written(value) if key == 'model.weights' else json.dumps(value)}")
         elif isinstance(value, dict) and key.count(".") == 1 and head not in ("loss", "metric"):
             again.append(f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}")
     composed = compose(again)

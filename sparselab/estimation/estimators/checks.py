@@ -1,4 +1,4 @@
-"""What every estimator's input is checked for, each fault in one line."""
+"""Checks of estimators' input, each fault in one line."""
 
 from __future__ import annotations
 

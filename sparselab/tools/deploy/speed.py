@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import Issue, refuse
-from sparselab.running.planning import MODEL, plan_of
+from sparselab.running.planning import plan_of
 from sparselab.storage import record as records
 from sparselab.storage.atomic import shown
+from sparselab.storage.export import MODEL
 from sparselab.tools.deploy.form import FORMS, Form, convert, misfits
 
 if TYPE_CHECKING:

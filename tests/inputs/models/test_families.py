@@ -126,7 +126,7 @@ def test_large_resnet_is_timms() -> None:
 @pytest.mark.parametrize("arch", ["swin_tiny_patch4_window7_224", "rexnet_100", "vgg11"])
 def test_timm_drops_what_was_asked_for_and_nothing_else(arch: str) -> None:
     """Swin's own default drops a tenth of its paths and ReXNet's a fifth of its features; VGG has no such rate."""
-    data = replace(IMAGE, shape=(3, 224, 224))
+    data = replace(IMAGE, inputs=Images(3, 224, 224))
     with torch.device("meta"):
         model = family("timm", arch=arch).make(data)
     rates = [getattr(module, "drop_prob", None) or getattr(module, "p", 0) for module in model.modules()]

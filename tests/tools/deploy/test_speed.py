@@ -10,6 +10,7 @@ import torch
 
 from sparselab.cli import main as application
 from sparselab.cli.main import main
+from sparselab.core.data_types import Images
 from sparselab.core.errors import ConfigError
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
@@ -103,7 +104,7 @@ class Plainly:
 
 def test_a_layer_whose_weight_is_read_past_it_stays_dense():
     data = plan_of(["method=dense", "model=mlp"]).parts.data
-    made = speed.Subject(Plainly(), replace(data, shape=(8,)), Reader().eval(), ["qkv", "proj"])
+    made = speed.Subject(Plainly(), replace(data, inputs=Images(1, 1, 8)), Reader().eval(), ["qkv", "proj"])
     both = speed.pair(made, FORMS["csr"](), 3, "cpu")
     assert both.layers == 1 and [str(issue) for issue in both.left] == [
         "qkv: the network reads its weight and never calls the layer — leave it dense"
