@@ -171,7 +171,11 @@ def test_ridge_on_what_is_kept(rng):
 @pytest.mark.parametrize(
     "estimator",
     [MIScreen(name, keep=2, grid=32, random_state=0) for name in ESTIMATORS]
-    + [MIScreen(clump=0.1, grid=32), ScreenedRidgeRegressor(MIScreen("binned"))],
+    + [
+        MIScreen(clump=0.1, grid=32),
+        ScreenedRidgeRegressor(MIScreen("pearson")),
+        pytest.param(ScreenedRidgeRegressor(MIScreen("binned")), marks=pytest.mark.slow),  # 40 seconds
+    ],
     ids=repr,
 )
 def test_scikit_learn_accepts_it(estimator):

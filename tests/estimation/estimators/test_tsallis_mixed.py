@@ -120,7 +120,14 @@ def test_bic_chooses_a_sparse_model_and_groups_may_have_any_names(rng):
     assert again.random_effects_.shape == (20, 2)
 
 
-@pytest.mark.parametrize("estimator", [TsallisMixedRegressor(), TsallisMixedRegressor(1.0, solver="prox")], ids=repr)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        TsallisMixedRegressor(),
+        pytest.param(TsallisMixedRegressor(1.0, solver="prox"), marks=pytest.mark.slow),  # eleven seconds each
+    ],
+    ids=repr,
+)
 def test_scikit_learn_accepts_it(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
