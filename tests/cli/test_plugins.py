@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from sparselab.cli.arguments import parse
 from sparselab.core import plugins
@@ -50,6 +51,7 @@ def fresh(monkeypatch):
         for plugin in plugins._state.loaded:
             for kind, name in plugin.members:
                 del REGISTRIES[kind]._members[name]
+                ConfigStore.instance().repo.get(kind, {}).pop(f"{name}.yaml", None)
         for name in [name for name in sys.modules if name.startswith(plugins.MODULES)]:
             del sys.modules[name]
         monkeypatch.setattr(plugins, "_state", plugins._State())

@@ -17,7 +17,7 @@ from sparselab.experiments.tables.summary import summarise
 from sparselab.storage import record as records
 
 SMOKE = [table.output for table in tables() if "smoke" in table.tiers]
-QUICK = "gmp"
+QUICK = "srste"
 
 
 def rendered(folder: Path, paper: str, capsys: pytest.CaptureFixture[str]) -> dict[str, bytes]:

@@ -96,9 +96,7 @@ def test_an_older_schema_names_the_command(tmp_path):
     changed.pop("seal")
     path.write_bytes(atomic.render({**changed, "seal": digest(changed)}))
     before = path.read_bytes()
-    assert _line(folder).endswith(f" — run sparselab migrate {tmp_path}") and "schema 1 is older than this" in _line(
-        folder
-    )
+    assert " — run sparselab migrate " in _line(folder) and "schema 1 is older than this" in _line(folder)
     with pytest.raises(record.Older):
         record.valid(folder, ID)
     assert record.glance(folder, ID) is None and path.read_bytes() == before

@@ -80,6 +80,7 @@ def test_words_that_are_not_understood(word, capsys):
     assert word in capsys.readouterr().err
 
 
+@pytest.mark.slow  # a minute a run
 def test_a_section_from_end_to_end(tmp_path, capsys):
     words = ["only=feeding", "device=cpu", "write=true", f"out={tmp_path}"]
     assert command.main(["label=one", *words]) == 0 and command.main(["label=two", *words]) == 0
