@@ -62,7 +62,7 @@ class Family:
     """Raised when the same options give another network; from 2 on it is part of a cell's id."""
 
     batch_norm: bool = False
-    """Whether it normalises over the examples of a batch all that its layers but the head put out."""
+    """True if it normalises over the examples of a batch all that its layers but the head put out."""
 
     class Options(Options):
         weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
@@ -160,7 +160,7 @@ class Family:
         return model(batch)
 
     carries: bool = False
-    """Whether a window of text goes on from the state that the one before it left. Then data come in streams."""
+    """True if a window of text goes on from the state that the one before it left. Then data come in streams."""
 
     def carried(self, model: nn.Module, batch: Tensor, state: Any) -> tuple[Tensor, Any]:
         """As :meth:`logits` of text, going on from ``state`` (None: from nothing); also the state that it leaves.

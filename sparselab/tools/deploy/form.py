@@ -13,7 +13,7 @@ from sparselab.core.errors import ConfigError, Issue
 from sparselab.core.registry import Registry
 
 Problem = tuple[str, str]
-"""What is wrong, and how to mend it."""
+"""(problem, fix): what is wrong, and how to mend it."""
 
 FORMS: Registry[Form] = Registry("form", "sparselab.tools.deploy")
 
@@ -25,7 +25,7 @@ class Form(ABC):
     device: ClassVar[str]
     """Type of the device on which the form has a product."""
     dtype: ClassVar[torch.dtype]
-    """What it multiplies, and so what the dense network is compared in."""
+    """The type of number that it multiplies, in which the dense network is compared, too."""
 
     @abstractmethod
     def misfit(self, weight: Tensor) -> Problem | None:

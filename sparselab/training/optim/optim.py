@@ -38,9 +38,9 @@ class Optim:
     Options: ClassVar[type[OptimOptions]] = OptimOptions
     name: ClassVar[str] = ""
     blends: ClassVar[bool] = False
-    """Whether its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
+    """True if its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
     keeps_zeros: ClassVar[bool] = False
-    """Whether a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero.
+    """True if a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero.
 
     Not inherited."""
 
