@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.experiments.tables.arguments import Key, need_records, parse
+from sparselab.cli.keys import Key, need_records, parse
 
 KEYS = {
     "format": Key("terminal", "what to print", ("terminal", "markdown")),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparselab.core.errors import refuse, short
 from sparselab.core.memo import uncollected
-from sparselab.experiments.tables.arguments import Key, need_records, parse
+from sparselab.cli.keys import Key, need_records, parse
 
 KEYS = {
     "out": Key("report.html", "the file to write"),

@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import ConfigError, Issues, refuse
-from sparselab.experiments.tables.arguments import Key, parse, usage
+from sparselab.cli.keys import Key, parse, usage
 
 if TYPE_CHECKING:
     from sparselab.tools.deploy.form import Form

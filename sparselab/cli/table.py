@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sparselab.core.errors import refuse, short
-from sparselab.experiments.tables.arguments import Key, need_records, parse
+from sparselab.cli.keys import Key, need_records, parse
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
