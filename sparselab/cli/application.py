@@ -54,7 +54,7 @@ def plans_of(asked: Arguments) -> list[Plan]:
     from sparselab.experiments.sweeps import cells
     from sparselab.experiments.sweeps.start import plans
 
-    launching([], cells.read(asked.overrides).hydra, asked.config_dir)
+    launching([], cells.read(asked.overrides, asked.config_dir).hydra, asked.config_dir)
     return plans(asked.overrides, asked.config_dir)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparselab.cli.arguments import parse
+from sparselab.cli.arguments import Arguments, parse
 from sparselab.cli.estimate import estimate
 from sparselab.config.overrides import TABLE
 from sparselab.core.errors import ConfigError
@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         print(USAGE)
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
         plans, refused = despite_the_hub(lambda: plans_of(asked))
-        print("\n".join([*lines(plans), *undecided(asked.overrides, plans)]))
+        print("\n".join([*lines(plans), *undecided(asked, plans)]))
     else:
         plan, refused = despite_the_hub(lambda: plan_of(asked.overrides, asked.config_dir))
         ENGINES[plan.config["engine"]["name"]].outline(plan)
@@ -86,18 +86,19 @@ def lines(plans: list[Any]) -> list[str]:
     return [*out, total]
 
 
-def undecided(overrides: list[str], plans: list[Any]) -> list[str]:
+def undecided(command: Arguments, plans: list[Any]) -> list[str]:
     """A line for each claim that a table's records, kept or in the runs folder, leave inconclusive."""
     from sparselab.experiments.sweeps import cells
     from sparselab.experiments.tables.claims import POWER
     from sparselab.experiments.tables.results import gather
     from sparselab.experiments.tables.summary import summarise
 
-    asked, out = cells.read(overrides), []
+    asked, out = cells.read(command.overrides, command.config_dir), []
     for table in asked.tables:
         assert asked.tier
         runs_dir = Path(plans[0].config["runs_dir"]) if plans else None
-        for v in summarise(table, asked.tier, gather(Path("results"), runs_dir, table, asked.tier)).verdicts:
+        entries = gather(Path("results"), runs_dir, table, asked.tier, search_path=command.config_dir)
+        for v in summarise(table, asked.tier, entries).verdicts:
             if v.verdict == "inconclusive":
                 takes = (
                     f"{100 * POWER:.0f} % power would take {v.needs}"

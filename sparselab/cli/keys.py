@@ -1,4 +1,4 @@
-"""``key=value`` arguments of the commands that read tables."""
+"""``key=value`` arguments of the commands that read tables, and what these take from outside."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sparselab.cli.arguments import Outside
 from sparselab.config.members import CONFIGS
 from sparselab.core.errors import Issue, Issues, did_you_mean, short
 
@@ -26,14 +27,33 @@ class Key:
     folder: Literal["", "there", "new"] = ""
 
 
-def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[str, str] | None:
-    """The value of every key; None where help was asked for (and printed). ConfigError with every fault at once."""
+@dataclass(frozen=True)
+class Asked:
+    """The value of every key, and the user's folder of config groups, if one is named."""
+
+    values: dict[str, str]
+    config_dir: str | None = None
+
+    def __getitem__(self, key: str) -> str:
+        return self.values[key]
+
+    def path(self, key: str) -> Path:
+        """The value of a key that names a folder or a file."""
+        return Path(self.values[key])
+
+
+def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str], outside: bool = True) -> Asked | None:
+    """The value of every key; None where help was asked for (and printed). ConfigError with every fault at once.
+
+    outside: the command takes ``--config-dir`` and ``plugins=[…]`` as well.
+    """
     if any(word in ("-h", "--help", "help") for word in argv):
-        print(usage(command, keys))
+        print(usage(command, keys, outside))
         return None
     issues = Issues()
     values: dict[str, str] = {}
-    for word in argv:
+    given = Outside.of(argv, issues) if outside else Outside(list(argv))
+    for word in given.rest:
         key, equals, value = word.partition("=")
         if key not in keys:
             issues.add(word[:60], f"sparselab {command} has no such key", did_you_mean(key, keys))
@@ -50,16 +70,17 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str]) -> dict[st
         if spec.default is None and key not in values:
             issues.add(key, "is required", f"write {key}=… ({spec.help})")
     issues.raise_if_any()
-    return {key: values.get(key, spec.default or "") for key, spec in keys.items()}
+    given.announce()
+    return Asked({key: values.get(key, spec.default or "") for key, spec in keys.items()}, given.config_dir)
 
 
-def need_records(asked: Mapping[str, str], keys: Mapping[str, Key], *places: str) -> None:
+def need_records(asked: Asked, keys: Mapping[str, Key], *places: str) -> None:
     """Say, on standard error, that no folder was named and none of the usual ones is here: all will be empty."""
     if any(asked[key] != keys[key].default or Path(asked[key]).is_dir() for key in places):
         return
     where = " and ".join(f"{key}={asked[key]}" for key in places)
     kept = CONFIGS.parent / "results"
-    fix = f"write results_dir={kept}" if kept.is_dir() else "name the folder with the results"
+    fix = f"write results_dir={kept}" if kept.is_dir() and not asked.config_dir else "name the folder, or run it first"
     problem = f"{'neither is' if len(places) > 1 else 'is not'} here, so nothing is found"
     print(Issue(short(where, 60), problem, fix), file=sys.stderr)
 
@@ -72,10 +93,10 @@ def _check_folder(issues: Issues, where: str, folder: Path, new: bool) -> None:
         issues.add(where, "there is no such folder", "mend the path, or leave it out")
 
 
-def usage(command: str, keys: Mapping[str, Key]) -> str:
+def usage(command: str, keys: Mapping[str, Key], outside: bool = True) -> str:
     """The help text."""
     lines = [
-        f"usage: sparselab {command} "
+        f"usage: sparselab {command} {'[--config-dir FOLDER] [plugins=[FILE]] ' if outside else ''}"
         + " ".join(f"{k}=…" if s.default is None else f"[{k}=…]" for k, s in keys.items())
     ]
     for key, spec in keys.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from sparselab.cli.keys import Key, need_records, parse
 
@@ -25,8 +24,8 @@ def run(argv: list[str]) -> int:
     from sparselab.experiments.tables.ledger import to_markdown, to_terminal
     from sparselab.experiments.tables.results import LEDGER, ledger
 
-    results_dir = Path(asked["results_dir"])
-    summaries = ledger(results_dir)
+    results_dir = asked.path("results_dir")
+    summaries = ledger(results_dir, search_path=asked.config_dir)
     if asked["format"] == "markdown":
         print(to_markdown(summaries), end="")
     else:

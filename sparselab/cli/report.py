@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
+from sparselab.cli.keys import Key, need_records, parse
 from sparselab.core.errors import refuse, short
 from sparselab.core.memo import uncollected
-from sparselab.cli.keys import Key, need_records, parse
 
 KEYS = {
     "out": Key("report.html", "the file to write"),
@@ -23,7 +22,7 @@ def run(argv: list[str]) -> int:
     if asked is None:
         return 0
     need_records(asked, KEYS, "runs_dir", "results_dir")
-    out = Path(asked["out"])
+    out = asked.path("out")
     there = next(path for path in out.absolute().parents if path.exists())
     if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
         problem = "is a folder" if out.is_dir() else "cannot be written there"
@@ -35,7 +34,7 @@ def run(argv: list[str]) -> int:
     from sparselab.experiments.tables.summary import Summary
     from sparselab.storage import atomic
 
-    runs_dir, results_dir = Path(asked["runs_dir"]), Path(asked["results_dir"])
+    runs_dir, results_dir = asked.path("runs_dir"), asked.path("results_dir")
 
     def find(summary: Summary, picture: Picture) -> bytes | None:
         """The picture's bytes, from beside the table or from the run."""
@@ -43,7 +42,9 @@ def run(argv: list[str]) -> int:
         return picture.sound(kept) or picture.sound(runs_dir / picture.entry.id / picture.source)
 
     with uncollected():
-        summaries = ledger(results_dir, runs_dir, warn=lambda line: print(line, file=sys.stderr))
+        summaries = ledger(
+            results_dir, runs_dir, search_path=asked.config_dir, warn=lambda line: print(line, file=sys.stderr)
+        )
         page = html(summaries, find)
     print(atomic.write_text(out, page))
     return 0

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sparselab.core.errors import ConfigError, Issues, refuse
 from sparselab.cli.keys import Key, parse, usage
+from sparselab.core.errors import ConfigError, Issues, refuse
 
 if TYPE_CHECKING:
     from sparselab.tools.deploy.form import Form
@@ -38,7 +38,7 @@ class Timed:
 def run(argv: list[str]) -> int:
     """Print a table, a line per form. Returns 0; ConfigError for what cannot be timed at all."""
     if not {"-h", "--help"}.isdisjoint(argv):
-        print(usage("speed", KEYS).replace("speed", "speed <run folder>", 1))
+        print(usage("speed", KEYS, outside=False).replace("speed", "speed <run folder>", 1))
         return 0
     folders = [word for word in argv if "=" not in word and not word.startswith("-")]
     if len(folders) != 1:
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
     issues = Issues()
     asked = None
     with issues.catch():
-        asked = parse("speed", KEYS, [word for word in argv if word != folders[0]])
+        asked = parse("speed", KEYS, [word for word in argv if word != folders[0]], outside=False)
     if asked:
         for key, least in (("batch", 1), ("rounds", 3)):
             if not asked[key].isdecimal() or int(asked[key]) < least:

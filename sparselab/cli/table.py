@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from sparselab.core.errors import refuse, short
 from sparselab.cli.keys import Key, need_records, parse
+from sparselab.core.errors import refuse, short
 
 KEYS = {
     "paper": Key(None, "a paper's slug, or slug/table for one of several tables"),
@@ -31,23 +30,25 @@ def run(argv: list[str]) -> int:
     from sparselab.experiments.tables.seeds import with_seeds
     from sparselab.experiments.tables.summary import summarise
 
-    tier, results_dir = asked["tier"], Path(asked["results_dir"])
+    tier, runs_dir, results_dir = asked["tier"], asked.path("runs_dir"), asked.path("results_dir")
     if asked["seeds"] and asked["write"] == "true":
         fix = f"write them into the table's tiers.{tier}.seeds, or leave out write=true"
         refuse(short(f"seeds={asked['seeds']}"), "what is kept has the seeds that the tier plans", fix)
-    tables = load(asked["paper"])
+    tables = load(asked["paper"], search_path=asked.config_dir)
     offered = [table for table in tables if tier in table.tiers] or tables  # none: the first one says which there are
     if asked["seeds"]:
         offered = [with_seeds(table, tier, asked["seeds"]) for table in offered]
     for table in offered:
-        entries = gather(
-            results_dir, Path(asked["runs_dir"]), table, tier, warn=lambda line: print(line, file=sys.stderr)
-        )
+        entries = gather(results_dir, runs_dir, table, tier, warn=_warn, search_path=asked.config_dir)
         _print(summarise(table, tier, entries), asked["format"])
         if asked["write"] == "true":
-            for path in write(results_dir, table, tier, entries, runs_dir=Path(asked["runs_dir"])):
+            for path in write(results_dir, table, tier, entries, runs_dir=runs_dir, search_path=asked.config_dir):
                 print(path, file=sys.stderr)
     return 0
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _print(summary: object, form: str) -> None:

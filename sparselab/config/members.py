@@ -56,13 +56,13 @@ def known_groups(search_path: str | None) -> dict[str, list[str]]:
 
 def _with_folders(search_path: str | None) -> dict[str, list[str]]:
     known = groups()
-    for folder in _folders(search_path):
+    for folder in outer_folders(search_path):
         for name, members in groups(folder).items():
             known[name] = sorted({*known.get(name, []), *members})
     return known
 
 
-def _folders(search_path: str | None) -> list[Path]:
+def outer_folders(search_path: str | None) -> list[Path]:
     """The folders of config groups beside the project's own: a user's, and those of plug-ins."""
     return [Path(search_path), *plugins.folders()] if search_path else plugins.folders()
 
@@ -86,12 +86,12 @@ def _tree_of(choices: tuple[str, ...], search_path: str | None) -> dict[str, Any
     def composed() -> dict[str, Any]:
         return _hydra(list(choices), search_path, with_hydra=False)
 
-    return composed() if search_path or _outside(choices) else trees.kept(choices, CONFIGS, composed)
+    return composed() if _outside(choices, search_path) else trees.kept(choices, CONFIGS, composed)
 
 
-def _outside(choices: tuple[str, ...]) -> bool:
-    """True if a choice may be a plug-in's: the project's files alone do not say what it is."""
-    if not plugins.loaded():
+def _outside(choices: tuple[str, ...], search_path: str | None) -> bool:
+    """True if a choice may be a plug-in's or a user's: the project's files, which come first, do not say what it is."""
+    if not search_path and not plugins.loaded():
         return False
     own = groups()
     named = (
@@ -130,7 +130,7 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
 
 def sources(search_path: str | None) -> list[str]:
     """The folders of configs beside the project's own, as Hydra names them."""
-    return [f"file://{folder.resolve()}" for folder in _folders(search_path)]
+    return [f"file://{folder.resolve()}" for folder in outer_folders(search_path)]
 
 
 def _check_launcher(hydra_overrides: list[str]) -> None:

@@ -65,7 +65,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     return plan
 
 
-def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Identity:
+def identity_of(overrides: list[str], needed: list[Needed] | None = None, search_path: str | None = None) -> Identity:
     """Return the values that the id of ``overrides``' cell is a hash of, at a fraction of a plan's cost.
 
     ConfigError where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
@@ -73,12 +73,12 @@ def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Ide
     """
 
     def named(own: list[str], how: list[str]) -> tuple[str, None]:
-        id = cell_id_of([*how, *own])
+        id = cell_id_of([*how, *own], search_path)
         if needed is not None:
             needed.append(Needed(id, tuple(own), tuple(how)))
         return id, None
 
-    found = _read(overrides, None, named)
+    found = _read(overrides, search_path, named)
     with found.issues.catch():
         engine = _engine(found, _without_passing(overrides))
         found.issues.raise_if_any()
@@ -86,24 +86,24 @@ def identity_of(overrides: list[str], needed: list[Needed] | None = None) -> Ide
     raise ConfigError(found.issues.found)
 
 
-def cell_id_of(overrides: list[str]) -> str:
+def cell_id_of(overrides: list[str], search_path: str | None = None) -> str:
     """The id of the cell that ``overrides`` describe. Of cells that differ in the seed alone one is read in a pass.
 
     So it is of cells whose cells to start from have their seed: then the ids of these make the difference too.
     """
     seeds = [text for text in overrides if _head(text).strip() == "seed"]
     if len(seeds) != 1 or not SEED.fullmatch(seeds[0]):
-        return cell_id(*identity_of(overrides))
+        return cell_id(*identity_of(overrides, None, search_path))
     rest = [text for text in overrides if text not in seeds]
     number = int(seeds[0].removeprefix("seed="))
     general = tuple(_with_seed(text, number, "any") if CELL in text else text for text in rest)
     try:
-        found = once(("any seed", *general), lambda: _Family(rest, number)).id(number)
+        found = once(("any seed", *general, search_path), lambda: _Family(rest, number, search_path)).id(number)
     except ConfigError:
         if not any(CELL in text for text in rest):
             raise
         found = None  # what is wrong with the cells of one seed need not be wrong with those of another
-    return found or cell_id(*identity_of(overrides))
+    return found or cell_id(*identity_of(overrides, None, search_path))
 
 
 def _with_seed(text: str, seed: int, other: int | str) -> str:
@@ -123,10 +123,10 @@ class Needed:
 class _Family:
     """Cells that differ in their seed, and in that of the cells that they start from: one is read for all."""
 
-    def __init__(self, overrides: list[str], seed: int) -> None:
-        self.seed = seed
+    def __init__(self, overrides: list[str], seed: int, search_path: str | None) -> None:
+        self.seed, self.search_path = seed, search_path
         found: list[Needed] = []
-        identity = identity_of(overrides, found)
+        identity = identity_of(overrides, found, search_path)
         self.needed = list(dict.fromkeys(found))
         ids = [cell.id for cell in self.needed]
         self.told_apart = len(set(ids)) == len(ids)  # cells that are one at this seed may be two at another
@@ -139,7 +139,7 @@ class _Family:
         return self._id(
             seed,
             [
-                cell_id_of([*cell.how, *(_with_seed(text, self.seed, seed) for text in cell.own)])
+                cell_id_of([*cell.how, *(_with_seed(text, self.seed, seed) for text in cell.own)], self.search_path)
                 for cell in self.needed
             ],
         )

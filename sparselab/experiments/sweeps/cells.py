@@ -30,7 +30,10 @@ class Wanted:
 
 @dataclass
 class Asked:
-    """The meaning of a command line. hydra: Hydra's own overrides. metric: the number to show, if a table has one."""
+    """The meaning of a command line.
+
+    hydra: Hydra's own overrides. metric: the number to show, if a table has one. config_dir: the user's folder of configs.
+    """
 
     name: str
     cells: list[Wanted]
@@ -39,6 +42,7 @@ class Asked:
     tier: str | None = None
     metric: str | None = None
     tables: tuple[Table, ...] = ()  # whose cells they are
+    config_dir: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,11 @@ class Schedule:
             rest = [cell for cell in rest if cell.id not in placed]
 
 
-def read(overrides: list[str]) -> Asked:
-    """Read tables (``paper=<slug>[/<table>][,…] tier=<tier> [seeds=+5]``) or a product of values. Raises ConfigError."""
+def read(overrides: list[str], config_dir: str | None = None) -> Asked:
+    """Read tables (``paper=<slug>[/<table>][,…] tier=<tier> [seeds=+5]``) or a product of values. Raises ConfigError.
+
+    config_dir: a user's folder of config groups, whose papers are known too.
+    """
     labels = {TABLE: "", TIER: ""}
     rest = []
     known = [*groups(), "sparsity", "seed", "targets", *UNIDENTIFIED]
@@ -92,7 +99,7 @@ def read(overrides: list[str]) -> Asked:
     tiers = [text.partition("=")[2] for text in rest if text.startswith(f"{TIER}=")]
     seeds = [text.partition("=")[2] for text in rest if text.startswith(f"{SEEDS}=")]
     rest = [text for text in rest if not text.startswith((f"{TIER}=", f"{SEEDS}="))]
-    return _tables(labels[TABLE].split(","), tiers, seeds, rest)
+    return _tables(labels[TABLE].split(","), tiers, seeds, rest, config_dir)
 
 
 def _titled(cells: list[list[str]]) -> list[Wanted]:
@@ -101,7 +108,7 @@ def _titled(cells: list[list[str]]) -> list[Wanted]:
     return [Wanted(" ".join(t for t in cell if t not in common) or "the defaults", tuple(cell)) for cell in cells]
 
 
-def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str]) -> Asked:
+def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str], config_dir: str | None) -> Asked:
     from sparselab.experiments.tables.grid import expand as cells_of
     from sparselab.experiments.tables.grid import merge, tier_of
     from sparselab.experiments.tables.load import load
@@ -121,7 +128,7 @@ def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str
     tables: list[Table] = []
     for slug in slugs:
         with issues.catch():
-            found = load(slug)
+            found = load(slug, search_path=config_dir)
             tables += [t for t in found if tiers and tiers[0] in t.tiers] or found[:1]
     issues.raise_if_any()
     tier, wanted = tiers[0], []
@@ -137,7 +144,8 @@ def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str
         ]
     metrics = {table.metric.key for table in tables}
     name = f"{' '.join(slugs)} {tier}"
-    return Asked(name, wanted, own, tables[0].paper, tier, metrics.pop() if len(metrics) == 1 else None, tuple(tables))
+    metric = metrics.pop() if len(metrics) == 1 else None
+    return Asked(name, wanted, own, tables[0].paper, tier, metric, tuple(tables), config_dir)
 
 
 def plan(asked: Asked, config_dir: str | None = None) -> list[tuple[Wanted, Plan]]:

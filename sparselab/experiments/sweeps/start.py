@@ -40,7 +40,7 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
 
     # The launchers' settings are checked against submitit's own; that is wanted, and nothing to warn of.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-    own = cells.read(overrides).hydra
+    own = cells.read(overrides, config_dir).hydra
     launching([], own, config_dir)
     own = [*own, f"hydra.sweeper.token={new_token()}", f"hydra.sweeper.asked=[{','.join(map(quoted, overrides))}]"]
     if folders := sources(config_dir):
@@ -58,14 +58,14 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
 
 def plans(overrides: list[str], config_dir: str | None = None) -> list[Plan]:
     """The plan of every cell that is asked for; ConfigError with the faults of all of them."""
-    return [plan for _, plan in cells.plan(cells.read(overrides), config_dir)]
+    return [plan for _, plan in cells.plan(cells.read(overrides, config_dir), config_dir)]
 
 
 def sweep(
     make_launcher: Callable[[], Launcher], config: DictConfig, asked: Sequence[str], config_dir: str | None, token: str
 ) -> int:
     """Plan, run what is missing, conclude: the work of the sweeper plugin. Returns the exit code."""
-    wanted = cells.read(list(asked))
+    wanted = cells.read(list(asked), config_dir)
     planned = cells.plan(wanted, config_dir)
     schedule = cells.schedule(planned)
     folder = Path(planned[0][1].config["runs_dir"]) / SWEEPS / token

@@ -8,6 +8,7 @@ process.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from sparselab.core import plugins
 from sparselab.core.errors import Issues, RunFailed
 from sparselab.experiments.sweeps import lease, state
 from sparselab.experiments.sweeps.cells import Asked, Planned, Schedule
@@ -246,5 +248,7 @@ class Sweep:
             return STOPPED
         say(f"{self.asked.name}: {len(cells) - len(self.failed)} of {len(cells)} cells finished")
         if self.asked.paper and not self.failed:
-            say(f"the table: sparselab table paper={self.asked.paper} tier={self.asked.tier}")
+            folder = ["--config-dir", os.path.relpath(self.asked.config_dir)] if self.asked.config_dir else []
+            words = [*folder, *plugins.words(), f"paper={self.asked.paper}", f"tier={self.asked.tier}"]
+            say(f"the table: sparselab table {shlex.join(words)}")
         return NONDETERMINISTIC if odd else FAILED if self.failed else 0

@@ -1,14 +1,17 @@
-"""Reads the tables of ``configs/paper/`` and checks each against itself: names, tiers, published numbers, cells, claims."""
+"""Reads the tables of ``configs/paper/``, and those of a user's folder, and checks each against itself: names, tiers,
+published numbers, cells, claims.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparselab.config.members import CONFIGS
+from sparselab.config.members import CONFIGS, outer_folders
 from sparselab.config.schema import identified_metric, identified_option
+from sparselab.config.user_configs import scan
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
 from sparselab.core.memo import sharing
 from sparselab.core.sparsity import Sparsity
@@ -22,70 +25,93 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _OVERRIDE = re.compile(r"\+?[A-Za-z_][\w./]*=[^\n\r]*")
 
 
-def papers(configs: Path = CONFIGS) -> list[str]:
-    """The slugs of all papers that have a table, sorted."""
-    return sorted({slug for slug, _, _ in _files(configs)})
+@dataclass(frozen=True)
+class _File:
+    """A file of tables. root: the folder of config groups that it lies in. name: of the table, "" for the paper's first."""
+
+    root: Path
+    path: Path
+    slug: str
+    name: str = ""
+
+    @property
+    def output(self) -> str:
+        return f"{self.slug}/{self.name}" if self.name else self.slug
+
+    def __str__(self) -> str:
+        return f"{self.root.absolute().name}/{self.path.relative_to(self.root).as_posix()}"
 
 
-def load(paper: str, configs: Path = CONFIGS) -> list[Table]:
-    """All tables of a paper (``<slug>``) or one further table (``<slug>/<table>``); ConfigError with all faults."""
-    slug, _, wanted = paper.partition("/")
-    files = [(s, name, path) for s, name, path in _files(configs) if s == slug]
-    if not files:
-        refuse(f"paper={paper}", "no such paper", did_you_mean(slug, papers(configs)))
-    issues = Issues()
-    _one_output(files, issues, configs)
-    names = [name for _, name, _ in files]
-    if wanted and wanted not in names:
-        refuse(f"paper={paper}", f"{slug} has no such table", did_you_mean(wanted, filter(None, names)))
-    tables = []
-    for _, name, path in files:
-        if not wanted or name == wanted:
-            with issues.catch():
-                tables.append(_load(slug, name, path, configs))
-    issues.raise_if_any()
-    return tables
+def papers(configs: Path = CONFIGS, search_path: str | None = None) -> list[str]:
+    """The slugs of all papers that have a table, sorted. search_path: a user's folder of config groups."""
+    return sorted({file.slug for file in _files(configs, search_path)})
 
 
-def load_all(configs: Path = CONFIGS) -> list[Table]:
+def load(paper: str, configs: Path = CONFIGS, search_path: str | None = None) -> list[Table]:
+    """All tables of a paper (``<slug>``) or one further table (``<slug>/<table>``); ConfigError with all faults.
+
+    A user's papers lie in ``<search_path>/paper/`` as the project's own do in ``configs/paper/``.
+    """
+    return _load_paper(paper, _files(configs, search_path))
+
+
+def load_all(configs: Path = CONFIGS, search_path: str | None = None) -> list[Table]:
     """Every table of every paper."""
     issues = Issues()
     tables: list[Table] = []
-    for paper in papers(configs):
+    found = _files(configs, search_path)
+    for slug in sorted({file.slug for file in found}):
         with issues.catch():
-            tables += load(paper, configs)
+            tables += _load_paper(slug, found)
     issues.raise_if_any()
     return tables
 
 
-def _files(configs: Path) -> Iterator[tuple[str, str, Path]]:
-    """(slug, name of the table or "", path) of every file of tables."""
-    root = configs / "paper"
-    for path in sorted(root.glob("*.y*ml")):
-        yield path.stem, "", path
-    for path in sorted(root.glob("*/*.y*ml")):
-        yield path.parent.name, path.stem, path
+def _load_paper(paper: str, found: list[_File]) -> list[Table]:
+    slug, _, wanted = paper.partition("/")
+    files = [file for file in found if file.slug == slug]
+    if not files:
+        refuse(f"paper={paper}", "no such paper", did_you_mean(slug, sorted({file.slug for file in found})))
+    issues = Issues()
+    _one_output(files, issues)
+    names = [file.name for file in files]
+    if wanted and wanted not in names:
+        refuse(f"paper={paper}", f"{slug} has no such table", did_you_mean(wanted, filter(None, names)))
+    tables = []
+    for file in files:
+        if not wanted or file.name == wanted:
+            with issues.catch():
+                tables.append(_load(file))
+    issues.raise_if_any()
+    return tables
 
 
-def _one_output(files: list[tuple[str, str, Path]], issues: Issues, configs: Path) -> None:
-    """Two files may not write to the same results, also where the file system ignores case."""
-    taken: dict[str, Path] = {}
-    for slug, name, path in files:
-        output = f"{slug}/{name}".casefold().rstrip("/")
-        other = taken.setdefault(output, path)
-        if other != path:
-            problem = f"claims the output of {_relative(other, configs)}"
-            issues.add(_relative(path, configs), problem, "rename or delete one of them")
-        if not _NAME.fullmatch(slug) or (name and not _NAME.fullmatch(name)):
-            issues.add(_relative(path, configs), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
+def _files(configs: Path, search_path: str | None) -> list[_File]:
+    """Every file of tables: the project's, those of a user's folder and those of plug-ins."""
+    scan(search_path)
+    found = []
+    for root in [configs, *outer_folders(search_path)]:
+        folder = root / "paper"
+        found += [_File(root, path, path.stem) for path in sorted(folder.glob("*.y*ml"))]
+        found += [_File(root, path, path.parent.name, path.stem) for path in sorted(folder.glob("*/*.y*ml"))]
+    return found
 
 
-def _relative(path: Path, configs: Path) -> str:
-    return path.relative_to(configs.parent).as_posix()
+def _one_output(files: list[_File], issues: Issues) -> None:
+    """Two files may not write to the same results, also where the file system ignores case; nor two folders to one paper."""
+    taken: dict[str, _File] = {}
+    for file in files:
+        other = taken.setdefault(file.output.casefold(), file)
+        if file.root != files[0].root:
+            issues.add(str(file), f"{file.slug} is a paper of another folder ({files[0]})", "give yours another name")
+        elif other != file:
+            issues.add(str(file), f"claims the output of {other}", "rename or delete one of them")
+        if not all(_NAME.fullmatch(word) for word in (file.slug, file.name or "a")):
+            issues.add(str(file), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
 
 
-def _load(slug: str, name: str, path: Path, configs: Path) -> Table:
-    where = _relative(path, configs)
+def _load(file: _File) -> Table:
+    slug, name, path, where = file.slug, file.name, file.path, str(file)
     raw = read_yaml(path, where)
     issues = Issues()
     for key in ("paper", "name"):

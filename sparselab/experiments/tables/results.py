@@ -19,7 +19,7 @@ from sparselab.core.errors import ConfigError, RunFailed, refuse
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.entries import RECORDS, Entry, folder
 from sparselab.experiments.tables.grid import Cell, expand, merge
-from sparselab.experiments.tables.load import load_all
+from sparselab.experiments.tables.load import load_all, papers
 from sparselab.experiments.tables.run_index import RunIndex, light
 from sparselab.experiments.tables.schema import Table
 
@@ -34,20 +34,21 @@ def collect(
     cell_id: CellId | None = None,
     warn: Callable[[str], None] = lambda line: None,
     run_index: RunIndex | None = None,
+    search_path: str | None = None,
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
     ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.planning.cell_id_of`. A corrupt
     record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
     cell that cannot be planned here (its data set is missing, say). Cells of which the ``run_index`` holds none are not
-    looked for.
+    looked for. ``search_path``: a user's folder of config groups, whose members cells may name.
     """
     from sparselab.storage import record
 
     if not runs_dir.is_dir():
         return []
     found = []
-    name = cell_id or _cell_id()
+    name = cell_id or _cell_id(search_path)
     complaints: dict[str, None] = {}
     with sharing():
         for cell in expand(table, tier):
@@ -67,10 +68,10 @@ def collect(
     return found
 
 
-def _cell_id() -> CellId:
+def _cell_id(search_path: str | None) -> CellId:
     from sparselab.running.planning import cell_id_of
 
-    return cell_id_of
+    return lambda overrides: cell_id_of(overrides, search_path)
 
 
 def read(results_dir: Path, table: Table, tier: str, warn: Callable[[str], None] = lambda line: None) -> list[Entry]:
@@ -181,10 +182,11 @@ def write(
     entries: list[Entry],
     configs: Path = CONFIGS,
     runs_dir: Path | None = None,
+    search_path: str | None = None,
 ) -> list[Path]:
     """Write a table's files and the ledger; returns their paths. Raises :class:`RunFailed` where it cannot.
 
-    Pictures that the table names are brought from ``runs_dir``.
+    Pictures that the table names are brought from ``runs_dir``. search_path: a user's folder, whose tables are in the ledger.
     """
     from sparselab.experiments.tables.pictures import bring
     from sparselab.storage import atomic
@@ -201,7 +203,7 @@ def write(
     for path, data in files.items():
         if not _is(path, data):
             atomic.write_bytes(path, data)
-    atomic.write_bytes(results_dir / LEDGER, ledger_text(results_dir, configs).encode())
+    atomic.write_bytes(results_dir / LEDGER, ledger_text(results_dir, configs, search_path).encode())
     return [*files, results_dir / LEDGER]
 
 
@@ -215,15 +217,24 @@ def _is(path: Path, data: bytes) -> bool:
     return same_picture(there, data) if path.suffix == ".svg" else there == data
 
 
-def ledger_text(results_dir: Path, configs: Path = CONFIGS) -> str:
+def ledger_text(results_dir: Path, configs: Path = CONFIGS, search_path: str | None = None) -> str:
     """The bytes of ``results/README.md`` as the records under ``results_dir`` give them."""
     from sparselab.experiments.tables.ledger import to_markdown
 
-    return to_markdown(ledger(results_dir, configs=configs))
+    return to_markdown(ledger(results_dir, configs=configs, search_path=search_path))
 
 
-def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONFIGS, **options: Any) -> list[Any]:
-    """A summary for every table and tier, in the order of their names; those without a record included."""
+def ledger(
+    results_dir: Path,
+    runs_dir: Path | None = None,
+    configs: Path = CONFIGS,
+    search_path: str | None = None,
+    **options: Any,
+) -> list[Any]:
+    """A summary for every table and tier, in the order of their names; those without a record included.
+
+    Where a user names a folder (``search_path``), the project's own tables without a record are left out.
+    """
     from sparselab.experiments.tables.summary import summarise
 
     if runs_dir is not None:
@@ -231,11 +242,13 @@ def ledger(results_dir: Path, runs_dir: Path | None = None, configs: Path = CONF
     if "warn" in options:
         options["warn"] = lru_cache(maxsize=None)(options["warn"])  # what several tables complain of is said once
     with sharing():
+        left_out = papers(configs) if search_path is not None else []
         return [
             summarise(table, tier, [Entry(entry.cell, light(entry.record)) for entry in entries])
-            for table in load_all(configs)
+            for table in load_all(configs, search_path)
             for tier in table.tiers
-            for entries in [gather(results_dir, runs_dir, table, tier, **options)]
+            for entries in [gather(results_dir, runs_dir, table, tier, search_path=search_path, **options)]
+            if entries or table.paper not in left_out
         ]
 
 
