@@ -2,6 +2,10 @@
 
 One syntax, in YAML and on a command line: ``{cell: {method: dense, seed: 0}, take: weights, at: 100}``. A cell in a cell is a
 mapping in a mapping, so that nothing is quoted inside quotes. The older text ``cell:method=dense seed=0`` means the same.
+
+A chain is a recipe that runs several times, each time from where it ended before: of ``{cell: {method: dense}, chain:
+{dataset: [mnist, digits]}}`` the parent trains on the second set and starts from the weights that a first one learnt
+on the first.
 """
 
 from __future__ import annotations
@@ -20,7 +24,10 @@ from sparselab.core.points import FORM, point_of
 CELL = "cell"
 TEXT = "cell:"  # how the older form begins
 WEIGHTS, MASKS, BOTH = TAKES = ("weights", "masks", "both")
-KEYS = (CELL, "take", "at")
+CHAIN = "chain"
+KEYS = (CELL, "take", "at", CHAIN)
+START = {WEIGHTS: "model.weights", MASKS: "targets.masks"}
+"""Options at which a link of a chain takes what the link before it made."""
 PHASE = ("phase", "with")  # what tables write in the place of a cell
 EXAMPLE = "{cell: {method: dense, model: mlp}}"
 
@@ -61,6 +68,8 @@ class CellRef:
             refuse(f"{where}.at={short(spell(at), 30)}", "is no point of a run", f"write {FORM}")
         if point is not None and take in (MASKS, BOTH):
             refuse(f"{where}.at={point}", "masks are those of the end", "take weights here, and masks at targets.masks")
+        if CHAIN in value:
+            own = _last_link(own, value[CHAIN], take, where)
         return cls(tuple(f"{key}={written(plain_cells(item, key))}" for key, item in own.items()), take, point)
 
     def planned(self, id: str, path: str) -> CellRef:
@@ -82,6 +91,25 @@ class CellRef:
 
     def __str__(self) -> str:
         return written(self.tree())
+
+
+def _last_link(own: dict[str, Any], chain: Any, take: str | None, where: str) -> dict[str, Any]:
+    """Overrides of a chain's last cell, with the rest of the chain as its parent. chain: a list of values for each key."""
+    at, start = f"{where}.{CHAIN}", START[MASKS if take == MASKS or where == START[MASKS] else WEIGHTS]
+    if not isinstance(chain, dict) or not chain or not all(isinstance(item, list) and item for item in chain.values()):
+        refuse(f"{at}={short(spell(chain), 30)}", "is no chain", f"write {CHAIN}: {{dataset: [mnist, digits]}}")
+    lengths = {len(item) for item in chain.values()}
+    if len(lengths) > 1:
+        refuse(
+            at, f"has lists of {' and '.join(map(str, sorted(lengths)))} values", "give each key a value for each link"
+        )
+    if start in chain:
+        refuse(f"{at}.{start}", "is what a chain hands on", "leave it out")
+    last = {**own, **{key: item[-1] for key, item in chain.items()}}
+    if lengths == {1}:
+        return last
+    rest = {key: item[:-1] for key, item in chain.items()}
+    return {**last, start: {CELL: own, CHAIN: rest, **({} if take is None else {"take": take})}}
 
 
 def names_cell(value: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sparselab.config.schema import SEVERAL
 from sparselab.core import plugins
 from sparselab.core.options import UNSET, Options
 
@@ -24,10 +25,10 @@ def store(known: Mapping[str, Sequence[str]]) -> None:
     from hydra.core.config_store import ConfigStore
 
     for group, name, cls in bare_members(known):
-        ConfigStore.instance().store(group=group, name=name, node=config_of(name, cls))
+        ConfigStore.instance().store(group=group, name=name, node=config_of(group, name, cls))
 
 
-def config_of(name: str, cls: Any) -> dict[str, Any]:
+def config_of(group: str, name: str, cls: Any) -> dict[str, Any]:
     """The YAML that the member could have: its name, its options with their defaults, and the groups that it chooses.
 
     An option without a default must be given. ``defaults``, where the class has it, is {group: member}, as for a method
@@ -39,7 +40,8 @@ def config_of(name: str, cls: Any) -> dict[str, Any]:
         key: UNSET if field.is_required() else _plain(field.get_default(call_default_factory=True))
         for key, field in options.items()
     }
-    return {**({"defaults": chosen} if chosen else {}), "name": name, **values}
+    own = {name: values} if group in SEVERAL else {"name": name, **values}
+    return {**({"defaults": chosen} if chosen else {}), **own}
 
 
 def _plain(value: Any) -> Any:

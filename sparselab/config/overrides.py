@@ -13,6 +13,7 @@ from typing import Any
 
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import literal, quoted, read, repeated
+from sparselab.config.schema import SEVERAL
 from sparselab.config.user_configs import scan
 from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
@@ -23,7 +24,6 @@ KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
 LONGEST_FIX = 80  # characters of an advice that no line cuts off
 TABLE = "paper"  # the group whose members are tables of cells
-SEVERAL = ("loss", "metric")  # groups that take a list of members
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
 ADD_M = "add -m (python run.py -m …)"
 

@@ -111,6 +111,9 @@ class Cell(Common):
     task: dict[str, Any] | None = off(None)
 
 
+# Groups that take a list of members: their value has the options of each under its name.
+SEVERAL = ("loss", "metric")
+
 # What never changes a result, and so is no part of a cell's id.
 UNIDENTIFIED = (
     "logger", "tier", "paper", "data_dir", "runs_dir", "force", "debug",

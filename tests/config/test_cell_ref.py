@@ -80,6 +80,38 @@ def test_the_older_text_means_the_same() -> None:
     assert canonical("targets.patterns={@q: 1:8}") == "targets.patterns={@q: 1:8}"
 
 
+def test_a_chain_is_the_cells_in_cells_that_one_would_write() -> None:
+    own, links = "method: dense, model: mlp", {"dataset": ["mnist", "digits", "cifar10"], "seed": [5, 6, 7]}
+    first = f"{{cell: {{{own}, dataset: mnist, seed: 5}}}}"
+    second = f"{{cell: {{{own}, dataset: digits, seed: 6, model.weights: {first}}}}}"
+    third = f"model.weights={{cell: {{{own}, dataset: cifar10, seed: 7, model.weights: {second}}}, at: 9}}"
+    short = {"cell": {"method": "dense", "model": "mlp"}, "chain": links, "at": 9}
+    assert f"model.weights={CellRef.of(short, 'model.weights')}" == third
+    assert canonical(f"model.weights={written(short)}") == third
+    one = {"cell": {"model.weights": "a.safetensors"}, "chain": {"dataset": ["digits"]}}
+    assert str(CellRef.of(one, "x")) == "{cell: {model.weights: a.safetensors, dataset: digits}}"
+    masks = {"cell": {"method": "gmp"}, "chain": {"sparsity": [0.5, 0.75]}}
+    for given in (CellRef.of(masks, "targets.masks"), CellRef.of({**masks, "take": "masks"}, "other")):
+        assert "sparsity: 0.75, targets.masks: {cell: {method: gmp, sparsity: 0.5}" in str(given)
+
+
+@pytest.mark.parametrize(
+    ("chain", "line"),
+    [
+        ("mnist", "model.weights.chain=mnist: is no chain — write chain: {dataset: [mnist, digits]}"),
+        ({}, "is no chain"),
+        ({"dataset": []}, "is no chain"),
+        ({"dataset": "mnist"}, "is no chain"),
+        ({"seed": [1, 2], "dataset": ["mnist"]}, "model.weights.chain: has lists of 1 and 2 values — give each key"),
+        ({"model.weights": ["a", "b"]}, "model.weights.chain.model.weights: is what a chain hands on — leave it out"),
+    ],
+)
+def test_what_is_no_chain_is_refused(chain: object, line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        CellRef.of({"cell": {"method": "dense"}, "chain": chain}, "model.weights")
+    assert line in str(refused.value)
+
+
 @pytest.mark.parametrize("value", ["cells", {"cells": {}}, {"phase": 1, "name": "x"}, None, 3])
 def test_other_values_name_no_cell(value: object) -> None:
     assert not names_cell(value)

@@ -88,6 +88,29 @@ def test_rewinding_takes_early_weights_of_one_cell_and_the_masks_of_another(tmp_
     assert all(torch.equal(again[name], mask) for name, mask in masks.items())
 
 
+def test_a_chain_trains_on_one_set_after_another(tmp_path, monkeypatch):
+    """A sequence of tasks in one line: each starts from what the one before it left, and each is a cell of its own."""
+    monkeypatch.chdir(tmp_path)
+    task = {"method": "dense", "trainer__max_steps": 2}
+    sizes = (400, 300, 200)
+    chain = f", chain: {{dataset.limit_train: {[*sizes[:2]]}}}"
+    plan = plan_of([*words(**task, dataset__limit_train=sizes[2]), f"model.weights={ref(chain, **task)}"])
+    by_hand = plan_of([
+        *words(**task, dataset__limit_train=sizes[2]),
+        f"model.weights={ref('', **task, dataset__limit_train=300, model__weights=ref('', **task))}",
+    ])  # fmt: skip
+    (second,) = plan.first
+    (first,) = second.first
+    assert plan.id == by_hand.id == cell_id_of(list(plan.overrides)) and len({plan.id, second.id, first.id}) == 3
+    assert [one.config["dataset"]["limit_train"] for one in (first, second, plan)] == [*sizes]
+    for one in (first, second, plan):
+        assert run_cell(one) == 0
+    assert record.read(plan.folder, plan.id)["config"]["model"]["weights"] == f"cell:{second.id}"
+    start = load_file(f"{first.folder}/model.safetensors")
+    moved = [load_file(f"{one.folder}/model.safetensors") for one in (second, plan)]
+    assert not any(torch.equal(start["layers.0.weight"], after["layers.0.weight"]) for after in moved)
+
+
 def test_both_are_taken_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = words(method="ticket", sparsity=0.75, trainer__max_steps=1)

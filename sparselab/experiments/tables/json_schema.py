@@ -12,7 +12,7 @@ from typing import Any
 
 from sparselab.core.containers import copied
 from sparselab.experiments.tables.claims import CLAIMS
-from sparselab.experiments.tables.schema import TIERS, Table
+from sparselab.experiments.tables.schema import CLAIM_NAME, TIERS, Table
 
 NAME = "schema.json"
 _OWN = ("paper", "name")  # the file's own name says them
@@ -30,14 +30,22 @@ def schema() -> dict[str, Any]:
     for name in CLAIMS:
         claim = _plain(CLAIMS[name])
         definitions |= claim.pop("$defs", {})
+        del claim["properties"]["id"]  # the claim's key says it
         claim["properties"]["kind"] = {"const": name, "description": claim.get("description", "").split("\n")[0]}
         definitions[f"claim_{name}"] = claim
         kinds.append({"$ref": f"#/$defs/claim_{name}"})
-    body["properties"]["claims"]["items"] = {
+    one = {
         "type": "object",
         "required": ["kind"],
         "properties": {"kind": {"enum": list(CLAIMS)}},
         "anyOf": kinds,
+    }
+    body["properties"]["claims"] = {
+        "description": "what the paper says: claims by name, or a list of them (C1, C2 …)",
+        "anyOf": [
+            {"type": "object", "additionalProperties": one, "propertyNames": {"pattern": f"^{CLAIM_NAME.pattern}$"}},
+            {"type": "array", "items": one},
+        ],
     }
     body["properties"]["tiers"] |= {"propertyNames": {"enum": list(TIERS)}}
     return {

@@ -17,7 +17,7 @@ from sparselab.core.memo import sharing
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import CLAIMS, Claim
 from sparselab.experiments.tables.grid import excluded, expand, layout, phases_in, rings
-from sparselab.experiments.tables.schema import TIERS, Axis, Table
+from sparselab.experiments.tables.schema import CLAIM_NAME, TIERS, Axis, Table
 from sparselab.experiments.tables.validation import validated
 from sparselab.experiments.tables.yamlfile import read_yaml
 
@@ -148,15 +148,23 @@ class _At:
 
 
 def _claims(raw: Any) -> list[Claim]:
+    """The claims, each with its name: of a mapping the keys, of a list C1, C2 and so on."""
     issues = Issues()
     claims: list[Claim] = []
-    if not isinstance(raw, list | None):
-        refuse("claims", "is not a list", "write one `- kind: ...` per claim")
-    for number, item in enumerate(raw or [], 1):
+    if not isinstance(raw, dict | list | None):
+        refuse("claims", "is no mapping", "write `C1: {kind: ...}`, a name for each claim")
+    named = raw.items() if isinstance(raw, dict) else [(f"C{number}", item) for number, item in enumerate(raw or [], 1)]
+    for name, item in named:
         with issues.catch():
             if not isinstance(item, dict) or "kind" not in item:
-                refuse(f"claims.C{number}", "has no kind", did_you_mean("", CLAIMS))
-            claims.append(validated(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
+                refuse(f"claims.{name}", "has no kind", did_you_mean("", CLAIMS))
+            if not CLAIM_NAME.fullmatch(str(name)):
+                refuse(f"claims.{name}", "is no name for a claim", "begin with a letter, then letters, digits and _.-")
+            if "id" in item:
+                refuse(
+                    f"claims.{name}.id", "a claim is named by its key", f"write {item['id']}: {{kind: …}} under claims"
+                )
+            claims.append(validated(CLAIMS[str(item["kind"])], {**item, "id": str(name)}, f"claims.{name}"))
     issues.raise_if_any()
     return claims
 
@@ -181,11 +189,11 @@ def _check(table: Table) -> None:
 
 def _check_numbers(table: Table, issues: Issues) -> None:
     """Claims along a numeric axis need a number of each of their cells."""
-    for number, claim in enumerate(table.claims, 1):
+    for claim in table.claims:
         for tier in claim.tiers if claim.tiers is not None else table.tiers:
             lacking = claim.unset(layout(table, tier)) if tier in table.tiers else []
             if lacking:
-                where = f"claims.C{number} x={getattr(claim, 'x', '')}"
+                where = f"claims.{claim.id} x={getattr(claim, 'x', '')}"
                 problem = f"{' · '.join(lacking[0])} does not set it to a number (tier {tier})"
                 issues.add(where, problem, "set it in its row or column, or leave it out of the claim")
                 break
@@ -242,13 +250,13 @@ def _check_names(table: Table, issues: Issues) -> None:
         known_tiers(f"extra.{number}", extra.tiers)
     for name, tier in table.tiers.items():
         all_known(f"tiers.{name}", tier.rows, tier.columns)
-    for number, claim in enumerate(table.claims, 1):
-        all_known(f"claims.C{number}", claim.rows, claim.columns)
+    for claim in table.claims:
+        all_known(f"claims.{claim.id}", claim.rows, claim.columns)
         for top in claim.points():
             for point in top.all():
-                known(f"claims.C{number}", point.row, point.column)
-        known_tiers(f"claims.C{number}", claim.tiers)
-        known_tiers(f"claims.C{number}.rule1", list(claim.rule1))
+                known(f"claims.{claim.id}", point.row, point.column)
+        known_tiers(f"claims.{claim.id}", claim.tiers)
+        known_tiers(f"claims.{claim.id}.rule1", list(claim.rule1))
 
 
 def _check_published(table: Table, issues: Issues) -> None:
@@ -274,7 +282,7 @@ def _check_published(table: Table, issues: Issues) -> None:
 
 def _check_metrics(table: Table, issues: Issues) -> None:
     read = [("metric.key", table.metric.key)]
-    read += [(f"claims.C{number}.metric", claim.metric) for number, claim in enumerate(table.claims, 1) if claim.metric]
+    read += [(f"claims.{claim.id}.metric", claim.metric) for claim in table.claims if claim.metric]
     read += [(f"beside.{number}.keys", key) for number, item in enumerate(table.beside, 1) for key in item.keys]
     if isinstance(table.axis, Axis):
         read.append(("axis.metric", table.axis.metric))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparselab.config.plain import quoted, read
+
 
 def listed(value: Any) -> Any:
     """A mapping of keys to values as the list of overrides that it stands for; anything else as it is.
@@ -22,7 +24,16 @@ def spelled(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {spelled(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_inner(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(spelled, value)) + "]"
+        return "[" + ",".join(map(_inner, value)) + "]"
     return str(value)
+
+
+def _inner(value: Any) -> str:
+    """A value in a list or a mapping: a text in quotes where it would not read as itself without (``a, b``)."""
+    text = spelled(value)
+    if not isinstance(value, str) or "{" in value:  # {seed}, {original}: a table fills it in
+        return text
+    plain = read(f"x=[{text}]")
+    return text if plain is not None and len(plain.value()) == 1 else quoted(value)

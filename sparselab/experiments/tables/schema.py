@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -11,6 +12,7 @@ from sparselab.experiments.tables.claims import Claim
 from sparselab.experiments.tables.overrides import listed
 
 TIERS = ("smoke", "cpu", "gpu", "paper")
+CLAIM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 
 Overrides = Annotated[list[str], BeforeValidator(listed, json_schema_input_type=list[str] | dict[str, Any])]
 """Overrides as a list, ``[method=srste, optim.lr=0.1]``, or as a mapping, ``{method: srste, optim.lr: 0.1}``."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from sparselab.config.cell_ref import CellRef
+from sparselab.config.overrides import said
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.tables.grid import excluded, expand, merge, places
 from sparselab.experiments.tables.load import load
@@ -114,6 +116,17 @@ def test_a_table_says_more_of_a_phase_than_its_name(table: Table):
     (masks,) = (text for text in cell.overrides if text.startswith("targets.masks="))
     assert "{phase" not in weights + masks and "seed: 3}}, {cell: {" in weights
     assert weights.endswith("seed: 13, model.hidden: [8]}, at: 2}]") and masks.endswith("seed: 3}, take: masks}")
+
+
+def test_a_phase_is_a_chain_in_one_line(table: Table):
+    made = phased(table, task=["method=dense", "model.weights=null"])
+    line = ["model.weights={phase: task, chain: {seed: [1{seed}, 2{seed}], dataset: [digits, mnist]}}"]
+    cell = expand(made.model_copy(update={"base": line}), "cpu")[0]
+    (weights,) = (text for text in cell.overrides if text.startswith("model.weights="))
+    plain = CellRef.of(said(weights)[1], "model.weights").tree()["cell"]
+    assert (plain["seed"], plain["dataset"]) == (23, "mnist")
+    first = plain["model.weights"]["cell"]
+    assert (first["seed"], first["dataset"], first["model.weights"]) == (13, "digits", None)
 
 
 @pytest.mark.parametrize("value", ["{phase: none, take: masks}", "[{late}, {none}]"])

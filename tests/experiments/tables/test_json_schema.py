@@ -56,3 +56,12 @@ def test_a_mapping_of_overrides_is_the_list_that_one_would_type():
     assert listed(written) == ["method=srste", "optim.lr=0.1", "model.hidden=[8,8]", "sparsity=null",
                                "trainer.track_masks=true", "targets.patterns={@q: 1:8}", "optim.weight_decay=5e-4"]  # fmt: skip
     assert listed(["a=1"]) == ["a=1"]
+    assert listed({"targets.include": ["a, b", "@q", "*.fc"]}) == ["targets.include=['a, b',@q,'*.fc']"]
+
+
+def test_claims_have_names_or_numbers(validator):
+    table = copy.deepcopy(read_yaml(CONFIGS / "paper" / "srste.yaml", "srste.yaml"))
+    named = {**table, "claims": {"wins": table["claims"][0]}}
+    assert not list(validator.iter_errors(named))
+    assert list(validator.iter_errors({**table, "claims": {"it wins": table["claims"][0]}}))
+    assert list(validator.iter_errors({**table, "claims": {"wins": {**table["claims"][0], "marginn": 1}}}))

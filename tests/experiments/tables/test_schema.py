@@ -9,6 +9,7 @@ import pytest
 from project_tables import tables
 
 from sparselab.core.errors import ConfigError
+from sparselab.experiments.tables.claims import judge
 from sparselab.experiments.tables.grid import expand, layout
 from sparselab.experiments.tables.load import load, papers
 from sparselab.experiments.tables.schema import TIERS
@@ -191,6 +192,50 @@ def test_every_table_of_the_project_is_sound():
         (table,) = [table for table in known if table.output == slug]
         assert tuple(table.tiers) == TIERS
         assert all(item.provenance for item in table.published)
+
+
+NAMED = """claims:
+  wins: {kind: order, text: srste beats ste, a: {column: srste}, relation: ">", b: {column: ste}, combine: mean}
+  dense.too: {kind: within, text: 2:4 matches dense, a: {row: "2:4", column: srste}, margin: 1.0}
+"""
+
+
+def test_claims_are_called_as_they_are_written(configs: Path):
+    path = configs / "paper" / "demo.yaml"
+    assert [claim.id for claim in load("demo", configs)[0].claims] == ["C1", "C2"]
+    text = path.read_text().partition("claims:")[0]
+    path.write_text(text + NAMED)
+    (table,) = load("demo", configs)
+    assert [claim.id for claim in table.claims] == ["wins", "dense.too"]
+    found = judge(table.claims, "cpu", layout(table, "cpu"), lambda metric: {})
+    assert [verdict.name for verdict in found] == ["wins", "dense.too"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            "column: ste}",
+            "column: stee}",
+            'claims.wins column=stee: the table has no such column — did you mean "ste"?',
+        ),
+        ("wins:", "it wins:", "claims.it wins: is no name for a claim — begin with a letter"),
+        (
+            "{kind: within",
+            "{id: C9, kind: within",
+            "claims.dense.too.id: a claim is named by its key — write C9: {kind: …}",
+        ),
+        ("kind: within, ", "", "claims.dense.too: has no kind"),
+    ],
+)
+def test_a_named_claim_s_faults_are_under_its_name(before: str, after: str, line: str, configs: Path):
+    path = configs / "paper" / "demo.yaml"
+    path.write_text(path.read_text().partition("claims:")[0] + NAMED.replace(before, after))
+    with pytest.raises(ConfigError) as refused:
+        load("demo", configs)
+    assert any(f"demo.yaml {line}" in str(issue) for issue in refused.value.issues), list(
+        map(str, refused.value.issues)
+    )
 
 
 def test_published_numbers_are_the_dossiers():

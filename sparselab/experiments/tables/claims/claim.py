@@ -98,6 +98,7 @@ class Claim(Options):
 
     name: ClassVar[str] = ""
 
+    id: str = Field("", description="its name in tables: the key that it stands under, or C1, C2 … of a list")
     kind: str = Field(description="the kind of claim")
     text: str = Field(min_length=1, description="what the paper says, as a sentence")
     headline: bool = Field(False, description="true for what the paper is known for")

@@ -83,7 +83,7 @@ def judge(
     digits: int = 2,
     deterministic: Callable[[Place, str | None], bool] = lambda place, metric: False,
 ) -> list[Verdict]:
-    """A verdict for each claim that is stated for ``tier``, named C1, C2 ... by its place in ``claims``.
+    """A verdict for each claim that is stated for ``tier``. A claim without a name is C1, C2 ... by its place in ``claims``.
 
     ``samples(metric)`` gives, for each (row, column), the value of each finished seed; None stands for the table's metric.
     ``deterministic(place, metric)`` says of which cells it is declared that no seed can change them. Claims that rest on such
@@ -91,7 +91,7 @@ def judge(
     """
     seen = cache(samples)
     trials = [
-        _try(f"C{number}", claim, layout, seen(claim.metric), digits, deterministic)
+        _try(claim.id or f"C{number}", claim, layout, seen(claim.metric), digits, deterministic)
         for number, claim in enumerate(claims, 1)
         if claim.tiers is None or tier in claim.tiers
     ]
