@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from sparselab.cli.arguments import Arguments, parse
 from sparselab.cli.estimate import estimate
 from sparselab.config.overrides import TABLE
-from sparselab.core.errors import ConfigError
+from sparselab.core.errors import ConfigError, Issues
+from sparselab.core.memo import sharing
 from sparselab.inputs.data import hub
 from sparselab.running.engine import ENGINES
 
@@ -38,10 +39,11 @@ def run(argv: list[str]) -> int:
         print(USAGE)
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
         plans, refused = despite_the_hub(lambda: plans_of(asked))
+        refused = outlined(plans) or refused
         print("\n".join([*lines(plans), *undecided(asked, plans)]))
     else:
         plan, refused = despite_the_hub(lambda: plan_of(asked.overrides, asked.config_dir))
-        ENGINES[plan.config["engine"]["name"]].outline(plan)
+        refused = outlined([plan]) or refused
         for label, text in rows(plan):
             print(f"{label:<16}{text}")
     if refused is not None:
@@ -65,6 +67,16 @@ def despite_the_hub(plan: Callable[[], T]) -> tuple[T, ConfigError | None]:
                 return plan(), refused
             except ConfigError:
                 raise refused from None
+
+
+def outlined(plans: list[Any]) -> ConfigError | None:
+    """Complete plans with what only building their networks tells; return what of that would be refused then."""
+    issues = Issues()
+    with sharing():
+        for plan in plans:
+            with issues.catch():
+                ENGINES[plan.config["engine"]["name"]].outline(plan)
+    return ConfigError(dict.fromkeys(issues.found)) if issues.found else None
 
 
 def lines(plans: list[Any]) -> list[str]:

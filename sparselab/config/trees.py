@@ -18,9 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.cache_folder import cache_folder
+from sparselab.core.cache_folder import MISHAPS, cache_folder
 
-MISHAPS = (OSError, RuntimeError, TypeError, ValueError)  # no home, no right to read or write, what JSON cannot hold
 DAYS = 30  # after which trees of other files are dropped
 
 

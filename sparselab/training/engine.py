@@ -8,6 +8,7 @@ from typing import Any
 
 from sparselab.core.errors import Issue
 from sparselab.core.memo import once
+from sparselab.inputs.models.outline import outline
 from sparselab.inputs.tokenizers import choose_tokenizer
 from sparselab.running.engine import ENGINES, NOTHING, Engine, Identity, Plan
 from sparselab.running.signals import StopFlag
@@ -79,7 +80,7 @@ class Train(Engine):
         parts: Parts = plan.parts
         if parts.model_spec is not None:
             return
-        model_spec = parts.family.outline(parts.data)
+        model_spec = outline(parts.family, parts.data)
         if model_spec is None:
             return
         place_masks(parts, model_spec)

@@ -18,6 +18,7 @@ from sparselab.config.compose import groups
 from sparselab.core.data_types import Images
 from sparselab.core.errors import ConfigError
 from sparselab.inputs.data.sets.arrays import Digits
+from sparselab.inputs.models.families.timm_model import TimmModel
 from sparselab.running.planning import plan_of
 from sparselab.training import pace
 from sparselab.weights.method import METHODS
@@ -294,9 +295,18 @@ def test_what_a_run_would_refuse_once_it_is_built_is_refused(pictures, capsys):
     assert "is standardised or normed first" in line and line.count("\n") == 1
 
 
-def test_many_such_cells_are_not_built(pictures, capsys):
-    assert main.main(["check", "-m", *TIMM, "model.arch=test_vit", "seed=0,1"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("2 cells: 0 finished, 2 to run")
+def test_many_such_cells_are_built_once_and_then_no_more(pictures, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SPARSELAB_CACHE", str(tmp_path / "cache"))
+    built, trace = [], TimmModel.outline
+    monkeypatch.setattr(TimmModel, "outline", lambda *args: built.append(args) or trace(*args))
+    for words in (["-m", *TIMM, "model.arch=test_vit", "seed=0,1"], [*TIMM, "model.arch=test_vit"]):
+        assert main.main(["check", *words]) == 0
+        out = capsys.readouterr().out
+        assert "2 to run · 1,520 updates · about" in out or "24 sparse layers" in out
+    assert len(built) == 1
+    assert main.main(["check", "-m", *TIMM, "model.arch=test_vit,test_nfnet"]) == 2
+    out, err = capsys.readouterr()
+    assert "2 cells: 0 finished, 2 to run" in out and "is standardised or normed first" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])

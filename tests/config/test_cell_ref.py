@@ -91,8 +91,8 @@ def test_a_chain_is_the_cells_in_cells_that_one_would_write() -> None:
     one = {"cell": {"model.weights": "a.safetensors"}, "chain": {"dataset": ["digits"]}}
     assert str(CellRef.of(one, "x")) == "{cell: {model.weights: a.safetensors, dataset: digits}}"
     masks = {"cell": {"method": "gmp"}, "chain": {"sparsity": [0.5, 0.75]}}
-    for given in (CellRef.of(masks, "targets.masks"), CellRef.of({**masks, "take": "masks"}, "other")):
-        assert "sparsity: 0.75, targets.masks: {cell: {method: gmp, sparsity: 0.5}" in str(given)
+    for ref in (CellRef.of(masks, "targets.masks"), CellRef.of({**masks, "take": "masks"}, "other")):
+        assert "sparsity: 0.75, targets.masks: {cell: {method: gmp, sparsity: 0.5}" in str(ref)
 
 
 @pytest.mark.parametrize(

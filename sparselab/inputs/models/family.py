@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -130,10 +131,19 @@ class Family:
     def outline(self, data: DataSpec) -> ModelSpec | None:
         """The model spec from a network that is built for it and dropped; None where that takes files from elsewhere.
 
-        For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made.
+        For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made. Without
+        weights of its own the network is built on the meta device, which takes neither time nor memory.
         """
+        import torch
+
         from sparselab.inputs.models.trace import traced
 
+        if not self.starts_trained:
+            with (
+                contextlib.suppress(Exception),
+                torch.device("meta"),
+            ):  # some networks look at a number while they are made
+                return traced(self, self.network(data), data)
         return traced(self, self.network(data), data)
 
     def build(self, data: DataSpec) -> nn.Module:
