@@ -4,8 +4,8 @@ One syntax, in YAML and on a command line: ``{cell: {method: dense, seed: 0}, ta
 mapping in a mapping, so that nothing is quoted inside quotes. The older text ``cell:method=dense seed=0`` means the same.
 
 A chain is a recipe that runs several times, each time from where it ended before: of ``{cell: {method: dense}, chain:
-{dataset: [mnist, digits]}}`` the parent trains on the second set and starts from the weights that a first one learnt
-on the first.
+{dataset.limit_train: [500, 5000]}}`` the parent trains on 5,000 examples, and starts from the weights that another cell learnt
+from 500.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _last_link(own: dict[str, Any], chain: Any, take: str | None, where: str) ->
     """Overrides of a chain's last cell, with the rest of the chain as its parent. chain: a list of values for each key."""
     at, start = f"{where}.{CHAIN}", START[MASKS if take == MASKS or where == START[MASKS] else WEIGHTS]
     if not isinstance(chain, dict) or not chain or not all(isinstance(item, list) and item for item in chain.values()):
-        refuse(f"{at}={short(spell(chain), 30)}", "is no chain", f"write {CHAIN}: {{dataset: [mnist, digits]}}")
+        refuse(f"{at}={short(spell(chain), 30)}", "is no chain", f"write {CHAIN}: {{optim.lr: [0.1, 0.01]}}")
     lengths = {len(item) for item in chain.values()}
     if len(lengths) > 1:
         refuse(

@@ -98,7 +98,7 @@ def test_a_chain_is_the_cells_in_cells_that_one_would_write() -> None:
 @pytest.mark.parametrize(
     ("chain", "line"),
     [
-        ("mnist", "model.weights.chain=mnist: is no chain — write chain: {dataset: [mnist, digits]}"),
+        ("mnist", "model.weights.chain=mnist: is no chain — write chain: {optim.lr: [0.1, 0.01]}"),
         ({}, "is no chain"),
         ({"dataset": []}, "is no chain"),
         ({"dataset": "mnist"}, "is no chain"),
