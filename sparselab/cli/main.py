@@ -13,6 +13,8 @@ COMMANDS = {
     RUN: ("sparselab.cli.application", "one cell, or with -m a sweep or a paper's whole table; as `python run.py`"),
     "check": ("sparselab.cli.check", "what a cell would do, its id and cost, and every problem it can foresee"),
     "new": ("sparselab.cli.new", "a skeleton of a method, a data set … of your own, with its test"),
+    "runs": ("sparselab.cli.runs", "the runs of a folder: which are finished, under way, stopped or failed"),
+    "compare": ("sparselab.cli.compare", "runs side by side: mean and spread over seeds, paired tests, what differs"),
     "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
     "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
     "table": ("sparselab.cli.table", "a paper's table from its records"),

@@ -1,0 +1,89 @@
+"""``sparselab compare``: configurations side by side, with what differs between them, over their seeds."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Sequence
+
+from sparselab.cli.runs import folder_of, options
+from sparselab.core.errors import did_you_mean, refuse, short
+from sparselab.experiments.runs.chosen import chosen
+from sparselab.experiments.runs.compare import ABSENT, Group, against_the_first, differing, groups, mean_sd, metric_of
+from sparselab.experiments.runs.found import runs_in
+
+USAGE = """usage: sparselab compare [ID ...] [key=value[,value] ...] [metric=NAME] [format=csv] [runs_dir=runs]
+
+Finished runs that differ in the seed alone are one line: what tells it from the others, mean ± sd of a metric over seeds
+(n), and its difference to the first line over the seeds that both have, with the p value of a paired t test (two-sided;
+Holm over the lines). Runs are named by id (its beginning is enough), or by what their config says: method=srste,ste
+sparsity=2:4."""
+OWN = ("metric", "format", "runs_dir")
+LINES = 200
+MAIN = ("method", "sparsity", "model", "dataset")
+
+
+def run(argv: list[str]) -> int:
+    """Print the comparison; returns 0. Bad arguments, and nothing to compare, are ConfigError."""
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(USAGE)
+        return 0
+    asked, rest = options(argv, OWN)
+    form = asked.get("format", "terminal")
+    if form not in ("terminal", "csv"):
+        refuse(f"format={short(form)}", "no such format", did_you_mean(form, ("terminal", "csv")))
+    folder = folder_of(asked)
+    runs = chosen(runs_in(folder), rest, folder)
+    found = groups(runs)
+    if not found:
+        refuse("compare", f"of {len(runs)} runs none is finished", "sparselab runs says how far they are")
+    if len(found) > LINES:
+        refuse("compare", f"{len(found)} configurations are too many", "name some, as in method=srste,ste")
+    metric = metric_of(found, asked.get("metric", ""))
+    table = rows(found, metric)
+    if form == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows(table)
+    else:
+        _print(table)
+        if unfinished := len(runs) - sum(len(group.runs) for group in found):
+            print(f"{unfinished} of {len(runs)} runs are not finished, and left out")
+        apart = differing(found)
+        if shared := [
+            f"{key}={found[0].settings[key]}" for key in MAIN if key in found[0].settings and key not in apart
+        ]:
+            print(f"all: {' '.join(shared)}")
+    return 0
+
+
+def rows(found: Sequence[Group], metric: str) -> list[list[str]]:
+    """Head and lines of the comparison, as text."""
+    keys, gaps = differing(found), against_the_first(found, metric)
+    table = [[*keys, f"{metric} (mean ± sd, n)", "difference to the first (± se, n)", "p"]]
+    for group, gap in zip(found, gaps, strict=True):
+        values = list(group.values(metric).values())
+        mean, sd = mean_sd(values)
+        own = f"{mean:.6g}{'' if math.isnan(sd) else f' ± {sd:.2g}'} ({len(values)})"
+        told = p = ABSENT
+        if gap is not None:
+            told = f"{gap.mean:+.4g}{'' if math.isnan(gap.error) else f' ± {gap.error:.2g}'} ({gap.seeds})"
+            p = ABSENT if gap.p is None else "< 0.001" if gap.p < 0.001 else f"{gap.p:.3f}"
+        elif group is not found[0]:
+            told = "no seed in common"
+        table.append([*(group.settings.get(key, ABSENT) for key in keys), own, told, p])
+    return table
+
+
+def _print(table: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from sparselab.experiments.tables.render import console
+
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for number, name in enumerate(table[0]):
+        grid.add_column(name, justify="right" if number >= len(table[0]) - 3 else "left", overflow="fold")
+    for row in table[1:]:
+        grid.add_row(*map(Text, row))
+    console().print(grid)
