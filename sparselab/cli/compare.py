@@ -9,9 +9,17 @@ from collections.abc import Sequence
 
 from sparselab.cli.runs import folder_of, options
 from sparselab.core.errors import did_you_mean, refuse, short
-from sparselab.experiments.runs.chosen import chosen
-from sparselab.experiments.runs.compare import ABSENT, Group, against_the_first, differing, groups, mean_sd, metric_of
-from sparselab.experiments.runs.found import runs_in
+from sparselab.experiments.comparison.chosen import chosen
+from sparselab.experiments.comparison.compare import (
+    ABSENT,
+    Group,
+    against_the_first,
+    differing,
+    groups,
+    mean_sd,
+    metric_of,
+)
+from sparselab.experiments.comparison.found import runs_in
 
 USAGE = """usage: sparselab compare [ID ...] [key=value[,value] ...] [metric=NAME] [format=csv] [runs_dir=runs]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparselab.core.errors import did_you_mean, refuse, short
-from sparselab.experiments.runs.chosen import chosen
-from sparselab.experiments.runs.found import STATES, Run, runs_in, settings, span
+from sparselab.experiments.comparison.chosen import chosen
+from sparselab.experiments.comparison.found import STATES, Run, runs_in, settings, span
 
 USAGE = """usage: sparselab runs [ID ...] [key=value[,value] ...] [status=STATE] [sort=COLUMN] [metric=NAME] [format=csv]
                       [runs_dir=runs]
