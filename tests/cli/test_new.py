@@ -15,12 +15,18 @@ from sparselab.core.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_test_of_every_skeleton_passes(tmp_path, capsys):
-    for kind in kinds():
+QUICK = ("method", "paper", "task")
+"""Of each kind of skeleton one: all import the same seconds' worth, and train for another second or two."""
+
+
+@pytest.mark.parametrize("chosen", [QUICK, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_the_test_of_every_skeleton_passes(chosen, tmp_path, capsys):
+    asked = chosen or kinds()
+    for kind in asked:
         assert run([kind, f"my_{kind}", str(tmp_path)]) == 0
     written = capsys.readouterr().out.split()
     assert all(Path(path).is_file() for path in written)
-    assert {f"test_my_{kind}.py" for kind in kinds()} <= {Path(path).name for path in written}
+    assert {f"test_my_{kind}.py" for kind in asked} <= {Path(path).name for path in written}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)], cwd=tmp_path,
                           env=environment, capture_output=True, text=True, check=False)  # fmt: skip

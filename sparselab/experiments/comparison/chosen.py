@@ -14,8 +14,8 @@ from sparselab.experiments.comparison.found import Run, runs_in, settings
 def chosen(runs: Sequence[Run], words: Sequence[str], runs_dir: Path) -> list[Run]:
     """The runs that ``words`` ask for, in the order given: ids or beginnings of them, folders, ``key=value[,value]``.
 
-    Ids come together with what the others of the words leave; without any word, all runs. ConfigError for an id that is not there or
-    is two, and for a key that no run has.
+    Ids come together with what the other words leave; without any word, all runs. ConfigError for an id that is not there
+    or is several, and for a key or a value that no run has.
     """
     filters, names = [word for word in words if "=" in word], [word for word in words if "=" not in word]
     issues = Issues()
@@ -50,7 +50,9 @@ def _filtered(left: Sequence[Run], runs: Sequence[Run], text: str) -> list[Run]:
     wanted = {_spelled(item) for item in _values(value)}
     known = {name for run in runs for name, _ in _all(run)}
     if key not in known:
-        refuse(short(text), "is said of no run here", did_you_mean(key, sorted(known)) if known else "run something first")
+        refuse(
+            short(text), "is said of no run here", did_you_mean(key, sorted(known)) if known else "run something first"
+        )
     there = {run.id: {_spelled(item) for name, item in _all(run) if name == key} for run in runs}
     values = set[str]().union(*there.values())
     if strange := sorted(wanted - values):

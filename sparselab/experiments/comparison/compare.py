@@ -86,7 +86,9 @@ def metric_of(found: Sequence[Group], asked: str) -> str:
         if asked not in shared:
             refuse(f"metric={short(asked, 40)}", "not every run has it", did_you_mean(asked, shared))
         return asked
-    heads = [key for key in shared if key.startswith("test.") and key[5:] not in NO_HEADLINE and not key.endswith("_se")]
+    heads = [
+        key for key in shared if key.startswith("test.") and key[5:] not in NO_HEADLINE and not key.endswith("_se")
+    ]
     if not (heads or shared):
         refuse("metric", "the runs have no number in common", "compare runs of one kind")
     return (heads or shared)[0]

@@ -17,6 +17,8 @@ from sparselab.storage import record as records
 
 STATES = ("finished", "failed", "running", "stopped", "broken")
 UPDATE = re.compile(rb"update (\d+)/(\d+)([^\n]*)")
+STEP = re.compile(rb"^(\d+),", re.MULTILINE)
+METRICS = "metrics.csv"
 TAIL = 4000  # bytes of a log in which the last update is looked for
 
 
@@ -24,8 +26,8 @@ TAIL = 4000  # bytes of a log in which the last update is looked for
 class Run:
     """A run folder.
 
-    state:  ``finished`` or ``failed`` (there is a record), ``running`` (a process holds the cell), ``stopped`` (neither), or
-            ``broken``: a record that cannot be read.
+    state:  ``finished`` or ``failed`` (there is a record), ``running`` (a process holds the cell, or its files have changed
+            within two minutes), ``stopped`` (neither), or ``broken``: a record that cannot be read.
     record: what there is of it, else empty. note: how far it is, who runs it, or why it failed.
     """
 
@@ -68,28 +70,47 @@ def read(folder: Path) -> Run | None:
             except ConfigError as refused:
                 return Run(folder, "broken", note=str(refused.issues[0]))
         return Run(folder, str(record["status"]), record, str(record.get("reason", "")))
-    holder, far = lease.held(folder), _progress(folder / LOG)
+    holder, far = lease.held(folder), _from_log(folder / LOG) or _from_metrics(folder / METRICS)
+    signs = [path for name in (LOG, METRICS, "checkpoints") if (path := folder / name).exists()]
+    if holder is None and not signs:
+        return None
+    ago = min((_age(path) for path in signs), default=0.0)
+    told = ", ".join(filter(None, [far or "before its first update", f"{span(ago)} ago" if far else ""]))
     if holder is not None:
-        return Run(folder, "running", note=" · ".join(filter(None, [far, str(holder)])))
-    kept = (folder / "checkpoints").is_dir() or (folder / LOG).exists()
-    return Run(folder, "stopped", note=far or "before its first update") if kept else None
+        return Run(folder, "running", note=f"{told} · {holder}")
+    return Run(folder, "running" if ago < lease.STALE else "stopped", note=told)
 
 
-def _progress(log: Path) -> str:
-    """The last update that a log tells of, and how long ago it was written."""
+def _age(path: Path) -> float:
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL))
-            told = UPDATE.findall(file.read())
-        ago = max(0.0, time.time() - log.stat().st_mtime)
+        return max(0.0, time.time() - path.stat().st_mtime)
     except OSError:
-        return ""
+        return float("inf")
+
+
+def _from_log(log: Path) -> str:
+    """The last update that a sweep's log tells of, and what is left as it says."""
+    told = UPDATE.findall(_tail(log))
     if not told:
         return ""
     done, whole, more = told[-1]
     left = re.search(r"[\w .]+ left", more.decode(errors="replace"))
-    words = [f"update {int(done):,} of {int(whole):,}", left[0].strip() if left else "", f"{span(ago)} ago"]
-    return ", ".join(filter(None, words))
+    return f"update {int(done):,} of {int(whole):,}" + (f", {left[0].strip()}" if left else "")
+
+
+def _from_metrics(table: Path) -> str:
+    """The last update that a run's own table of metrics tells of."""
+    told = STEP.findall(_tail(table))
+    return f"update {int(told[-1]) + 1:,}" if told else ""
+
+
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            return file.read()
+    except OSError:
+        return b""
 
 
 def span(seconds: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+import time
 
 import pytest
 from scipy.stats import ttest_rel
@@ -47,6 +49,12 @@ def put(runs, name, method="ste", seed=0, value=0.5, status="finished", **config
     record.write(runs / id, body)
 
 
+def set_aside(folder):
+    """As it looks to somebody who comes 1,000 seconds later."""
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (time.time() - 1000,) * 2)
+
+
 def asked(capsys, *words):
     assert main([*words, "format=csv"]) == 0
     return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
@@ -64,7 +72,7 @@ def test_runs_are_listed_filtered_and_sorted(runs, capsys):
     best = asked(capsys, "runs", "method=ste,srste", "seed=1,3", "sort=-test.accuracy", "metric=test.loss,train.loss")
     assert [line["id"][:2] for line in best] == ["b3", "c3", "b1", "c1"]
     assert best[0]["train.loss"] == "1" and best[0]["test.loss"] == "0.04"
-    assert [line["id"] for line in asked(capsys, "runs", "method.decay=0.5", "sort=-seconds")][0][:2] == "b3"
+    assert asked(capsys, "runs", "method.decay=0.5", "sort=-seconds")[0]["id"][:2] == "b3"
     assert len(asked(capsys, "runs", "model.hidden=[8,8]", "sparsity=2:4")) == 12
     assert [line["id"][:2] for line in asked(capsys, "runs", "c2", "runs/a00000000000")] == ["c2", "a0"]
     assert main(["runs"]) == 0
@@ -84,14 +92,28 @@ def test_what_is_under_way_failed_or_broken_says_so(runs, capsys, gone):
     (runs / LEFT / "log.txt").write_text("cell left · 380 updates\n")
     taken = lease.take(runs / HELD, lease.myself("a sweep"))
     state = {run.id: run for run in runs_in(runs)}
-    assert [state[name].state for name in (DEAD, ODD, HELD, LEFT)] == ["failed", "broken", "running", "stopped"]
+    assert [state[name].state for name in (DEAD, ODD, HELD, LEFT)] == ["failed", "broken", "running", "running"]
     assert "empty" not in state and read(runs / ".sweeps") is None and read(runs / "none") is None
     assert state[HELD].note.startswith("update 20 of 380, 2 min left, 0 s ago · ") and "process" in state[HELD].note
     assert state[LEFT].note == "before its first update" and state[DEAD].note == "NaN loss at step 7"
     (line,) = asked(capsys, "runs", "status=failed")
     assert line["what tells it from the others"].endswith(" — NaN loss at step 7")
     taken.release()
-    assert read(runs / HELD).state == "stopped"
+    for name in (HELD, LEFT):
+        set_aside(runs / name)
+        assert read(runs / name).state == "stopped"
+
+
+def test_a_run_that_no_sweep_started_is_known_by_its_signs_of_life(runs):
+    """`run.py` takes no lease and writes no log; the table of its metrics grows."""
+    own = runs / LEFT
+    own.mkdir()
+    (own / "metrics.csv").write_text("step,lr\n3,0.1\n59,0.1\n")
+    assert (read(own).state, read(own).note) == ("running", "update 60, 0 s ago")
+    set_aside(own)
+    assert (read(own).state, read(own).note) == ("stopped", "update 60, 16 min ago")
+    (own / "metrics.csv").write_text("step,lr\n")
+    assert read(own).note == "before its first update"
 
 
 def test_the_numbers_of_a_comparison(runs, capsys):
