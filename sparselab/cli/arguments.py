@@ -35,7 +35,7 @@ class Arguments:
 
 @dataclass
 class Outside:
-    """What a command line names from outside, and its other words. files: plug-ins, not yet announced."""
+    """The folder and files that a command line names from outside, and its other words. files: plug-ins, not yet announced."""
 
     rest: list[str] = field(default_factory=list)
     config_dir: str | None = None

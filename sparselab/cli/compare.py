@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import csv
-import math
 import sys
 from collections.abc import Sequence
 
 from sparselab.cli.runs import folder_of, options
 from sparselab.core.errors import did_you_mean, refuse, short
 from sparselab.experiments.comparison.chosen import chosen
-from sparselab.experiments.comparison.compare import (
-    ABSENT,
-    Group,
-    against_the_first,
-    differing,
-    groups,
-    mean_sd,
-    metric_of,
-)
+from sparselab.experiments.comparison.compare import differing, groups, metric_of
 from sparselab.experiments.comparison.found import runs_in
+from sparselab.experiments.comparison.table import MOST, NUMBERS, rows
 
 USAGE = """usage: sparselab compare [ID ...] [key=value[,value] ...] [metric=NAME] [format=csv] [runs_dir=runs]
 
@@ -28,7 +20,6 @@ Finished runs that differ in the seed alone are one line: what tells it from the
 Holm over the lines). Runs are named by id (its beginning is enough), or by what their config says: method=srste,ste
 sparsity=2:4."""
 OWN = ("metric", "format", "runs_dir")
-LINES = 200
 MAIN = ("method", "sparsity", "model", "dataset")
 
 
@@ -46,7 +37,7 @@ def run(argv: list[str]) -> int:
     found = groups(runs)
     if not found:
         refuse("compare", f"of {len(runs)} runs none is finished", "sparselab runs says how far they are")
-    if len(found) > LINES:
+    if len(found) > MOST:
         refuse("compare", f"{len(found)} configurations are too many", "name some, as in method=srste,ste")
     metric = metric_of(found, asked.get("metric", ""))
     table = rows(found, metric)
@@ -64,24 +55,6 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def rows(found: Sequence[Group], metric: str) -> list[list[str]]:
-    """Head and lines of the comparison, as text."""
-    keys, gaps = differing(found), against_the_first(found, metric)
-    table = [[*keys, f"{metric} (mean ± sd, n)", "difference to the first (± se, n)", "p"]]
-    for group, gap in zip(found, gaps, strict=True):
-        values = list(group.values(metric).values())
-        mean, sd = mean_sd(values)
-        own = f"{mean:.6g}{'' if math.isnan(sd) else f' ± {sd:.2g}'} ({len(values)})"
-        told = p = ABSENT
-        if gap is not None:
-            told = f"{gap.mean:+.4g}{'' if math.isnan(gap.error) else f' ± {gap.error:.2g}'} ({gap.seeds})"
-            p = ABSENT if gap.p is None else "< 0.001" if gap.p < 0.001 else f"{gap.p:.3f}"
-        elif group is not found[0]:
-            told = "no seed in common"
-        table.append([*(group.settings.get(key, ABSENT) for key in keys), own, told, p])
-    return table
-
-
 def _print(table: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.table import Table as Grid
@@ -91,7 +64,7 @@ def _print(table: Sequence[Sequence[str]]) -> None:
 
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1))
     for number, name in enumerate(table[0]):
-        grid.add_column(name, justify="right" if number >= len(table[0]) - 3 else "left", overflow="fold")
+        grid.add_column(name, justify="right" if number >= len(table[0]) - NUMBERS else "left", overflow="fold")
     for row in table[1:]:
         grid.add_row(*map(Text, row))
     console().print(grid)

@@ -19,6 +19,7 @@ from sparselab.experiments.tables.statistics import holm
 PARENT = "cell:"
 NO_HEADLINE = ("loss", "n")
 ABSENT = "–"
+DUST = 1e-9  # of the largest difference: less is rounding, and no spread
 
 
 @dataclass
@@ -125,7 +126,7 @@ def _p(pair: Sequence[float]) -> float | None:
     if len(pair) < 2:
         return None
     mean, sd = mean_sd(pair)
-    if not sd > 0:
+    if not sd > DUST * max(map(abs, pair)):
         return None
     from scipy.special import stdtr
 
@@ -133,7 +134,7 @@ def _p(pair: Sequence[float]) -> float | None:
 
 
 def _settings(run: Run, known: Mapping[str, Run]) -> dict[str, str]:
-    """What a run's config says that may change its result, without the seed; of a parent what differs by more than a seed."""
+    """Return the part of a run's config that may change its result, without the seed and without those of its parents."""
     own = {
         key: _spelled(value, known)
         for key, value in settings(run.record["config"])

@@ -23,6 +23,7 @@ from typing import Any
 
 from sparselab.core import plugins
 from sparselab.core.errors import Issues, RunFailed
+from sparselab.experiments.comparison.table import side_by_side
 from sparselab.experiments.sweeps import lease, state
 from sparselab.experiments.sweeps.cells import Asked, Planned, Schedule
 from sparselab.experiments.sweeps.job import STOP, Outcome
@@ -249,6 +250,9 @@ class Sweep:
             left = sum(1 for id in todo if id not in self.failed and not state.done(cells[id].folder, id))
             say(f"{self.asked.name}: stopped on request, {left} of {len(cells)} cells left — the same command goes on")
             return STOPPED
+        if not self.asked.paper:
+            for line in side_by_side(cells[id].folder for id in cells if id in self.schedule.asked):
+                say(line)
         say(f"{self.asked.name}: {len(cells) - len(self.failed)} of {len(cells)} cells finished")
         if self.asked.paper and not self.failed:
             folder = ["--config-dir", os.path.relpath(self.asked.config_dir)] if self.asked.config_dir else []

@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "timm", "transformers")
 
 
 def outline(family: Family, data: DataSpec) -> ModelSpec | None:
-    """What :meth:`Family.outline` gives, from the cache where it lies there. ConfigError where the network cannot be made."""
+    """Return :meth:`Family.outline`, from the cache if it lies there. ConfigError where the network cannot be made."""
     try:
         key = _key(family, data)
     except OSError:  # a file of the model that cannot be read is the family's to complain of
@@ -62,7 +62,7 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _code() -> list[str]:
-    """What makes networks and draws them: the libraries' versions, and a digest of the project's own part."""
+    """Return a name for the code that makes networks: the libraries' versions, and a digest of the project's own part."""
     found = []
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):

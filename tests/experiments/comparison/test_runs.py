@@ -111,7 +111,7 @@ def test_a_run_that_no_sweep_started_is_known_by_its_signs_of_life(runs):
     (own / "metrics.csv").write_text("step,lr\n3,0.1\n59,0.1\n")
     assert (read(own).state, read(own).note) == ("running", "update 60, 0 s ago")
     set_aside(own)
-    assert (read(own).state, read(own).note) == ("stopped", "update 60, 16 min ago")
+    assert (read(own).state, read(own).note) == ("stopped", "update 60, 17 min ago")
     (own / "metrics.csv").write_text("step,lr\n")
     assert read(own).note == "before its first update"
 

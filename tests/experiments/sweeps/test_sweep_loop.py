@@ -30,7 +30,7 @@ def ident(number: int) -> str:
     return f"{number:012x}"
 
 
-def finish(cell: Planned, value: float = 0.5, status: str = "finished", **more: str) -> None:
+def finish(cell: Planned, value: float = 0.5, status: str = "finished", **more: object) -> None:
     body = {"id": cell.id, "status": status, "config": {}, "metrics": {"test.accuracy": value}, "seconds": 1.0}
     records.write(cell.folder, {**body, **more})
 
@@ -245,3 +245,19 @@ def test_a_record_of_a_newer_sparselab_is_left_alone(tmp_path: Path) -> None:
     assert newer.read_bytes() == before and half.read_text() == "{", "nothing is touched"
     with pytest.raises(records.Newer):
         records.valid(newer.parent, ident(0))
+
+
+def test_a_sweep_of_no_table_ends_with_its_own_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def launch(cells: Sequence[Planned]) -> list[Outcome | None]:
+        for number, cell in enumerate(cells):
+            config = {"seed": number % 2, "method": {"name": ("ste", "srste")[number // 2]}}
+            finish(cell, 0.5 + number / 10, config=config)
+        return [Outcome(cell.id, "finished") for cell in cells]
+
+    assert make(tmp_path, 4, launch).run() == 0
+    lines = capsys.readouterr().err.splitlines()[-5:]
+    assert lines[0].split("  ")[0] == "method" and "test.accuracy (mean ± sd, n)" in lines[0]
+    assert [line.split()[0] for line in lines[1:3]] == ["ste", "srste"]
+    assert "+0.2 ± " in lines[2] and lines[2].endswith("–"), "both differences are alike: no spread to go by"
+    assert lines[3] == f"again: sparselab compare {' '.join(map(ident, range(4)))} runs_dir={tmp_path}"
+    assert lines[4] == "test: 4 of 4 cells finished"
