@@ -96,3 +96,10 @@ def test_the_commit_of_a_repository_around_an_installed_package_is_not_recorded(
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.setattr(records, "__file__", str(tmp_path / "site" / "sparselab" / "running" / "records.py"))
     assert records.commit() == ""
+
+
+def test_the_wheel_has_every_skeleton(installed):
+    inside = Path("sparselab") / "cli" / "skeletons"
+    there = {path.relative_to(installed).as_posix() for path in (installed / inside).rglob("*.txt")}
+    assert there == {path.relative_to(ROOT).as_posix() for path in (ROOT / inside).rglob("*.txt")}
+    assert f"{inside.as_posix()}/paper/paper/NAME.yaml.txt" in there
