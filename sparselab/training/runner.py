@@ -30,7 +30,7 @@ from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.keeping import Keeper
-from sparselab.training.loop.lazy_lightning import environments, pl
+from sparselab.training.loop.lightning import environments, pl
 from sparselab.training.loop.loader import Interruptible, RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree, many_ranks
 from sparselab.training.loop.module import TaskModule

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.training.loop.carry import Carry
-from sparselab.training.loop.lazy_lightning import pl, torchmetrics
+from sparselab.training.loop.lightning import pl, torchmetrics
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec

@@ -10,7 +10,7 @@ import torch
 from sparselab.core.errors import refuse
 from sparselab.core.processor import instructions
 from sparselab.storage.atomic import shown
-from sparselab.training.loop.lazy_lightning import pl
+from sparselab.training.loop.lightning import pl
 
 if TYPE_CHECKING:
     from sparselab.storage.checkpoints import Checkpoint, Checkpoints
