@@ -1,12 +1,62 @@
-"""The process, the data and the network of a run."""
+"""The first step of a run: the process, the data and the network, as the seed makes it."""
 
 from __future__ import annotations
 
 import os
-import sys
-import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from sparselab.core.seeds import derive_seed
+from sparselab.inputs.models.trace import traced
+from sparselab.training.layers import place_masks
+from sparselab.training.loop.batchnorm import check_values
+from sparselab.training.loop.lightning import quiet
 from sparselab.training.parts import Parts
+from sparselab.training.precision import check_network
+
+if TYPE_CHECKING:
+    from sparselab.config.schema import TrainerOptions
+    from sparselab.running.signals import StopFlag
+
+
+@dataclass
+class Built:
+    """The loaded splits of the data, and the network on the CPU. copies: bytes of one copy of its parameters."""
+
+    splits: Any
+    network: torch.nn.Module
+
+    @property
+    def copies(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.network.parameters())
+
+
+def build(parts: Parts, flag: StopFlag) -> Built:
+    """Load the data and build the network. A model spec that could not be foreseen is read off it.
+
+    Raises ConfigError where the network is not what the plan could hope for.
+    """
+    options = parts.cell.trainer
+    _prepare(options)
+    with flag.at_once("while the data was loaded"):
+        splits = parts.dataset.load()
+    torch.manual_seed(derive_seed(parts.cell.seed, "init"))
+    network = parts.family.build(parts.data)
+    check_network(network, options)
+    if parts.model_spec is None:
+        place_masks(parts, traced(parts.family, network, parts.data))
+        if parts.steps:
+            check_values(network, parts.data, options.batch_size // options.accumulate)
+    return Built(splits, network)
+
+
+def place(network: torch.nn.Module, parts: Parts, device: torch.device) -> None:
+    """Put the network where it trains, in the memory layout that it trains in."""
+    network.to(device)
+    if wants_channels_last(parts):
+        network.to(memory_format=torch.channels_last)
 
 
 def wants_channels_last(parts: Parts) -> bool:
@@ -17,12 +67,8 @@ def wants_channels_last(parts: Parts) -> bool:
     return convolutions > len(parts.model_spec.layers) / 2 if asked == "auto" else asked
 
 
-def _quiet() -> None:
-    """Lightning's banners and tips say nothing about the cell; errors still come through."""
-    import logging
-
-    for name in ("pytorch_lightning", "lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
+def _prepare(options: TrainerOptions) -> None:
+    quiet()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.stderr.flush()
+    if options.threads:
+        torch.set_num_threads(options.threads)

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparselab.core.errors import RunFailed, Stopped
-from sparselab.running.signals import StopFlag
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.loader import Interruptible
-from sparselab.training.loop.loop import Loop, check_masks_agree
-from sparselab.training.loop.stopping import Agreement
-from sparselab.training.loop.watch import History
+from sparselab.training.loop.loop import check_masks_agree
 from sparselab.training.measure import measure
 from sparselab.training.parts import Parts
 from sparselab.weights.capabilities import Reports, by_chance
 from sparselab.weights.count import chance_miss
 from sparselab.weights.sparsifier import Sparsifier
 
+if TYPE_CHECKING:
+    from sparselab.training.assemble import Run
 
-def conclude(
-    parts: Parts,
-    loop: Loop,
-    history: History,
-    splits: Any,
-    loaders: dict[str, Any],
-    flag: StopFlag,
-    agreement: Agreement,
-) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+
+def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
 
     Stopped here, the run is saved first: what is left to do is the test.
     """
+    parts, loop, flag = run.parts, run.loop, run.flag
 
     def check() -> None:
-        if agreement.any(bool(flag))[0]:
+        if run.agreement.any(bool(flag))[0]:
             raise Stopped(
                 f"{flag.name or 'another rank'}: stopped during the test — the same command goes on from there"
             )
@@ -45,27 +38,31 @@ def conclude(
     check_masks_agree(loop.sparsifier, parts.steps)
     try:
         with loop.ema.applied() if loop.ema else nullcontext():
-            check_pattern(parts, loop.sparsifier, loop.task.network)
-            loaders = {part: Interruptible(loader, check) for part, loader in loaders.items()}
-            precision = loop.trainer.precision_plugin
-            scores = evaluate(loop.task, loaders["test"], "test", precision)
-            scores |= measure(parts.metrics, loop.task, loaders, splits, precision)
-            state = snapshot(loop.task.network)
+            check_pattern(parts, loop.sparsifier, run.task.network)
+            loaders = {part: Interruptible(loader, check) for part, loader in run.scored.items()}
+            precision = run.trainer.precision_plugin
+            scores = evaluate(run.task, loaders["test"], "test", precision)
+            scores |= measure(parts.metrics, run.task, loaders, run.splits, precision)
+            state = snapshot(run.task.network)
     except Stopped:
-        loop.trainer.save_checkpoint(f"step-{parts.steps}")
+        run.trainer.save_checkpoint(f"step-{parts.steps}")
         raise
     metrics = {f"test.{name}": value for name, value in scores.items()}
-    metrics |= history.last_loss()
-    told = loop.sparsifier.divergence() | loop.sparsifier.softness()
-    if isinstance(parts.method, Reports):
-        told |= parts.method.measures(loop.sparsifier.slots)
-    metrics |= {f"train.{name}": value for name, value in told.items()}
+    metrics |= run.history.last_loss()
+    metrics |= {f"train.{name}": value for name, value in _told(run).items()}
     metrics |= loop.spread.metrics() if loop.spread else {}
-    history.conclude({"step": parts.steps, **metrics})
-    if history.rows:
-        metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
-    metrics |= history.cut(loop)
+    run.history.conclude({"step": parts.steps, **metrics})
+    if run.history.rows:
+        metrics |= {name: value for name, value in run.history.rows[-1].items() if name.startswith("val.")}
+    metrics |= run.history.cut(loop)
     return metrics, state
+
+
+def _told(run: Run) -> dict[str, float]:
+    """Numbers about the run that its sparsifier and its method tell."""
+    sparsifier, method = run.loop.sparsifier, run.parts.method
+    told = sparsifier.divergence() | sparsifier.softness()
+    return told | method.measures(sparsifier.slots) if isinstance(method, Reports) else told
 
 
 def snapshot(network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparselab.training.loop.lightning import environments, pl
+from sparselab.training.loop.lightning import environments, pl, without_signal_handlers
 from sparselab.training.loop.store_io import StoreIO
 from sparselab.training.parts import Parts
 
@@ -44,5 +44,4 @@ def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
         deterministic="warn" if cuda else False,
         benchmark=False,
     )
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    return trainer
+    return without_signal_handlers(trainer)

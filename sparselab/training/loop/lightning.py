@@ -1,17 +1,21 @@
-"""Lightning, imported without what it does not need here.
+"""Lightning, and every corner of it that its documentation does not promise. Who needs Lightning takes it from here.
 
 Lightning imports torchmetrics, and that loads transformers, matplotlib and scipy wherever they are installed, for metrics
-that no run uses: seconds of each start. Every module of the engine that needs Lightning takes it from here.
+that no run uses: seconds of each start. They are kept out while it is imported.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from lightning_utilities.core import imports
 
+CHECKED = "2.6"  # of Lightning: the version whose corners this file knows; a test asks for another look at any other
 UNWANTED = {"transformers", "matplotlib", "scipy", "torchvision"}
 
 
@@ -41,4 +45,37 @@ with _without_extras():
     import torchmetrics
     from lightning_fabric.plugins import environments
 
-__all__ = ["environments", "pl", "torchmetrics"]
+
+def quiet() -> None:
+    """Silence banners and tips, which say nothing about the cell; errors still come through."""
+    for name in ("pytorch_lightning", "lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
+
+
+def without_signal_handlers(trainer: pl.Trainer) -> pl.Trainer:
+    """``trainer``, which from now on leaves the process's signals alone: they have one owner, the run."""
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+def callback_state(checkpoint: Mapping[str, Any], callback: pl.Callback) -> Mapping[str, Any]:
+    """The state that a callback wrote into a checkpoint, before Lightning hands it back."""
+    state: Mapping[str, Any] = checkpoint["callbacks"][callback.state_key]
+    return state
+
+
+def update_of(checkpoint: Mapping[str, Any]) -> int:
+    """The number of optimiser updates before a checkpoint."""
+    return int(checkpoint["global_step"])
+
+
+def scaler_of(trainer: pl.Trainer) -> Any:
+    """The gradient scaler of 16-bit training; None in any other precision."""
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
+__all__ = [
+    "CHECKED", "callback_state", "environments", "pl", "quiet", "scaler_of", "torchmetrics", "update_of",
+    "without_signal_handlers",
+]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.training.loop.carry import Carry
-from sparselab.training.loop.lightning import pl, torchmetrics
+from sparselab.training.loop.lightning import pl, scaler_of, torchmetrics
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
@@ -157,7 +157,7 @@ class TaskModule(pl.LightningModule):
             norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if norm.device.type != "cpu" or torch.isfinite(norm):
             return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = scaler_of(self.trainer)
         if scaler is None or scaler.get_scale() < 1:
             raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
 
