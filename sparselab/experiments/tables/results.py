@@ -37,7 +37,7 @@ def collect(
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
-    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.planning.cell_id_of`. A corrupt
+    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.cell_ids.cell_id_of`. A corrupt
     record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
     cell that cannot be planned here (its data set is missing, say). Cells of which the ``run_index`` holds none are not
     looked for.
@@ -68,7 +68,7 @@ def collect(
 
 
 def _cell_id() -> CellId:
-    from sparselab.running.planning import cell_id_of
+    from sparselab.running.cell_ids import cell_id_of
 
     return cell_id_of
 
