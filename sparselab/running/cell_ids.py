@@ -19,6 +19,8 @@ from sparselab.running.engine import Identity
 from sparselab.running.planning import chosen_engine, part_of, resolved, without_passing
 from sparselab.storage.ids import cell_id
 
+SEEDS = 2**63  # every seed is below; a cell of another one is refused where it is read
+
 
 @dataclass(frozen=True)
 class Needed:
@@ -69,7 +71,7 @@ def _of_family(overrides: list[str]) -> str | None:
     """The id as a member of its family; None where it has none, or the family cannot tell it."""
     texts = [text for text in overrides if text.partition("=")[0].lstrip("+~").partition(".")[0].strip() == "seed"]
     key, seed = said(texts[0]) if len(texts) == 1 else ("", None)
-    if texts != [f"{key}={seed}"] or key != "seed" or type(seed) is not int or seed < 0:
+    if texts != [f"{key}={seed}"] or type(seed) is not int or not 0 <= seed < SEEDS:
         return None
     rest = [text for text in overrides if text not in texts]
     return once(("any seed", *(reseeded(text, seed, "any") for text in rest)), lambda: _Family(rest, seed)).id(seed)

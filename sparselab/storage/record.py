@@ -125,20 +125,14 @@ def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any
 
 
 def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
-    """The record of the cell ``id`` where its seal fits, about ten times faster than :func:`read`; else None.
+    """The record of the cell ``id`` where its seal fits, about three times faster than :func:`read`; else None.
 
     What :func:`read` finds besides is a record of the right content in other bytes than ours (``1E-05`` for ``1e-05``).
     """
     try:
-        data = path_of(folder).read_bytes()
-        # Of our own records, all that plainly would change: no text of JSON has a line's end in it.
-        record: dict[str, Any] = json.loads(data.replace(b".0,\n", b",\n").replace(b".0\n", b"\n"))
-        if not unchanged(record):
-            record = plainly(data)
-            if not unchanged(record):
-                return None
+        record: dict[str, Any] = plainly(path_of(folder).read_bytes())
         known = record["id"] == id and record["schema"] == SCHEMA and record["status"] in STATUSES
-        return record if known else None
+        return record if known and unchanged(record) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

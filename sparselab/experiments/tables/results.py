@@ -39,8 +39,8 @@ def collect(
 
     ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.cell_ids.cell_id_of`. A corrupt
     record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
-    cell that cannot be planned here (its data set is missing, say). Cells of which the ``run_index`` holds none are not
-    looked for.
+    cell that cannot be planned here (its data set is missing, say). With a ``run_index`` of the folder its records are
+    taken, and cells of which it holds none are not looked for.
     """
     from sparselab.storage import record
 
@@ -55,7 +55,7 @@ def collect(
                 continue
             try:
                 run = runs_dir / name(list(cell.overrides))
-                one = record.glance(run, run.name)
+                one = record.glance(run, run.name) if run_index is None else run_index.records.get(run.name)
                 if one is None and record.path_of(run).exists():
                     one = record.read(run, run.name)
                 if one is not None:
