@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparselab.core.errors import spell
+
 
 def listed(value: Any) -> Any:
     """A mapping of keys to values as the list of overrides that it stands for; anything else as it is.
@@ -12,17 +14,4 @@ def listed(value: Any) -> Any:
     ``{method: srste, optim.lr: 0.1, sparsity: "2:4"}`` is ``[method=srste, optim.lr=0.1, sparsity=2:4]``: a text stands as it
     would on the command line.
     """
-    return [f"{key}={spelled(item)}" for key, item in value.items()] if isinstance(value, Mapping) else value
-
-
-def spelled(value: Any) -> str:
-    """A value of YAML as the command line has it: ``null``, ``true``, ``[1,a]``, ``{a: 1}``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {spelled(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(spelled, value)) + "]"
-    return str(value)
+    return [f"{key}={spell(item)}" for key, item in value.items()] if isinstance(value, Mapping) else value
