@@ -15,6 +15,7 @@ from sparselab.training.loop.batchnorm import synchronise
 from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.ema import EMA
 from sparselab.training.loop.keeping import Keeper
+from sparselab.training.loop.lightning import attach
 from sparselab.training.loop.loader import RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree
 from sparselab.training.loop.module import TaskModule
@@ -96,7 +97,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         Spread(targeted(parts, network), parts.steps) if options.track_masks else None,
         keeper.begin,
     )
-    trainer.callbacks.append(loop)
+    attach(trainer, loop)
     if trainer.world_size > 1:
         synchronise(network)
     if options.compile:

@@ -67,6 +67,7 @@ def teacher_flops(parts: Parts) -> int:
     """FLOPs of the teachers' forward passes, each teacher's once a batch however many losses learn from it."""
     from sparselab.weights.cost import FLOPS_PER_MAC
 
+    assert parts.model_spec is not None
     teachers = {loss.taught_by for loss in parts.losses if loss.options.weight} - {None}
     samples = parts.cell.trainer.batch_size * parts.steps
     return FLOPS_PER_MAC * parts.model_spec.macs * samples * len(teachers)

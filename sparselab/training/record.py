@@ -65,7 +65,7 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
     density and kept: of the masks. nonzero and realised: of the weights, of which a mask may keep zeros. holds: no group
     has more, no block or channel is there that the pattern does not allow.
     """
-    layers = []
+    layers: list[dict[str, Any]] = []
     for slot in finished.sparsifier.slots:
         weight = finished.state[slot.name]
         layers.append(

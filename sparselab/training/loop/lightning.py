@@ -25,14 +25,14 @@ def _without_extras() -> Iterator[None]:
     requirement_met, package_available = imports.RequirementCache.__bool__, imports.package_available
 
     def met(cache: imports.RequirementCache) -> bool:
-        name = re.split(r"[<>=!~\[ ]", cache.requirement or cache.module)[0]
+        name = re.split(r"[<>=!~\[ ]", cache.requirement or cache.module or "")[0]
         return name not in UNWANTED and requirement_met(cache)
 
     def available(name: str) -> bool:
         return name not in UNWANTED and package_available(name)
 
-    imports.RequirementCache.__bool__ = met  # type: ignore[method-assign]
-    imports.package_available = available
+    imports.RequirementCache.__bool__ = met  # type: ignore[method-assign, assignment]
+    imports.package_available = available  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -59,6 +59,11 @@ def without_signal_handlers(trainer: pl.Trainer) -> pl.Trainer:
     return trainer
 
 
+def attach(trainer: pl.Trainer, callback: pl.Callback) -> None:
+    """Add a callback that was made with the trainer at hand."""
+    trainer.callbacks.append(callback)  # type: ignore[attr-defined]
+
+
 def callback_state(checkpoint: Mapping[str, Any], callback: pl.Callback) -> Mapping[str, Any]:
     """The state that a callback wrote into a checkpoint, before Lightning hands it back."""
     state: Mapping[str, Any] = checkpoint["callbacks"][callback.state_key]
@@ -76,6 +81,6 @@ def scaler_of(trainer: pl.Trainer) -> Any:
 
 
 __all__ = [
-    "CHECKED", "callback_state", "environments", "pl", "quiet", "scaler_of", "torchmetrics", "update_of",
+    "CHECKED", "attach", "callback_state", "environments", "pl", "quiet", "scaler_of", "torchmetrics", "update_of",
     "without_signal_handlers",
 ]  # fmt: skip

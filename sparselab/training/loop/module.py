@@ -168,7 +168,7 @@ class TaskModule(pl.LightningModule):
                 return name
         return "the total norm"
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = self.optim.build(self.network, self.beside)
         factors = [self._factor(group.get("schedule")) for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
@@ -181,13 +181,14 @@ class TaskModule(pl.LightningModule):
 
     def metrics(self) -> torchmetrics.MetricCollection:
         """Fresh metrics of the task, on the CPU."""
-        return torchmetrics.MetricCollection(self.task.metrics(self.data), compute_groups=False)
+        found: Any = self.task.metrics(self.data)
+        return torchmetrics.MetricCollection(found, compute_groups=False)
 
     def numbers(self, values: Mapping[str, float], split: str) -> dict[str, float]:
         """The task's scores of a split."""
         return self.task.numbers(values, split, self)
 
-    def score(self, metrics: Mapping[str, Any], batch: Batch) -> None:
+    def score(self, metrics: Any, batch: Batch) -> None:
         """Update the task's metrics with a batch, which may have no example for this rank."""
         if self.carry is None and not len(batch[0]):
             return  # not every network computes nothing; one that carries a state has a row for each stream

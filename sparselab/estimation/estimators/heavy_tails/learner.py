@@ -125,7 +125,7 @@ class TsallisMixedRegressor(RegressorMixin, BaseEstimator):
         self.n_iter_ = self.n_evaluations_ = 0
         self.converged_ = True
         n, best, least = len(likelihood.rows.y), theta, np.inf
-        lams = [self.lam]
+        lams: list[Any] = [self.lam]
         if self.lam is None:  # the null model: no slope is worth as much as this penalty
             theta = self._solved(likelihood, theta, width, NOTHING).theta
             top = float(np.abs(likelihood.value_and_gradient(theta)[1][1:width]).max())

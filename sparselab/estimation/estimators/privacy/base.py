@@ -52,6 +52,8 @@ class Clipped(Linear):
     clip_y: Any
     x_scale: float
     y_scale: float
+    clip_x_: Any  # a float; None where it may be
+    clip_y_: Any
     unlimited = False  # True: None is allowed
 
     def _limits(self, users: Users | Moments) -> list[str]:

@@ -25,7 +25,7 @@ PIECE = 1 << 13  # users whose messages are held at a time
 
 
 def messages(
-    X: np.ndarray, y: np.ndarray, sigmas: tuple[float, float], rng: np.random.Generator
+    X: np.ndarray, y: np.ndarray, sigmas: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Messages of the users: the upper triangles of x x^T (n, d (d + 1) / 2) and x y (n, d), each entry with its own noise.
 
@@ -155,7 +155,7 @@ class LDPSparseRegressor(Private, _Closed):
         sigmas = calibrate(sizes, shares, self.epsilon, delta, self.mechanism)
         self.privacy_spent_ = self._spend(sizes, shares, sigmas, delta, voided)
         rng = generator(self.random_state)
-        self.noise_ = (0.0, *sigmas) if known else tuple(sigmas)
+        self.noise_: tuple[float, ...] = (0.0, *sigmas) if known else tuple(sigmas)
         xx, xy = self._received(users, rng)
         variance = (self.noise_[0] * self.theta_norm) ** 2 + self.noise_[1] ** 2
         deviation = math.sqrt(variance) * self._per(users.n)
