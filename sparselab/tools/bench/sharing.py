@@ -138,5 +138,5 @@ def work(cell: list[str], device: str, pipe: Any) -> None:
         pipe.send(None)
 
 
-def _fastest(device: str) -> dict[str, bool]:
+def _fastest(device: str) -> dict[str, Any]:
     return {"fused": True} if device == "cpu" else {"foreach": True}

@@ -8,12 +8,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from sparselab.estimation.estimators.checks import checked, number, one_of, whole
 from sparselab.estimation.estimators.concave.learner import standardised
 from sparselab.estimation.estimators.concave.penalties import PENALTIES, SHAPES, penalty_of, soft
 from sparselab.estimation.estimators.heavy_tails.conjugate import Composite, Minimum, descend
 from sparselab.estimation.estimators.heavy_tails.likelihood import Grouped, Likelihood
 from sparselab.estimation.estimators.heavy_tails.tsallis import degrees
-from sparselab.estimation.estimators.inputs.checked import checked, number, one_of, whole
 
 Array = np.ndarray
 FARTHEST = 10.0  # |log| of sigma and of G's diagonal: as good as 0 and infinity
