@@ -21,7 +21,7 @@ from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.load import load_all
 from sparselab.experiments.tables.results import read
-from sparselab.running.planning import cell_id_of
+from sparselab.running.cell_ids import cell_id_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

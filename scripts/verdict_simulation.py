@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import stdtr
+from sparselab.experiments.tables.validation import validated
 
 from sparselab.experiments.tables.claims import ALPHA, CLAIMS, Claim, Layout, judge
 from sparselab.experiments.tables.statistics import Place, Samples, holm
-from sparselab.experiments.tables.validation import validated
 
 ROWS, COLUMNS = tuple(f"r{number}" for number in range(6)), ("a", "b")
 PLACES: list[Place] = [(row, column) for row in ROWS for column in COLUMNS]

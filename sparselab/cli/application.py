@@ -41,7 +41,7 @@ def _run_with_needs(plan: Plan) -> int:
     from sparselab.storage import record as records
 
     for needed in plan.first:
-        if not records.valid(needed.folder, needed.id):
+        if records.finished(needed.folder, needed.id) is None:
             code = _run_with_needs(needed)
             if code:
                 return code

@@ -136,6 +136,30 @@ def plain_cells(value: Any, where: str) -> Any:
     return [plain_cells(item, where) for item in value] if isinstance(value, list) else value
 
 
+def reseeded(override: str, seed: int, other: int | str) -> str:
+    """An override of a cell of the seed ``seed`` for one of the seed ``other``.
+
+    The cells that it names, and those that they name, get the other seed where they have that one. Raises ConfigError.
+    """
+    if CELL not in override and not override.startswith("seed="):
+        return override
+    key, value = said(override)
+    if key == "seed":
+        return f"{key}={other}" if type(value) is int and value == seed else override
+    return (
+        f"{key}={written(_reseeded(value, key, seed, other))}" if names_cell(value) or names_cells(value) else override
+    )
+
+
+def _reseeded(value: Any, where: str, seed: int, other: int | str) -> Any:
+    if isinstance(value, list):
+        return [_reseeded(item, where, seed, other) for item in value]
+    if not names_cell(value) or names_phase(value):
+        return value
+    ref = CellRef.of(value, where)
+    return replace(ref, overrides=tuple(reseeded(text, seed, other) for text in ref.overrides)).tree()
+
+
 @lru_cache(maxsize=8192)
 def canonical(override: str) -> str:
     """One override as this version of sparselab writes it, so that both forms of a cell compare as one."""

@@ -42,8 +42,9 @@ def optional() -> frozenset[str]:
 
 
 def _yamls(folder: Path) -> Iterator[Path]:
-    yield from folder.glob("*.yaml")
-    yield from folder.glob("*/*.yaml")
+    """The files of a group's members; one whose name begins with an underscore is what some of them share."""
+    for pattern in ("[!_]*.yaml", "*/[!_]*.yaml"):
+        yield from folder.glob(pattern)
 
 
 def known_groups(search_path: str | None) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """Overrides that are read without a grammar: a key and a number, a word, a quoted text, or a list or mapping of these.
 
-Hydra's parser takes a millisecond for each, for a mapping in a mapping much more, and its import a sixth of a second. What is
-read here reads as it would there (a test asks it); everything else is Hydra's.
+A shortcut: what is read here reads as it would in Hydra (a test asks it); everything else is Hydra's. Measured on the 1,196
+different overrides of all tables: 0.02 ms for each here, 1.2 ms in Hydra's parser, whose import takes a sixth of a second
+besides. Without it `sparselab check` (0.85 s of processor) would take longer than the second it may take.
 """
 
 from __future__ import annotations

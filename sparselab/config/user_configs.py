@@ -1,7 +1,8 @@
 """Config folders from elsewhere (``--config-dir``), looked at before anything composes them.
 
-A config may come from a stranger. YAML can expand a few bytes to gigabytes (aliases), name classes (``_target_``,
-tags), read the environment (interpolations) and lie beyond a link; a config of this project needs none of that.
+A config may come from a stranger. Beside what any YAML can do (:mod:`sparselab.config.yaml_file`) one that Hydra reads can
+name classes (``_target_``), read the environment (interpolations) and lie beyond a link; a config of this project needs none
+of that.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from sparselab.config.yaml_file import mapping_of
 from sparselab.core.errors import Issues, refuse, short
 
 MAX_BYTES = 200_000  # the longest of the project's own has 30 kB
 MAX_FILES = 2_000
-MAX_DEPTH = 30
-BASE_60 = re.compile(r"[+-]?\d+(:[0-5]?\d)+(\.\d*)?")  # how YAML 1.1 reads an unquoted 2:4
 PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 
 
@@ -56,8 +55,6 @@ def _files(root: Path) -> Iterator[Path]:
 
 def scan_file(file: Path) -> None:
     """One file's share of :func:`scan`. Raises ConfigError with the first fault."""
-    import yaml
-
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -65,69 +62,19 @@ def scan_file(file: Path) -> None:
         if status.st_size > MAX_BYTES:
             refuse(file.name, f"has {status.st_size:,} bytes, too large for a config", f"at most {MAX_BYTES:,} bytes")
         text = file.read_text(encoding="utf-8")
-        if text.startswith("\ufeff"):  # Hydra reads no "# @package" behind it, and says nothing
-            refuse(file.name, "begins with a byte order mark", "save it as plain UTF-8, without BOM")
-        if (package := PACKAGE.search(text)) and package[1] != "_global_":
-            refuse(file.name, f"@package {package[1]} is not allowed", "write # @package _global_, or leave it out")
-        _scan_tokens(yaml.scan(text), file.name, yaml)
-        _scan_shape(
-            list(yaml.compose_all(text, Loader=yaml.SafeLoader)), file.name, yaml
-        )  # after the tokens: now bounded
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0)
-        problem = getattr(error, "problem", None) or "odd characters"
-        refuse(f"{file.name}:{line + 1}", f"is not YAML ({problem})", "mend the line")
     except UnicodeDecodeError:
         refuse(file.name, "is not text", "a config is a UTF-8 YAML file")
     except OSError as error:
         refuse(file.name, f"cannot be read ({error.strerror})", "mend or remove it")
+    if text.startswith("\ufeff"):  # Hydra reads no "# @package" behind it, and says nothing
+        refuse(file.name, "begins with a byte order mark", "save it as plain UTF-8, without BOM")
+    if (package := PACKAGE.search(text)) and package[1] != "_global_":
+        refuse(file.name, f"@package {package[1]} is not allowed", "write # @package _global_, or leave it out")
+    mapping_of(text, file.name, _scan_scalar)
 
 
-def _scan_tokens(tokens: Any, name: str, yaml: Any) -> None:
-    depth = 0
-    for token in tokens:
-        at = f"{name}:{token.start_mark.line + 1}"
-        if isinstance(token, (yaml.AliasToken, yaml.AnchorToken)):
-            refuse(at, "YAML anchors and aliases are not allowed (they expand to gigabytes)", "repeat the value")
-        if isinstance(token, (yaml.TagToken, yaml.DirectiveToken)):
-            refuse(at, "YAML tags are not allowed (they can name classes)", "write plain values")
-        opens = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken, yaml.BlockMappingStartToken)
-        if isinstance(token, (*opens, yaml.BlockSequenceStartToken)):
-            depth += 1
-            if depth > MAX_DEPTH:
-                refuse(at, f"nested more than {MAX_DEPTH} deep", "a config is flat")
-        if isinstance(token, (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)):
-            depth -= 1
-        if isinstance(token, yaml.ScalarToken):
-            _scan_scalar(token, at)
-
-
-def _scan_shape(documents: list[Any], name: str, yaml: Any) -> None:
-    """One mapping, and no key twice in any: of two the last would count without a word."""
-    if len(documents) > 1:
-        refuse(name, "holds several documents", "keep one, without ---")
-    nodes = [node for node in documents if node is not None]
-    if nodes and not isinstance(nodes[0], yaml.MappingNode):
-        refuse(f"{name}:{nodes[0].start_mark.line + 1}", "is not a list of keys", "write key: value, a line each")
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    refuse(
-                        f"{name}:{key.start_mark.line + 1}", f"the key {short(key.value)} is there twice", "keep one"
-                    )
-                seen.add(str(key.value))
-                nodes += [key, value]
-        elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-
-
-def _scan_scalar(token: Any, at: str) -> None:
-    value = token.value
-    if token.plain and BASE_60.fullmatch(value):
-        refuse(at, f"an unquoted {value} is a base-60 number in YAML", f'write "{value}"')
+def _scan_scalar(value: str, at: str) -> None:
+    """Refuse what Hydra would act upon."""
     if "_target_" in value:
         refuse(at, "classes cannot be named in a config", "use name: with a registered member")
     if "${" in value:

@@ -125,11 +125,11 @@ def short(text: str, limit: int = 50) -> str:
 
 
 def spell(value: Any) -> str:
-    """A value as it is written in a config: ``null``, ``true``, ``[1,2]``."""
+    """A value as it is written in a config: ``null``, ``true``, ``[1,2]``, ``{a: 1, b: 2}``; a text as it is."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(spell, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{k}: {spell(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k}: {spell(v)}" for k, v in value.items()) + "}"
     return str(value)

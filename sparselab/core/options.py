@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -35,7 +36,7 @@ def is_off(field: FieldInfo, value: Any) -> bool:
     return isinstance(extra, dict) and "off" in extra and value == extra["off"]
 
 
-def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
+def validate(schema: type[Some], values: Mapping[str, Any], where: str = "") -> Some:
     """``values`` as an instance of ``schema``; every fault of it at once as :class:`ConfigError`."""
     made, found = attempt(schema, values, where)
     if made is None:
@@ -43,12 +44,12 @@ def validate(schema: type[Some], values: dict[str, Any], where: str) -> Some:
     return made
 
 
-def _set(values: dict[str, Any]) -> dict[str, Any]:
+def _set(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value != UNSET}
 
 
 def attempt(
-    schema: type[Some], values: dict[str, Any], where: str = ""
+    schema: type[Some], values: Mapping[str, Any], where: str = ""
 ) -> tuple[Some | None, list[tuple[tuple[str, ...], Issue]]]:
     """(the instance or None, (path of the key, fault) of everything that ``schema`` does not allow; one per key)."""
     try:
@@ -62,7 +63,7 @@ def attempt(
 
 
 def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...], Issue]:
-    path, model, description = _place(schema, item["loc"])
+    path, model, description, kind = _place(schema, item["loc"])
     key = ".".join([where, *path] if where else path)
     if item["type"] == "extra_forbidden":
         if not model.model_fields:
@@ -72,11 +73,12 @@ def _fault(schema: type[Options], item: Any, where: str) -> tuple[tuple[str, ...
         return path, Issue(key, "is required and has no value", f"write {key}=…")
     message = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
     message = message[:1].lower() + message[1:] if item["input"] is not None else "has no value"
-    return path, Issue(f"{key}={spell(item['input'])}"[:60], message, description)
+    group = isinstance(kind, type) and issubclass(kind, Options) and isinstance(item["input"], Mapping)
+    return path, Issue(key if group else f"{key}={spell(item['input'])}"[:60], message, description)
 
 
-def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...], type[Options], str]:
-    """(path without pydantic's names of union arms, the model that the last key belongs to, what that key takes)."""
+def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...], type[Options], str, Any]:
+    """(path without pydantic's names of union arms, the model that the last key belongs to, what that key takes, its type)."""
     path: list[str] = []
     model, description = schema, "see the group's YAML for its values"
     kind: Any = schema
@@ -92,7 +94,7 @@ def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...]
             kind = field.annotation if field else Any
         else:
             kind = get_args(kind)[-1] if get_origin(kind) in (dict, list, tuple) else Any
-    return tuple(path), model, description
+    return tuple(path), model, description, bare(kind)
 
 
 def bare(kind: Any) -> Any:

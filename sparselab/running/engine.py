@@ -88,7 +88,7 @@ class Engine(ABC):
     guess: ClassVar[float] = 0.0
     start: ClassVar[float] = 1.0
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     def complete(self, config: dict[str, Any], invalid: frozenset[str]) -> dict[str, list[Issue]]:

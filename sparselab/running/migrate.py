@@ -10,7 +10,7 @@ from typing import Any
 
 from sparselab.core.errors import ConfigError, Issue, RunFailed, refuse
 from sparselab.core.memo import sharing
-from sparselab.running.planning import Needed, identity_of
+from sparselab.running.cell_ids import Needed, identity_of
 from sparselab.storage import atomic, checkpoints
 from sparselab.storage import record as records
 from sparselab.storage.atomic import shown

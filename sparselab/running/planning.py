@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +11,11 @@ from sparselab.config.schema import UNIDENTIFIED, HostOptions
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse, short
 from sparselab.core.memo import once
 from sparselab.core.options import validate
-from sparselab.running.engine import COMMON, ENGINES, Engine, Identity, Plan
+from sparselab.running.engine import COMMON, ENGINES, Engine, Plan
 from sparselab.running.parents import Named, Parents
-from sparselab.storage.ids import cell_id, cell_ids
 
 # Overrides that say where and how to run this time, not what the cell is; records hold no path of a machine.
 PASSING = ("force=", "debug=", "runs_dir=", "data_dir=")
-SEED = re.compile(r"seed=(0|[1-9]\d{0,17})")
 CELL = "cell:"  # part of every override that names another cell
 
 
@@ -53,9 +50,9 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         plan = once((CELL, *how, *own, search_path), lambda: plan_of([*how, *own], search_path))
         return plan.id, plan
 
-    found, cell = _read(overrides, search_path, planned), _without_passing(overrides)
+    found, cell = resolved(overrides, search_path, planned), without_passing(overrides)
     with found.issues.catch():
-        engine = _engine(found, cell)
+        engine = chosen_engine(found, cell)
         plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.invalid), found.parents.files)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.config_dir = search_path
@@ -65,87 +62,8 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     return plan
 
 
-def identity_of(overrides: list[str], needed: list[Needed] | None = None, search_path: str | None = None) -> Identity:
-    """Return the values that the id of ``overrides``' cell is a hash of, at a fraction of a plan's cost.
-
-    ConfigError where it cannot be told. Of a cell that could not run it may be told nevertheless: nothing bears its id.
-    The cells that it starts from are put into ``needed``.
-    """
-
-    def named(own: list[str], how: list[str]) -> tuple[str, None]:
-        id = cell_id_of([*how, *own], search_path)
-        if needed is not None:
-            needed.append(Needed(id, tuple(own), tuple(how)))
-        return id, None
-
-    found = _read(overrides, search_path, named)
-    with found.issues.catch():
-        engine = _engine(found, _without_passing(overrides))
-        found.issues.raise_if_any()
-        return engine.identity(part_of(engine, found.config), found.parents.files)
-    raise ConfigError(found.issues.found)
-
-
-def cell_id_of(overrides: list[str], search_path: str | None = None) -> str:
-    """The id of the cell that ``overrides`` describe. Of cells that differ in the seed alone one is read in a pass.
-
-    So it is of cells whose cells to start from have their seed: then the ids of these make the difference too.
-    """
-    seeds = [text for text in overrides if _head(text).strip() == "seed"]
-    if len(seeds) != 1 or not SEED.fullmatch(seeds[0]):
-        return cell_id(*identity_of(overrides, None, search_path))
-    rest = [text for text in overrides if text not in seeds]
-    number = int(seeds[0].removeprefix("seed="))
-    general = tuple(_with_seed(text, number, "any") if CELL in text else text for text in rest)
-    try:
-        found = once(("any seed", *general, search_path), lambda: _Family(rest, number, search_path)).id(number)
-    except ConfigError:
-        if not any(CELL in text for text in rest):
-            raise
-        found = None  # what is wrong with the cells of one seed need not be wrong with those of another
-    return found or cell_id(*identity_of(overrides, None, search_path))
-
-
-def _with_seed(text: str, seed: int, other: int | str) -> str:
-    """A text that names cells, with those of ``seed`` of the seed ``other``."""
-    return re.sub(rf"\bseed(=|: ){seed}\b(?!\.)", rf"seed\g<1>{other}", text)
-
-
-@dataclass(frozen=True)
-class Needed:
-    """A cell to start from: its id, its overrides, and those that say where and how it runs."""
-
-    id: str
-    own: tuple[str, ...]
-    how: tuple[str, ...]
-
-
-class _Family:
-    """Cells that differ in their seed, and in that of the cells that they start from: one is read for all."""
-
-    def __init__(self, overrides: list[str], seed: int, search_path: str | None) -> None:
-        self.seed, self.search_path = seed, search_path
-        found: list[Needed] = []
-        identity = identity_of(overrides, found, search_path)
-        self.needed = list(dict.fromkeys(found))
-        ids = [cell.id for cell in self.needed]
-        self.told_apart = len(set(ids)) == len(ids)  # cells that are one at this seed may be two at another
-        self._id = cell_ids(*identity, "seed", ids if self.told_apart else [])
-
-    def id(self, seed: int) -> str | None:
-        """The id of the member of that seed; None where it cannot be told from this one."""
-        if not self.told_apart:
-            return None
-        return self._id(
-            seed,
-            [
-                cell_id_of([*cell.how, *(_with_seed(text, self.seed, seed) for text in cell.own)], self.search_path)
-                for cell in self.needed
-            ],
-        )
-
-
-def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
+def resolved(overrides: list[str], search_path: str | None, named: Named) -> Read:
+    """The config of ``overrides``, with files in the places of the cells that they name, as ``named`` has them."""
     composed = compose(overrides, search_path)
     found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
     lost = found.parents.resolve(composed.config, overrides, named, found.issues)
@@ -153,11 +71,12 @@ def _read(overrides: list[str], search_path: str | None, named: Named) -> Read:
     return found
 
 
-def _without_passing(overrides: list[str]) -> list[str]:
+def without_passing(overrides: list[str]) -> list[str]:
+    """The overrides that say what a cell is."""
     return [text for text in overrides if not text.startswith(PASSING)]
 
 
-def _engine(found: Read, cell: list[str]) -> Engine:
+def chosen_engine(found: Read, cell: list[str]) -> Engine:
     """The engine of what was read, once what it does not read is among the issues."""
     engine, issues = engine_of(found.config), found.issues
     foreign = _foreign(engine, cell)
@@ -213,4 +132,4 @@ def _unread(engine: Engine, overrides: list[str]) -> list[Issue]:
     return found
 
 
-__all__ = ["ConfigError", "cell_id_of", "engine_of", "identity_of", "plan_of"]
+__all__ = ["ConfigError", "engine_of", "part_of", "plan_of"]

@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "pytorch-lightning", "timm", "transformers", "numpy", "scipy", "scikit-learn")
 
 
-def keep(folder: Path, body: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> None:
+def keep(folder: Path, body: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Write the network and, last, the record. Plug-ins that the cell uses are named in its environment.
 
     Where another process has finished the cell meanwhile, its files stay. The same result is dropped; another one is
-    kept beside it, as ``record-<hash>.json`` with its network in a folder of that name.
+    kept beside it, as ``record-<hash>.json`` with its network in a folder of that name. Returns the record that stands.
     """
     if outside := plugins_of(body["config"]):
         body["environment"]["plugins"] = outside
-    if not records.valid(folder, body["id"]):
+    if records.finished(folder, body["id"]) is None:
         body["files"] = write(folder)
-        records.settle(folder, body)
-        return
+        return records.settle(folder, body).record
     beside = folder / f".second-{os.getpid()}"
     body["files"] = write(beside)
     kept = folder / f"record-{records.result_hash(body)[:12]}"
-    if records.settle(folder, body) or kept.exists():
+    settled = records.settle(folder, body)
+    if settled.agrees or kept.exists():
         shutil.rmtree(beside)
     else:
         beside.rename(kept)
+    return settled.record
 
 
 def environment(host: HostOptions, devices: int = 1) -> dict[str, Any]:

@@ -72,8 +72,7 @@ def run_cell(plan: Plan) -> int:
     main_process = int(os.environ.get("LOCAL_RANK") or 0) == 0
     if config["force"] and main_process and records.path_of(plan.folder).exists():
         _forget(Path(plan.folder))  # an interrupted run has no record: it goes on, also when it was forced
-    elif main_process and records.valid(plan.folder, plan.id):
-        record = records.read(plan.folder, plan.id)
+    elif main_process and (record := records.finished(plan.folder, plan.id)) is not None:
         print("finished before; force=true runs it again", file=sys.stderr)
         return finish(plan, record)
     if main_process:
@@ -109,7 +108,7 @@ def _write_failure(plan: Any, failed: RunFailed) -> None:
     """A record that says why there is no result; the disk may be what failed, and then there is none."""
     from sparselab.storage import record as records
 
-    if records.valid(plan.folder, plan.id):
+    if records.finished(plan.folder, plan.id) is not None:
         return  # another process finished the cell meanwhile: its result stands
     body = {"id": plan.id, "status": "failed", "config": plan.recorded_config(), "overrides": plan.overrides}
     try:

@@ -24,7 +24,6 @@ from sparselab.running.parts import build, top_level, unwritable
 from sparselab.running.records import environment, keep
 from sparselab.running.signals import StopFlag
 from sparselab.storage import atomic
-from sparselab.storage import record as records
 from sparselab.storage.ids import cell_id
 
 
@@ -168,8 +167,7 @@ class SingleProcessEngine(Engine):
                 "environment": environment(host) | ({} if self.repeatable else {"promise": "D"}),
                 "data": outcome.data,
             }
-            keep(Path(plan.folder), body, outcome.write)
-        return records.read(plan.folder, plan.id)
+            return keep(Path(plan.folder), body, outcome.write)
 
     def _prepare(self, plan: Plan) -> None:
         """The folder, and as many threads as were asked for."""

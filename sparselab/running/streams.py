@@ -69,7 +69,7 @@ def steady() -> Iterator[None]:
             stream.reconfigure(errors="sparselab")
     if sys.stdout is None:
         sys.stdout = _nowhere()
-    sys.stderr = Unfailing(sys.stderr or _nowhere())  # type: ignore[assignment]
+    sys.stderr = Unfailing(sys.stderr or _nowhere())
     try:
         yield
     finally:

@@ -6,13 +6,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sparselab.core.errors import refuse
 
 LABEL_BYTES = 100
-_MARK = "\0the number\0"  # no text of a config
 
 
 def canonical(config: Any, where: str = "config") -> str:
@@ -35,25 +34,6 @@ def cell_id(identity: Mapping[str, Any], extra: Mapping[str, Any] | None = None)
     The caller leaves out what cannot change the result: paths, loggers, progress bars, the number of devices.
     """
     return digest(dict(identity) if extra is None else {"config": identity, "extra": extra})[:12]
-
-
-def cell_ids(
-    identity: Mapping[str, Any], extra: Mapping[str, Any], key: str, others: Sequence[str] = ()
-) -> Callable[[int, Sequence[str]], str]:
-    """The ids of cells that differ in the whole number ``identity[key]`` and in the cells that they name, ``others``.
-
-    (number, ids in the place of those of ``others``) -> what :func:`cell_id` gives.
-    """
-    text = canonical({"config": {**identity, key: _MARK}, "extra": extra})
-    marks = [json.dumps(_MARK), *(f"cell:{id}" for id in others)]
-    parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", text)
-    assert parts.count(marks[0]) == 1
-
-    def id_of(number: int, ids: Sequence[str]) -> str:
-        names = dict(zip(marks, [str(number), *(f"cell:{id}" for id in ids)], strict=True))
-        return hashlib.sha256("".join(names.get(part, part) for part in parts).encode()).hexdigest()[:12]
-
-    return id_of
 
 
 def label(config_overrides: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparselab.core.errors import ConfigError, Issue, RunFailed, refuse
 from sparselab.storage import atomic
@@ -72,28 +72,34 @@ def write(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> Path:
     return atomic.write_bytes(path_of(folder), atomic.render(sealed(record)))
 
 
-def settle(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> bool:
+class Settled(NamedTuple):
+    """The finished record that stands for a cell, and whether the one that came has the same result."""
+
+    record: dict[str, Any]
+    agrees: bool
+
+
+def settle(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> Settled:
     """Like :func:`write`, for a cell that another process may have finished meanwhile.
 
-    A finished record that is there stays. False when it holds another result: then this one is kept beside it as
+    A finished record that is there stays. Where it holds another result, this one is kept beside it as
     ``record-<hash>.json`` and the cell is not deterministic. Of any number of processes no result is lost.
     """
     whole = sealed(record)
     data = atomic.render(whole)
     path = path_of(folder)
-    if atomic.create_bytes(path, data):
-        return True
-    try:
-        there = read(folder, whole["id"])
-    except ConfigError:
-        there = None
-    if there is None or there["status"] != "finished":
+    if not atomic.create_bytes(path, data):
+        try:
+            there = finished(folder, whole["id"])
+        except OtherLayout:
+            there = None
+        if there is not None and result_hash(there) == result_hash(whole):
+            return Settled(there, True)
+        if there is not None:
+            atomic.write_bytes(path.with_name(f"record-{result_hash(whole)[:12]}.json"), data)
+            return Settled(there, False)
         atomic.write_bytes(path, data)
-        return True
-    if result_hash(there) == result_hash(whole):
-        return True
-    atomic.write_bytes(path.with_name(f"record-{result_hash(whole)[:12]}.json"), data)
-    return False
+    return Settled(json.loads(data), True)
 
 
 def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any]:
@@ -119,20 +125,14 @@ def read(folder: str | os.PathLike[str], id: str | None = None) -> dict[str, Any
 
 
 def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
-    """The record of the cell ``id`` where its seal fits, about ten times faster than :func:`read`; else None.
+    """The record of the cell ``id`` where its seal fits, about three times faster than :func:`read`; else None.
 
     What :func:`read` finds besides is a record of the right content in other bytes than ours (``1E-05`` for ``1e-05``).
     """
     try:
-        data = path_of(folder).read_bytes()
-        # Of our own records, all that plainly would change: no text of JSON has a line's end in it.
-        record: dict[str, Any] = json.loads(data.replace(b".0,\n", b",\n").replace(b".0\n", b"\n"))
-        if not unchanged(record):
-            record = plainly(data)
-            if not unchanged(record):
-                return None
+        record: dict[str, Any] = plainly(path_of(folder).read_bytes())
         known = record["id"] == id and record["schema"] == SCHEMA and record["status"] in STATUSES
-        return record if known else None
+        return record if known and unchanged(record) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
@@ -163,17 +163,18 @@ def _number(text: str) -> float | int:
     return int(value) if value.is_integer() else value
 
 
-def valid(folder: str | os.PathLike[str], id: str) -> bool:
-    """True if ``folder`` holds the FINISHED, sealed record of the cell ``id``: such a cell need not run again.
+def finished(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
+    """The FINISHED, sealed record of the cell ``id`` in ``folder``: such a cell need not run again. None where there is none.
 
     Raises :class:`OtherLayout`.
     """
     try:
-        return read(folder, id)["status"] == "finished"
+        record = read(folder, id)
     except OtherLayout:
         raise
     except ConfigError:
-        return False
+        return None
+    return record if record["status"] == "finished" else None
 
 
 def conflicts(folder: str | os.PathLike[str]) -> list[Path]:

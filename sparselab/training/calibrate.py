@@ -20,7 +20,7 @@ def calibration(
     parts: Parts, network: torch.nn.Module, sparsifier: Sparsifier, splits: Any, device: torch.device
 ) -> Calibration:
     """The inputs of ``sparsifier``'s layers on ``method.samples`` training examples, the same ones on every rank."""
-    samples = parts.method.options.samples  # type: ignore[attr-defined]
+    samples = parts.method.options.samples
     size = min(samples, parts.cell.trainer.batch_size)
     workers = parts.cell.trainer.workers
     loader = splits.loader(

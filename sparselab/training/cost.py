@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sparselab.core.memo import once
 from sparselab.storage.ids import canonical
@@ -10,16 +11,44 @@ from sparselab.training.layers import in_whole_tiles
 from sparselab.training.parts import Parts
 from sparselab.weights.capabilities import LearnsTensors, alternating_update
 
+if TYPE_CHECKING:
+    from sparselab.core.sparsity import Sparsity
 
-def foresee(parts: Parts) -> dict[str, Any]:
-    """The account of the finished network, and of training as the schedule foresees it."""
+
+Ledger = Sequence[tuple[int, Mapping[str, int]]]
+"""The weights that each layer keeps, from after an update on: (update, number by layer), in order."""
+
+
+def account(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, Any]:
+    """The account of a network in which layers keep ``kept`` weights (a layer not named all), and of its training."""
     from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
 
+    model_spec, batch = parts.model_spec, parts.cell.trainer.batch_size
+    assert model_spec is not None
+    return {
+        **cost_of(model_spec, kept).record(),
+        **plain_cost(model_spec),
+        "flops_train": train_flops(
+            model_spec, ledger, batch, parts.method.weight_grad, steps=parts.steps, dense_steps=dense_steps(parts)
+        ),
+        "flops_train_dense": train_flops_dense(model_spec, batch, parts.steps),
+        "flops_teacher": teacher_flops(parts),
+    }
+
+
+def foresee(parts: Parts) -> dict[str, Any]:
+    """The account of the finished network, and of training as the schedule foresees it; without its single layers."""
     if parts.model_spec is None:
         return {}
-    batch = parts.cell.trainer.batch_size
-    ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
     patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
+    final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
+    foreseen = account(parts, final, _foreseen(parts, patterns))
+    return {key: value for key, value in foreseen.items() if key != "layers"}
+
+
+def _foreseen(parts: Parts, patterns: Mapping[str, Sparsity]) -> Ledger:
+    """The ledger that the schedule gives the layers of these patterns."""
+    ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
     schedules = {pattern: parts.schedule.for_target(pattern) for pattern in set(patterns.values())}
     before = None
     for step in sorted({step for way in schedules.values() for step in way.updates(parts.steps)}):
@@ -35,24 +64,14 @@ def foresee(parts: Parts) -> dict[str, Any]:
         if ledger and ledger[-1][0] == step:
             ledger.pop()
         ledger.append((step, kept))
-    final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
-    numbers = cost_of(parts.model_spec, final).record()
-    return {
-        **{key: value for key, value in numbers.items() if key != "layers"},
-        **plain_cost(parts.model_spec),
-        "flops_train": train_flops(
-            parts.model_spec, ledger, batch, parts.method.weight_grad,
-            steps=parts.steps, dense_steps=dense_steps(parts),
-        ),
-        "flops_train_dense": train_flops_dense(parts.model_spec, batch, parts.steps),
-        "flops_teacher": teacher_flops(parts),
-    }  # fmt: skip
+    return ledger
 
 
 def teacher_flops(parts: Parts) -> int:
     """FLOPs of the teachers' forward passes, each teacher's once a batch however many losses learn from it."""
     from sparselab.weights.cost import FLOPS_PER_MAC
 
+    assert parts.model_spec is not None
     teachers = {loss.taught_by for loss in parts.losses if loss.options.weight} - {None}
     samples = parts.cell.trainer.batch_size * parts.steps
     return FLOPS_PER_MAC * parts.model_spec.macs * samples * len(teachers)

@@ -16,12 +16,12 @@ from sparselab.weights.count import chance_miss
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.training.parts import Made, Parts
+    from sparselab.training.parts import Parts, UncheckedParts
     from sparselab.weights.schedules import Schedule
     from sparselab.weights.slot import Slot
 
 
-def combination(made: Made) -> list[Issue]:
+def combination(made: UncheckedParts) -> list[Issue]:
     """Issues of method and schedule with masks that are there from the start and are the method's to keep."""
     path = made.cell.targets.masks
     if path is None or not made.has("method", "sparsity", "schedule"):

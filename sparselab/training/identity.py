@@ -27,7 +27,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     for key in ("max_epochs", "max_steps"):
         identity["trainer"].pop(key)
     identity["trainer"]["updates"] = parts.steps
-    files = {}
+    files: dict[str, Any] = {}
     for option, paths in parts.family.files().items():
         files[f"model.{option}"] = [content(path, parts.dependencies, f"model.{option}") for path in paths]
         identity["model"].pop(option)

@@ -112,7 +112,7 @@ class Parts:
 
 
 @dataclass
-class Made:
+class UncheckedParts:
     """The parts made of a config, with the issues of those that could not be made.
 
     parts: of :data:`NEEDED`, those that could be made. invalid: top-level keys that are not what was asked for.
@@ -136,7 +136,7 @@ class Made:
     def has(self, *names: str) -> bool:
         return self.parts.keys() >= set(names)
 
-    def whole(self, layers: list[Layer] | None = None, exceptions: dict[str, Sparsity] | None = None) -> Parts:
+    def complete(self, layers: list[Layer] | None = None, exceptions: dict[str, Sparsity] | None = None) -> Parts:
         """The parts; ConfigError with every fault where one is missing or lost."""
         if self.issues.found or self.invalid or not self.has(*NEEDED):
             raise ConfigError(self.issues.found)
@@ -152,14 +152,14 @@ class Made:
         )  # fmt: skip
 
 
-def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[str, str]) -> Made:
+def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[str, str]) -> UncheckedParts:
     """Build every part, as far as it can be, and nothing of what follows from several but the length of the run."""
     issues = Issues()
     cell, top, invalid = top_level(Cell, config, invalid)
     if not {"model", "data_dir"} & invalid:
         cell = cell.model_copy(update={"model": near_data(cell.model, folder_of_copies(cell.data_dir))})
     issues.found += top
-    made = Made(cell, invalid, dependencies, issues)
+    made = UncheckedParts(cell, invalid, dependencies, issues)
     _several(made)
     cell = made.cell
     parts = made.parts
@@ -214,7 +214,7 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     return made
 
 
-def _several(made: Made) -> None:
+def _several(made: UncheckedParts) -> None:
     """Several parents: the first stands for all where a network is looked at, for they have to be alike."""
     paths = made.cell.model.get("weights")
     if "model" in made.invalid or not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
@@ -224,7 +224,7 @@ def _several(made: Made) -> None:
     made.cell = made.cell.model_copy(update={"model": model})
 
 
-def foresee_layers(made: Made) -> None:
+def foresee_layers(made: UncheckedParts) -> None:
     """The model spec of the network, with what the model says against the data, where both are there."""
     if made.has("model", "data"):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
@@ -233,7 +233,7 @@ def foresee_layers(made: Made) -> None:
         made.issues.found += found
 
 
-def match_sparsity(made: Made) -> None:
+def match_sparsity(made: UncheckedParts) -> None:
     """The sparsity that was asked for as the cost of another network: it follows from all the other parts."""
     if "sparsity" in made.parts and made.parts["sparsity"].matches_cost:
         made.parts.pop("sparsity")

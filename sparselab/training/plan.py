@@ -12,7 +12,7 @@ from sparselab.training import given_masks
 from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, weights_files
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
-from sparselab.training.parts import Made, Parts, foresee_layers, make, match_sparsity
+from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
 from sparselab.weights.capabilities import ChangesMoments, MeasuresFirst, ReadsFiles
 
@@ -45,7 +45,7 @@ def gather(
     if made.has("model") and "trainer" not in made.invalid:
         unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
-    parts = made.whole(layers, apart)
+    parts = made.complete(layers, apart)
     if layers:
         parts.kept = final_counts(parts)
         if issues := given_masks.header_issues(parts, dependencies):
@@ -59,10 +59,10 @@ def identified_parts(config: dict[str, Any], dependencies: Mapping[str, str] = N
     if made.has("sparsity") and made.parts["sparsity"].matches_cost:
         foresee_layers(made)
         match_sparsity(made)
-    return made.whole()
+    return made.complete()
 
 
-def _against_data(made: Made) -> None:
+def _against_data(made: UncheckedParts) -> None:
     """Check parts against the data, as far as both are known; likewise below."""
     parts, issues = made.parts, made.issues
     method = parts.get("method")
@@ -74,7 +74,7 @@ def _against_data(made: Made) -> None:
         issues.add(f"optim={parts['optim'].name}", problem, f"write optim={able}")
 
 
-def _against_each_other(made: Made) -> None:
+def _against_each_other(made: UncheckedParts) -> None:
     parts, issues, cell = made.parts, made.issues, made.cell
     if made.has("sparsity", "schedule"):
         parts["schedule"].sparsity = parts["sparsity"]
@@ -102,7 +102,7 @@ def _against_each_other(made: Made) -> None:
             issues.found += demands(loss, parts["model"], parts.get("data"))
 
 
-def _merging(made: Made) -> None:
+def _merging(made: UncheckedParts) -> None:
     """Several parents, and the rule that makes one network of them; as far as their files are there, they have to be alike."""
     issues, parents, merge = made.issues, made.parents, made.merge
     if len(parents) < 2 and merge is not None:
@@ -123,7 +123,7 @@ def _merging(made: Made) -> None:
         issues.found += other_masks(parents)
 
 
-def _points(made: Made) -> list[Issue]:
+def _points(made: UncheckedParts) -> list[Issue]:
     """A fault for each point at which weights are to be kept and that the run does not reach."""
     found = []
     for point in filter(None, map(point_of, made.cell.trainer.keep_at)):
@@ -135,7 +135,7 @@ def _points(made: Made) -> list[Issue]:
     return found
 
 
-def _layers(made: Made) -> tuple[list[Layer], dict[str, Sparsity]]:
+def _layers(made: UncheckedParts) -> tuple[list[Layer], dict[str, Sparsity]]:
     """The sparse layers and those of them with a pattern of their own; nothing where they are not known."""
     targets = made.cell.targets
     if made.model_spec is None or not made.has("sparsity") or "targets" in made.invalid:

@@ -8,11 +8,9 @@ import torch
 
 from sparselab.running.records import environment, keep
 from sparselab.storage import export
-from sparselab.storage import record as records
-from sparselab.training.cost import dense_steps, teacher_flops
+from sparselab.training.cost import account
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
-from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
 from sparselab.weights.kernels import native
 
 if TYPE_CHECKING:
@@ -50,8 +48,9 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
     beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at)}
-    keep(finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside))
-    return records.read(finished.folder, plan.id)
+    return keep(
+        finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside)
+    )
 
 
 def where(parts: Parts, finished: Finished) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
     density and kept: of the masks. nonzero and realised: of the weights, of which a mask may keep zeros. holds: no group
     has more, no block or channel is there that the pattern does not allow.
     """
-    layers = []
+    layers: list[dict[str, Any]] = []
     for slot in finished.sparsifier.slots:
         weight = finished.state[slot.name]
         layers.append(
@@ -97,18 +96,6 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
 
 def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
     """The account of the network as it is, and of the training as it went (the ledger of kept weights)."""
-    batch, ledger = parts.cell.trainer.batch_size, finished.sparsifier.ledger
     assert parts.model_spec is not None
     there = {layer.name: int(torch.count_nonzero(finished.state[layer.tensor])) for layer in parts.model_spec.layers}
-    trained = train_flops(
-        parts.model_spec, ledger or [(0, {})], batch, parts.method.weight_grad,
-        steps=parts.steps, dense_steps=dense_steps(parts),
-    )  # fmt: skip
-    return {
-        **cost_of(parts.model_spec, there).record(),
-        **plain_cost(parts.model_spec),
-        "flops_train": trained,
-        "flops_train_dense": train_flops_dense(parts.model_spec, batch, parts.steps),
-        "flops_teacher": teacher_flops(parts),
-        "updates": parts.steps,
-    }
+    return {**account(parts, there, finished.sparsifier.ledger or [(0, {})]), "updates": parts.steps}

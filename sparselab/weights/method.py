@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
@@ -44,7 +44,7 @@ class Method:
     every_step: ClassVar[bool] = False
     needs_dense_grad: ClassVar[bool] = False
     clears_state: ClassVar[bool] = True
-    weight_grad: ClassVar[str] = "kept"
+    weight_grad: ClassVar[Literal["dense", "kept"]] = "kept"
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -11,7 +11,7 @@ import yaml
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.plain import written
 from sparselab.config.schema import TargetOptions, TrainerOptions
-from sparselab.config.user_configs import BASE_60
+from sparselab.config.yaml_file import BASE_60
 from sparselab.core.data_types import Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET

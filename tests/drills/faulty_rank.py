@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sparselab.training import runner
+from sparselab.training import assemble
 from sparselab.training.ranks import rank
 from sparselab.training.tasks.classification import Classification
 from sparselab.weights.slot import UpdateContext
@@ -35,7 +35,7 @@ def crashes() -> None:
 
 
 def own_statistics() -> None:
-    runner.synchronise = lambda network: None
+    assemble.synchronise = lambda network: None
 
 
 if LOCAL_RANK == 1 or sys.argv[1] == "own_statistics":

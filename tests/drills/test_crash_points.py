@@ -65,7 +65,7 @@ def test_f1_a_cell_that_dies_at_any_call_ends_the_same(tmp_path, unbroken, every
         folder = tmp_path / str(point)
         assert through(Dying(point), folder) is None, f"point {point} was survived"
         assert torn(folder) == [], f"point {point}"
-        there = record.valid(next(folder.iterdir()), next(folder.iterdir()).name)
+        there = record.finished(next(folder.iterdir()), next(folder.iterdir()).name) is not None
         again = run(folder, *CELL)
         assert again.code == 0
         # A record that is there is the end: what a crash just after it left behind is harmless, and stays.

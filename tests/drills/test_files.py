@@ -42,7 +42,7 @@ def cell(folder, size=16):
     store = Checkpoints(folder / "checkpoints", ID)
     atomic.sweep(folder)
     store.sweep()
-    if record.valid(folder, ID):
+    if record.finished(folder, ID):
         return
     found = store.load_latest()
     step, weights = (found.step, found.state["weights"]) if found else (0, torch.zeros(size))
@@ -410,7 +410,7 @@ def test_f3_no_damaged_file_is_believed(tmp_path, caplog, flips):
         with pytest.raises(ConfigError) as refused:
             examine(tmp_path)
         assert "\n" not in str(refused.value) and len(str(refused.value)) <= 160
-        assert record.valid(tmp_path, ID) is (path.name != "record.json")
+        assert (record.finished(tmp_path, ID) is not None) is (path.name != "record.json")
         path.write_bytes(before)
     examine(tmp_path)
 
@@ -452,7 +452,7 @@ def test_f3_no_permission(unprivileged, caplog):
     with caplog.at_level(logging.WARNING):
         assert store.load_latest().step == STEPS - 2
     assert len(caplog.messages) == 1 and "cannot be read (Permission denied)" in caplog.messages[0]
-    assert not record.valid(folder, ID)
+    assert record.finished(folder, ID) is None
     with pytest.raises(ConfigError, match="cannot be read"):
         record.read(folder)
     for write in (lambda: store.save({}, 9), lambda: record.write(folder, finished())):

@@ -17,7 +17,7 @@ from whole_cell import POINTS, UPDATES, Crash, at, die, ended, forked, outcome, 
 from sparselab.running.signals import SIGNALS
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.storage.tensors import unpack_masks
-from sparselab.training import runner
+from sparselab.training import assemble
 from sparselab.training.loop.loop import Loop
 
 SILENT = ("trainer.checkpoint_every=null",)  # nothing is saved unless a signal asks for it
@@ -170,6 +170,6 @@ def test_f4_by_the_clock(tmp_path, monkeypatch):
     steps, started, save = [], [], Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", lambda *arguments: (steps.append(arguments[2]), save(*arguments))[1])
     monkeypatch.setattr(Loop, "on_train_batch_start", lambda *arguments: started.append(1))
-    monkeypatch.setattr(runner, "Saver", partial(runner.Saver, clock=lambda: 0.03001 * len(started)))
+    monkeypatch.setattr(assemble, "Saver", partial(assemble.Saver, clock=lambda: 0.03001 * len(started)))
     assert run(tmp_path, "srste", *SILENT, "trainer.checkpoint_minutes=0.002").code == 0
     assert steps == list(range(2, UPDATES + 1, 2))

@@ -79,7 +79,7 @@ def test_a_stop_between_draws_leaves_no_record_and_the_next_run_is_as_ever(tmp_p
         with pytest.raises(Stopped, match="SIGTERM: stopped after 2 of 3 draws"):
             run(tmp_path, *cell)
     plan = plan_of([*cell, f"runs_dir={tmp_path}"])
-    assert not records.valid(plan.folder, plan.id)
+    assert records.finished(plan.folder, plan.id) is None
     assert run(tmp_path, *cell)["metrics"] == run(tmp_path / "whole", *cell)["metrics"]
 
 

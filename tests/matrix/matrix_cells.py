@@ -19,7 +19,7 @@ import torch
 from sparselab.config.compose import compose
 from sparselab.core.sparsity import in_order
 from sparselab.running.planning import engine_of, part_of
-from sparselab.training import runner
+from sparselab.training import assemble
 from sparselab.training.loop.loop import Loop
 from sparselab.training.parts import Parts
 from sparselab.training.runner import Finished, execute
@@ -287,4 +287,4 @@ def _skipped(update: int, watch: Watch, config: dict[str, Any]) -> bool:
 def watched(plan: Any, monkeypatch: Any, watch: Watch) -> None:
     """Let the next run of ``plan`` use a loop that watches itself."""
     cls = type("WatchedLoop", (Watched,), {"watch": watch, "parts": plan.parts})
-    monkeypatch.setattr(runner, "Loop", cls)
+    monkeypatch.setattr(assemble, "Loop", cls)

@@ -69,7 +69,7 @@ def run_to_failure(row, tmp_path, monkeypatch, capsys, watch, *overrides, **grou
     line = captured.err.strip().splitlines()[-1]
     assert line.startswith("failed: ") and "Traceback" not in captured.err
     assert not captured.out
-    assert not records.valid(plan.folder, plan.id)
+    assert records.finished(plan.folder, plan.id) is None
     assert records.read(plan.folder, plan.id)["status"] == "failed"
     assert not list(Path(plan.folder).glob("*.safetensors"))
     return line, watch.taken

@@ -12,7 +12,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import engine_of
 from sparselab.running.run_cell import run_cell
-from sparselab.training.runner import make_sparsifier
+from sparselab.training.slots import make_sparsifier
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
 

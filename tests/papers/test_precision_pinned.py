@@ -14,7 +14,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import Cell, expand
 from sparselab.experiments.tables.schema import Table
-from sparselab.running.planning import cell_id_of
+from sparselab.running.cell_ids import cell_id_of
 
 DECIDING = ("trainer=", "trainer.precision=", "trainer.accelerator=", "dataset=", "engine=")  # datasets choose a recipe
 ABLE, OLD = processor.AVX512 | {"avx512_bf16"}, frozenset({"avx2"})

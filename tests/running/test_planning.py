@@ -9,9 +9,9 @@ from project_tables import tables
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
-from sparselab.running import planning
-from sparselab.running.planning import cell_id_of, identity_of, plan_of
-from sparselab.storage.ids import cell_id, cell_ids
+from sparselab.running import cell_ids
+from sparselab.running.cell_ids import cell_id_of, identity_of
+from sparselab.running.planning import plan_of
 
 CELL = ["method=gmp", "sparsity=0.9", "model=mlp", "trainer.max_epochs=null", "trainer.max_steps=100"]
 
@@ -26,7 +26,7 @@ ENGINES = {
 
 def test_ids_of_many_seeds_are_those_of_their_plans(monkeypatch):
     read = []
-    monkeypatch.setattr(planning, "identity_of", lambda *args: read.append(args) or identity_of(*args))
+    monkeypatch.setattr(cell_ids, "identity_of", lambda *args: read.append(args) or identity_of(*args))
     for rest in (CELL, [*CELL, "optim.lr=0.01"]):
         with sharing():
             ids = [cell_id_of([*rest, f"seed={seed}"]) for seed in (0, 1, 7, 10**17)]
@@ -90,7 +90,7 @@ def phased(seed: int, first: int | str, *more: str) -> list[str]:
 
 def test_cells_that_start_from_cells_of_their_seed_are_read_once(monkeypatch):
     read = []
-    monkeypatch.setattr(planning, "identity_of", lambda *args: read.append(args) or identity_of(*args))
+    monkeypatch.setattr(cell_ids, "identity_of", lambda *args: read.append(args) or identity_of(*args))
     with sharing():
         own = [cell_id_of(phased(seed, seed)) for seed in range(5)]
         assert len(read) == 3  # each of the three
@@ -98,15 +98,6 @@ def test_cells_that_start_from_cells_of_their_seed_are_read_once(monkeypatch):
     assert own == [plan_of(phased(seed, seed)).id for seed in range(5)]
     assert fixed == [plan_of(phased(seed, 0)).id for seed in range(5)]
     assert own[0] == fixed[0] and len({*own, *fixed}) == 9
-
-
-def test_ids_of_many_numbers_are_those_of_each():
-    first, second = "0123456789ab", "ba9876543210"
-    identity, extra = {"seed": 3, "a": [1, "x"]}, {"files": [f"cell:{first}", "3"], "more": f"cell:{second}"}
-    ids = cell_ids(identity, extra, "seed", [first, second])
-    assert ids(3, [first, second]) == cell_id(identity, extra)
-    new = {"files": [f"cell:{second}", "3"], "more": f"cell:{first}"}
-    assert ids(10**17, [second, first]) == cell_id({**identity, "seed": 10**17}, new)
 
 
 FIRST = "cell:method=dense model=mlp trainer.max_epochs=null trainer.max_steps=2"

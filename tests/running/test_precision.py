@@ -10,7 +10,8 @@ import pytest
 from sparselab.cli import main
 from sparselab.core import processor
 from sparselab.core.errors import ConfigError
-from sparselab.running.planning import cell_id_of, plan_of
+from sparselab.running.cell_ids import cell_id_of
+from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 
 ABLE = processor.AVX512 | {"avx512_bf16"}

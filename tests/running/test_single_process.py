@@ -119,7 +119,7 @@ def test_a_signal_stops_it_without_a_record(toy):
     plan = plan_of(["engine=toy", "engine.number=7"], toy)
     with pytest.raises(Stopped, match="SIGTERM: stopped before the square"):
         ENGINES["toy"](ENGINES["toy"].Options(number=7)).run(plan)
-    assert not records.valid(plan.folder, plan.id)
+    assert records.finished(plan.folder, plan.id) is None
 
 
 def test_threads_are_honoured_without_torch(toy):

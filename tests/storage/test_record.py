@@ -40,14 +40,14 @@ def test_round_trip(tmp_path):
     read = record.read(tmp_path, ID)
     assert path == tmp_path / "record.json" and read["schema"] == 2 and len(read["seal"]) == 64
     assert {key: read[key] for key in make()} == make()
-    assert record.valid(tmp_path, ID) and not record.valid(tmp_path, "ba9876543210")
+    assert record.finished(tmp_path, ID) == read and record.finished(tmp_path, "ba9876543210") is None
     assert record.write(tmp_path, read).read_bytes() == atomic.render(read)  # sealing again changes nothing
 
 
 def test_a_failed_record_is_readable_and_not_valid(tmp_path):
     record.write(tmp_path, make(status="failed", metrics={}, reason="NaN loss at step 7"))
     assert record.read(tmp_path)["reason"] == "NaN loss at step 7"
-    assert not record.valid(tmp_path, ID)
+    assert record.finished(tmp_path, ID) is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_missing(tmp_path):
     assert "no record here" in _line(tmp_path)
     (tmp_path / "record.json").mkdir()
     assert "not a file" in _line(tmp_path)
-    assert not record.valid(tmp_path / "nowhere", ID)
+    assert record.finished(tmp_path / "nowhere", ID) is None
 
 
 def test_wrong_cell_and_newer_schema(tmp_path):
@@ -98,7 +98,7 @@ def test_an_older_schema_names_the_command(tmp_path):
     before = path.read_bytes()
     assert " — run sparselab migrate " in _line(folder) and "schema 1 is older than this" in _line(folder)
     with pytest.raises(record.Older):
-        record.valid(folder, ID)
+        record.finished(folder, ID)
     assert record.glance(folder, ID) is None and path.read_bytes() == before
 
 
@@ -125,7 +125,7 @@ def test_corrupt(tmp_path, spoil):
     path = record.write(tmp_path, make())
     path.write_bytes(spoil(path.read_bytes()))
     assert "corrupt or half-written record" in _line(tmp_path)
-    assert not record.valid(tmp_path, ID)
+    assert record.finished(tmp_path, ID) is None
 
 
 def test_result_hash():
@@ -139,11 +139,13 @@ def test_result_hash():
 
 
 def test_settle(tmp_path):
-    assert record.settle(tmp_path, make())
-    assert record.settle(tmp_path, make(seconds=2.0))  # the same result: the first stays
+    first = record.settle(tmp_path, make())
+    assert first.agrees and first.record == record.read(tmp_path)
+    again = record.settle(tmp_path, make(seconds=2.0))
+    assert again.agrees and again.record["seconds"] == 1.5  # the same result: the first stays
     assert record.read(tmp_path)["seconds"] == 1.5 and len(list(tmp_path.iterdir())) == 1
     other = make(metrics={"test.accuracy": 0.25})
-    assert not record.settle(tmp_path, other)
+    assert record.settle(tmp_path, other) == (first.record, False)
     kept = tmp_path / f"record-{record.result_hash(other)[:12]}.json"
     assert record.read(tmp_path)["metrics"]["test.accuracy"] == 0.5
     assert json.loads(kept.read_text())["metrics"] == {"test.accuracy": 0.25}
@@ -154,4 +156,4 @@ def test_settle_replaces_what_is_not_finished(tmp_path, there):
     (tmp_path / "record.json").write_bytes(b"half" if there is None else b"")
     if there:
         record.write(tmp_path, there)
-    assert record.settle(tmp_path, make()) and record.valid(tmp_path, ID)
+    assert record.settle(tmp_path, make()).agrees and record.finished(tmp_path, ID)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from sparselab.core.errors import ConfigError
 from sparselab.core.points import point_of, update_of
-from sparselab.running.planning import cell_id_of, plan_of
+from sparselab.running.cell_ids import cell_id_of
+from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.storage import record
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparselab.running.planning import plan_of
-from sparselab.training.runner import make_sparsifier
+from sparselab.training.slots import make_sparsifier
 from sparselab.weights import capabilities
 from sparselab.weights.capabilities import CAPABILITIES, PullsBackTogether, Rewinds, by_chance, ranks_layers
 from sparselab.weights.method import METHODS, Method

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
+from sklearn.utils.validation import validate_data
+
 
 @contextmanager
 def one_line() -> Iterator[None]:
@@ -26,3 +28,33 @@ def is_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """True for a whole number of any type that has only such numbers; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def checked(estimator: Any, *data: Any, **options: Any) -> Any:
+    """scikit-learn's ``validate_data``. Its ValueError or TypeError (sparse, NaN, too few samples …) comes in one line."""
+    with one_line():
+        return validate_data(estimator, *data, **options)
+
+
+def one_of(estimator: Any, name: str, choices: Any) -> None:
+    """ValueError unless the option ``name`` is one of ``choices``."""
+    value = getattr(estimator, name)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r}: one of {', '.join(choices)}")
+
+
+def number(estimator: Any, name: str, low: float, high: float = math.inf, *, closed: bool = False) -> float:
+    """The option ``name``; ValueError unless it is a finite number above ``low`` (at it, if ``closed``) and below ``high``."""
+    value = getattr(estimator, name)
+    if not is_number(value) or value >= high or value < low or (value == low and not closed):
+        ends = f"a number {'of at least' if closed else 'above'} {low:g}"
+        raise ValueError(f"{name}={value!r}: write {ends}" + (f" and below {high:g}" if high < math.inf else ""))
+    return float(value)
+
+
+def whole(estimator: Any, name: str, low: int = 1) -> int:
+    """The option ``name``; ValueError unless it is a whole number of at least ``low``."""
+    value = getattr(estimator, name)
+    if not is_whole(value) or value < low:
+        raise ValueError(f"{name}={value!r}: write a whole number of at least {low}")
+    return int(value)

@@ -46,7 +46,7 @@ class FreeOptions(LimitOptions):
 class OnUsers(Estimator):
     """Base of all estimators of users."""
 
-    takes = (USERS, MOMENTS)
+    takes: ClassVar[tuple[str, ...]] = (USERS, MOMENTS)
 
     def fit(self, X: Sequence[Any], y: Sequence[Any], seeds: Sequence[int]) -> list[Any]:
         return [self.build(seed).fit_users(users) for users, seed in zip(X, seeds, strict=True)]

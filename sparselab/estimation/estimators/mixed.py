@@ -53,7 +53,7 @@ class TsallisMixed(Estimator):
 
     def fit(self, X: Sequence[Any], y: Sequence[Any], seeds: Sequence[int]) -> list[Any]:
         return [
-            self.build(seed).fit(data.rows, target, groups=data.groups)  # type: ignore[call-arg]
+            self.build(seed).fit(data.rows, target, groups=data.groups)
             for data, target, seed in zip(X, y, seeds, strict=True)
         ]
 

@@ -122,6 +122,7 @@ class BestSubset(OnColumns):
     """The best of all supports of k columns: d^k time, so for few columns only."""
 
     Options = SupportOptions
+    options: SupportOptions
 
     def issues(self, problem: Any) -> list[Issue]:
         found, columns, k = super().issues(problem), getattr(problem, "columns", 0), self.options.k or 4

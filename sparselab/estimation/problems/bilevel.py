@@ -123,7 +123,8 @@ class QuadraticLevels(QuadraticProblem):
     def instance(self, *place: object) -> Instance:
         from sparselab.estimation.problems.levels.quadratic import Quadratic
 
-        return Quadratic(*self.parts(*place), self.options.ridge)
+        basis, positive, matrix, centre, x0, probes = self.parts(*place)
+        return Quadratic(basis, positive, matrix, centre, x0, probes, self.options.ridge)
 
 
 @PROBLEMS.register("bilevel_pl")
@@ -145,7 +146,8 @@ class FlatLevels(QuadraticProblem):
     def instance(self, *place: object) -> Instance:
         from sparselab.estimation.problems.levels.quadratic import Quadratic
 
-        return Quadratic(*self.parts(*place, kernel=self.options.kernel), self.options.ridge)
+        basis, positive, matrix, centre, x0, probes = self.parts(*place, kernel=self.options.kernel)
+        return Quadratic(basis, positive, matrix, centre, x0, probes, self.options.ridge)
 
 
 @PROBLEMS.register("bilevel_box")

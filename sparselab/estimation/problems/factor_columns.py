@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -87,6 +87,6 @@ class FactorColumns(Problem):
         return RankingSample(X, (rng.random(o.n) < one).astype(float), truth)
 
 
-def _scores(values):  # type: ignore[no-untyped-def]
+def _scores(values: Any) -> Any:
     """Z-scores of columns, standard deviation of n."""
     return (values - values.mean(0)) / values.std(0)

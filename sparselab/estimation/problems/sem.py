@@ -74,7 +74,8 @@ class Sem(Problem):
             return np.random.default_rng(derive_seed("sem", what, *place))
 
         graph = generate.GRAPHS[o.graph](o.nodes, o.degree, rng("graph"))
-        weights = generate.weigh(graph, *o.weights, rng("weights"))
+        low, high = o.weights
+        weights = generate.weigh(graph, low, high, rng("weights"))
         ends = o.variance if isinstance(o.variance, list) else [o.variance, o.variance]
         scales = np.sqrt(rng("variance").uniform(ends[0], ends[-1], o.nodes))
         noise = generate.NOISES[o.noise](rng("noise"), (o.samples, o.nodes))

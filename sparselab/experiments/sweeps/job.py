@@ -150,7 +150,7 @@ def hand_on(reason: str) -> None:
     """
     number = getattr(signal, reason.partition(":")[0], None)
     handler = signal.getsignal(number) if isinstance(number, signal.Signals) else None
-    if callable(handler) and handler is not signal.default_int_handler:
+    if number is not None and callable(handler) and handler is not signal.default_int_handler:
         with suppress(
             subprocess.SubprocessError
         ):  # Slurm ends scontrol too, with the job that it has just queued again

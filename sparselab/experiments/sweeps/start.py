@@ -51,7 +51,9 @@ def start(overrides: list[str], config_dir: str | None = None) -> int:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIGS), job_name="sparselab", version_base="1.3"):
-            return GlobalHydra.instance().hydra.multirun("config", task, own)
+            return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
+                "config", task, own
+            )
     except HydraException as error:
         refuse("-m", " ".join(str(error).split())[:90], "see hydra/launcher and hydra.launcher.…")
 

@@ -198,7 +198,9 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / STOP).touch()
         os.write(2, f"\n{name}: the sweep stops once its running cells are saved\n".encode())
-        for cell, _ in list(self.progress.waiting.values()) if forward is not None else []:
+        if forward is None:
+            return
+        for cell, _ in list(self.progress.waiting.values()):
             holder = lease.read(cell.folder)
             if holder is not None and holder.sweep == self.folder.name and holder.alive_here():
                 with suppress(OSError):

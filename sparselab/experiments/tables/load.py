@@ -14,11 +14,11 @@ from sparselab.config.schema import identified_metric, identified_option
 from sparselab.config.user_configs import scan
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, refuse
 from sparselab.core.memo import sharing
+from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import CLAIMS, Claim
 from sparselab.experiments.tables.grid import excluded, expand, layout, phases_in, rings
 from sparselab.experiments.tables.schema import CLAIM_NAME, TIERS, Axis, Table
-from sparselab.experiments.tables.validation import validated
 from sparselab.experiments.tables.yamlfile import read_yaml
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
@@ -122,7 +122,7 @@ def _load(file: _File) -> Table:
         raw = {**raw, "claims": claims}
     with _At(where, issues):
         shape = {**raw, "claims": [], "paper": slug, "name": name}
-        table = validated(Table, shape)
+        table = validate(Table, shape)
     issues.raise_if_any()
     table = table.model_copy(update={"claims": claims})
     with _At(where, issues), sharing():  # the checks expand the table's tiers again and again
@@ -164,7 +164,7 @@ def _claims(raw: Any) -> list[Claim]:
                 refuse(
                     f"claims.{name}.id", "a claim is named by its key", f"write {item['id']}: {{kind: …}} under claims"
                 )
-            claims.append(validated(CLAIMS[str(item["kind"])], {**item, "id": str(name)}, f"claims.{name}"))
+            claims.append(validate(CLAIMS[str(item["kind"])], {**item, "id": str(name)}, f"claims.{name}"))
     issues.raise_if_any()
     return claims
 

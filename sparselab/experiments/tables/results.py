@@ -38,10 +38,11 @@ def collect(
 ) -> list[Entry]:
     """The records that ``runs_dir`` holds of this table's cells, in the table's order.
 
-    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.planning.cell_id_of`. A corrupt
+    ``cell_id(overrides)`` names a cell's folder; the default is :func:`sparselab.running.cell_ids.cell_id_of`. A corrupt
     record, or one of a newer schema, is passed over with a line to ``warn`` and its cell counts as not run; so is a
-    cell that cannot be planned here (its data set is missing, say). Cells of which the ``run_index`` holds none are not
-    looked for. ``search_path``: a user's folder of config groups, whose members cells may name.
+    cell that cannot be planned here (its data set is missing, say). With a ``run_index`` of the folder its records are
+    taken, and cells of which it holds none are not looked for. ``search_path``: a user's folder of
+    config groups, whose members cells may name.
     """
     from sparselab.storage import record
 
@@ -56,7 +57,7 @@ def collect(
                 continue
             try:
                 run = runs_dir / name(list(cell.overrides))
-                one = record.glance(run, run.name)
+                one = record.glance(run, run.name) if run_index is None else run_index.records.get(run.name)
                 if one is None and record.path_of(run).exists():
                     one = record.read(run, run.name)
                 if one is not None:
@@ -69,7 +70,7 @@ def collect(
 
 
 def _cell_id(search_path: str | None) -> CellId:
-    from sparselab.running.planning import cell_id_of
+    from sparselab.running.cell_ids import cell_id_of
 
     return lambda overrides: cell_id_of(overrides, search_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,22 +16,18 @@ from sparselab.experiments.tables.grid import Cell
 SEED = re.compile(r"seed=(\d+)")
 CHOICE = re.compile(r"([a-z_]+)=([\w/-]+)", re.ASCII)
 
-# Of a record as it is written, a key to a line. Its JSON is read, and its seal looked at, once it is asked for.
-CONFIG, CONFIG_END, RECORD_END = '\n "config": {\n', "\n }", "\n}\n"
-TOLD = re.compile(r'\n  "(\w+)": \{|\n   "name": "(\w+)"|\n  "seed": (\d+)')
-
 Names = frozenset[tuple[str, str]]
 
 
 class RunIndex:
-    """The records of a runs folder by seed and by the plug-ins that they ran with.
+    """The records of a runs folder, each read once; by id, and by the plug-ins and the seed that they ran with.
 
-    Planning names a cell's folder exactly and takes a millisecond; a report asks for the cells of all tables, of which
-    a folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records. (A record in
-    which somebody changed the seed or a name is not what it says, and may be missed; the sweep that meets it says so.)
+    Naming a cell's folder exactly takes a fraction of a millisecond; a report asks for the cells of all tables, of which a
+    folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records.
     """
 
     def __init__(self, runs_dir: Path) -> None:
+        self.records: dict[str, dict[str, Any]] = {}
         self.kinds: dict[Names, set[int]] = {}  # plug-ins by group -> seeds
         self._answers: dict[tuple[Names, int | None], bool] = {}
         self.unknown = False  # a record that cannot be read may be any cell's
@@ -38,28 +35,29 @@ class RunIndex:
             self._put(folder)
 
     def _put(self, folder: Path) -> None:
-        from sparselab.storage import record
+        from sparselab.storage import record as records
 
+        record = records.glance(folder, folder.name)
+        if record is not None:
+            self.records[folder.name] = light(record)
         try:
-            text = record.path_of(folder).read_text(encoding="utf-8")
+            config = (record or json.loads(records.path_of(folder).read_bytes()))["config"]
+            seed, names = (
+                config["seed"],
+                {group: own.get("name") for group, own in config.items() if isinstance(own, dict)},
+            )
+            self.kinds.setdefault(frozenset((k, v) for k, v in names.items() if isinstance(v, str)), set()).add(seed)
         except (FileNotFoundError, NotADirectoryError):
             return
-        except (OSError, ValueError):  # not ours to look into, or no text
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ):  # another's, or half a record
             self.unknown = True
-            return
-        begin = text.find(CONFIG)
-        seed, group, names = None, "", []
-        for found in TOLD.finditer(text, begin, text.find(CONFIG_END, begin)) if begin >= 0 else ():
-            if found[1]:
-                group = found[1]
-            elif found[2]:
-                names.append((group, found[2]))
-            else:
-                seed = int(found[3])
-        if seed is None or not text.endswith(RECORD_END):  # another's, or half a record
-            self.unknown = True
-            return
-        self.kinds.setdefault(frozenset(names), set()).add(seed)
 
     def may_hold(self, cell: Cell) -> bool:
         """True if one of the records may be the cell's."""

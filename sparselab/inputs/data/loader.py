@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sparselab.core.errors import refuse
@@ -49,6 +50,27 @@ class Source(Protocol):
 
     def batches(self, jobs: Iterable[Job]) -> Iterator[Batch]:
         """A batch for each job, in order. May take jobs ahead of the batches that it gives."""
+
+
+class InMemory:
+    """Base of sources whose examples all lie in memory: a subclass says how many there are, and makes a batch."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def rows(self, rng: np.random.Generator | None) -> np.ndarray:
+        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
+
+    def batches(self, jobs: Iterable[Job]) -> Iterator[Batch]:
+        return map(self.batch, jobs)
+
+    def batch(self, job: Job) -> Batch:
+        raise NotImplementedError
+
+
+def sent(numbers: np.ndarray, device: torch.device | str) -> Tensor:
+    """The numbers on ``device``; nothing waits for the copy."""
+    return torch.from_numpy(numbers).to(device, non_blocking=True)
 
 
 class Loader:

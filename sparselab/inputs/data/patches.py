@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparselab.inputs.data.loader import Batch, Job, Loader
+from sparselab.inputs.data.loader import Batch, InMemory, Job, Source, sent
 from sparselab.inputs.data.seeds import generator
-from sparselab.inputs.data.splits import PARTS, content_of
+from sparselab.inputs.data.splits import PARTS, Loads, content_of
 
 TURNS = 8  # of a square patch: quarter turns, mirrored or not
 
@@ -28,7 +28,7 @@ class ImagePairs:
         return len(self.wanted)
 
 
-class Patches:
+class Patches(InMemory):
     """Batches (b, c, side, side) of what is given and what is wanted, float32 from 0 to 1; whole images in evaluation.
 
     Training draws places and turns of patches, and noise, by numbers of the batch that are the same on every rank. Evaluation
@@ -44,13 +44,7 @@ class Patches:
     def __len__(self) -> int:
         return self.count * len(self.wanted)
 
-    def rows(self, rng: np.random.Generator | None) -> np.ndarray:
-        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
-
-    def batches(self, jobs: Iterable[Job]) -> Iterator[Batch]:
-        return map(self._batch, jobs)
-
-    def _batch(self, job: Job) -> Batch:
+    def batch(self, job: Job) -> Batch:
         if job.place is None:
             rows = job.rows[job.mine]
             given, wanted = (scaled(images[self._send(rows)]) for images in (self.given, self.wanted))
@@ -83,7 +77,7 @@ class Patches:
         return given + torch.from_numpy(noise).to(given.device) * (self.sigma / 255) if noise.size else given
 
     def _send(self, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(numbers).to(self.wanted.device, non_blocking=True)
+        return sent(numbers, self.wanted.device)
 
 
 def scaled(pixels: Tensor) -> Tensor:
@@ -96,7 +90,7 @@ def turned(images: Tensor, turn: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PairSplits:
+class PairSplits(Loads):
     """Pairs of images for each of the three splits, by name; the rest as :class:`Patches` takes it."""
 
     parts: Mapping[str, ImagePairs]
@@ -111,18 +105,5 @@ class PairSplits:
         pairs = [self.parts[part] for part in PARTS]
         return content_of(tensor for pair in pairs for tensor in (pair.given, pair.wanted))
 
-    def loader(
-        self,
-        part: str,
-        batch_size: int,
-        seed: int,
-        train: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        workers: int = 0,
-    ) -> Loader:
-        """As :meth:`Splits.loader`; ``workers`` are not needed."""
-        train = part == "train" if train is None else train
-        source = Patches(self.parts[part], self.side, self.count, self.sigma, train, device)
-        return Loader(source, batch_size, seed, train, rank, world)
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
+        return Patches(self.parts[part], self.side, self.count, self.sigma, train, device)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from sparselab.inputs.data.loader import Batch, Job, Loader
-from sparselab.inputs.data.splits import PARTS, content_of
+from sparselab.inputs.data.loader import Batch, InMemory, Job, Source, sent
+from sparselab.inputs.data.splits import PARTS, Loads, content_of
 
 
-class Rows:
+class Rows(InMemory):
     """(n, *inputs) and (n, *targets) that lie on ``device``; whole numbers come out as int64, whatever they are kept in."""
 
     def __init__(self, inputs: Tensor, targets: Tensor, device: str = "cpu"):
@@ -23,13 +21,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def rows(self, rng: np.random.Generator | None) -> np.ndarray:
-        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
-
-    def batches(self, jobs: Iterable[Job]) -> Iterator[Batch]:
-        for job in jobs:
-            at = torch.from_numpy(job.rows[job.mine]).to(self.inputs.device, non_blocking=True)
-            yield widened(self.inputs[at]), widened(self.targets[at])
+    def batch(self, job: Job) -> Batch:
+        at = sent(job.rows[job.mine], self.inputs.device)
+        return widened(self.inputs[at]), widened(self.targets[at])
 
 
 def widened(numbers: Tensor) -> Tensor:
@@ -37,7 +31,7 @@ def widened(numbers: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RowSplits:
+class RowSplits(Loads):
     """A pair of tensors for each of the three splits, by name."""
 
     parts: Mapping[str, tuple[Tensor, Tensor]]
@@ -48,17 +42,5 @@ class RowSplits:
         """Hash of every input and target."""
         return content_of(tensor for part in PARTS for tensor in self.parts[part])
 
-    def loader(
-        self,
-        part: str,
-        batch_size: int,
-        seed: int,
-        train: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        workers: int = 0,
-    ) -> Loader:
-        """As :meth:`Splits.loader`; ``workers`` are not needed."""
-        train = part == "train" if train is None else train
-        return Loader(Rows(*self.parts[part], device), batch_size, seed, train, rank, world)
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
+        return Rows(*self.parts[part], device)

@@ -13,14 +13,14 @@ from torch import Tensor
 from sparselab.core.errors import Issue, RunFailed
 from sparselab.inputs.data import augment as operations
 from sparselab.inputs.data.augment import Augment
-from sparselab.inputs.data.loader import Batch, Job
+from sparselab.inputs.data.loader import Batch, InMemory, Job, sent
 from sparselab.inputs.data.pictures import undecodable
 from sparselab.inputs.data.seeds import generator
 
 IGNORE = -100  # a target that no loss and no metric counts
 
 
-class Images:
+class Images(InMemory):
     """Images that lie on ``device`` as uint8; batches are (b, c, h, w) float32, normalised, and (b,) int64 labels.
 
     With mixup the labels are (b, classes) float32. ``augment`` is used in training only.
@@ -45,13 +45,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, rng: np.random.Generator | None) -> np.ndarray:
-        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
-
-    def batches(self, jobs: Iterable[Job]) -> Iterator[Batch]:
-        return map(self._batch, jobs)
-
-    def _batch(self, job: Job) -> Batch:
+    def batch(self, job: Job) -> Batch:
         if job.place is None:
             rows = self._send(job.rows[job.mine])
             return self.normalise(self.images[rows]), self.labels[rows]
@@ -78,7 +72,7 @@ class Images:
         return images, self.labels[at]
 
     def _send(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(rows).to(self.images.device, non_blocking=True)
+        return sent(rows, self.images.device)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(labels, self.classes).float()
@@ -95,7 +89,7 @@ class Normalise:
         return pixels.to(torch.float32).sub_(self.mean).div_(self.std)
 
 
-class Windows:
+class Windows(InMemory):
     """Windows of ``block`` tokens of a 1-D token tensor; batches are (b, block) int64 inputs and targets.
 
     Targets are the inputs one token on. Training draws windows anywhere, as many an epoch as fit side by side.
@@ -117,11 +111,8 @@ class Windows:
             return np.arange(len(self)) * self.block
         return rng.integers(0, max(len(self.tokens) - self.block, 1), len(self))
 
-    def batches(self, jobs: Iterable[Job]) -> Iterator[Batch]:
-        return map(self._batch, jobs)
-
-    def _batch(self, job: Job) -> Batch:
-        starts = torch.from_numpy(job.rows[job.mine]).to(self.tokens.device, non_blocking=True)
+    def batch(self, job: Job) -> Batch:
+        starts = sent(job.rows[job.mine], self.tokens.device)
         at = starts[:, None] + self.offsets
         window = self.tokens[at.clamp(max=len(self.tokens) - 1)].long()
         return window[:, :-1], window[:, 1:].masked_fill(at[:, 1:] > self.last(starts)[:, None], IGNORE)

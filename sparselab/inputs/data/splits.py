@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from sparselab.inputs.data.augment import Augment
-from sparselab.inputs.data.loader import Loader
+from sparselab.inputs.data.loader import Loader, Source
 from sparselab.inputs.data.sources import Images, Pictures, Streams, Windows
 
 PARTS = ("train", "val", "test")
@@ -47,6 +47,29 @@ class Splits(Protocol):
         """
 
 
+class Loads:
+    """Base of loaded datasets: :meth:`loader`, of the source that a subclass names."""
+
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
+        """Examples of ``part``, shuffled and augmented where ``train``. workers: for what does not lie in memory."""
+        raise NotImplementedError
+
+    def loader(
+        self,
+        part: str,
+        batch_size: int,
+        seed: int,
+        train: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        workers: int = 0,
+    ) -> Loader:
+        """As :meth:`Splits.loader`."""
+        train = part == "train" if train is None else train
+        return Loader(self.source(part, batch_size, train, device, workers), batch_size, seed, train, rank, world)
+
+
 def content_of(arrays: Iterable[Any]) -> str:
     """SHA-256 over kind, shape and values of arrays (or tensors on the CPU), in their order."""
     total = hashlib.sha256()
@@ -68,7 +91,7 @@ class ImageSplit:
 
 
 @dataclass(frozen=True)
-class ImageSplits:
+class ImageSplits(Loads):
     """Images in memory. ``mean`` and ``std`` are per channel, of pixel / 255; ``augment`` is for training only.
 
     others: further parts by name, such as ``forget`` and ``retain``; parts of the whole, so :attr:`content` covers them.
@@ -90,28 +113,14 @@ class ImageSplits:
         splits: list[ImageSplit] = [getattr(self, part) for part in PARTS]
         return content_of(tensor for split in splits for tensor in (split.images, split.labels))
 
-    def loader(
-        self,
-        part: str,
-        batch_size: int,
-        seed: int,
-        train: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        workers: int = 0,
-        augment: Augment | None = None,
-    ) -> Loader:
-        """As :meth:`Splits.loader`; ``workers`` are not needed, and ``augment`` replaces the set's own."""
-        train = part == "train" if train is None else train
-        used = (self.augment if augment is None else augment) if train else Augment()
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
         split: ImageSplit = self.others[part] if part in self.others else getattr(self, part)
-        source = Images(split.images, split.labels, self.mean, self.std, self.classes, used, device)
-        return Loader(source, batch_size, seed, train, rank, world)
+        augment = self.augment if train else Augment()
+        return Images(split.images, split.labels, self.mean, self.std, self.classes, augment, device)
 
 
 @dataclass(frozen=True)
-class TextSplits:
+class TextSplits(Loads):
     """Tokens in memory: each split is 1-D, uint8 where the vocabulary allows, else int32.
 
     vocab: size of the vocabulary. bytes_per_split: bytes of the text behind each split, for bits per byte.
@@ -137,29 +146,18 @@ class TextSplits:
         """Bytes of text per token, per split that has tokens."""
         return {part: self.bytes_per_split[part] / len(t) for part in PARTS if len(t := getattr(self, part))}
 
-    def loader(
-        self,
-        part: str,
-        batch_size: int,
-        seed: int,
-        train: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        workers: int = 0,
-    ) -> Loader:
-        """As :meth:`Splits.loader`, in windows of ``block`` tokens, or in ``batch_size`` streams of them; ``workers`` are
-        not needed."""
-        train = part == "train" if train is None else train
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
+        """Windows of ``block`` tokens, or ``batch_size`` streams of them."""
         tokens = getattr(self, part)
-        source = Windows(tokens, self.block, device)
-        if self.streams:
-            source = Streams(tokens, self.block, batch_size, train, device)
-        return Loader(source, batch_size, seed, train, rank, world)
+        return (
+            Streams(tokens, self.block, batch_size, train, device)
+            if self.streams
+            else Windows(tokens, self.block, device)
+        )
 
 
 @dataclass(frozen=True)
-class PictureSplits:
+class PictureSplits(Loads):
     """Encoded pictures that stay on disk and are decoded by worker processes.
 
     pictures: per split, where to read row i from. labels: per split, (n,) int64. lengths: per split, (n,) int64, the
@@ -182,20 +180,9 @@ class PictureSplits:
         """Hash of every label and of each picture's length in bytes: reading all pictures would take longer than an epoch."""
         return content_of(array[part] for part in PARTS for array in (self.labels, self.lengths))
 
-    def loader(
-        self,
-        part: str,
-        batch_size: int,
-        seed: int,
-        train: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        workers: int = 0,
-    ) -> Loader:
-        """As :meth:`Splits.loader`; without ``workers`` this process decodes."""
-        train = part == "train" if train is None else train
-        source = Pictures(
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
+        """Pictures that ``workers`` processes decode; without any, this process does."""
+        return Pictures(
             self.pictures[part],
             self.labels[part],
             size=self.size,
@@ -206,4 +193,3 @@ class PictureSplits:
             device=device,
             workers=workers,
         )
-        return Loader(source, batch_size, seed, train, rank, world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.core.errors import Issue
 from sparselab.core.options import Options
@@ -25,7 +25,7 @@ class Kernel:
     name: ClassVar[str] = ""
     sparse: ClassVar[bool] = True
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     def issues(self) -> list[Issue]:

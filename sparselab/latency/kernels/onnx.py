@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparselab.core.errors import Issue
 from sparselab.latency.kernels.kernel import KERNELS, Kernel
@@ -56,11 +56,11 @@ class _Graph:
 
     def __init__(self, shape: tuple[int, ...]):
         self.shape = shape
-        self.nodes: list[object] = []
-        self.constants: list[object] = []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
         self.last = self.narrow = "x"
 
-    def node(self, kind: str, more: list[str] | None = None, **attributes: object) -> None:
+    def node(self, kind: str, more: list[str] | None = None, **attributes: Any) -> None:
         from onnx import helper
 
         out = f"t{len(self.nodes)}"
@@ -83,7 +83,7 @@ class _Graph:
         names = [self.constant(weight), self.constant(bias)]
         self.node("Conv", names, strides=[stride, stride], pads=[pad] * 4, group=groups)
         if np.isfinite(clamp[0]):
-            self.node("Clip", [self.constant(np.float32(end).reshape(())) for end in clamp])
+            self.node("Clip", [self.constant(np.array(end, np.float32)) for end in clamp])
 
     def session(self) -> Network:
         import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
@@ -56,7 +56,7 @@ class Workload:
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     def steps(self) -> list[Step]:

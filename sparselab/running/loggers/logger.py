@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Logger:
     """A sink for rows of numbers. A tracker that fails costs one warning, never a run."""
 
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[AnyOptions]] = AnyOptions
     name: ClassVar[str] = ""
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     def open(self, plan: Plan) -> None:
@@ -46,10 +46,12 @@ class Csv(Logger):
 class Wandb(Logger):
     """Weights & Biases: the run's id is the cell's, its group the paper, so a restart continues the same run."""
 
-    class Options(Options):
+    class Options(AnyOptions):
         project: str = Field("sparselab", description="a project's name")
         entity: str | None = Field(None, description="a team's name, or null")
         mode: Literal["online", "offline"] = Field("offline", description="online or offline")
+
+    options: Options
 
     def open(self, plan: Plan) -> None:
         import wandb

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sparselab.tools.bench import report
 
@@ -42,7 +43,7 @@ def main(words: list[str]) -> int:
     import torch
 
     device = options["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-    record = {"label": options["label"], "environment": environment(device), "rows": []}
+    record: dict[str, Any] = {"label": options["label"], "environment": environment(device), "rows": []}
     for section in options["only"].split(","):
         for row in importlib.import_module(f"sparselab.tools.bench.{section}").rows(device):
             record["rows"].append(json.loads(json.dumps(asdict(row))))

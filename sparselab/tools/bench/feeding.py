@@ -41,10 +41,10 @@ def rows(device: str) -> Iterator[Row]:
         def __getitem__(self, at: int) -> tuple[torch.Tensor, torch.Tensor]:
             return crop(images[at]), labels[at]
 
-    loader = DataLoader(Usual(), BATCH, shuffle=True, drop_last=True)
+    theirs = DataLoader(Usual(), BATCH, shuffle=True, drop_last=True)
 
     def usual() -> None:
-        for batch in loader:
+        for batch in theirs:
             [part.to(device) for part in batch]
 
     def ours() -> None:

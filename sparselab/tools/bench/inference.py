@@ -87,7 +87,7 @@ def subject(config: dict[str, Any], data: DataSpec, sparsity: str) -> Subject:
     names = [n for n, part in network.named_modules() if isinstance(part, nn.Linear) and id(part) in within]
     for name in names:
         weight = network.get_submodule(name).weight
-        weight.mul_(pattern.mask(weight.abs()))  # type: ignore[operator, arg-type, union-attr]
+        weight.mul_(pattern.mask(weight.abs()))  # type: ignore[operator]
     return Subject(family, data, network, names)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,13 +35,21 @@ def rows(device: str) -> Iterator[Row]:
         cells = [[*network, *RULE, f"seed={seed}"] for seed in range(CELLS)]
         processes = Processes(cells, device)
         alone, together = [Update(cell, device) for cell in cells], Together(cells, device)
-        things = {ALONE: lambda cells=alone: [several(one) for one in cells]}
-        things |= {f"{name}: seeds in one batch": lambda all=together: several(all), f"{name}: processes": processes}
+        things: dict[str, Any] = {
+            ALONE: partial(each, alone),
+            f"{name}: seeds in one batch": partial(several, together),
+            f"{name}: processes": processes,
+        }
         try:
             times = turns(things, ROUNDS, device, now=wall(device))
         finally:
             processes.close()
         yield from (row(SECTION, label, ALONE, times) for label in list(things)[1:])
+
+
+def each(updates: list[Update]) -> None:
+    for one in updates:
+        several(one)
 
 
 def several(one: Any) -> None:
@@ -54,7 +63,7 @@ class Together:
     def __init__(self, cells: list[list[str]], device: str) -> None:
         self.cells = [Update(cell, device) for cell in cells]
         first = self.cells[0]
-        self.parameters, self.buffers = torch.func.stack_module_state([one.network for one in self.cells])  # type: ignore[arg-type]
+        self.parameters, self.buffers = torch.func.stack_module_state([one.network for one in self.cells])
         places = {id(param): name for name, param in first.network.named_parameters()}
         self.sparse = [(places[id(slot.param)], slot.pattern) for slot in first.sparsifier.slots]
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=1e-4, **_fastest(device))
@@ -129,5 +138,5 @@ def work(cell: list[str], device: str, pipe: Any) -> None:
         pipe.send(None)
 
 
-def _fastest(device: str) -> dict[str, bool]:
+def _fastest(device: str) -> dict[str, Any]:
     return {"fused": True} if device == "cpu" else {"foreach": True}

@@ -34,9 +34,9 @@ def rows(device: str) -> Iterator[Row]:
         times: dict[str, list[float]] = {name: [] for name in commands}
         for turn in range(ROUNDS + 1):
             for name, command in commands.items():
-                seconds = spent(command)
+                took = spent(command)
                 if turn:
-                    times[name].append(seconds)
+                    times[name].append(took)
     base = times["import torch"]
     middle = quartiles(base)[1]
     times["a further cell of the sweep"] = [

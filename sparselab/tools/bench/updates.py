@@ -11,7 +11,8 @@ import torch
 from sparselab.core.seeds import derive_seed
 from sparselab.running.planning import plan_of
 from sparselab.tools.bench.timing import Row, clock, quartiles, row, turns
-from sparselab.training.runner import make_sparsifier, wants_channels_last
+from sparselab.training.build import wants_channels_last
+from sparselab.training.slots import make_sparsifier
 
 SECTION = "An optimiser update, against the dense one (ViT-S, batch 64 on a CPU, 256 in bf16 on a GPU)"
 STEADY = {

@@ -22,6 +22,9 @@ class Compressed(nn.Module):
     several times slower.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)

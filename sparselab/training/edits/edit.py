@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
@@ -50,7 +50,7 @@ class Edit(ABC):
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     def issues(self, data: DataSpec) -> list[Issue]:

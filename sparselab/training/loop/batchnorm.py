@@ -35,7 +35,9 @@ def check_values(network: nn.Module, data: DataSpec, examples: int) -> None:
     Of networks whose layers are known once they are built; of others the plan says so.
     """
     lone: list[str] = []
-    names = {module: name for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    names: dict[nn.Module, str] = {
+        module: name for name, module in network.named_modules() if isinstance(module, _BatchNorm)
+    }
 
     def look(module: nn.Module, args: tuple[Tensor]) -> None:
         if args[0].numel() // args[0].shape[1] * examples == 1:

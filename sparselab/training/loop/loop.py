@@ -17,7 +17,7 @@ import torch.distributed as dist
 from sparselab.core.errors import RunFailed
 from sparselab.core.seeds import derive_seed, seed_torch
 from sparselab.storage.tensors import pack_masks, unpack_masks
-from sparselab.training.loop.lazy_lightning import pl
+from sparselab.training.loop.lightning import pl
 
 if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA

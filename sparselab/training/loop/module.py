@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselab.training.loop.carry import Carry
-from sparselab.training.loop.lazy_lightning import pl, torchmetrics
+from sparselab.training.loop.lightning import pl, scaler_of, torchmetrics
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
@@ -157,7 +157,7 @@ class TaskModule(pl.LightningModule):
             norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if norm.device.type != "cpu" or torch.isfinite(norm):
             return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = scaler_of(self.trainer)
         if scaler is None or scaler.get_scale() < 1:
             raise FloatingPointError(f"the gradient is not finite, first in {self._first_bad_gradient()}")
 
@@ -168,7 +168,7 @@ class TaskModule(pl.LightningModule):
                 return name
         return "the total norm"
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = self.optim.build(self.network, self.beside)
         factors = [self._factor(group.get("schedule")) for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
@@ -181,13 +181,14 @@ class TaskModule(pl.LightningModule):
 
     def metrics(self) -> torchmetrics.MetricCollection:
         """Fresh metrics of the task, on the CPU."""
-        return torchmetrics.MetricCollection(self.task.metrics(self.data), compute_groups=False)
+        found: Any = self.task.metrics(self.data)
+        return torchmetrics.MetricCollection(found, compute_groups=False)
 
     def numbers(self, values: Mapping[str, float], split: str) -> dict[str, float]:
         """The task's scores of a split."""
         return self.task.numbers(values, split, self)
 
-    def score(self, metrics: Mapping[str, Any], batch: Batch) -> None:
+    def score(self, metrics: Any, batch: Batch) -> None:
         """Update the task's metrics with a batch, which may have no example for this rank."""
         if self.carry is None and not len(batch[0]):
             return  # not every network computes nothing; one that carries a state has a row for each stream

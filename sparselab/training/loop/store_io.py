@@ -10,7 +10,7 @@ import torch
 from sparselab.core.errors import refuse
 from sparselab.core.processor import instructions
 from sparselab.storage.atomic import shown
-from sparselab.training.loop.lazy_lightning import pl
+from sparselab.training.loop.lightning import pl, update_of
 
 if TYPE_CHECKING:
     from sparselab.storage.checkpoints import Checkpoint, Checkpoints
@@ -28,7 +28,7 @@ class StoreIO(pl.plugins.CheckpointIO):
         self.facts: dict[str, Any] = {}  # for the manifest; see bit_facts
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        self.checkpoints.save(checkpoint, checkpoint["global_step"], self.facts)
+        self.checkpoints.save(checkpoint, update_of(checkpoint), self.facts)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """The checkpoint that was verified before the run began; its bytes are not read twice."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ExtraLoss:
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
     """
 
-    class Options(Options):
+    class Options(AnyOptions):
         weight: float = Field(0.5, ge=0, description="factor of the extra loss in the sum, at least 0")
 
     name: ClassVar[str] = ""
@@ -36,7 +36,7 @@ class ExtraLoss:
     needs_trained_start: bool = False
     taught_by: str | None = None
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     def prepare(self, context: StepContext) -> None:

@@ -34,7 +34,7 @@ class FoldedDecay(ExtraLoss):
             refuse("loss.folded_decay", "no layer is a product of linear factors", fix)
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        return 0.5 * sum(layer.folded().float().square().sum() for layer in self._layers)  # type: ignore[return-value]
+        return 0.5 * sum(layer.folded().float().square().sum() for layer in self._layers)
 
 
 def folds(module: Any) -> bool:

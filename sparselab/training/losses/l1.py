@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,4 +50,6 @@ class L1(ExtraLoss):
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         part = context.global_step * self.options.epochs // context.steps
-        return self.share(part) * sum(p.abs().sum() for p in context.network.parameters() if p.requires_grad)
+        size: Any = sum(p.abs().sum() for p in context.network.parameters() if p.requires_grad)
+        loss: Tensor = self.share(part) * size
+        return loss

@@ -41,7 +41,7 @@ class Taught(ExtraLoss):
         return {"teacher": str(path / "model.safetensors" if path.is_dir() else path)}
 
     @property
-    def needs_trained_start(self) -> bool:
+    def needs_trained_start(self) -> bool:  # type: ignore[override]
         return self.options.teacher == START
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -65,7 +65,8 @@ def average(parents: Sequence[State]) -> State:
     mean: State = {}
     for name, first in parents[0].items():
         if first.is_floating_point():
-            mean[name] = (sum(parent[name].double() for parent in parents) / len(parents)).to(first.dtype)
+            total: Any = sum(parent[name].double() for parent in parents)
+            mean[name] = (total / len(parents)).to(first.dtype)
         else:
             mean[name] = first.clone()
     return mean

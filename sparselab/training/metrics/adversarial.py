@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Adversarial(Metric):
     Pixels stay in [0, 1].
     """
 
-    class Options(Options):
+    class Options(AnyOptions):
         eps: float = Field(8 / 255, gt=0, lt=1, description="largest change of a pixel, in (0, 1)")
         steps: int = Field(10, ge=0, description="steps of projected gradient descent; 0 leaves it out")
         step: float = Field(2 / 255, gt=0, lt=1, description="change of a pixel in a step, in (0, 1)")

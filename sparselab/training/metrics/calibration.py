@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
 
@@ -16,7 +16,7 @@ class Calibration(Metric):
     torchmetrics computes it.
     """
 
-    class Options(Options):
+    class Options(AnyOptions):
         bins: int = Field(15, ge=1, description="bins of the confidence, at least 1")
 
     def measure(self, subject: Subject) -> dict[str, float]:

@@ -65,8 +65,8 @@ class Metric:
     version: ClassVar[int] = 1
     needs: ClassVar[Pair] = (Images, Classes)
 
-    def __init__(self, options: Options, data_dir: str | None = None):
-        self.options: Any = options  # an instance of the class's own Options
+    def __init__(self, options: Any, data_dir: str | None = None):
+        self.options = options  # an instance of the class's own Options
         self.data_dir = data_dir
 
     def issues(self, data: DataSpec) -> list[Issue]:

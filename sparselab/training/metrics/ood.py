@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -104,7 +104,7 @@ def others(subject: Subject, dataset: Dataset) -> Iterator[Tensor]:
 
     rank, world = ranks()
     device = next(subject.network.parameters()).device
-    splits = dataset.load()
+    splits: Any = dataset.load()  # of images
     theirs = Subject(subject.network, subject.logits, subject.batches, subject.data, splits.mean, splits.std)
     channels, *size = subject.data.shape
     for inputs, _ in splits.loader("test", 500, 0, rank=rank, world=world, device=str(device)):

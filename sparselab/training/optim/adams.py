@@ -27,6 +27,8 @@ class AdamS(Optim):
         beta2: float = Field(0.999, ge=0, lt=1, description="in [0, 1)")
         eps: float = Field(1e-8, ge=0, description="at least 0")
 
+    options: Options
+
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from sparselab.training.optim.torch_side.adams import AdamS
 

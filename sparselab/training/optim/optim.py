@@ -44,7 +44,7 @@ class Optim:
 
     Not inherited."""
 
-    def __init__(self, options: OptimOptions):
+    def __init__(self, options: Any):
         self.options = options
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -100,6 +100,8 @@ class SGD(Optim):
         nesterov: bool = Field(False, description="true or false")
         maximise: bool = off(False, description="true or false: climb the loss (weight decay still shrinks)")
 
+    options: Options
+
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
@@ -125,12 +127,13 @@ class AdamW(Optim):
         beta2: float = Field(0.999, ge=0, lt=1, description="in [0, 1)")
         eps: float = Field(1e-8, gt=0, description="above 0")
 
+    options: Options
+
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
         o = self.options
         # The fused kernel is the fast one on CPU.
         on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
-        return torch.optim.AdamW(
-            groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, **({"fused": True} if on_cpu else {"foreach": True})
-        )
+        kernel: dict[str, Any] = {"fused": True} if on_cpu else {"foreach": True}
+        return torch.optim.AdamW(groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, **kernel)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any
 
 from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.running.signals import EXIT_STOPPED, SIGNALS, StopFlag
@@ -24,6 +25,7 @@ def main() -> int:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_obey, args=(flag,), daemon=True).start()
     engine = Train(Train.Options())
+    outcome: tuple[str, Any]
     try:
         engine.train(engine.plan(request["config"], request["overrides"], dependencies=request["needs"]), flag)
         outcome, code = ("finished", None), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparselab.core.data_types import Pair, spoken
 from sparselab.core.errors import Issue
@@ -40,7 +40,7 @@ class Task:
     headline: ClassVar[str] = ""
     better: ClassVar[str] = "higher"
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     # -- before anything runs ----------------------------------------------------------------------------------------

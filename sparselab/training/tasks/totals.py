@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchmetrics import SumMetric
+    pass
 
 
-def totals(*names: str) -> dict[str, SumMetric]:
+def totals(*names: str) -> dict[str, Any]:
     """A sum in float64 by name, over batches and ranks. What is not finite stays in it, so that the run can be refused."""
     import torch
     from torchmetrics import SumMetric

@@ -90,7 +90,7 @@ def test_a_failure_does_not_replace_what_another_process_finished(cell: Any, tmp
         finish(plan)
         raise RunFailed("its checkpoints are gone")
 
-    assert cell(action).state == "finished" and records.valid(tmp_path / ID, ID)
+    assert cell(action).state == "finished" and records.finished(tmp_path / ID, ID)
 
 
 def test_busy_names_the_holder(cell: Any, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_process_that_dies_without_a_word_is_tried_three_times(
     out = capsys.readouterr().err
     assert "TerminatedWorkerError: a worker was killed: what is left is started again" in out
     assert "its process died 3 times without a word" in out
-    assert records.valid(tmp_path / ident(1), ident(1)), "a cell that had not begun is not to blame"
+    assert records.finished(tmp_path / ident(1), ident(1)), "a cell that had not begun is not to blame"
 
 
 def test_the_lease_of_a_process_killed_after_its_record_is_removed(tmp_path: Path, dead: lease.Holder) -> None:
@@ -244,7 +244,7 @@ def test_a_record_of_a_newer_sparselab_is_left_alone(tmp_path: Path) -> None:
     )
     assert newer.read_bytes() == before and half.read_text() == "{", "nothing is touched"
     with pytest.raises(records.Newer):
-        records.valid(newer.parent, ident(0))
+        records.finished(newer.parent, ident(0))
 
 
 def test_a_sweep_of_no_table_ends_with_its_own_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

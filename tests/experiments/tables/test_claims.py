@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import validate
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
-from sparselab.experiments.tables.validation import validated
 
 Samples = dict[tuple[str, str], dict[int, float]]
 ROWS, COLUMNS = ("r1", "r2", "r3", "r4", "r5"), ("a", "b")
 
 
 def claim(kind: str, **options: Any) -> Claim:
-    return validated(CLAIMS[kind], {"kind": kind, "text": "a sentence", **options}, "claim")
+    return validate(CLAIMS[kind], {"kind": kind, "text": "a sentence", **options}, "claim")
 
 
 def layout(rows: tuple[str, ...] = ROWS, loss: int = 1) -> Layout:
@@ -115,18 +115,18 @@ def test_a_ratio_in_a_band_needs_no_division():
 
 
 def test_a_level_is_of_the_number_itself():
-    level = claim("level", a=A, low=1.8)
+    level = claim("bound", a=A, low=1.8)
     assert verdict(level, spread({("r1", "a"): 5.0})).verdict == "holds"
     assert verdict(level, spread({("r1", "a"): 2.0})).verdict == "inconclusive"
     assert verdict(level, spread({("r1", "a"): -2.0})).verdict == "fails"
-    ceiling = claim("level", a=A, high=1.8)
+    ceiling = claim("bound", a=A, high=1.8)
     assert verdict(ceiling, spread({("r1", "a"): -2.0})).verdict == "holds"
     assert verdict(ceiling, spread({("r1", "a"): 5.0})).verdict == "fails"
 
 
 def test_a_band_needs_an_end():
     with pytest.raises(ConfigError, match="a band needs low, high or both"):
-        claim("level", a=A)
+        claim("bound", a=A)
     with pytest.raises(ConfigError, match="a band needs low, high or both"):
         claim("ratio", a=A, b=B)
     with pytest.raises(ConfigError, match="low 3 is above high 2"):
@@ -192,7 +192,7 @@ def test_a_mean_holds_only_while_no_half_of_it_contradicts():
     assert verdict(claim("order", **points), spread({("r1", "a"): 30.0, ("r2", "a"): -0.1})).verdict == "holds"
     # a margin allows what it allows to each half, too; a band asks its own end of each
     assert verdict(claim("order", **points, relation=">=", margin=12.0), halves).verdict == "holds"
-    level = claim("level", a={"column": "a"}, rows=["r1", "r2"], combine="mean", low=5)
+    level = claim("bound", a={"column": "a"}, rows=["r1", "r2"], combine="mean", low=5)
     assert verdict(level, spread({("r1", "a"): 30.0, ("r2", "a"): -8.0})).verdict == "fails"
 
 

@@ -11,11 +11,11 @@ import pytest
 from scipy.special import stdtr
 
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import validate
 from sparselab.experiments.tables import grid
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
 from sparselab.experiments.tables.claims.fit import LAWS, _beside_an_offset
 from sparselab.experiments.tables.load import load
-from sparselab.experiments.tables.validation import validated
 
 ROWS, COLUMNS = ("r1", "r2", "r3", "r4"), ("a", "b")
 X = {"r1": 1.0, "r2": 4.0, "r3": 2.0, "r4": 8.0}  # the axis decides the order, not the table
@@ -24,7 +24,7 @@ Samples = dict[tuple[str, str], dict[int, float]]
 
 def claim(**options: Any) -> Claim:
     options = {"of": {"column": "a"}, "along": "rows", "x": "problem.n", **options}
-    return validated(CLAIMS["fit"], {"kind": "fit", "text": "a sentence", **options}, "claim")
+    return validate(CLAIMS["fit"], {"kind": "fit", "text": "a sentence", **options}, "claim")
 
 
 def layout(numbers: dict[str, float | None] = X) -> Layout:

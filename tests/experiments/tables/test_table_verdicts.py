@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import validate
 from sparselab.experiments.tables import render
 from sparselab.experiments.tables.claims import CLAIMS
 from sparselab.experiments.tables.entries import Entry
@@ -18,14 +19,13 @@ from sparselab.experiments.tables.results import dump
 from sparselab.experiments.tables.schema import Beside, Deterministic, Reference, Table
 from sparselab.experiments.tables.seeds import with_seeds
 from sparselab.experiments.tables.summary import Summary, summarise
-from sparselab.experiments.tables.validation import validated
 
 TWO_FOUR = {"row": "2:4"}
 NOISE = {"ste": (0.5, -0.3, 0.1, -0.4, 0.2), "srste": (0.1, -0.2, 0.3, 0.0, -0.1), "dense": (0.0,) * 5}
 
 
 def claim(kind: str, **options: Any) -> Any:
-    return validated(CLAIMS[kind], {"kind": kind, "text": f"a {kind}", **options}, "claim")
+    return validate(CLAIMS[kind], {"kind": kind, "text": f"a {kind}", **options}, "claim")
 
 
 @pytest.fixture

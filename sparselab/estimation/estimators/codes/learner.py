@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparselab.estimation.estimators.checks import is_number, is_whole, one_line
+from sparselab.estimation.estimators.checks import is_number, number, one_line, one_of, whole
 from sparselab.estimation.estimators.codes.infer import SOLVERS, Descent, Problem, after_step, safe, settle_rows, unit
 from sparselab.estimation.estimators.codes.thresholds import rule_of
 
@@ -135,14 +135,11 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _check(self) -> None:
         """ValueError for an option that makes no sense."""
         rule_of(self.penalty, self.q)
-        if not isinstance(self.solver, str) or self.solver not in SOLVERS:
-            raise ValueError(f"solver={self.solver!r}: one of {', '.join(SOLVERS)}")
+        one_of(self, "solver", SOLVERS)
         for name in ("units", "batch", "passes", "inner_max"):
-            if not is_whole(value := getattr(self, name)) or value < 1:
-                raise ValueError(f"{name}={value!r}: a whole number, at least 1")
+            whole(self, name)
         for name in ("lam", "step_r", "step_phi", "inner_tol"):
-            if not is_number(value := getattr(self, name)) or value <= 0:
-                raise ValueError(f"{name}={value!r}: a number above 0")
+            number(self, name, 0.0)
         if self.decay is not None and not (is_number(self.decay) and self.decay > 0):
             raise ValueError(f"decay={self.decay!r}: a number above 0, or None")
         share = self.target_active

@@ -10,11 +10,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from sparselab.estimation.estimators.checks import checked, number, one_of, whole
 from sparselab.estimation.estimators.concave import path as paths
 from sparselab.estimation.estimators.concave.descent import SOLVERS, Objective, descend
 from sparselab.estimation.estimators.concave.losses import LOSSES
 from sparselab.estimation.estimators.concave.penalties import PENALTIES, SHAPES, penalty_of
-from sparselab.estimation.estimators.inputs.checked import checked, number, one_of, whole
 
 Array = np.ndarray
 STARTS = ("sign", "zero")

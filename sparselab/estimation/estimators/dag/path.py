@@ -41,7 +41,7 @@ class Path:
     warm_iter: int
     max_iter: int
     lr: float
-    betas: tuple[float, float]
+    betas: tuple[float, ...]  # two
     checkpoint: int
     tol: float
     domain_tol: float
@@ -199,7 +199,7 @@ class _Travel:
         x.scale = self.score.scale(difference.sum(1), x.floor)
         limit = np.where(x.stage == path.stages - 1, path.max_iter, path.warm_iter)
         for k in np.flatnonzero((x.taken % path.checkpoint == 0) | (x.taken == limit)):
-            self._look(k, bool(x.taken[k] == limit[k]))
+            self._look(int(k), bool(x.taken[k] == limit[k]))
 
     def _look(self, k: int, last: bool) -> None:
         """End the stage of problem ``k`` if its objective stands still, or if this was its last step."""
@@ -246,9 +246,9 @@ class _Travel:
                     # Once s is above LEAVES_ABOVE and wide enough for the first step, a stage cannot fail: this ends.
                     x.s[k], x.base[k] = x.s[k] + WIDEN, x.base[k] * 0.5
                     x.retries[k] += 1
-                    self._begin(k)
+                    self._begin(int(k))
                 else:
-                    self._half_a_step(k)
+                    self._half_a_step(int(k))
                 inverse[k] = np.linalg.inv(x.s[k] * self.identity - x.weights[k] * x.weights[k])
         return inverse
 

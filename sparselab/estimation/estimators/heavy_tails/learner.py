@@ -8,12 +8,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from sparselab.estimation.estimators.checks import checked, number, one_of, whole
 from sparselab.estimation.estimators.concave.learner import standardised
 from sparselab.estimation.estimators.concave.penalties import PENALTIES, SHAPES, penalty_of, soft
 from sparselab.estimation.estimators.heavy_tails.conjugate import Composite, Minimum, descend
 from sparselab.estimation.estimators.heavy_tails.likelihood import Grouped, Likelihood
 from sparselab.estimation.estimators.heavy_tails.tsallis import degrees
-from sparselab.estimation.estimators.inputs.checked import checked, number, one_of, whole
 
 Array = np.ndarray
 FARTHEST = 10.0  # |log| of sigma and of G's diagonal: as good as 0 and infinity
@@ -125,7 +125,7 @@ class TsallisMixedRegressor(RegressorMixin, BaseEstimator):
         self.n_iter_ = self.n_evaluations_ = 0
         self.converged_ = True
         n, best, least = len(likelihood.rows.y), theta, np.inf
-        lams = [self.lam]
+        lams: list[Any] = [self.lam]
         if self.lam is None:  # the null model: no slope is worth as much as this penalty
             theta = self._solved(likelihood, theta, width, NOTHING).theta
             top = float(np.abs(likelihood.value_and_gradient(theta)[1][1:width]).max())

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.linear_model import RidgeCV
 from sklearn.utils.validation import check_is_fitted
 
+from sparselab.estimation.estimators.checks import checked, whole
 from sparselab.estimation.estimators.information.selector import MIScreen
-from sparselab.estimation.estimators.inputs.checked import checked, whole
 
 PENALTIES = np.geomspace(1e-2, 1e5, 30)
 

@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin, mutual_info_classif, mutual_info_regression
 from sklearn.utils.validation import check_is_fitted
 
+from sparselab.estimation.estimators.checks import checked, number, one_of, whole
 from sparselab.estimation.estimators.information import information
 from sparselab.estimation.estimators.information.density import RULES
-from sparselab.estimation.estimators.inputs.checked import checked, number, one_of, whole
 
 Array = np.ndarray
 ESTIMATORS = ("fftkde", "binned", "sklearn", "pearson")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def rho(X: np.ndarray, features: Preconditioner, T: np.ndarray) -> float:
     Exact for a square S that mixes few columns (at most COUNTABLE different rows, so always for k <= COUNTABLE columns as they
     are); else the best of several ascents, a lower bound for a square S and an estimate for a wide one.
     """
-    _, sizes, directions = np.linalg.svd(np.linalg.qr(X[:, T], mode="r") / math.sqrt(len(X)))
+    R = cast(np.ndarray, np.linalg.qr(X[:, T], mode="r"))
+    _, sizes, directions = np.linalg.svd(R / math.sqrt(len(X)))
     sizes = np.concatenate([sizes, np.zeros(len(T) - len(sizes))])
     seen = sizes > VANISHING * sizes[0] if sizes[0] > 0 else np.zeros(len(T), bool)
     back = features.lift[:, T]

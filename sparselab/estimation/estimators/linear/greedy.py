@@ -29,7 +29,7 @@ class MatchingPursuit(Checked):
         from sklearn.linear_model import orthogonal_mp
 
         X, y = self._checked(X, y)
-        k = nonzeros(self.k, X)
+        k = nonzeros(self, X)
         norms = np.linalg.norm(X, axis=0)
         there = np.flatnonzero(norms > 1e-12 * norms.max())
         self.coef_, self.intercept_, self.n_iter_ = np.zeros(X.shape[1]), 0.0, k
@@ -65,7 +65,7 @@ class BestSubset(Checked):
     def fit(self, X: Any, y: Any) -> BestSubset:
         """Fit to ``X`` (n, d) and ``y`` (n,). ValueError, in one line, for what cannot be fitted."""
         X, y = self._checked(X, y)
-        d, k = X.shape[1], nonzeros(self.k, X)
+        d, k = X.shape[1], nonzeros(self, X)
         if (count := math.comb(d, k)) > MOST:
             raise ValueError(f"k={k}: n_features={d} have {count:,} supports, and at most {MOST:,} are tried")
         supports = combinations(range(d), k)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sparselab.estimation.estimators.checks import number, one_of, whole
 from sparselab.estimation.estimators.linear.certificate import Certificate, certify
-from sparselab.estimation.estimators.linear.checked import Checked, nonzeros, number, one_of, whole
+from sparselab.estimation.estimators.linear.checked import Checked, nonzeros
 from sparselab.estimation.estimators.linear.features import Preconditioner
 from sparselab.estimation.estimators.linear.peeling import peel
 from sparselab.estimation.estimators.linear.proximal import SOLVERS, lasso
@@ -85,7 +86,7 @@ class PreconditionedLasso(Checked):
         """Fit to ``X`` (n, d) and ``y`` (n,). ValueError, in one line, for what cannot be fitted."""
         X, y = self._checked(X, y)
         self._check()
-        k = nonzeros(self.k, X, samples=False)
+        k = nonzeros(self, X, samples=False)
         self.preconditioner_, self.certificate_ = self._phase_one(X, k)
         F = self.preconditioner_.of(X)
         self.lam_, self.sigma_ = self._penalty(F, y)
@@ -132,7 +133,7 @@ class PreconditionedLasso(Checked):
 
     def _parents(self, d: int) -> np.ndarray:
         if isinstance(self.tree, str):
-            one_of("tree", self.tree, tuple(TREES))
+            one_of(self, "tree", tuple(TREES))
             return TREES[self.tree](d)
         return np.asarray(self.tree)
 
@@ -143,7 +144,7 @@ class PreconditionedLasso(Checked):
     def _penalty(self, F: np.ndarray, y: np.ndarray) -> tuple[float, float | None]:
         """(lam, sigma)."""
         if not isinstance(self.lam, str):
-            return number("lam", self.lam, open_ends=False), None
+            return number(self, "lam", 0.0, closed=True), None
         if self.lam == "cv":
             from sklearn.exceptions import ConvergenceWarning
             from sklearn.linear_model import LassoCV
@@ -171,17 +172,17 @@ class PreconditionedLasso(Checked):
         return tags
 
     def _check(self) -> None:
-        one_of("preconditioner", self.preconditioner, ROUTINES)
-        one_of("step", self.step, ("raw", "unit"))
-        one_of("solver", self.solver, SOLVERS)
+        one_of(self, "preconditioner", ROUTINES)
+        one_of(self, "step", ("raw", "unit"))
+        one_of(self, "solver", SOLVERS)
         if isinstance(self.lam, str):
-            one_of("lam", self.lam, ("theory", "cv"))
+            one_of(self, "lam", ("theory", "cv"))
         if self.sigma is not None:
-            number("sigma", self.sigma, open_ends=False)
+            number(self, "sigma", 0.0, closed=True)
         for name, least in (("certify_draws", 1), ("path", 0), ("max_iter", 1), ("rounds", 0)):
-            whole(name, getattr(self, name), least)
-        number("delta", self.delta, most=1.0)
+            whole(self, name, least)
+        number(self, "delta", 0.0, 1.0)
         for name in ("tol", "goal"):
-            number(name, getattr(self, name))
+            number(self, name, 0.0)
         for name in ("tau", "share"):
-            number(name, getattr(self, name), most=1.0)
+            number(self, name, 0.0, 1.0)

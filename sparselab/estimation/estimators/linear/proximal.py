@@ -25,7 +25,7 @@ def lasso(
         v[:, some], taken[some] = _descent(F, y, lams[some], tol, max_iter)
     elif some.any():
         start = np.zeros(F.shape[1])
-        bound = np.linalg.norm(F, 2) ** 2 / len(y)
+        bound = np.float64(np.linalg.norm(F, 2)) ** 2 / len(y)
         for at in np.flatnonzero(some):
             start, taken[at] = fista(F, y, float(lams[at]), bound, start, tol, max_iter)
             v[:, at] = start

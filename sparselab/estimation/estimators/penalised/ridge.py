@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparselab.estimation.estimators.checks import is_number, is_whole, one_line
+from sparselab.estimation.estimators.checks import is_number, number, one_line, one_of, whole
 from sparselab.estimation.problems.levels.environment import Environment
 from sparselab.estimation.problems.levels.penalties import Penalties
 from sparselab.estimation.solvers.twolevel.penalty import VARIANTS, Settings
@@ -119,22 +119,17 @@ class BilevelPenaltyRegressor(RegressorMixin, BaseEstimator):
         return X @ self.coef_ + self.intercept_
 
     def _check(self) -> None:
-        if not isinstance(self.variant, str) or self.variant not in VARIANTS:
-            raise ValueError(f"variant={self.variant!r}: one of {', '.join(VARIANTS)}")
-        for name in ("sigma", "lr_x", "tol", "l1", "start", "low", "high", "val_fraction"):
+        one_of(self, "variant", VARIANTS)
+        for name in ("inner_steps", "max_iter"):
+            whole(self, name)
+        for name in ("sigma", "lr_x"):
+            number(self, name, 0.0)
+        for name in ("tol", "l1"):
+            number(self, name, 0.0, closed=True)
+        number(self, "val_fraction", 0.0, 1.0)
+        for name in ("start", "low", "high"):
             if not is_number(value := getattr(self, name)):
                 raise ValueError(f"{name}={value!r}: write a finite number")
-        for name in ("inner_steps", "max_iter"):
-            if not is_whole(value := getattr(self, name)) or value < 1:
-                raise ValueError(f"{name}={value!r}: write a whole number of at least 1")
-        for name in ("sigma", "lr_x"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: write a number above 0")
-        for name in ("tol", "l1"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: write a number of at least 0")
-        if not 0 < self.val_fraction < 1:
-            raise ValueError(f"val_fraction={self.val_fraction!r}: write a number between 0 and 1")
         if not self.low <= self.start <= self.high:
             raise ValueError(f"start={self.start!r}: write a number between low={self.low!r} and high={self.high!r}")
         if self.high > HIGHEST:

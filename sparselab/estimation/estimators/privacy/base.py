@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparselab.estimation.estimators.checks import is_number
+from sparselab.estimation.estimators.checks import is_number, number
 from sparselab.estimation.estimators.linear.checked import Checked
 from sparselab.estimation.estimators.privacy.limits import LOOKED, RULES, cut, radius
 from sparselab.estimation.problems.linear.users import Moments, Rows, Users
@@ -52,6 +52,8 @@ class Clipped(Linear):
     clip_y: Any
     x_scale: float
     y_scale: float
+    clip_x_: Any  # a float; None where it may be
+    clip_y_: Any
     unlimited = False  # True: None is allowed
 
     def _limits(self, users: Users | Moments) -> list[str]:
@@ -88,9 +90,7 @@ class Clipped(Linear):
 
     def _above_zero(self, *names: str) -> None:
         for name in names:
-            value = getattr(self, name)
-            if not is_number(value) or value <= 0:
-                raise ValueError(f"{name}={value!r}: has to be a number above 0")
+            number(self, name, 0.0)
 
 
 class Private(Clipped):

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparselab.estimation.estimators.checks import is_number
-from sparselab.estimation.estimators.linear.checked import one_of
+from sparselab.estimation.estimators.checks import is_number, number, one_of
 from sparselab.estimation.estimators.privacy.base import Clipped, Private, generator
 from sparselab.estimation.estimators.privacy.gaussian import calibrate
 from sparselab.estimation.estimators.privacy.ledger import Release, total
@@ -25,7 +24,7 @@ PIECE = 1 << 13  # users whose messages are held at a time
 
 
 def messages(
-    X: np.ndarray, y: np.ndarray, sigmas: tuple[float, float], rng: np.random.Generator
+    X: np.ndarray, y: np.ndarray, sigmas: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Messages of the users: the upper triangles of x x^T (n, d (d + 1) / 2) and x y (n, d), each entry with its own noise.
 
@@ -60,7 +59,7 @@ class _Closed(Clipped):
 
     def _level(self, d: int, deviation: float) -> float:
         if isinstance(self.lam, str):
-            one_of("lam", self.lam, ("auto",))
+            one_of(self, "lam", ("auto",))
             scale = math.sqrt(2 * math.log(max(d, 2))) if self.lam_scale is None else self.lam_scale
             if not is_number(scale) or scale < 0:
                 raise ValueError(f"lam_scale={scale!r}: has to be a number, at least 0, or None for sqrt(2 log d)")
@@ -140,11 +139,10 @@ class LDPSparseRegressor(Private, _Closed):
 
     def _estimate(self, users: Users | Moments) -> None:
         self._above_zero("epsilon", "kappa", "theta_norm")
-        one_of("mechanism", self.mechanism, MECHANISMS)
-        one_of("sensitivity", self.sensitivity, ("bound", "exact"))
-        one_of("simulate", self.simulate, ("per_user", "aggregate"))
-        if not is_number(self.split) or not 0 < self.split < 1:
-            raise ValueError(f"split={self.split!r}: has to be between 0 and 1")
+        one_of(self, "mechanism", MECHANISMS)
+        one_of(self, "sensitivity", ("bound", "exact"))
+        one_of(self, "simulate", ("per_user", "aggregate"))
+        number(self, "split", 0.0, 1.0)
         delta = self._delta(users.n)
         voided = self._limits(users)
         known = users.public_average(self.clip_x_) if self._public else None
@@ -155,7 +153,7 @@ class LDPSparseRegressor(Private, _Closed):
         sigmas = calibrate(sizes, shares, self.epsilon, delta, self.mechanism)
         self.privacy_spent_ = self._spend(sizes, shares, sigmas, delta, voided)
         rng = generator(self.random_state)
-        self.noise_ = (0.0, *sigmas) if known else tuple(sigmas)
+        self.noise_: tuple[float, ...] = (0.0, *sigmas) if known else tuple(sigmas)
         xx, xy = self._received(users, rng)
         variance = (self.noise_[0] * self.theta_norm) ** 2 + self.noise_[1] ** 2
         deviation = math.sqrt(variance) * self._per(users.n)

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparselab.estimation.estimators.checks import is_number, is_whole
-from sparselab.estimation.estimators.linear.checked import one_of
+from sparselab.estimation.estimators.checks import is_number, is_whole, number, one_of, whole
 from sparselab.estimation.estimators.privacy.base import Clipped, Linear, Private, generator
 from sparselab.estimation.estimators.privacy.closed import MECHANISMS, PIECE
 from sparselab.estimation.estimators.privacy.gaussian import bearable, calibrate
@@ -41,9 +40,7 @@ class _Thresholding(Clipped):
 
     def _sizes(self, n: int, d: int) -> None:
         for name in ("k", "rounds"):
-            value = getattr(self, name)
-            if not is_whole(value) or value < 1:
-                raise ValueError(f"{name}={value!r}: has to be a whole number, at least 1")
+            whole(self, name)
         self._above_zero("step", "ball")
         kept = 2 * self.k if self.k_prime is None else self.k_prime
         if not is_whole(kept) or kept < 1:
@@ -116,8 +113,8 @@ class LDPIHTRegressor(Private, _Thresholding):
 
     def _ask(self, users: Users | Moments, rng: np.random.Generator) -> None:
         self._above_zero("epsilon")
-        one_of("mechanism", self.mechanism, ("duchi", *MECHANISMS[:2]))
-        one_of("simulate", self.simulate, ("per_user", "aggregate"))
+        one_of(self, "mechanism", ("duchi", *MECHANISMS[:2]))
+        one_of(self, "simulate", ("per_user", "aggregate"))
         if self.mechanism == "duchi" and self.simulate == "aggregate":
             raise ValueError("simulate='aggregate': the sum of messages on a sphere has no simple law; use 'per_user'")
         self._sizes(users.n, users.d)
@@ -138,10 +135,10 @@ class LDPIHTRegressor(Private, _Thresholding):
             (self.noise_,) = calibrate([2 * bound], [1.0], self.epsilon, delta, self.mechanism)
         self.groups_ = groups(users.n, self.rounds)
         theta, releases = np.zeros(users.d), []
-        for number, (start, stop) in enumerate(self.groups_):
+        for round_, (start, stop) in enumerate(self.groups_):
             theta = self._moved(theta, self._answers(users, start, stop, theta, rng))
             epsilon = float(self.epsilon)
-            releases.append(Release(number, "gradient", self.mechanism, epsilon, delta, 2 * bound, self.noise_))
+            releases.append(Release(round_, "gradient", self.mechanism, epsilon, delta, 2 * bound, self.noise_))
         self.coef_ = theta
         self.n_iter_ = self.rounds
         self.privacy_spent_ = total(releases, voided)
@@ -232,10 +229,8 @@ class MomentsLasso(Linear):
         from sklearn.linear_model import lars_path_gram
 
         if isinstance(self.alpha, str):
-            one_of("alpha", self.alpha, ("auto",))
-            if not is_number(self.y_scale) or self.y_scale <= 0:
-                raise ValueError(f"y_scale={self.y_scale!r}: has to be a number above 0")
-            alpha = self.y_scale * math.sqrt(2 * math.log(max(users.d, 2)) / users.n)
+            one_of(self, "alpha", ("auto",))
+            alpha = number(self, "y_scale", 0.0) * math.sqrt(2 * math.log(max(users.d, 2)) / users.n)
         elif not is_number(self.alpha) or self.alpha < 0:
             raise ValueError(f"alpha={self.alpha!r}: has to be 'auto' or a number, at least 0")
         else:

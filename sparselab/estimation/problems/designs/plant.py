@@ -42,9 +42,10 @@ def worst(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Values that are zero but for rounding are passed over, since nothing can be seen of them.
     """
+    directions: np.ndarray
     _, sizes, directions = np.linalg.svd(A, full_matrices=False)
-    seen = np.flatnonzero(sizes > SMALL * sizes[0]) if sizes[0] > 0 else []
-    return directions[seen[-1]] if len(seen) else directions[0]
+    seen = np.flatnonzero(sizes > SMALL * sizes[0]) if sizes[0] > 0 else np.zeros(0, int)
+    return directions[int(seen[-1]) if len(seen) else 0]
 
 
 def gauss(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:

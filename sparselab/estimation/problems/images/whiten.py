@@ -70,7 +70,8 @@ def gain(height: int, width: int, f0: float, frequencies: str) -> Array:
 
 def whitened(picture: Array, f0: float, frequencies: str) -> Array:
     """The picture under :func:`gain`; its mean is 0, because the gain of the mean is."""
-    half = gain(*picture.shape, f0, frequencies)[:, : picture.shape[1] // 2 + 1]  # the gain is even, the picture real
+    height, width = picture.shape
+    half = gain(height, width, f0, frequencies)[:, : width // 2 + 1]  # the gain is even, the picture real
     return np.fft.irfft2(np.fft.rfft2(picture) * half, s=picture.shape)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -53,8 +54,7 @@ def implicit(environment: Environment, s: Settings) -> Answer:
         for _ in range(s.inner_steps):
             y = instance.project_y(y - step * e.lower_y(x, y, e.sample(s.batch)))
         sample = e.sample(s.batch)
-        right, here, there = e.upper_y(x, y, sample), x, y
-        v = conjugate_gradients(lambda u, x=here, y=there: e.lower_yy(x, y, u), right, v, s.cg_steps)
+        v = conjugate_gradients(partial(e.lower_yy, x, y), e.upper_y(x, y, sample), v, s.cg_steps)
         x = instance.project_x(x - s.lr_x * (e.upper_x(x, y, sample) - e.lower_xy(x, y, v)))
         if e.over(x):
             break

@@ -1,4 +1,4 @@
-"""One cell against another or against a number: orders, levels, differences, ratios, staying close to dense."""
+"""One cell against another or against a number: orders, bounds, differences, ratios, staying close to dense."""
 
 from __future__ import annotations
 
@@ -55,9 +55,11 @@ class _Band(Claim):
         return [self.a]
 
 
-@CLAIMS.register("level")
-class Level(_Band):
-    """``a`` itself lies between ``low`` and ``high``: of numbers that are a comparison already, like a speed-up."""
+@CLAIMS.register("bound")
+class Bounded(_Band):
+    """``a`` itself lies between ``low`` and ``high``, in units of the table's metric (or of the claim's own): a cell against a
+    number that the paper states, or a number that is a comparison already, like a speed-up.
+    """
 
     def parts(self, layout: Layout) -> list[Part]:
         spots, found = self.spots(layout), []

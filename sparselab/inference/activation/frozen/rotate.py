@@ -76,14 +76,14 @@ def turn(norm: nn.Module, basis: Tensor) -> None:
 def _check_gain(norm: nn.Module, gain: Tensor, shift: Tensor | None) -> None:
     """The norm is gain * normalised + shift. Some store the gain less one; a probe tells, whatever they are called."""
     probe = torch.linspace(-1, 2, gain.numel(), dtype=gain.dtype, device=gain.device)[None]
-    real, kept = norm(probe), (gain.clone(), None if shift is None else shift.clone())
+    real, kept, moved = norm(probe), gain.clone(), None if shift is None else shift.clone()
     gain.fill_(1)
     if shift is not None:
         shift.zero_()
     plain = norm(probe)
-    gain.copy_(kept[0])
-    if shift is not None:
-        shift.copy_(kept[1])
+    gain.copy_(kept)
+    if shift is not None and moved is not None:
+        shift.copy_(moved)
     told = plain * gain + (0 if shift is None else shift)
     if not torch.allclose(real, told, rtol=PROBE, atol=PROBE):
         refuse("activation.transform=true", f"the gain of {type(norm).__name__} is not its weight", "transform=false")

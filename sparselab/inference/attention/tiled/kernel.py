@@ -84,7 +84,8 @@ def skip_attention(
     gives every row a / L with the number L of keys that it sees (decoding: block_q 1). Raises ValueError where not
     exactly one of the two is given, or a block is no power of two.
     """
-    if (threshold is None) == (a is None):
+    limit = a if threshold is None else threshold
+    if limit is None or (threshold is not None and a is not None):
         raise ValueError("give threshold or a, one of the two")
     if block_q & (block_q - 1) or block_k & (block_k - 1):
         raise ValueError(f"blocks of {block_q} and {block_k}: powers of two are needed")
@@ -94,7 +95,7 @@ def skip_attention(
     tiles = triton.cdiv(rows, block_q)
     kept = torch.empty(n, heads, tiles, dtype=torch.int32, device=q.device)
     _forward[(tiles, n * heads)](
-        q, k, v, out, kept, scale, math.log(threshold if a is None else a), rows, k.shape[2], heads, heads // k.shape[1],
+        q, k, v, out, kept, scale, math.log(limit), rows, k.shape[2], heads, heads // k.shape[1],
         width, BLOCK_Q=block_q, BLOCK_K=block_k, BLOCK_D=triton.next_power_of_2(width), REVERSE=order == "reverse",
         PER_ROW=a is not None,
     )  # fmt: skip

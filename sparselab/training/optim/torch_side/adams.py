@@ -29,7 +29,7 @@ class AdamS(torch.optim.Optimizer):
         self.blends: dict[nn.Parameter, Blend] = {}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -40,10 +40,10 @@ class AdamS(torch.optim.Optimizer):
                 self._update(parameters, group)
         return loss
 
-    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[Any], group: dict[str, Any]) -> None:
         (b1, b2), lr = group["betas"], group["lr"]
         states = [self._state(p) for p in parameters]
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         first, second = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
         torch._foreach_lerp_(first, gradients, 1 - b1)
         used, squared = list(first), list(gradients)

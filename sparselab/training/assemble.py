@@ -1,0 +1,145 @@
+"""The third step of a run: what acts on the network, and what looks at it, put together."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselab.running.loggers.logger import Guarded
+from sparselab.training.build import Built, place
+from sparselab.training.calibrate import calibration
+from sparselab.training.editing import make_edit
+from sparselab.training.loop.batchnorm import synchronise
+from sparselab.training.loop.carry import Carry
+from sparselab.training.loop.ema import EMA
+from sparselab.training.loop.keeping import Keeper
+from sparselab.training.loop.lightning import attach
+from sparselab.training.loop.loader import RunLoader
+from sparselab.training.loop.loop import Loop, check_masks_agree
+from sparselab.training.loop.module import TaskModule
+from sparselab.training.loop.spread import Spread
+from sparselab.training.loop.stopping import Agreement, Saver
+from sparselab.training.loop.watch import History, Progress
+from sparselab.training.merging import merge_parents
+from sparselab.training.parts import Parts
+from sparselab.training.probing import make_probe
+from sparselab.training.resume import Saved, begin
+from sparselab.training.slots import make_sparsifier, targeted
+from sparselab.training.trainer import make_trainer
+from sparselab.weights.capabilities import ReadsInputs
+from sparselab.weights.kernels import native
+
+if TYPE_CHECKING:
+    from sparselab.running.engine import Plan
+    from sparselab.running.signals import StopFlag
+    from sparselab.training.loop.lightning import pl
+    from sparselab.weights.sparsifier import Sparsifier
+
+
+@dataclass
+class Run:
+    """A run that is put together: everything that :func:`sparselab.training.fit.fit` needs.
+
+    loader: the micro-batches of the whole run. scored: loaders of the parts that are scored after it, by name.
+    """
+
+    parts: Parts
+    splits: Any
+    saved: Saved
+    trainer: pl.Trainer
+    task: TaskModule
+    loop: Loop
+    history: History
+    progress: Progress
+    loader: RunLoader
+    scored: dict[str, Any]
+    flag: StopFlag
+    agreement: Agreement
+
+
+def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
+    """Place the sparsifier, and put the loop with its observers around the updates.
+
+    Raises ConfigError where parents that are to be merged do not fit each other.
+    """
+    parts, network, splits = plan.parts, built.network, built.splits
+    options, folder = parts.cell.trainer, Path(plan.folder)
+    trainer = make_trainer(parts, folder, saved.io)
+    device = trainer.strategy.root_device
+    begin(saved, plan, built, trainer)
+    place(network, parts, device)  # before the slots, whose masks and masters lie where their weights do
+    if saved.found is None:
+        merge_parents(parts, network, splits, trainer.precision_plugin, device)
+    sparsifier = _sparsifier(parts, built, trainer)
+    ema = EMA(network, sparsifier, options.ema) if options.ema else None
+    loaders = _loaders(parts, splits, trainer)
+    train_loader, val_loader = loaders.pop("train"), loaders.pop("val")
+    task = _task(parts, built, sparsifier, len(train_loader))
+    sinks = [Guarded(parts.logger, plan)] if trainer.global_rank == 0 else []
+    history = History(
+        folder / "metrics.csv", val_loader, options.evals, parts.steps, trainer.precision_plugin, ema, sinks
+    )
+    progress, keeper, agreement = (
+        Progress(parts.steps, history, options.progress),
+        Keeper(folder, parts.kept_at),
+        Agreement(),
+    )
+    saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
+    loop = Loop(
+        sparsifier,
+        parts.cell.seed,
+        [history, progress, keeper, saver],
+        ema,
+        make_probe(parts, task, splits, device),
+        make_edit(parts, network, sparsifier, splits, device),
+        Spread(targeted(parts, network), parts.steps) if options.track_masks else None,
+        keeper.begin,
+    )
+    attach(trainer, loop)
+    if trainer.world_size > 1:
+        synchronise(network)
+    if options.compile:
+        network.compile()  # in place: no wrapper that would put every tensor into checkpoints twice
+    sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
+    if options.track_masks and ema is None and len(val_loader):
+        sparsifier.on_last_cut = lambda: history.before_cut(loop)
+    loader = RunLoader(train_loader, parts.steps, options.accumulate)
+    loader.start = saved.batches(loop)
+    return Run(parts, splits, saved, trainer, task, loop, history, progress, loader, loaders, flag, agreement)
+
+
+def _sparsifier(parts: Parts, built: Built, trainer: pl.Trainer) -> Sparsifier:
+    """The sparsifier, with a line where a missing C compiler makes it slow."""
+    device = trainer.strategy.root_device
+    sparsifier = make_sparsifier(parts, built.network)
+    sparsifier.track = parts.cell.trainer.track_masks
+    if sparsifier.slots and device.type == "cpu" and native.library() is None and trainer.global_rank == 0:
+        print(f"masks: {native.status()}; a C compiler would make them several times faster", file=sys.stderr)
+    if isinstance(parts.method, ReadsInputs):
+        sparsifier.inputs = calibration(parts, built.network, sparsifier, built.splits, device).moments
+    return sparsifier
+
+
+def _task(parts: Parts, built: Built, sparsifier: Sparsifier, batches: int) -> TaskModule:
+    """The task at work. batches: of an epoch."""
+    task = TaskModule(parts.task, built.network, parts.family, parts.data, parts.optim, parts.losses, parts.steps)
+    task.beside = sparsifier.groups()
+    task.bytes_per_token = getattr(built.splits, "bytes_per_token", {})
+    if parts.family.carries:
+        accumulate = parts.cell.trainer.accumulate
+        task.carry = Carry(accumulate, batches * accumulate)
+    return task
+
+
+def _loaders(parts: Parts, splits: Any, trainer: pl.Trainer) -> dict[str, Any]:
+    """This rank's loader of every part of the data, by name."""
+    options = parts.cell.trainer
+    return {
+        part: splits.loader(
+            part, options.batch_size, parts.cell.seed, rank=trainer.global_rank, world=trainer.world_size,
+            device=str(trainer.strategy.root_device), workers=options.workers,
+        )
+        for part in ("train", "val", "test", *getattr(splits, "others", ()))
+    }  # fmt: skip

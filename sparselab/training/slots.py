@@ -1,0 +1,54 @@
+"""The sparsifier of a network that has been built."""
+
+from __future__ import annotations
+
+import torch
+
+from sparselab.core.model_spec import EXPERTS
+from sparselab.training.given_masks import given_masks
+from sparselab.training.parts import Parts
+from sparselab.weights.patterns.pattern import Pattern
+from sparselab.weights.slot import Slot
+from sparselab.weights.sparsifier import Sparsifier
+from sparselab.weights.targets import select
+
+
+def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
+    """Slots for the chosen layers (a tied weight gets one), and the counts that the distribution gives them."""
+    slots: list[Slot] = []
+    seen: set[int] = set()
+    for layer in parts.layers:
+        param = network.get_parameter(layer.tensor)
+        if id(param) in seen:
+            continue
+        seen.add(id(param))
+        # Each expert keeps its share, unless the distribution ranks all weights together.
+        apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
+        pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
+        slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
+    if parts.cell.targets.masks is not None:
+        given = given_masks(parts, slots)
+        counts = parts.kept = {slot.layer.name: int(given[slot.name].sum()) for slot in slots}
+        made = Sparsifier(parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed)
+        made.given = given
+        return made
+    distribution, density = parts.distribution, parts.sparsity.density
+    sizes = {layer.name: layer.numel for layer in parts.layers}
+
+    def allocate(level: float, scores: dict[str, torch.Tensor] | None) -> dict[str, int]:
+        kept = {name: size - round(level * (size - parts.kept[name])) for name, size in sizes.items()}
+        if scores is not None:
+            ranked = {name: score for name, score in scores.items() if name not in parts.exceptions}
+            kept |= distribution.allocate_scored(ranked, 1 - level * (1 - density))
+        return kept
+
+    ranked = distribution.needs_scores
+    return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, ranked)
+
+
+def targeted(parts: Parts, network: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The weights that the cell's targets name, of a dense cell too; a tied one once."""
+    options = parts.cell.targets
+    assert parts.model_spec is not None
+    layers = parts.layers or select(parts.model_spec, options.include, options.exclude)
+    return list({id(p): p for p in (network.get_parameter(layer.tensor) for layer in layers)}.values())
