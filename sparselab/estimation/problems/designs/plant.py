@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def worst(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Values that are zero but for rounding are passed over, since nothing can be seen of them.
     """
-    directions: np.ndarray
+    directions: Any  # (rank, columns)
     _, sizes, directions = np.linalg.svd(A, full_matrices=False)
     seen = np.flatnonzero(sizes > SMALL * sizes[0]) if sizes[0] > 0 else np.zeros(0, int)
     return directions[int(seen[-1]) if len(seen) else 0]
