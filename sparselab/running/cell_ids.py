@@ -17,7 +17,7 @@ from sparselab.core.memo import once
 from sparselab.core.renames import CELL, replaced
 from sparselab.running.engine import Identity
 from sparselab.running.planning import chosen_engine, part_of, resolved, without_passing
-from sparselab.storage.ids import cell_id
+from sparselab.storage.ids import cell_id, plain, plain_cell_id
 
 SEEDS = 2**63  # every seed is below; a cell of another one is refused where it is read
 
@@ -84,7 +84,7 @@ class _Family:
     def __init__(self, overrides: list[str], seed: int, search_path: str | None) -> None:
         self.seed, self.search_path = seed, search_path
         found: list[Needed] = []
-        self.config, self.extra = identity_of(overrides, found, search_path)
+        self.config, self.extra = (plain(part, "config") for part in identity_of(overrides, found, search_path))
         self.needed = list(dict.fromkeys(found))
         ids = [cell.id for cell in self.needed]
         self.told_apart = len(set(ids)) == len(ids)  # cells that are one at this seed may be two at another
@@ -97,7 +97,7 @@ class _Family:
         config, extra = self.config, self.extra
         if now:
             config, extra = replaced([config, extra], lambda text: _with_ids(text, now))
-        return cell_id({**config, "seed": seed}, extra)
+        return plain_cell_id({**config, "seed": seed}, extra)
 
     def _needed(self, cell: Needed, seed: int) -> str:
         return cell_id_of([*cell.how, *(reseeded(text, self.seed, seed) for text in cell.own)], self.search_path)

@@ -20,7 +20,7 @@ def canonical(config: Any, where: str = "config") -> str:
     ``1``, ``1.0`` and ``1e0`` are one number, tuples are lists. :class:`ConfigError`, naming the key, for NaN, infinity,
     keys that are not text and values that are not plain data.
     """
-    return json.dumps(_plain(config, where), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _text(plain(config, where))
 
 
 def digest(value: Any, where: str = "config") -> str:
@@ -51,7 +51,17 @@ def label(config_overrides: Iterable[str]) -> str:
     return name[: LABEL_BYTES - len(tail)] + tail
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain_cell_id(identity: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+    """:func:`cell_id` of what :func:`plain` has given: for many cells that differ in a value or two."""
+    return hashlib.sha256(_text({"config": identity, "extra": extra}).encode()).hexdigest()[:12]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def plain(value: Any, where: str) -> Any:
+    """A copy of plain data as :func:`canonical` writes it. Raises as that does."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -62,7 +72,7 @@ def _plain(value: Any, where: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 refuse(where, f"the key {key!r} is not text", "write keys as text")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
     if not isinstance(value, (list, tuple)):
         refuse(where, f"a {type(value).__name__} is not plain data", "write numbers, text, lists or groups")
-    return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -43,15 +42,14 @@ def worst(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Values that are zero but for rounding are passed over, since nothing can be seen of them.
     """
-    directions: Any  # (rank, columns)
     _, sizes, directions = np.linalg.svd(A, full_matrices=False)
     seen = np.flatnonzero(sizes > SMALL * sizes[0]) if sizes[0] > 0 else np.zeros(0, int)
-    return directions[int(seen[-1]) if len(seen) else 0]
+    return directions[seen[-1]] if len(seen) else directions[0]
 
 
 def gauss(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Independent standard normal numbers."""
-    return rng.standard_normal(A.shape[1])
+    return rng.standard_normal((A.shape[1],))
 
 
 VALUES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {"worst": worst, "gauss": gauss}
