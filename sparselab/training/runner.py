@@ -137,7 +137,9 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     if parts.family.carries:
         task.carry = Carry(options.accumulate, len(train_loader) * options.accumulate)
     if isinstance(parts.method, ReadsInputs):
-        sparsifier.inputs = calibration(parts, network, sparsifier, splits, device).moments
+        sparsifier.inputs = calibration(parts, parts.method, network, sparsifier, splits, device).moments
+    if isinstance(parts.distribution, ReadsInputs):
+        sparsifier.judged_inputs = calibration(parts, parts.distribution, network, sparsifier, splits, device).moments
     precision = trainer.precision_plugin
     agreement = Agreement()
     history = History(
@@ -290,8 +292,10 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
             kept |= distribution.allocate_scored(ranked, 1 - level * (1 - density))
         return kept
 
-    ranked = distribution.needs_scores
-    return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, ranked)
+    judge = distribution.score if distribution.own_scores else None
+    return Sparsifier(
+        parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge
+    )
 
 
 def make_probe(parts: Parts, task: TaskModule, splits: Any, device: torch.device) -> Probe:
