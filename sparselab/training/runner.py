@@ -52,6 +52,7 @@ from sparselab.weights.sparsifier import Sparsifier
 from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
+    from sparselab.core.model_spec import Layer
     from sparselab.running.engine import Plan
 
 OPTIMIZER_COPIES = 4  # weights, two moments, a master: what a checkpoint holds at most, in copies of the network
@@ -150,7 +151,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
     saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
     probe = make_probe(parts, task, splits, device)
     edit = make_edit(parts, network, sparsifier, splits, device)
-    spread = Spread(targeted(parts, network), parts.steps) if options.track_masks else None
+    spread = Spread([*targeted(parts, network).values()], parts.steps) if options.track_masks else None
     keeper = Keeper(folder, parts.kept_at)
     loop = Loop(sparsifier, parts.cell.seed, [history, progress, keeper, saver], ema, probe, edit, spread, keeper.begin)
     trainer.callbacks.append(loop)
@@ -222,7 +223,8 @@ def conclude(
             loaders = {part: Interruptible(loader, check) for part, loader in loaders.items()}
             precision = loop.trainer.precision_plugin
             scores = evaluate(loop.task, loaders["test"], "test", precision)
-            scores |= measure(parts.metrics, loop.task, loaders, splits, precision)
+            weights, masks = targeted(parts, loop.task.network), loop.sparsifier.masks()
+            scores |= measure(parts.metrics, loop.task, loaders, splits, precision, weights, masks)
             state = snapshot(loop.task.network)
     except Stopped:
         loop.trainer.save_checkpoint(f"step-{parts.steps}")
@@ -311,12 +313,16 @@ def make_probe(parts: Parts, task: TaskModule, splits: Any, device: torch.device
     return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed)
 
 
-def targeted(parts: Parts, network: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The weights that the cell's targets name, of a dense cell too; a tied one once."""
+def targeted(parts: Parts, network: torch.nn.Module) -> dict[Layer, torch.nn.Parameter]:
+    """The weights that the cell's targets name, by layer, of a dense cell too; a tied one once."""
     options = parts.cell.targets
     assert parts.model_spec is not None
     layers = parts.layers or select(parts.model_spec, options.include, options.exclude)
-    return list({id(p): p for p in (network.get_parameter(layer.tensor) for layer in layers)}.values())
+    found: dict[int, tuple[Layer, torch.nn.Parameter]] = {}
+    for layer in layers:
+        param = network.get_parameter(layer.tensor)
+        found.setdefault(id(param), (layer, param))
+    return dict(found.values())
 
 
 def make_trainer(parts: Parts, folder: Path, io: StoreIO) -> pl.Trainer:
