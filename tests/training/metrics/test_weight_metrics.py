@@ -31,7 +31,9 @@ def test_cosine_by_hand():
     assert cosine([pair([1, 1, 0, 1], [1, 1, 0, 1])]) == 1
     assert cosine([pair([1, 1, 0, 0], [0, 0, 1, 1])]) == 0
     assert cosine([pair([0, 0], [1, 1])]) == 0
-    assert cosine([pair([1, 1], [1, 0]), pair([0, 1], [1, 1])]) == pytest.approx(2 / 3)  # over both layers: 2 / sqrt(3 * 3)
+    assert cosine([pair([1, 1], [1, 0]), pair([0, 1], [1, 1])]) == pytest.approx(
+        2 / 3
+    )  # over both layers: 2 / sqrt(3 * 3)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
