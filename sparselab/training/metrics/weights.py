@@ -1,4 +1,4 @@
-"""What the weights themselves say: how many are next to nothing, and whether two cells keep the same ones."""
+"""Metrics of the weights themselves: how many are next to nothing, and whether two cells keep the same ones."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class MaskCosine(Metric):
 
 
 def cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Of two masks, each in several parts: |A and B| / sqrt(|A| |B|); 0 where one of them keeps nothing."""
+    """Return |A and B| / sqrt(|A| |B|) of two masks, each in several parts; 0 where one of them keeps nothing."""
     both = sum(int((a & b).sum()) for a, b in pairs)
     sizes = [sum(int(pair[i].sum()) for pair in pairs) for i in (0, 1)]
     return both / math.sqrt(sizes[0] * sizes[1]) if all(sizes) else 0.0

@@ -55,7 +55,7 @@ class Distribution(ABC):
         return whole_numbers(layers, shares, total, self.where)
 
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
-        """What it looks at in the place of the method's scores, the slot's shape, where ``own_scores`` says so."""
+        """Scores that it looks at in the place of the method's, the slot's shape, where ``own_scores`` says so."""
         raise NotImplementedError(f"{type(self).__name__} has no scores of its own")
 
     def allocate_scored(self, scores: dict[str, Tensor], density: float) -> dict[str, int]:
