@@ -87,7 +87,7 @@ class Parents:
 
     def _file(self, place: str, ref: CellRef, config: dict[str, Any], outer: list[str], named: Named) -> str:
         """Return the path of the file of a parent that stands at ``place``."""
-        taken = MASKS if place == TICKET else WEIGHTS
+        taken = MASKS if place.rpartition(".")[2] == MASKS else WEIGHTS
         if ref.take not in (None, taken) and (ref.take != BOTH or place != MERGED):
             refuse(f"{place}.take={ref.take}", f"is about {taken}", f"write take: {taken}, or leave it out")
         if ref.at is not None and taken == MASKS:

@@ -94,7 +94,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         ema,
         make_probe(parts, task, splits, device),
         make_edit(parts, network, sparsifier, splits, device),
-        Spread(targeted(parts, network), parts.steps) if options.track_masks else None,
+        Spread([*targeted(parts, network).values()], parts.steps) if options.track_masks else None,
         keeper.begin,
     )
     attach(trainer, loop)
@@ -118,7 +118,11 @@ def _sparsifier(parts: Parts, built: Built, trainer: pl.Trainer) -> Sparsifier:
     if sparsifier.slots and device.type == "cpu" and native.library() is None and trainer.global_rank == 0:
         print(f"masks: {native.status()}; a C compiler would make them several times faster", file=sys.stderr)
     if isinstance(parts.method, ReadsInputs):
-        sparsifier.inputs = calibration(parts, built.network, sparsifier, built.splits, device).moments
+        sparsifier.inputs = calibration(parts, parts.method, built.network, sparsifier, built.splits, device).moments
+    if isinstance(parts.distribution, ReadsInputs):
+        sparsifier.judged_inputs = calibration(
+            parts, parts.distribution, built.network, sparsifier, built.splits, device
+        ).moments
     return sparsifier
 
 

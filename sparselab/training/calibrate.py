@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     import torch
 
     from sparselab.training.parts import Parts
+    from sparselab.weights.capabilities import ReadsInputs
     from sparselab.weights.sparsifier import Sparsifier
 
 
 def calibration(
-    parts: Parts, network: torch.nn.Module, sparsifier: Sparsifier, splits: Any, device: torch.device
+    parts: Parts,
+    reader: ReadsInputs,
+    network: torch.nn.Module,
+    sparsifier: Sparsifier,
+    splits: Any,
+    device: torch.device,
 ) -> Calibration:
-    """The inputs of ``sparsifier``'s layers on ``method.samples`` training examples, the same ones on every rank."""
-    samples = parts.method.options.samples
+    """The inputs of ``sparsifier``'s layers on ``samples`` training examples of ``reader``, the same ones on every rank."""
+    samples = reader.options.samples
     size = min(samples, parts.cell.trainer.batch_size)
     workers = parts.cell.trainer.workers
     loader = splits.loader(

@@ -78,12 +78,21 @@ def combination(
         issues.add(f"distribution={distribution.name}", problem, "write distribution=uniform")
     if by_chance(method) and not sparsity.free:
         _chance(short(f"sparsity={spell(cell.sparsity)}"), sparsity, method, issues)
-    if ranks_layers(method) and not distribution.needs_scores:
-        able = " or distribution=".join(name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].needs_scores)
+    if ranks_layers(method) and not _takes_its_scores(distribution):
+        able = " or distribution=".join(name for name in DISTRIBUTIONS if _takes_its_scores(DISTRIBUTIONS[name]))
         problem = f"with these options method={method.name} decides how many weights each layer keeps"
         issues.add(f"distribution={distribution.name}", problem, f"write distribution={able}")
+    if isinstance(distribution, ReadsInputs) and method.every_step:
+        problem = f"method={method.name} makes new masks at every update, and each would read inputs anew"
+        fix = "choose another distribution, or a method that makes few masks"
+        issues.add(f"distribution={distribution.name}", problem, fix)
     if steps or cell.trainer.max_steps == 0:
         issues.found += schedule.issues(steps)
+
+
+def _takes_its_scores(distribution: Distribution | type[Distribution]) -> bool:
+    """True if a method's scores decide how many weights each layer keeps."""
+    return distribution.needs_scores and not distribution.own_scores
 
 
 def own_combinations(

@@ -13,6 +13,7 @@ from sparselab.training.loop.loader import Interruptible
 from sparselab.training.loop.loop import check_masks_agree
 from sparselab.training.measure import measure
 from sparselab.training.parts import Parts
+from sparselab.training.slots import targeted
 from sparselab.weights.capabilities import Reports, by_chance
 from sparselab.weights.count import chance_miss
 from sparselab.weights.sparsifier import Sparsifier
@@ -42,7 +43,8 @@ def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
             loaders = {part: Interruptible(loader, check) for part, loader in run.scored.items()}
             precision = run.trainer.precision_plugin
             scores = evaluate(run.task, loaders["test"], "test", precision)
-            scores |= measure(parts.metrics, run.task, loaders, run.splits, precision)
+            weights, masks = targeted(parts, run.task.network), loop.sparsifier.masks()
+            scores |= measure(parts.metrics, run.task, loaders, run.splits, precision, weights, masks)
             state = snapshot(run.task.network)
     except Stopped:
         run.trainer.save_checkpoint(f"step-{parts.steps}")

@@ -16,6 +16,7 @@ from sparselab.weights.count import chance_miss
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparselab.core.model_spec import Layer
     from sparselab.training.parts import Parts, UncheckedParts
     from sparselab.weights.schedules import Schedule
     from sparselab.weights.slot import Slot
@@ -49,9 +50,21 @@ def header_issues(parts: Parts, dependencies: Mapping[str, str]) -> list[Issue]:
     path = parts.cell.targets.masks
     if path is None or not parts.layers or pending(path, dependencies):
         return []
-    where = place(path, TICKET)
-    found = read_header(path, TICKET)
+    if wrong := file_issues(path, TICKET, parts.layers):
+        return wrong
+    from safetensors import safe_open
+
     layers = {layer.tensor: layer for layer in parts.layers}
+    with safe_open(str(Path(path).expanduser()), framework="np") as file:
+        kept = {layers[name].name: int(file.get_tensor(name).sum()) for name in layers}
+    return count_issues(parts, kept)
+
+
+def file_issues(path: str, key: str, sparse: Sequence[Layer]) -> list[Issue]:
+    """The first issue of a file of masks, the value of ``key``, with the layers that it is to be of."""
+    where = place(path, key)
+    found = read_header(path, key)
+    layers = {layer.tensor: layer for layer in sparse}
     if lacking := [name for name in layers if name not in found]:
         return [
             Issue(
@@ -70,11 +83,7 @@ def header_issues(parts: Parts, dependencies: Mapping[str, str]) -> list[Issue]:
         if found[name].shape != layer.shape:
             shapes = f"{list(found[name].shape)}, not {list(layer.shape)}"
             return [Issue(where, f"shape of {name} is {shapes}", "match model and dataset to the file")]
-    from safetensors import safe_open
-
-    with safe_open(str(Path(path).expanduser()), framework="np") as file:
-        kept = {layers[name].name: int(file.get_tensor(name).sum()) for name in layers}
-    return count_issues(parts, kept)
+    return []
 
 
 def count_issues(parts: Parts, kept: Mapping[str, int]) -> list[Issue]:
@@ -118,4 +127,4 @@ def _more(names: Sequence[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-__all__ = ["combination", "given_masks", "header_issues"]
+__all__ = ["combination", "file_issues", "given_masks", "header_issues"]

@@ -41,6 +41,11 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
             key = f"loss.{loss.name}.{option}"
             files[key] = content(path, parts.dependencies, key)
             identity["loss"][loss.name].pop(option)
+    for metric in parts.metrics:
+        for option, path in metric.files().items():
+            key = f"metric.{metric.name}.{option}"
+            files[key] = content(path, parts.dependencies, key)
+            identity["metric"][metric.name].pop(option)
     for option, path in parts.method.files().items() if isinstance(parts.method, ReadsFiles) else ():
         files[f"method.{option}"] = content(path, parts.dependencies, f"method.{option}")
         identity["method"].pop(option)

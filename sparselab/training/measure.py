@@ -13,13 +13,22 @@ from sparselab.training.metrics.metric import Metric, Subject
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparselab.core.model_spec import Layer
     from sparselab.training.loop.module import TaskModule
 
 
 def measure(
-    metrics: list[Metric], task: TaskModule, loaders: Mapping[str, Iterable[Any]], splits: Any, precision: Any
+    metrics: list[Metric],
+    task: TaskModule,
+    loaders: Mapping[str, Iterable[Any]],
+    splits: Any,
+    precision: Any,
+    weights: Mapping[Layer, Tensor] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """All of ``metrics`` on the batches of ``feeds["test"]``, in evaluation mode and under the training precision.
+
+    weights, masks: as :class:`Subject` has them.
 
     Raises RunFailed when a number is not finite.
     """
@@ -34,8 +43,8 @@ def measure(
 
     passes = {part: partial(batches, loader) for part, loader in loaders.items()}
     subject = Subject(
-        task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data, splits.mean, splits.std,
-        passes,
+        task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data,
+        getattr(splits, "mean", ()), getattr(splits, "std", ()), passes, weights or {}, masks or {},
     )  # fmt: skip
     was_training = task.network.training
     task.network.eval()

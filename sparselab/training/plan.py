@@ -45,6 +45,9 @@ def gather(
     if made.has("model") and "trainer" not in made.invalid:
         unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
+    if not made.issues.found and "targets" not in made.invalid and made.model_spec is not None:
+        for metric in made.metrics:
+            made.issues.found += metric.against(layers, dependencies)
     parts = made.complete(layers, apart)
     if layers:
         parts.kept = final_counts(parts)

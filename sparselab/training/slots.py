@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparselab.core.model_spec import EXPERTS
+from sparselab.core.model_spec import EXPERTS, Layer
 from sparselab.training.given_masks import given_masks
 from sparselab.training.parts import Parts
 from sparselab.weights.patterns.pattern import Pattern
@@ -42,13 +42,19 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
             kept |= distribution.allocate_scored(ranked, 1 - level * (1 - density))
         return kept
 
-    ranked = distribution.needs_scores
-    return Sparsifier(parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, ranked)
+    judge = distribution.score if distribution.own_scores else None
+    return Sparsifier(
+        parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge
+    )
 
 
-def targeted(parts: Parts, network: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The weights that the cell's targets name, of a dense cell too; a tied one once."""
+def targeted(parts: Parts, network: torch.nn.Module) -> dict[Layer, torch.nn.Parameter]:
+    """The weights that the cell's targets name, by layer, of a dense cell too; a tied one once."""
     options = parts.cell.targets
     assert parts.model_spec is not None
     layers = parts.layers or select(parts.model_spec, options.include, options.exclude)
-    return list({id(p): p for p in (network.get_parameter(layer.tensor) for layer in layers)}.values())
+    found: dict[int, tuple[Layer, torch.nn.Parameter]] = {}
+    for layer in layers:
+        param = network.get_parameter(layer.tensor)
+        found.setdefault(id(param), (layer, param))
+    return dict(found.values())

@@ -35,7 +35,7 @@ class MeasuresFirst:
 
 
 class ReadsInputs:
-    """Asks ``context.inputs(slot)`` what a layer reads on ``options.samples`` training examples.
+    """Asks ``context.inputs(slot)`` what a layer reads on ``options.samples`` training examples; of a distribution, too.
 
     axes: along which N:M groups may run (``targets.axis``) where the rule solves along the inputs; None: any.
     """
@@ -52,7 +52,7 @@ class ReadsFiles:
 
 
 class RanksLayers:
-    """Decides how many weights each layer keeps, so the distribution has to rank scores over all layers.
+    """Decides how many weights each layer keeps, so the distribution has to rank its scores over all layers.
 
     ranks_layers: False where these options leave it to the distribution.
     """

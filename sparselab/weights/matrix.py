@@ -25,6 +25,16 @@ def stored(slot: Slot, matrix: Tensor) -> Tensor:
     return folded(slot.layer.kind, matrix, tuple(slot.mask.shape)).contiguous()
 
 
+def by_input_norms(slot: Slot, moments: Tensor) -> Tensor:
+    """|W_ij| times the norm of input j (arXiv 2306.11695, eq. 1), the slot's shape.
+
+    moments: mean of x x^T of what the layer reads, as :meth:`~sparselab.weights.slot.UpdateContext.inputs` has it.
+    """
+    norms = moments.diagonal(dim1=-2, dim2=-1).sqrt()
+    size = by_group(slot, as_matrix(slot, slot.dense)).float().abs()
+    return stored(slot, (size * norms.reshape(-1, 1, norms.shape[-1])).flatten(0, 1))
+
+
 def by_group(slot: Slot, matrix: Tensor) -> Tensor:
     """(groups, outputs of a group, inputs) of a matrix (outputs, inputs): who reads the same inputs lies together."""
     return matrix.reshape(slot.layer.groups, -1, matrix.shape[-1])

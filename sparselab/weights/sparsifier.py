@@ -65,6 +65,7 @@ class Sparsifier:
         total: int,
         seed: int,
         ranked: bool = False,
+        judge: Callable[[Slot, UpdateContext], Tensor] | None = None,
     ) -> None:
         self.method = method
         self.slots = slots
@@ -72,7 +73,8 @@ class Sparsifier:
         self.allocate = allocate
         self.total = total
         self.seed = seed
-        self.ranked = ranked  # ``allocate`` ranks scores over all layers
+        self.ranked = ranked  # ``allocate`` looks at scores of all layers
+        self.judge = judge  # whose scores these are, if not the method's
         self.rewinds = method.rewinds if isinstance(method, Rewinds) else None
         # How each slot gets to its own pattern; most have the same one.
         schedules = {pattern: schedule.for_target(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
@@ -104,6 +106,7 @@ class Sparsifier:
             None  # the masks to begin with, by name of the tensor, in place of the method's
         )
         self.inputs: Callable[[Slot], Tensor] = no_inputs
+        self.judged_inputs: Callable[[Slot], Tensor] = no_inputs  # as ``judge`` is told them
         for slot in slots:
             slot.kept = slot.mask.numel()
             if method.keeps_master:
@@ -318,7 +321,9 @@ class Sparsifier:
     def _allocate(self, level: float, context: UpdateContext) -> dict[str, int]:
         if not self.ranked:
             return self.allocate(level, None)
-        scores = {slot.layer.name: self.method.score(slot, context) for slot in self.slots}
+        score = self.method.score if self.judge is None else self.judge
+        told = context if self.judge is None else replace(context, inputs=self.judged_inputs)
+        scores = {slot.layer.name: score(slot, told) for slot in self.slots}
         try:
             return self.allocate(level, scores)
         except ValueError as error:

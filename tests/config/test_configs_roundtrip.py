@@ -67,6 +67,7 @@ NEEDS = {
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
+    "metric=mask_cosine": ["metric.mask_cosine.masks={cell: {sparsity: 2:4, method: random, distribution: uniform}}"],
     "engine=estimate": ["estimator=colide"],
     "engine=online": ["solver=elimination"],
 }

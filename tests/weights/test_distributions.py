@@ -258,7 +258,7 @@ def test_global_refuses_nan_and_needs_scores():
         make("global").allocate(MLP, 0.5)
     with pytest.raises(NotImplementedError):
         make("uniform").allocate_scored({}, 0.5)
-    assert [n for n in DISTRIBUTIONS if DISTRIBUTIONS[n].needs_scores] == ["global"]
+    assert [n for n in DISTRIBUTIONS if DISTRIBUTIONS[n].needs_scores] == ["global", "lamp", "owl"]
     assert [n for n in DISTRIBUTIONS if "nm" in DISTRIBUTIONS[n].patterns] == ["uniform"]
 
 

@@ -227,6 +227,7 @@ def _check_names(table: Table, issues: Issues) -> None:
 
     if table.reference:
         known("reference", table.reference.row, table.reference.column)
+        all_known("reference.columns", None, [name for pair in table.reference.columns.items() for name in pair])
     for number, column in enumerate(table.beside, 1):
         if column.to:
             known(f"beside.{number}.to", column.to.row, column.to.column)

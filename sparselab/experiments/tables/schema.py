@@ -59,9 +59,12 @@ class Reference(Options):
 
     row: str | None = Field(None, description="the name of a row")
     column: str | None = Field(None, description="the name of a column")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="for some columns the name of another one, where their dense cell stands"
+    )
 
     def of(self, place: tuple[str, str]) -> tuple[str, str]:
-        return self.row or place[0], self.column or place[1]
+        return self.row or place[0], self.columns.get(place[1]) or self.column or place[1]
 
 
 class Beside(Options):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sparselab.core.data_spec import DataSpec
+    from sparselab.core.model_spec import Layer
     from sparselab.inputs.data.dataset import Dataset
 
 
@@ -26,6 +27,7 @@ class Subject:
     batches: a fresh pass over this rank's share of the test split, (inputs, labels) on the network's device.
     data:    what the dataset is. mean, std: per channel, of pixel / 255: an input is (pixel / 255 - mean) / std.
     parts:   the same as ``batches`` for other parts of the data by name, such as ``forget``, without augmentation.
+    weights: the weights that the cell's targets name, a dense cell's too. masks: of a sparse cell, bool, by name of the tensor.
     """
 
     network: nn.Module
@@ -35,6 +37,8 @@ class Subject:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     parts: Mapping[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
+    weights: Mapping[Layer, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Inputs as pixels from 0 to 1."""
@@ -54,16 +58,16 @@ class Subject:
 
 
 class Metric:
-    """Runs once, after training, for image classifiers. Several processes each see a share and agree on the result.
+    """Runs once, after training. Several processes each see a share and agree on the result.
 
     ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric. ``needs``: types of
-    the inputs and targets that it is for.
+    the inputs and targets that it is for, image classifiers unless it says otherwise; None: any.
     """
 
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    needs: ClassVar[Pair] = (Images, Classes)
+    needs: ClassVar[Pair | None] = (Images, Classes)
 
     def __init__(self, options: Any, data_dir: str | None = None):
         self.options = options  # an instance of the class's own Options
@@ -71,10 +75,21 @@ class Metric:
 
     def issues(self, data: DataSpec) -> list[Issue]:
         """Return the issues that keep it from being measured on ``data``."""
-        if data.pair == self.needs:
+        if self.needs is None or data.pair == self.needs:
             return []
         problem = f"is for {spoken(self.needs)}, and dataset {data.name} is {spoken(data.pair)}"
         return [Issue(f"metric={self.name}", problem, "leave it out")]
+
+    def files(self) -> dict[str, str]:
+        """Files whose content the result depends on, by option name; the plan hashes them."""
+        return {}
+
+    def against(self, layers: list[Layer], dependencies: Mapping[str, str]) -> list[Issue]:
+        """Return the issues with the sparse layers of the cell (none where it is dense).
+
+        A file among ``dependencies`` may not be there yet: another cell makes it.
+        """
+        return []
 
     def datasets(self) -> dict[str, Dataset]:
         """Datasets that it reads, by name; the plan checks them, and their content is part of the id."""

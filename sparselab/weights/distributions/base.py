@@ -18,17 +18,22 @@ from sparselab.weights.patterns.admitted import patterns_where
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparselab.weights.slot import Slot, UpdateContext
+
 
 class Distribution(ABC):
     """Divides a density over layers. Built from validated options, kept as ``self.options``.
 
     patterns:     the names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
-    needs_scores: it ranks weights of different layers: call :meth:`allocate_scored` instead of :meth:`allocate`.
+    needs_scores: it looks at scores of weights: call :meth:`allocate_scored` instead of :meth:`allocate`.
+    own_scores:   these are :meth:`score`'s, not the method's: the method then says which weights of a layer stay, and not
+                  how many. Who needs what layers read names the capability ``ReadsInputs`` before the base.
     """
 
     name: ClassVar[str]
     patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: not pattern.fixed_count)
     needs_scores: ClassVar[bool] = False
+    own_scores: ClassVar[bool] = False
 
     class Options(spec_options.Options):
         pass
@@ -49,8 +54,12 @@ class Distribution(ABC):
         total = nearest_count(density, sum(layer.numel for layer in layers))
         return whole_numbers(layers, shares, total, self.where)
 
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
+        """Scores that it looks at in the place of the method's, the slot's shape, where ``own_scores`` says so."""
+        raise NotImplementedError(f"{type(self).__name__} has no scores of its own")
+
     def allocate_scored(self, scores: dict[str, Tensor], density: float) -> dict[str, int]:
-        """Name -> number of weights kept when all layers' ``scores`` (any shapes) are ranked together."""
+        """Name -> number of weights kept, from the scores of all layers (any shapes); exact as :meth:`allocate`."""
         raise NotImplementedError(f"{type(self).__name__} does not rank scores")
 
     @property

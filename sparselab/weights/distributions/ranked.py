@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from sparselab.core.model_spec import Layer
@@ -31,11 +32,18 @@ class Global(Distribution):
         """
         import torch
 
-        from sparselab.weights.select import all_finite, largest
+        from sparselab.weights.select import largest
 
-        if not bool(all_finite(scores.values())):
-            raise ValueError("scores hold NaN or infinite values")
+        finite(scores)
         flat = torch.cat([score.detach().reshape(-1) for score in scores.values()])
         kept = largest(flat, keep_count(len(flat), density)).split([score.numel() for score in scores.values()])
         counts = torch.stack([part.sum() for part in kept]).tolist()
         return dict(zip(scores, counts, strict=True))
+
+
+def finite(scores: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for scores that are NaN or infinite."""
+    from sparselab.weights.select import all_finite
+
+    if not bool(all_finite(scores.values())):
+        raise ValueError("scores hold NaN or infinite values")

@@ -9,7 +9,7 @@ from pydantic import Field
 from sparselab.core.errors import RunFailed
 from sparselab.core.options import Options
 from sparselab.weights.capabilities import ReadsInputs
-from sparselab.weights.matrix import as_matrix, by_group, stored
+from sparselab.weights.matrix import as_matrix, by_group, by_input_norms, stored
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
 
@@ -40,9 +40,7 @@ class Wanda(Calibrated):
         per: Literal["output", "layer"] = Field("output", description="output or layer: where scores are compared")
 
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
-        norms = context.inputs(slot).diagonal(dim1=-2, dim2=-1).sqrt()
-        size = by_group(slot, as_matrix(slot, slot.dense)).float().abs()
-        return stored(slot, (size * norms.reshape(-1, 1, norms.shape[-1])).flatten(0, 1))
+        return by_input_norms(slot, context.inputs(slot))
 
     def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         from sparselab.weights.select import largest_in_groups

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from sparselab.core.errors import Issues
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 from sparselab.inputs.data import subset
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std that ImageNet weights were trained with
@@ -22,6 +22,7 @@ class ImageOptions(Options):
     limit_test: int | None = Field(
         default=None, ge=1, description="images of test to use, classes balanced; null for all"
     )
+    test_draw: int = off(0, ge=0, description="which draw of limit_test images; one for each seed shows their scatter")
 
 
 def counts(name: str, options: ImageOptions, train: int, test: int, noun: str = "images") -> tuple[int, int, int]:
@@ -40,6 +41,9 @@ def counts(name: str, options: ImageOptions, train: int, test: int, noun: str = 
     if (options.limit_test or 0) > test:
         what = f"{name} has {test} test {noun}"
         issues.add(f"dataset.limit_test={options.limit_test}", what, f"write at most {test}, or null")
+    if options.test_draw and options.limit_test is None:
+        what = f"all test {noun} are scored, and there is nothing to draw"
+        issues.add(f"dataset.test_draw={options.test_draw}", what, "write dataset.limit_test, or leave it out")
     issues.raise_if_any()
     return options.limit_train or left, options.val, options.limit_test or test
 
@@ -51,5 +55,6 @@ def choose(options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray) -
     if options.limit_train is not None:
         train = train[subset.balanced(labels[train], options.limit_train, "limit_train")]
     if options.limit_test is not None:
-        test = subset.balanced(test_labels, options.limit_test, "limit_test")
+        part = f"limit_test {options.test_draw}" if options.test_draw else "limit_test"
+        test = subset.balanced(test_labels, options.limit_test, part)
     return {"train": train, "val": val, "test": test}

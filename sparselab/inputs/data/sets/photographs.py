@@ -92,7 +92,10 @@ class PhotographSet(Dataset):
         rest = subset.without(np.arange(len(train)), val)
         if o.limit_train is not None:
             rest = rest[subset.balanced(alike[rest], o.limit_train, "limit_train")]
-        at = {"train": rest, "val": val, "test": np.arange(len(test))[: o.limit_test]}
+        scored = np.arange(len(test))[: o.limit_test]
+        if o.test_draw and o.limit_test is not None:
+            scored = subset.balanced(np.zeros(len(test), np.int64), o.limit_test, f"limit_test {o.test_draw}")
+        at = {"train": rest, "val": val, "test": scored}
         paths = {part: [(test if part == "test" else train)[i] for i in rows] for part, rows in at.items()}
         digests = {part: subset.digest(rows) for part, rows in at.items()}
         return PairSplits(

@@ -23,6 +23,7 @@ from sparselab.core.memo import once
 from sparselab.core.options import Options, off
 from sparselab.inputs.data import files, hub
 from sparselab.inputs.data.dataset import DATASETS, Dataset
+from sparselab.inputs.data.seeds import generator
 from sparselab.inputs.data.tokens import AUTO, CHARACTERS, WORDS, Tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class TextOptions(Options):
     windows: Literal["drawn", "streams"] = off(
         "drawn",
         description="drawn at random, or streams: as many as a batch has windows, each read in order (truncated BPTT)",
+    )
+    limit_test: int | None = off(None, ge=2, description="tokens of test to score, one passage of it; null for all")
+    test_draw: int = off(
+        0, ge=0, description="which passage of limit_test tokens; one for each seed shows their scatter"
     )
 
 
@@ -116,6 +121,7 @@ class TextSet(Dataset):
         origin = self.origin()
         tokenizer = self.tokenizer()
         classes, counts = self._foreseen(origin, tokenizer)
+        counts = self._limited(counts)
         self._check_lengths(counts)
         block, streams = self.options.block, self.options.windows == "streams"
         predictions = {part: max(counts.get(part, 0) - 1, 0) for part in PARTS}
@@ -146,15 +152,33 @@ class TextSet(Dataset):
         tokenizer.learn(texts["train"])
         self._check_announced(origin, tokenizer)
         tokens = {part: self.encode(tokenizer, texts[part]) for part in PARTS}
-        self._check_lengths({part: len(ids) for part, ids in tokens.items()})
+        sizes = {part: len(ids) for part, ids in tokens.items()}
+        limited = self._limited(sizes)
+        self._check_lengths(limited)
+        tokens["test"] = passage(tokens["test"], limited["test"], self.options.test_draw)
+        scored = limited["test"] / sizes["test"]
+        lengths = {part: len(text) for part, text in texts.items()}
         return TextSplits(
             **{part: torch.from_numpy(ids) for part, ids in tokens.items()},
             vocab=tokenizer.loaded_vocabulary(),
             block=self.options.block,
             streams=self.options.windows == "streams",
-            bytes_per_split={part: len(text) for part, text in texts.items()},
+            bytes_per_split={**lengths, "test": round(lengths["test"] * scored)},
             digests={part: hashlib.sha256(text).hexdigest()[:16] for part, text in texts.items()},
         )
+
+    def _limited(self, counts: dict[str, int]) -> dict[str, int]:
+        """Tokens per split with ``limit_test``, as far as they are known; ConfigError where there are not so many."""
+        limit, draw = self.options.limit_test, self.options.test_draw
+        if draw and limit is None:
+            problem = "all of the test split is scored, and there is nothing to draw"
+            refuse(f"dataset.test_draw={draw}", problem, "write dataset.limit_test, or leave it out")
+        if limit is None or "test" not in counts:
+            return counts
+        if limit > counts["test"]:
+            problem = f"the test split has {counts['test']:,} tokens"
+            refuse(f"dataset.limit_test={limit}", problem, f"write at most {counts['test']}, or null")
+        return {**counts, "test": limit}
 
     def _check_announced(self, origin: Origin, tokenizer: Tokenizer) -> None:
         """A network is made for the vocabulary that the plan announced."""
@@ -326,6 +350,13 @@ class TinyStories(TextSet):
         first, second = (bisect_left(ends, ends[-1] * share // 100) for share in (50, 60))
         shares = stories[:first], stories[first:second], stories[second:]
         return dict(zip(PARTS, (BREAK.join(share) for share in shares), strict=True))
+
+
+def passage(tokens: np.ndarray, length: int, draw: int) -> np.ndarray:
+    """``length`` tokens that follow each other, from a place that ``draw`` says; all where they are no more."""
+    room = len(tokens) - length
+    start = int(generator("passage", draw).integers(room + 1)) if room else 0
+    return tokens[start : start + length]
 
 
 def _shares(text: bytes) -> tuple[bytes, bytes, bytes]:
