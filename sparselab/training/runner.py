@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,7 @@ class Finished:
     state: dict[str, torch.Tensor]
     content: str  # of the data that was really loaded
     elsewhere: str  # what was different where a part of it was computed; empty where nothing was
+    pictures: dict[str, bytes] = field(default_factory=dict)  # PNG files by name, for the run's folder
 
 
 def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
@@ -171,7 +172,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
             torch.cuda.synchronize(device)
         fitted = clock()
         task.to(device)
-        metrics, state = conclude(parts, loop, history, splits, loaders, flag, agreement)
+        metrics, state, pictures = conclude(parts, loop, history, splits, loaders, flag, agreement)
     except FloatingPointError as error:
         raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
     finally:
@@ -189,6 +190,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         state,
         splits.content,
         store.facts.get(ELSEWHERE, ""),
+        pictures,
     )
 
 
@@ -200,8 +202,8 @@ def conclude(
     loaders: dict[str, Any],
     flag: StopFlag,
     agreement: Agreement,
-) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
+) -> tuple[dict[str, float], dict[str, torch.Tensor], dict[str, bytes]]:
+    """After the last update: check the pattern, score the test split. Returns metrics, the network's tensors and pictures.
 
     Stopped here, the run is saved first: what is left to do is the test.
     """
@@ -220,7 +222,8 @@ def conclude(
             loaders = {part: Interruptible(loader, check) for part, loader in loaders.items()}
             precision = loop.trainer.precision_plugin
             scores = evaluate(loop.task, loaders["test"], "test", precision)
-            scores |= measure(parts.metrics, loop.task, loaders, splits, precision)
+            more, pictures = measure(parts.metrics, loop.task, loaders, splits, precision)
+            scores |= more
             state = snapshot(loop.task.network)
     except Stopped:
         loop.trainer.save_checkpoint(f"step-{parts.steps}")
@@ -236,7 +239,7 @@ def conclude(
     if history.rows:
         metrics |= {name: value for name, value in history.rows[-1].items() if name.startswith("val.")}
     metrics |= history.cut(loop)
-    return metrics, state
+    return metrics, state, pictures
 
 
 def close(plan: Plan) -> None:
