@@ -144,7 +144,7 @@ class Scale:
 
     @classmethod
     def of(cls, vectors: Tensor, normalise: str) -> Scale:
-        """What ``normalise`` (``each``, ``all``, ``none``) means for these vectors (n, width)."""
+        """The scale that ``normalise`` (``each``, ``all``, ``none``) gives these vectors (n, width)."""
         each = normalise == "each"
         inner = cls(each, torch.zeros(vectors.shape[1]), 1.0)
         if normalise == "none":

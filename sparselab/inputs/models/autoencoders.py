@@ -18,7 +18,7 @@ MEAN_OF = 100  # training batches over which thresholds are averaged, the last o
 
 
 class Select(nn.Module):
-    """What the encoder puts out (n, features) to codes: the magnitudes that the allocation keeps, and zeros.
+    """Codes of the encoder's output (n, features): the magnitudes that the allocation keeps, and zeros.
 
     In training it also keeps, as buffers, what a run needs to go on: ``idle``, training batches in a row without firing;
     ``density``, the share of tokens that fire, averaged over ``window`` batches; thresholds for tokens that stand alone.

@@ -1,4 +1,4 @@
-"""What features that do not fire make of the error: aux_k, and aux_zipf for those that fire too rarely."""
+"""Losses for features that do not fire: aux_k, and aux_zipf, which is for those that fire too rarely as well."""
 
 from __future__ import annotations
 

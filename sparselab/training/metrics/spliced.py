@@ -1,4 +1,4 @@
-"""What a language model loses where an auto-encoder's output takes the place of what its block puts out."""
+"""Loss of a language model where an auto-encoder's output takes the place of what its block puts out."""
 
 from __future__ import annotations
 

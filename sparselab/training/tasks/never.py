@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 
 class NeverPositive(Metric):
-    """Of codes (n, features): the share of features that never fire."""
+    """The share of features that fire in none of the codes (n, features)."""
 
     fired: Tensor
 

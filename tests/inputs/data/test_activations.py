@@ -152,7 +152,7 @@ def words(net="{name: gpt, width: 8, depth: 3, heads: 2}", text="{name: tinyshak
         (words(net="{name: mlp}"), "dataset.model.name=mlp: is no language model with known blocks"),
         (words(net="{width: 8}"), "dataset.model: has no name"),
         (words(net="{name: gpt, widht: 8}"), "dataset.model.widht: no such key"),
-        (words(text="{name: digits}"), "dataset.text"),
+        (words(text="{name: digits}"), "dataset.text.name=digits: is no text"),
         (words(text="{name: tinyshakespeare, block: 5000}"), "dataset.text.block=5000"),
         ([*words(), "dataset.layer=4"], "dataset.layer=4: the network has 3 blocks — write at most 3"),
         ([*words(), "dataset.test=1000000"], "dataset.test=1000000: whole windows of the text have"),

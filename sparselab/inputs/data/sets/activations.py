@@ -15,6 +15,7 @@ from sparselab.core.errors import ConfigError, Issue, did_you_mean, refuse
 from sparselab.core.memo import once
 from sparselab.core.options import Options, validate
 from sparselab.inputs.data.dataset import DATASETS, Dataset
+from sparselab.inputs.data.sets.text import TextSet
 from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
 
@@ -119,11 +120,10 @@ class ActivationSet(Dataset):
         from sparselab.inputs.tokenizers import choose_tokenizer
 
         values = {"tokenizer": "auto", **self._given("text", TEXT)}
-        made: Dataset = self._made(
-            DATASETS, "text", values, self.data_dir
-        )  # what is wrong with the options comes first
-        if made.task != "language_modeling":
-            refuse(f"dataset.text.name={made.name}", "is no text", f"write dataset.text={TEXT}")
+        name = str(values.get("name"))
+        if name in DATASETS and not issubclass(DATASETS[name], TextSet):
+            refuse(f"dataset.text.name={name}", "is no text", f"write dataset.text={TEXT}")
+        self._made(DATASETS, "text", values, self.data_dir)  # what is wrong with the options comes first
         model = {"name": self.family.name, **self._given("model", MODEL)}
         if found := choose_tokenizer({"dataset": values, "model": model, "data_dir": self.data_dir}):
             raise ConfigError(_inside(found))

@@ -63,7 +63,7 @@ class SparseAutoencoder(Family):
         return Autoencoder(data.shape[0], o.features, self.rule, o.window, o.inference == "threshold")
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """What the encoder puts out, before anything is chosen; and the codes."""
+        """The encoder, whose output is all that may be chosen from; and the choice, whose output is the codes."""
         return [model.get_submodule("encoder"), model.get_submodule("select")]
 
     def constrain_gradients(self, model: nn.Module) -> None:
