@@ -72,7 +72,14 @@ NEEDS = {
     "metric=unlearning": ["dataset.forget=random:0.1"],
     **{
         choice: ["model=sae", *RECORDED]
-        for choice in ("loss=aux_k", "loss=aux_zipf", "loss=code_l1", "metric=spliced", "metric=contexts")
+        for choice in (
+            "loss=aux_k",
+            "loss=aux_zipf",
+            "loss=code_l1",
+            "metric=spliced",
+            "metric=contexts",
+            "metric=alone",
+        )
     },
     "engine=estimate": ["estimator=colide"],
     "engine=online": ["solver=elimination"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,6 +51,15 @@ class Select(nn.Module):
     def dead(self) -> Tensor:
         """(features,) bool: those that have not fired in ``window`` training batches."""
         return self.idle >= self.window
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, tokens are coded one by one, by thresholds where the rule has them."""
+        was, self.by_threshold = self.by_threshold, self.rule.thresholds is not None
+        try:
+            yield
+        finally:
+            self.by_threshold = was
 
     def forward(self, before: Tensor) -> Tensor:
         return self._forward(before, ALONE)

@@ -108,6 +108,17 @@ def test_inference_by_batch_looks_at_the_batch():
     assert int((network("mutual_choice").eval().select(before) > 0).sum()) == 60  # no batch has set a threshold yet
 
 
+def test_alone_means_by_thresholds_and_ends():
+    net = network("mutual_choice", inference="batch").eval()
+    before = torch.rand(6, 10)
+    with net.select.alone():
+        assert int((net.select(before) > 0).sum()) == 60
+    assert int((net.select(before) > 0).sum()) == 18
+    topk = network().eval()
+    with topk.select.alone():
+        assert int((topk.select(before) > 0).sum()) == 18
+
+
 def test_dead_features_and_densities():
     net = network("relu", window=3).train()
     before = torch.ones(4, 10)
