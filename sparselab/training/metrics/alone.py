@@ -20,7 +20,7 @@ class Alone(Metric):
         from torchmetrics import MeanMetric
         from torchmetrics.regression import R2Score
 
-        from sparselab.training.metrics.never import NeverPositive
+        from sparselab.training.metrics.torch_side.never import NeverPositive
 
         network = subject.network
         device = next(network.parameters()).device

@@ -55,7 +55,7 @@ class Contexts(Metric):
 
     def pictures(self, subject: Subject) -> dict[str, bytes]:
         from sparselab.storage.png import grey
-        from sparselab.training.metrics.page import page
+        from sparselab.training.metrics.torch_side.page import page
 
         return {"contexts.png": grey(page(self.found(subject)))}
 

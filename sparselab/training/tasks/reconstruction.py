@@ -39,7 +39,7 @@ class Reconstruction(Task):
         import torch
         from torchmetrics.regression import R2Score
 
-        from sparselab.training.metrics.never import NeverPositive
+        from sparselab.training.metrics.torch_side.never import NeverPositive
 
         explained = R2Score(multioutput="variance_weighted").set_dtype(torch.float64)
         return {**totals("relative", "active", "active_squared", "n"), "explained": explained, "dead": NeverPositive()}

@@ -10,7 +10,7 @@ from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
 from sparselab.training.metrics.contexts import Context, Contexts, Feature
 from sparselab.training.metrics.metric import METRICS, Subject
-from sparselab.training.metrics.page import page
+from sparselab.training.metrics.torch_side.page import page
 
 torch.set_num_threads(1)
 
