@@ -170,6 +170,26 @@ class NextTokens(DataType):
         return torch.randint(self.classes, (count, *self.shape), generator=generator)
 
 
+@dataclass(frozen=True)
+class Activations(DataType):
+    """(width,) float32: what a layer of a network put out at one place of a text."""
+
+    width: int
+    noun: ClassVar[str] = "activations"
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.width,)
+
+    def __str__(self) -> str:
+        return f"activations of width {self.width}"
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        import torch
+
+        return torch.randn(count, *self.shape, generator=generator)
+
+
 Pair = tuple[type[DataType], type[DataType]]
 """Types of inputs and of targets."""
 

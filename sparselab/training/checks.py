@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparselab.core.data_types import Classes, NextTokens
+from sparselab.core.data_types import Classes, NextTokens, spoken
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
@@ -190,6 +190,9 @@ def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) 
 def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issue]:
     """Return the issues of an extra loss with the model and the data."""
     found = []
+    if loss.needs_pair is not None and data is not None and data.pair != loss.needs_pair:
+        problem = f"is for {spoken(loss.needs_pair)}, and dataset {data.name} is {spoken(data.pair)}"
+        return [Issue(f"loss.{loss.name}", problem, "leave it out")]
     if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
         problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
         found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sparselab.training.assemble import Run
 
 
-def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """After the last update: check the pattern, score the test split. Returns metrics and the network's tensors.
+def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor], dict[str, bytes]]:
+    """After the last update: check the pattern, score the test split. Returns metrics, the network's tensors and pictures.
 
     Stopped here, the run is saved first: what is left to do is the test.
     """
@@ -44,7 +44,8 @@ def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
             precision = run.trainer.precision_plugin
             scores = evaluate(run.task, loaders["test"], "test", precision)
             weights, masks = targeted(parts, run.task.network), loop.sparsifier.masks()
-            scores |= measure(parts.metrics, run.task, loaders, run.splits, precision, weights, masks)
+            more, pictures = measure(parts.metrics, run.task, loaders, run.splits, precision, weights, masks)
+            scores |= more
             state = snapshot(run.task.network)
     except Stopped:
         run.trainer.save_checkpoint(f"step-{parts.steps}")
@@ -57,7 +58,7 @@ def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     if run.history.rows:
         metrics |= {name: value for name, value in run.history.rows[-1].items() if name.startswith("val.")}
     metrics |= run.history.cut(loop)
-    return metrics, state
+    return metrics, state, pictures
 
 
 def _told(run: Run) -> dict[str, float]:

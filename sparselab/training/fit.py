@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fitted:
-    """metrics: by name. state: the network's tensors, on the CPU. seconds: as :attr:`Finished.fit_seconds`."""
+    """metrics: by name. state: the network's tensors, on the CPU. pictures: PNG files by name.
+
+    seconds: as :attr:`Finished.fit_seconds`.
+    """
 
     metrics: dict[str, float]
     state: dict[str, Tensor]
+    pictures: dict[str, bytes]
     seconds: float
 
 
@@ -40,10 +44,10 @@ def fit(run: Run) -> Fitted:
             torch.cuda.synchronize(device)
         seconds = clock() - began
         task.to(device)
-        metrics, state = conclude(run)
+        metrics, state, pictures = conclude(run)
     except FloatingPointError as error:
         raise RunFailed(f"update {trainer.global_step + 1:,}: {error}; the last good checkpoint is kept") from None
     finally:
         run.progress.close()
         run.history.close()
-    return Fitted(metrics, state, seconds)
+    return Fitted(metrics, state, pictures, seconds)

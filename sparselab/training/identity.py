@@ -50,8 +50,11 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         files[f"method.{option}"] = content(path, parts.dependencies, f"method.{option}")
         identity["method"].pop(option)
     _leave_out_usual(identity, parts)
-    for option in parts.dataset.places():
-        identity["dataset"].pop(option)
+    for option, paths in parts.dataset.files().items():
+        key = f"dataset.{option}"
+        files[key] = [content(path, parts.dependencies, key) for path in paths]
+    for option in (*parts.dataset.places(), *parts.dataset.files()):
+        _drop(identity["dataset"], option)
     extra = {
         "engine": ENGINE_VERSION,
         "method": parts.method.version,
@@ -80,3 +83,11 @@ def _leave_out_usual(identity: dict[str, Any], parts: Parts) -> None:
     said = {"name": parts.task.name, **identity.pop("task", {})}
     if said != {"name": parts.dataset.task}:
         identity["task"] = said
+
+
+def _drop(options: dict[str, Any], dotted: str) -> None:
+    """Leave an option out; one inside another (``text.tokenizer``) may not have been said."""
+    *path, leaf = dotted.split(".")
+    for key in path:
+        options = options[key]
+    options.pop(leaf, None)

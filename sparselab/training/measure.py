@@ -25,15 +25,15 @@ def measure(
     precision: Any,
     weights: Mapping[Layer, Tensor] | None = None,
     masks: Mapping[str, Tensor] | None = None,
-) -> dict[str, float]:
-    """All of ``metrics`` on the batches of ``feeds["test"]``, in evaluation mode and under the training precision.
+) -> tuple[dict[str, float], dict[str, bytes]]:
+    """Numbers and pictures of all ``metrics`` on ``loaders["test"]``, in evaluation mode and under the training precision.
 
     weights, masks: as :class:`Subject` has them.
 
     Raises RunFailed when a number is not finite.
     """
     if not metrics:
-        return {}
+        return {}, {}
     device = next(task.network.parameters()).device
 
     def batches(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -44,16 +44,18 @@ def measure(
     passes = {part: partial(batches, loader) for part, loader in loaders.items()}
     subject = Subject(
         task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data,
-        getattr(splits, "mean", ()), getattr(splits, "std", ()), passes, weights or {}, masks or {},
+        getattr(splits, "mean", ()), getattr(splits, "std", ()), passes, splits, weights or {}, masks or {},
     )  # fmt: skip
     was_training = task.network.training
     task.network.eval()
     found: dict[str, float] = {}
+    pictures: dict[str, bytes] = {}
     with precision.forward_context():
         for metric in metrics:
             found |= metric.measure(subject)
+            pictures |= metric.pictures(subject)
     task.network.train(was_training)
     for name, value in found.items():
         if not math.isfinite(value):
             raise RunFailed(f"test.{name} is {value} — leave the metric out, or look at the log for where it began")
-    return found
+    return found, pictures

@@ -69,6 +69,9 @@ def _against_data(made: UncheckedParts) -> None:
     """Check parts against the data, as far as both are known; likewise below."""
     parts, issues = made.parts, made.issues
     method = parts.get("method")
+    if made.has("data"):
+        files, model_spec = parts["dataset"].weights()
+        weights_files("dataset", files, model_spec, issues, made.dependencies)
     if isinstance(method, MeasuresFirst) and made.has("data"):
         issues.found += method.issues(parts["data"])
     if isinstance(method, ChangesMoments) and made.has("optim") and not parts["optim"].blends:

@@ -47,7 +47,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         return body
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
-    beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at)}
+    beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at), **finished.pictures}
     return keep(
         finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside)
     )

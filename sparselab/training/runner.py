@@ -39,6 +39,7 @@ class Finished:
     state: dict[str, torch.Tensor]
     content: str  # of the data that was really loaded
     elsewhere: str  # what was different where a part of it was computed; empty where nothing was
+    pictures: dict[str, bytes] = field(default_factory=dict)  # PNG files by name, for the run's folder
 
 
 def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
@@ -65,6 +66,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         state=fitted.state,
         content=built.splits.content,
         elsewhere=saved.elsewhere,
+        pictures=fitted.pictures,
     )
 
 

@@ -12,7 +12,7 @@ from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.plain import written
 from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.yaml_file import BASE_60
-from sparselab.core.data_types import Images, NextTokens, Tokens
+from sparselab.core.data_types import Activations, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET
 from sparselab.core.sparsity import PATTERNS
@@ -47,6 +47,9 @@ REGISTRIES = {
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
+RECORDED = [
+    "dataset=activations", "dataset.model={name: gpt, width: 32, depth: 2}", "dataset.text={name: stdlib, max_bytes: 100000}",
+]  # fmt: skip
 # Groups that only some engine reads, with what every member needs beside it.
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
@@ -68,6 +71,17 @@ NEEDS = {
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=mask_cosine": ["metric.mask_cosine.masks={cell: {sparsity: 2:4, method: random, distribution: uniform}}"],
+    **{
+        choice: ["model=sae", *RECORDED]
+        for choice in (
+            "loss=aux_k",
+            "loss=aux_zipf",
+            "loss=code_l1",
+            "metric=spliced",
+            "metric=contexts",
+            "metric=alone",
+        )
+    },
     "engine=estimate": ["estimator=colide"],
     "engine=online": ["solver=elimination"],
 }
@@ -78,9 +92,13 @@ OF_TASK = {
     "task=language_modeling": [*TEXT, "model=gpt_tiny"],
     "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
     "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
+    "task=reconstruction": ["model=sae", *RECORDED],
 }
 TWO_NETWORKS = "model.weights=[{cell: {model: mlp, method: dense}}, {cell: {model: mlp, method: dense, seed: 1}}]"
-OF_DATASET = {"image_to_image": ["model=dncnn_small"]}
+OF_DATASET = {"image_to_image": ["model=dncnn_small"], "reconstruction": ["model=sae", *RECORDED[1:]]}
+OF_PAIR = {
+    (Tokens, NextTokens): TEXT, (Images, Images): ["dataset=bsd400"], (Activations, Activations): RECORDED,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +125,7 @@ def cases():
     for choice in chosen("model"):
         values = compose([choice]).config["model"]
         heads = MODELS[values["name"]].heads
-        fits = TEXT if (Tokens, NextTokens) in heads else ["dataset=bsd400"] if (Images, Images) in heads else []
+        fits = next((words for pair, words in OF_PAIR.items() if pair in heads), [])
         yield [choice, "sparsity=2:4", *fits, *NEEDS.get(choice, [])]
     for choice in chosen("dataset"):
         values = compose([choice]).config["dataset"]

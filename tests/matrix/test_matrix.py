@@ -56,10 +56,21 @@ TRAITS = {
                   "dataset": {"block": 8, "limit_train": 24, "limit_test": 8}},
     "restoration": {"local": "bsd400", "overrides": ("model=dncnn",), "model": {"width": 8, "depth": 4},
                     "dataset": {"patch": 12, "patches": 8, "limit_test": 1}, "optim": {"lr": 0.02}},
+    "codes": {"local": "activations", "overrides": ("model=sae", "loss=[aux_zipf]"),
+              "trainer": {"accumulate": 2, "batch_size": 16},
+              "model": {"features": 16, "window": 2, "allocation": {"name": "feature_choice", "k": 2, "rerank": 3}},
+              "dataset": {"model": {"name": "gpt", "width": 8, "depth": 1, "heads": 2},
+                          "text": {"name": "tinyshakespeare", "block": 16}, "train": 64, "val": 16, "test": 16},
+              "optim": {"lr": 0.02}},
 }  # fmt: skip
 
 
-TASK_OF = {"sentences": "text_classification", "restoration": "image_to_image", "tied": "language_modeling"}
+TASK_OF = {
+    "sentences": "text_classification",
+    "restoration": "image_to_image",
+    "tied": "language_modeling",
+    "codes": "reconstruction",
+}
 
 
 def test_every_task_is_in_the_matrix():

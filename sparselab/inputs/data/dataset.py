@@ -14,6 +14,7 @@ from sparselab.inputs.data import files
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.inputs.data.splits import Splits
 
 
@@ -76,8 +77,17 @@ class Dataset(LocalCopies, ABC):
         return {}
 
     def places(self) -> tuple[str, ...]:
-        """Options that say where something lies. What lies there is in the fingerprint, so they are no part of an id."""
+        """Options (``text.tokenizer``) that say where something lies. What lies there is in the fingerprint, not in an id."""
         return ()
+
+    def files(self) -> dict[str, list[str]]:
+        """Options (``model.weights``) that name a network's files, whose bytes, or the cell that makes them, decide what the
+        option means for an id. They are no part of the fingerprint."""
+        return {}
+
+    def weights(self) -> tuple[dict[str, str], ModelSpec | None]:
+        """Weights files among :meth:`files` by option, with the network that they have to fit; the plan compares them."""
+        return {}, None
 
 
 DATASETS: Registry[Dataset] = Registry("dataset", "sparselab.inputs.data.sets")

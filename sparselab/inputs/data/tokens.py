@@ -90,6 +90,10 @@ class Tokenizer:
         else ``between`` stands between them."""
         return self.encode(between.join(texts))
 
+    def spelled(self, numbers: list[int]) -> str:
+        """The text of tokens, for people to read."""
+        return bytes(numbers).decode("utf-8", errors="replace")
+
     @property
     def padding(self) -> int:
         """Return the token that stands where there is none; a network is told to look away from it."""
@@ -157,6 +161,10 @@ class Closed(Tokenizer):
         small = len(self.numbers) <= 256
         numbers = (self.numbers.get(unit, unknown) for unit in self._units(text))
         return np.fromiter(numbers, np.uint8 if small else np.int32)
+
+    def spelled(self, numbers: list[int]) -> str:
+        units = list(self.numbers)
+        return ("" if self.unit == CHARACTERS else " ").join(units[number] for number in numbers)
 
     def count(self, text: bytes) -> int:
         return len(self._units(text))
@@ -261,6 +269,9 @@ class Library(Tokenizer):
     def _kept(self, text: bytes, make: Callable[[], np.ndarray]) -> np.ndarray:
         key = f"tokens-{hashlib.sha256(self.mark('').encode() + hashlib.sha256(text).digest()).hexdigest()[:32]}"
         return cache.array(key, make) if self.folder else make()
+
+    def spelled(self, numbers: list[int]) -> str:
+        return str(self._loaded().decode(numbers, clean_up_tokenization_spaces=False))
 
     def counts(self, sizes: dict[str, int]) -> dict[str, int]:
         return {}

@@ -179,6 +179,15 @@ class Family:
         """
         raise NotImplementedError(f"{type(self).__name__} carries no state")
 
+    def constrain_gradients(self, model: nn.Module) -> None:
+        """Take from gradients, before an update, what would leave the set that parameters are held to; by default nothing."""
+
+    def constrain(self, model: nn.Module) -> None:
+        """Bring parameters back, after an update, to the set that they are held to; by default nothing.
+
+        Of sparse weights it sees the dense ones, before their mask.
+        """
+
     @property
     def has_blocks(self) -> bool:
         """True if :meth:`blocks` can name them; known without building the network."""

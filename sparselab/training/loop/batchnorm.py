@@ -16,12 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import RunFailed, refuse
+from sparselab.inputs.models.autoencoders import Select
 from sparselab.inputs.models.trace import trace
 
 
 def synchronise(network: nn.Module) -> None:
-    """Have every batch normalisation of ``network`` use all processes' examples. RunFailed for one that cannot."""
+    """Have every batch normalisation of ``network`` use all processes' examples, and whatever else looks across a batch.
+    RunFailed for a batch normalisation that cannot."""
     for name, module in network.named_modules():
+        if isinstance(module, Select):
+            module.forward = module.over_ranks  # type: ignore[method-assign]
         if isinstance(module, _BatchNorm):
             if type(module).forward is not _BatchNorm.forward:
                 problem = f"{type(module).__name__} does more than normalise, and cannot be shared by processes"

@@ -97,11 +97,13 @@ class Loop(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
         self.sparsifier.before_step(trainer.global_step + 1, optimizer)
+        task.family.constrain_gradients(task.network)
         if self.spread:
             self.spread.look(trainer.global_step + 1)
 
     def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
+        self.task.family.constrain(self.task.network)
         self.sparsifier.after_step(self.trainer.global_step + 1, optimizer)
         if self.spread:
             self.spread.keep()

@@ -195,4 +195,4 @@ class TaskModule(pl.LightningModule):
         batch = self.task.batch(batch)
         outputs = self.logits(batch[0])
         if len(outputs):
-            self.task.score(metrics, outputs, batch)
+            self.task.score(metrics, outputs, batch, self)

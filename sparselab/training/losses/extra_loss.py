@@ -12,6 +12,7 @@ from sparselab.core.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparselab.core.data_types import Pair
     from sparselab.training.losses.context import StepContext
 
 
@@ -21,6 +22,7 @@ class ExtraLoss:
     At weight 0 it is not computed. Capabilities, checked before anything runs:
 
     ``needs_states``         reads ``context.states``, the outputs of the family's blocks.
+    ``needs_pair``           types of inputs and targets that it is for; None: any.
     ``needs_classes``        compares probabilities, of classes or of next tokens.
     ``needs_trained_start``  makes no sense where training starts from random weights.
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
@@ -32,6 +34,7 @@ class ExtraLoss:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     needs_states: ClassVar[bool] = False
+    needs_pair: ClassVar[Pair | None] = None
     needs_classes: ClassVar[bool] = False
     needs_trained_start: bool = False
     taught_by: str | None = None

@@ -26,6 +26,7 @@ class Subject:
     network: in evaluation mode, with the weights that are exported. logits: inputs -> float32 logits (n, classes).
     batches: a fresh pass over this rank's share of the test split, (inputs, labels) on the network's device.
     data:    what the dataset is. mean, std: per channel, of pixel / 255: an input is (pixel / 255 - mean) / std.
+    loaded:  the loaded data, for metrics of one kind of data.
     parts:   the same as ``batches`` for other parts of the data by name, such as ``forget``, without augmentation.
     weights: the weights that the cell's targets name, a dense cell's too. masks: of a sparse cell, bool, by name of the tensor.
     """
@@ -34,9 +35,10 @@ class Subject:
     logits: Callable[[Tensor], Tensor]
     batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     data: DataSpec
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     parts: Mapping[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]] = field(default_factory=dict)
+    loaded: Any = None
     weights: Mapping[Layer, Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -98,6 +100,10 @@ class Metric:
     def measure(self, subject: Subject) -> dict[str, float]:
         """Plain numbers by name, without ``test.``; the same on every rank."""
         raise NotImplementedError(f"{type(self).__name__} measures nothing")
+
+    def pictures(self, subject: Subject) -> dict[str, bytes]:
+        """PNG files by name that lie beside the record, where a table or a report may show them."""
+        return {}
 
 
 METRICS: Registry[Metric] = Registry("metric", "sparselab.training.metrics")

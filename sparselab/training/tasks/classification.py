@@ -34,7 +34,7 @@ class Classification(Task):
     def metrics(self, data: DataSpec) -> dict[str, Metric]:
         return {**totals("hits", "loss", "n")}
 
-    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch, context: StepContext) -> None:
         from torch.nn import functional as F
 
         logits, targets = outputs.float(), batch[1]

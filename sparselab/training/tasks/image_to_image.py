@@ -61,7 +61,7 @@ class ImageToImage(Task):
         ssim = StructuralSimilarityIndexMeasure(data_range=(0.0, 1.0), kernel_size=WINDOW)
         return {**totals("squared", "pixels", "n"), "psnr": psnr(), "psnr_input": psnr(), "ssim": ssim}
 
-    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch, context: StepContext) -> None:
         restored, (given, wanted, *_) = outputs.float(), batch
         metrics["squared"].update((restored - wanted).square().sum())
         metrics["pixels"].update(wanted.numel())

@@ -46,7 +46,7 @@ class LanguageModeling(Task):
     def metrics(self, data: DataSpec) -> dict[str, Metric]:
         return {**totals("nats", "tokens")}
 
-    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch, context: StepContext) -> None:
         from torch.nn import functional as F
 
         logits, targets = outputs.float(), batch[1]

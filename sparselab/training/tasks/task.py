@@ -80,8 +80,8 @@ class Task:
         """Metrics of torchmetrics by name, fresh; several ranks see a share of each batch and agree on the values."""
         raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
-    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
-        """Update ``metrics`` with a batch of at least one example."""
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch, context: StepContext) -> None:
+        """Update ``metrics`` with a batch of at least one example. ``context`` is what :meth:`criterion` sees."""
         raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
     def numbers(self, values: Mapping[str, float], split: str, context: StepContext) -> dict[str, float]:

@@ -38,8 +38,8 @@ class TextClassification(Classification):
         f1 = BinaryF1Score() if count == 2 else MulticlassF1Score(count, average="macro")
         return {**super().metrics(data), "f1": f1, "matthews": MulticlassMatthewsCorrCoef(count)}
 
-    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch) -> None:
-        super().score(metrics, outputs, batch)
+    def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch, context: StepContext) -> None:
+        super().score(metrics, outputs, batch, context)
         for name in ("f1", "matthews"):
             metrics[name].update(outputs.argmax(-1), batch[1])
 

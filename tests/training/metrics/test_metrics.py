@@ -9,6 +9,7 @@ import torch
 from data_specs import image_data, text_data
 from torch import nn
 
+from sparselab.core.data_types import spoken
 from sparselab.core.errors import WIDTH, ConfigError, RunFailed
 from sparselab.core.options import validate
 from sparselab.running.planning import plan_of
@@ -206,10 +207,8 @@ def test_bad_requests_are_one_line(words, line):
 def test_text_has_no_such_metrics():
     for name in METRICS:
         (issue,) = metric(name).issues(WORDS)
-        assert (
-            str(issue)
-            == f"metric={name}: is for images → classes, and dataset words is tokens → next tokens — leave it out"
-        )
+        wanted = f"is for {spoken(METRICS[name].needs)}, and dataset words is tokens → next tokens"
+        assert str(issue) == f"metric={name}: {wanted} — leave it out"
 
 
 def test_another_dataset_is_brought_to_the_network_s_size():

@@ -26,7 +26,7 @@ def scores(predicted, labels, classes=2):
     metrics = task.metrics(data)
     outputs = nn.functional.one_hot(torch.tensor(predicted), classes).float()
     for part in (slice(0, 3), slice(3, None)):
-        task.score(metrics, outputs[part], (None, torch.tensor(labels)[part]))
+        task.score(metrics, outputs[part], (None, torch.tensor(labels)[part]), None)
     return task.numbers({name: float(metric.compute()) for name, metric in metrics.items()}, "test", None)
 
 

@@ -1,0 +1,1 @@
+"""Rules that say which features of a sparse auto-encoder fire."""
