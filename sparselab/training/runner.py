@@ -16,6 +16,7 @@ import torch
 from sparselab.core.errors import RunFailed, Stopped
 from sparselab.core.model_spec import EXPERTS
 from sparselab.core.seeds import derive_seed
+from sparselab.inputs.data.splits import loaded
 from sparselab.inputs.models.trace import traced
 from sparselab.running.loggers.logger import Guarded
 from sparselab.running.signals import StopFlag
@@ -70,7 +71,7 @@ class Finished:
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
-    content: str  # of the data that was really loaded
+    data: dict[str, Any]  # what was really loaded, for the record
     elsewhere: str  # what was different where a part of it was computed; empty where nothing was
 
 
@@ -187,7 +188,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         found.step if found else None,
         folder,
         state,
-        splits.content,
+        loaded(parts.data, splits),
         store.facts.get(ELSEWHERE, ""),
     )
 
