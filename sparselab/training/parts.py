@@ -248,7 +248,13 @@ def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
     if cell.sparsity is None:
         if method is not None and all(PATTERNS[name].prunes for name in method.patterns):
             raise ConfigError(
-                [Issue("sparsity", f"method={method.name} needs one", 'write sparsity=0.9, sparsity="2:4" or method=dense')]
+                [
+                    Issue(
+                        "sparsity",
+                        f"method={method.name} needs one",
+                        'write sparsity=0.9, sparsity="2:4" or method=dense',
+                    )
+                ]
             )
         return Sparsity.parse("dense")
     return Sparsity.parse(cell.sparsity)

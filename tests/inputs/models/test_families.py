@@ -148,7 +148,9 @@ def test_a_network_of_timm_that_images_are_too_small_for_is_refused() -> None:
     with pytest.raises(ConfigError) as refused:
         traced(made, made.build(small), small)
     line = only_line(refused)
-    assert line.startswith("model.arch=levit_128s: cannot compute images of 1x8x8: ") and "choose another network" in line
+    assert (
+        line.startswith("model.arch=levit_128s: cannot compute images of 1x8x8: ") and "choose another network" in line
+    )
 
 
 @pytest.mark.parametrize(
