@@ -38,12 +38,12 @@ class DataSpec:
 
     @property
     def known(self) -> bool:
-        """Whether the sizes of the splits are known; a text under a tokenizer has them once it is read."""
+        """Return whether the sizes of the splits are known; those of a text under a tokenizer are once it is read."""
         return self.train > 0
 
     @property
     def sizes(self) -> str:
-        """The sizes in words."""
+        """Return the sizes in words."""
         if not self.known:
             return "sizes are known once the text is read"
         return f"{self.train:,} train, {self.val:,} val, {self.test:,} test"

@@ -49,7 +49,7 @@ class Splits(Protocol):
 
 
 def loaded(data: DataSpec, splits: Splits) -> dict[str, Any]:
-    """What a record says of the data: announced facts, the content, and examples per split.
+    """Return a record's account of the data: announced facts, the content, and examples per split.
 
     Those are counted where the plan did not know them (a text whose tokens only reading tells).
     """
