@@ -37,6 +37,18 @@ class DataSpec:
     parts: tuple[str, ...] = ()
 
     @property
+    def known(self) -> bool:
+        """Return whether the sizes of the splits are known; those of a text under a tokenizer are once it is read."""
+        return self.train > 0
+
+    @property
+    def sizes(self) -> str:
+        """Return the sizes in words."""
+        if not self.known:
+            return "sizes are known once the text is read"
+        return f"{self.train:,} train, {self.val:,} val, {self.test:,} test"
+
+    @property
     def pair(self) -> Pair:
         """Types of inputs and targets: what families and tasks are matched by."""
         return type(self.inputs), type(self.targets)

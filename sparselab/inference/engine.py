@@ -148,11 +148,12 @@ class Inference(SingleProcessEngine):
         }
         if self._weighs_windows(parts):
             extra["windows"] = 2  # those of a shorter last batch once counted more
+        data = parts.data
+        size = f"{data.test:,} test windows" if data.known else "test windows"
         facts = [
             ("rules", " · ".join([*(f"{rule.name}" for rule in rules), at])),
-            ("data", f"{parts.data.title or parts.data.name}: {parts.data.test:,} test windows of {block} tokens"
-                     f" ({parts.data.source})"),
-        ]  # fmt: skip
+            ("data", f"{data.title or data.name}: {size} of {block} tokens ({data.source})"),
+        ]
         notes = []
         if parts.model_spec is None:
             notes.append("the layers of this model are known once it is built; they are checked then")

@@ -25,6 +25,7 @@ from sparselab.inference.count import counted, macs_per_token
 from sparselab.inference.parts import Activations
 from sparselab.inference.score import Score, score
 from sparselab.inference.windows import Batch, batches, draw
+from sparselab.inputs.data.splits import loaded
 from sparselab.inputs.models.trace import traced
 from sparselab.running.single_process import Outcome
 
@@ -93,12 +94,8 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         metrics=metrics,
         sparsity=realised(parts, active, masking, ledger),
         cost=cost,
-        data={
-            "name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
-            "content": splits.content, "source": parts.data.source,
-            "train": parts.data.train, "val": parts.data.val, "test": parts.data.test,
-        },
-    )  # fmt: skip
+        data=loaded(parts.data, splits),
+    )
 
 
 def without_experts(model_spec: ModelSpec) -> None:

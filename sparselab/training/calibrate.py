@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from sparselab.core.seeds import derive_seed
 from sparselab.weights.calibration import Calibration
 
 if TYPE_CHECKING:
-    import torch
-
     from sparselab.training.parts import Parts
+    from sparselab.training.tasks.task import Batch
     from sparselab.weights.capabilities import ReadsInputs
     from sparselab.weights.sparsifier import Sparsifier
 
@@ -33,9 +34,16 @@ def calibration(
         "train", size, derive_seed(parts.cell.seed, "calibration"), device=str(device), workers=workers
     )
 
-    def batches() -> Iterator[torch.Tensor]:
+    def batches() -> Iterator[Batch]:
         loader.position(0, 0)
-        return (batch[0].to(device) for batch in islice(loader, -(-samples // size)))
+        for index, batch in enumerate(islice(loader, -(-samples // size))):
+            with torch.random.fork_rng(devices=[]):  # what a task draws is the same in every pass
+                torch.manual_seed(derive_seed(parts.cell.seed, "calibration", index))
+                seen = parts.task.batch(tuple(part.to(device) for part in batch))
+            yield seen
+
+    def forward(batch: Batch) -> torch.Tensor:
+        return parts.family.logits(network, batch[0])
 
     blocks = parts.family.blocks(network) if parts.family.has_blocks else []
-    return Calibration(network, lambda batch: parts.family.logits(network, batch), sparsifier.slots, blocks, batches)
+    return Calibration(network, forward, sparsifier.slots, blocks, batches, parts.task.present)

@@ -19,8 +19,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
     out = [
         ("method", f"{parts.method.name} · sparsity {parts.asked} · schedule {parts.schedule.name}"
                    f" · distribution {parts.distribution.name}"),
-        ("data", f"{data.title or data.name}: {data.train:,} train, {data.val:,} val, {data.test:,} test"
-                 f" ({data.source})"),
+        ("data", f"{data.title or data.name}: {data.sizes} ({data.source})"),
         ("task", f"{parts.task.name} ({data.inputs} → {data.targets})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
         ("precision", precision),

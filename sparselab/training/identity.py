@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Cell
+from sparselab.core.data_types import Sentences
 from sparselab.running.identity import content, identified
-from sparselab.weights.capabilities import ReadsFiles
+from sparselab.weights.capabilities import ReadsFiles, ReadsInputs
 
 if TYPE_CHECKING:
     from sparselab.training.parts import Parts
@@ -66,6 +67,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         extra["model"] = parts.family.version
     if parts.task.version > 1:
         extra["task"] = parts.task.version
+    if isinstance(parts.method, ReadsInputs) and isinstance(parts.data.inputs, Sentences):
+        extra["calibration"] = 2  # padding counted as tokens do
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
     if parts.merge is not None:

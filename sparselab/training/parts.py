@@ -248,7 +248,13 @@ def _sparsity(cell: Cell, method: Method | None) -> Sparsity:
     if cell.sparsity is None:
         if method is not None and all(PATTERNS[name].prunes for name in method.patterns):
             raise ConfigError(
-                [Issue("sparsity", f"method={method.name} needs one", 'write sparsity=0.9 or sparsity="2:4"')]
+                [
+                    Issue(
+                        "sparsity",
+                        f"method={method.name} needs one",
+                        'write sparsity=0.9, sparsity="2:4" or method=dense',
+                    )
+                ]
             )
         return Sparsity.parse("dense")
     return Sparsity.parse(cell.sparsity)
@@ -279,11 +285,11 @@ def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
     per_epoch = data.train // trainer.batch_size
     lengths = [trainer.max_steps] if trainer.max_steps is not None else []
     if trainer.max_epochs:
-        if not per_epoch and not lengths:
-            raise ConfigError(
-                [Issue("trainer.max_epochs", f"the length of {data.name} is not known", "write trainer.max_steps=…")]
-            )
-        lengths += [trainer.max_epochs * per_epoch] if per_epoch else []
+        if not per_epoch:
+            where = f"trainer.max_epochs={trainer.max_epochs}"
+            fix = "write trainer.max_epochs=null trainer.max_steps=…"
+            raise ConfigError([Issue(where, f"the length of {data.name} is known once it is read", fix)])
+        lengths += [trainer.max_epochs * per_epoch]
     if not lengths:
         raise ConfigError([Issue("trainer", "both max_epochs and max_steps are null", "write trainer.max_epochs=…")])
     return min(lengths), per_epoch

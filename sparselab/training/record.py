@@ -39,9 +39,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
             "steps": parts.steps,
         },
         "environment": where(parts, finished),
-        "data": {"name": parts.data.name, "title": parts.data.title, "fingerprint": parts.data.fingerprint,
-                 "content": finished.content, "source": parts.data.source,
-                 "train": parts.data.train, "val": parts.data.val, "test": parts.data.test},
+        "data": finished.data,
     }  # fmt: skip
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparselab.inputs.data.splits import loaded
 from sparselab.running.signals import StopFlag
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.assemble import assemble
@@ -37,7 +38,7 @@ class Finished:
     resumed_from: int | None
     folder: Path
     state: dict[str, torch.Tensor]
-    content: str  # of the data that was really loaded
+    data: dict[str, Any]  # what was really loaded, for the record
     elsewhere: str  # what was different where a part of it was computed; empty where nothing was
     pictures: dict[str, bytes] = field(default_factory=dict)  # PNG files by name, for the run's folder
 
@@ -64,7 +65,7 @@ def execute(plan: Plan, flag: StopFlag | None = None) -> Finished:
         resumed_from=saved.step,
         folder=Path(plan.folder),
         state=fitted.state,
-        content=built.splits.content,
+        data=loaded(plan.parts.data, built.splits),
         elsewhere=saved.elsewhere,
         pictures=fitted.pictures,
     )

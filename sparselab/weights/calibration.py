@@ -31,7 +31,8 @@ class Calibration:
     gathered for a block is let go of when the next one is asked about. A layer or a block that the network uses several
     times counts with all its inputs: one whole pass beforehand tells how often.
 
-    forward: the network on one batch. batches: makes the batches anew for each pass.
+    forward: the network on one batch. batches: makes the batches anew for each pass. present: which positions of a batch
+    are no padding, bool (n, t), or None for all; a layer that reads a vector at each position is told nothing of padding.
     """
 
     def __init__(
@@ -41,8 +42,12 @@ class Calibration:
         slots: Sequence[Slot],
         blocks: Sequence[nn.Module],
         batches: Callable[[], Iterable[Any]],
+        present: Callable[[Any], Tensor | None] = lambda batch: None,
     ):
-        self.network, self.forward, self.batches = network, forward, batches
+        self.network, self.forward, self.batches, self.present = network, forward, batches, present
+        self.there: Tensor | None = (
+            None  # of the batch in this pass: its positions in a row, True where one is no padding
+        )
         owner = {id(module): i for i, block in enumerate(blocks) for module in block.modules()}
         self.blocks = blocks
         self.modules = {slot.name: network.get_submodule(slot.layer.module) for slot in slots}
@@ -98,6 +103,8 @@ class Calibration:
             hooks.append(self.blocks[group].register_forward_hook(lambda *_: self._reached(group)))
         with self._looking(hooks):
             for batch in self.batches():
+                there = self.present(batch)
+                self.there = None if there is None else there.flatten()
                 self.left = Counter({part: self.uses[part] for part in parts if self.uses[part]})
                 with suppress(_Enough), Products(weights, self._seen):
                     self.forward(batch)
@@ -161,8 +168,10 @@ class Calibration:
     def _add(self, name: str, rows: Tensor, group: int | None) -> None:
         """More rows (positions, inputs), of all groups (groups, positions, inputs) or of the ``group`` alone."""
         x = rows.float()
-        total = x.mT @ x
         groups = len(self.counts[name])
+        if self.there is not None and groups == 1 and x.shape[-2] == len(self.there):
+            x = x[..., self.there, :]
+        total = x.mT @ x
         if name not in self.sums:
             whole = group is None or groups == 1
             self.sums[name] = total if whole else total.new_zeros(groups, *total.shape)

@@ -79,6 +79,16 @@ def test_every_command_line_is_accepted(command: str, shown_method: Path, monkey
     assert plan_of(overrides, str(shown_method)).id
 
 
+def test_the_line_of_rigl_covers_every_layer_as_its_paper_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RigL's ERK shares out stem and head, too: 0.12 times the dense network's products at 0.95 (arXiv 1911.11134, table 2)."""
+    (line,) = re.findall(r"^ {4}sparselab check (method=rigl .*?)   #", README, re.MULTILINE)
+    for name in ("SPARSELAB_DATA", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    plan = plan_of(shlex.split(line))
+    assert len(plan.parts.layers) == 54 and {"conv1", "fc"} <= {layer.name for layer in plan.parts.layers}
+    assert round(plan.cost["macs"] / plan.cost["macs_dense"], 2) == 0.12
+
+
 @pytest.mark.parametrize("group", sorted(set(groups()) - {"paper", "trainer", "engine"}))
 def test_every_member_of_every_group_is_named_once_as_such(group):
     """In the table's rows that are about the group; ``resnet20 … resnet110`` stands for those in between."""

@@ -283,6 +283,15 @@ def test_h1_all_files_are_reported_at_once(tmp_path):
     assert [str(issue).split(":")[0] for issue in refused.value.issues] == ["a.yaml", "b.yaml", "c.yaml"]
 
 
+def test_h1_a_byte_order_mark_is_named(tmp_path):
+    """Hydra read no "# @package" behind one, and the file's values landed elsewhere without a word."""
+    write(tmp_path, {"method/mine.yaml": "\ufeff# @package _global_\ntrainer: {max_steps: 3}\n"})
+    with pytest.raises(ConfigError) as refused:
+        scan(str(tmp_path))
+    (line,) = map(str, refused.value.issues)
+    assert line.startswith("mine.yaml") and "byte order mark" in line
+
+
 def test_h1_a_good_folder_is_taken(tmp_path):
     from sparselab.running.planning import plan_of
 

@@ -277,3 +277,26 @@ def test_cells_whose_calibration_weighs_windows_anew_have_other_ids(network):
     assert "windows" not in extra("engine.batch_size=2")
     assert extra("activation.allocation=greedy", "engine.batch_size=3")["windows"] == 2
     assert extra("activation.gate=threshold")["windows"] == 2
+
+
+def test_a_copy_without_a_training_split_serves(network, tmp_path):
+    """WINA's card: WikiText-2's training split is not everywhere, and calibration takes the validation split then."""
+    folder = tmp_path / "data" / "text" / "wikitext2"
+    folder.mkdir(parents=True)
+    for name in ("valid", "test"):
+        (folder / f"{name}.txt").write_bytes(b"one two three = four . \n" * 60)
+    words = ["model=hf", f"model.path={network}", "activation=wina", "activation.gate=threshold", "sparsity=0.5"]
+    words += [
+        "dataset=wikitext2",
+        "dataset.block=32",
+        "engine.windows=2",
+        "engine.tokens=128",
+        f"data_dir={tmp_path}/data",
+    ]
+    words += [f"runs_dir={tmp_path}/runs", "trainer.threads=1"]
+    with pytest.raises(ConfigError, match=r"has no train.txt — write dataset.train_from=valid"):
+        plan_of(words)
+    words.append("dataset.train_from=valid")
+    assert application.main(words) == 0
+    plan = plan_of(words)
+    assert records.read(plan.folder, plan.id)["metrics"]["activation.gated_sparsity"] == pytest.approx(0.5, abs=0.1)

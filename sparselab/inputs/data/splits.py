@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from sparselab.core.data_spec import DataSpec
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.loader import Loader, Source
 from sparselab.inputs.data.sources import Images, Pictures, Streams, Windows
@@ -68,6 +69,22 @@ class Loads:
         """As :meth:`Splits.loader`."""
         train = part == "train" if train is None else train
         return Loader(self.source(part, batch_size, train, device, workers), batch_size, seed, train, rank, world)
+
+
+def loaded(data: DataSpec, splits: Splits) -> dict[str, Any]:
+    """Return a record's account of the data: announced facts, the content, and examples per split.
+
+    Those are counted where the plan did not know them (a text whose tokens only reading tells).
+    """
+    sizes = {part: getattr(data, part) if data.known else len(splits.loader(part, 1, 0).source) for part in PARTS}
+    return {
+        "name": data.name,
+        "title": data.title,
+        "fingerprint": data.fingerprint,
+        "content": splits.content,
+        "source": data.source,
+        **sizes,
+    }
 
 
 def content_of(arrays: Iterable[Any]) -> str:

@@ -45,7 +45,7 @@ class Merge(ABC):
 
     def issues(self, data: DataSpec) -> list[Issue]:
         """Return the issues that keep it from merging networks for ``data``."""
-        if self.scores and data.val == 0:
+        if self.scores and data.known and data.val == 0:
             return [
                 Issue(f"merge={self.name}", "chooses on validation examples, and there are none", "set dataset.val")
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from sparselab.core.cache_folder import cache_folder
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
-from sparselab.inputs.data import cache, subset
+from sparselab.inputs.data import cache, hub, subset
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.data.sets.arrays import Cifar10, Cifar100, Digits, Mnist
 from sparselab.inputs.data.sets.imagenet import Imagenet
@@ -553,3 +554,14 @@ def test_texts_from_the_hub(hub_sets):
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "imagenet", "wikitext2", "tinyshakespeare"])
 def test_a_hub_that_cannot_be_reached_is_one_line(name, hub_sets):
     assert "Couldn't reach" in refusal(make(DATASETS[name]).load)
+
+
+def test_what_its_client_says_of_every_try_is_said_once(hub_sets, monkeypatch, capsys, caplog):
+    """Retries printed a screen of warnings, and nothing said what was waited for."""
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "level", logging.WARNING)
+    hub._one_word.cache_clear()
+    for _ in range(2):
+        refusal(make(DATASETS["mnist"]).load)
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s [Retry 4/5].")
+    assert capsys.readouterr().err == "asking the hub; where it does not answer, this takes a minute\n"
+    assert not caplog.records

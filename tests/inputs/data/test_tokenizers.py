@@ -10,9 +10,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sparselab.core.errors import ConfigError
+from sparselab.inputs.data.sets.text import Stdlib
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.storage import record as records
+from sparselab.training.describe import facts
+from sparselab.training.merges.merge import MERGES
 
 WORDS = ["[UNK]", "def", "return", "import", "self", "if"]
 TEXT = [
@@ -68,6 +71,26 @@ def test_models_without_one_read_bytes_and_keep_their_ids():
     assert plan_of(bare).id == plan_of([*bare, "dataset.tokenizer=bytes"]).id
 
 
+def counted():
+    """Windows of 16 predictions a split, where a token is a word between spaces."""
+    stdlib = Stdlib(Stdlib.Options(max_bytes=60_000))
+    words = {part: len(text.decode(errors="replace").split()) for part, text in stdlib.texts(stdlib.origin()).items()}
+    return {part: -(-(count - 1) // 16) for part, count in words.items()}
+
+
+def test_sizes_that_only_reading_tells_are_not_said_to_be_zero(folders):
+    plan = planned()
+    assert not plan.parts.data.known
+    assert dict(facts(plan, "32"))["data"] == "stdlib: sizes are known once the text is read (bundled)"
+    frozen = plan_of(["engine=inference", "model=hf", "model.path=weights/own", *TEXT[:3]])
+    assert dict(frozen.facts)["data"] == "stdlib: test windows of 16 tokens (bundled)"
+    assert issue("trainer.max_epochs=1") == (
+        "trainer.max_epochs=1: the length of stdlib is known once it is read — "
+        "write trainer.max_epochs=null trainer.max_steps=…"
+    )
+    assert MERGES["greedy"](MERGES["greedy"].Options()).issues(plan.parts.data) == []
+
+
 @pytest.mark.parametrize("other", ["bytes", "words", "weights/other"])
 def test_another_tokenizer_is_refused_unless_asked_for(folders, other):
     line = issue(f"dataset.tokenizer={other}")
@@ -98,7 +121,9 @@ def test_a_model_without_a_tokenizer_whose_tokens_are_no_bytes_is_refused(folder
 def test_the_tokenizer_is_exported_with_the_network(folders):
     plan = planned("runs_dir=runs")
     assert run_cell(plan) == 0
-    assert "tokenizer.json" in records.read(plan.folder, plan.id)["files"]
+    record = records.read(plan.folder, plan.id)
+    assert "tokenizer.json" in record["files"]
+    assert record["data"] | counted() == record["data"], "what only reading the text tells"
     text = "def self return"
     found, own = (AutoTokenizer.from_pretrained(folder)(text)["input_ids"] for folder in (plan.folder, folders / "own"))
     assert found == own == [1, 4, 2]

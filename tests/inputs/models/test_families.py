@@ -17,7 +17,7 @@ from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.families.vit import patch_for
 from sparselab.inputs.models.family import MODELS, Family
-from sparselab.inputs.models.trace import trace
+from sparselab.inputs.models.trace import trace, traced
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 IMAGE = image_data((3, 16, 16), 10)
@@ -141,6 +141,16 @@ def test_timm_fits_the_input_size() -> None:
     model = family("timm", arch="vit_tiny_patch16_224").build(IMAGE)
     assert trace(model, IMAGE)["head"].shape == (10, 192)
     assert family("timm", arch="vit_tiny_patch16_224").model_spec(IMAGE) is None
+
+
+def test_a_network_of_timm_that_images_are_too_small_for_is_refused() -> None:
+    made, small = family("timm", arch="levit_128s"), image_data((1, 8, 8), 10)
+    with pytest.raises(ConfigError) as refused:
+        traced(made, made.build(small), small)
+    line = only_line(refused)
+    assert (
+        line.startswith("model.arch=levit_128s: cannot compute images of 1x8x8: ") and "choose another network" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from sparselab.core.data_spec import DataSpec
 from sparselab.core.data_types import Classes, Sentences
 from sparselab.core.errors import ConfigError
 from sparselab.core.options import Options
+from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.trace import trace, traced
 from sparselab.training.tasks.task import TASKS
+from sparselab.weights.calibration import Calibration
+from sparselab.weights.patterns.pattern import Pattern
+from sparselab.weights.slot import Slot
 
 torch.set_num_threads(1)
 
@@ -93,6 +97,33 @@ def test_padding_plays_no_part(folders, name):
     with torch.no_grad():
         torch.testing.assert_close(family.logits(network, row), family.logits(network, row[:, :, :3]))
     assert torch.equal(TASKS["text_classification"](Options()).present((row,)), row[:, 1] == 1)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt"])
+def test_what_calibrates_is_no_padding(folders, name):
+    """Wanda and SparseGPT took the inputs at padded positions for data (as neuralmagic/sparseml did before its #1974)."""
+    family = hf(folders / name)
+    network = family.build(DATA).eval()
+    task = TASKS["text_classification"](Options())
+    long = torch.tensor(
+        [[[5, 7, 9, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0] * 6], [[3, 8, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0] * 6]]
+    )
+    layers = [layer for layer in traced(family, network, DATA).layers if layer.kind in ("linear", "conv1d")]
+    assert len(layers) >= 5
+    slots = [
+        Slot(layer, param, Pattern.of(Sparsity.parse(0.5), layer.kind), torch.ones_like(param, dtype=torch.bool))
+        for layer in layers
+        for param in [network.get_parameter(layer.tensor)]
+    ]
+
+    def moments(batches):
+        blocks = family.blocks(network) if family.has_blocks else []
+        forward = lambda batch: family.logits(network, batch[0])  # noqa: E731
+        known = Calibration(network, forward, slots, blocks, lambda: batches, task.present)
+        return [known.moments(slot) for slot in slots]
+
+    for padded, cut in zip(moments([(long,)]), moments([(long[:1, :, :3],), (long[1:, :, :2],)]), strict=True):
+        torch.testing.assert_close(padded, cut, rtol=1e-4, atol=1e-6)
 
 
 def test_an_encoder_reads_which_sentence_a_token_is_of(folders):
