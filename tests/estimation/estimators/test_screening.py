@@ -13,7 +13,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.estimator_checks import check_estimator
 
 from sparselab.estimation.estimators.information import density, information
-from sparselab.estimation.estimators.information.screened import ScreenedRidgeRegressor
+from sparselab.estimation.estimators.information.screened import PENALTIES, ScreenedRidgeRegressor
 from sparselab.estimation.estimators.information.selector import ESTIMATORS, MIScreen
 
 
@@ -166,6 +166,12 @@ def test_ridge_on_what_is_kept(rng):
     X, y = made(rng, p=40)
     fitted = ScreenedRidgeRegressor(MIScreen("pearson", keep=3)).fit(X, y)
     assert (fitted.coef_ != 0).sum() == 3 and fitted.coef_[0] == pytest.approx(1, abs=0.3)
+    kept = np.column_stack([np.ones(300), X[:, np.sort(fitted.screener_.kept_)]])
+    errors = []
+    for alpha in PENALTIES:  # leave one out, by the diagonal of the hat matrix; the intercept is free
+        hat = kept @ np.linalg.solve(kept.T @ kept + alpha * np.diag([0.0, 1, 1, 1]), kept.T)
+        errors.append((((y - hat @ y) / (1 - np.diag(hat))) ** 2).mean())
+    assert fitted.alpha_ == PENALTIES[np.argmin(errors)]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,6 @@ def test_ridge_on_what_is_kept(rng):
     + [
         MIScreen(clump=0.1, grid=32),
         ScreenedRidgeRegressor(MIScreen("pearson")),
-        pytest.param(ScreenedRidgeRegressor(MIScreen("binned")), marks=pytest.mark.slow),  # 40 seconds
     ],
     ids=repr,
 )
@@ -211,3 +216,8 @@ def test_bad_data_are_one_line(rng):
         with pytest.raises((ValueError, TypeError)) as error:
             MIScreen().fit(data, target)
         assert "\n" not in str(error.value)
+    names = np.where(y > 1, "yes", "no")
+    with pytest.raises(ValueError, match="could not convert string to float") as error:
+        ScreenedRidgeRegressor().fit(X, names)
+    assert "\n" not in str(error.value)
+    assert (MIScreen(grid=32).fit(X * 1e-170, y).scores_ == 0).all()  # no spread that floating point could square

@@ -143,10 +143,16 @@ def test_scikit_learn_accepts_it(estimator):
         ({"slopes": (0,)}, {}, "random slopes need groups"),
         ({}, {"groups": [1, 2]}, "groups has 2 entries, and X has"),
         ({"slopes": (9,)}, {"groups": None}, "random slopes need groups"),
+        ({"slopes": (9,)}, {"groups": np.zeros}, r"slopes=\(9,\): X has columns 0 to 2; list some of those"),
+        ({"slopes": (0.5,)}, {"groups": np.zeros}, "X has columns 0 to 2; list some of those"),
+        ({"slopes": ("age",)}, {"groups": np.zeros}, "X has columns 0 to 2; list some of those"),
+        ({"slopes": 0}, {"groups": np.zeros}, "slopes=0: X has columns 0 to 2; list some of those"),
+        ({}, {"groups": lambda n: np.full(n, math.nan)}, "groups contains NaN"),
     ],
 )
 def test_bad_options_are_one_line(options, data, message, rng):
     A, y, _, _ = grouped(rng)
+    data = {name: value(len(y)) if callable(value) else value for name, value in data.items()}
     with pytest.raises(ValueError, match=message) as error:
         TsallisMixedRegressor(**options).fit(A[:, 1:], y, **data)
     assert "\n" not in str(error.value)

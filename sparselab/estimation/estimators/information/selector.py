@@ -68,7 +68,7 @@ class MIScreen(SelectorMixin, BaseEstimator):
             self.outcome == "auto" and (len(values) == 2 or not np.issubdtype(y.dtype, np.number))
         )
         target = np.searchsorted(values, y) if self.discrete_ else y.astype(np.float64)
-        live = np.ptp(X, axis=0) > 0
+        live = (np.ptp(X, axis=0) > 0) & (X.std(0) > 0)  # the square of a spread below 1e-162 is 0
         self.scores_ = np.zeros(X.shape[1])
         self.scores_[live] = self._scores(X[:, live], target, self.discrete_)
         order = np.argsort(-self.scores_, kind="stable")
