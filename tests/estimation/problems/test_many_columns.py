@@ -9,18 +9,22 @@ import pytest
 from sklearn import datasets
 
 from sparselab.estimation.problems.linear.recovery import SparseSample, recovery
-from sparselab.estimation.problems.problem import PROBLEMS
 from sparselab.estimation.problems.tables.ranking import RankingSample
 from sparselab.estimation.problems.tables.sample import TableSample
 from sparselab.running.planning import plan_of
+
+ESTIMATORS = {
+    "toeplitz_classification": "nonconvex_logistic",
+    "factor_columns": "mi_screen",
+    "repeated_measures": "tsallis_mixed",
+    "noisy_table": "screened_ridge",
+}
 
 
 def problem(name, **changed):
     """The problem with its defaults and ``changed``."""
     given = [f"problem.{option}={value}" for option, value in changed.items()]
-    estimator = {"toeplitz_classification": "nonconvex_logistic", "factor_columns": "mi_screen",
-                 "repeated_measures": "tsallis_mixed", "noisy_table": "screened_ridge"}.get(name, "nonconvex_linear")  # fmt: skip
-    return plan_of([f"estimator={estimator}", f"problem={name}", *given]).parts[1]
+    return plan_of([f"estimator={ESTIMATORS.get(name, 'nonconvex_linear')}", f"problem={name}", *given]).parts[1]
 
 
 # -- toeplitz ----------------------------------------------------------------------------------------------------------

@@ -105,11 +105,12 @@ class MIScreen(SelectorMixin, BaseEstimator):
         if self.estimator == "sklearn":
             neighbours = mutual_info_classif if discrete else mutual_info_regression
             return neighbours(X, y, random_state=self.random_state)
-        return np.array([self._information(X[:, j], y, discrete) for j in range(X.shape[1])])
+        if self.estimator == "binned":
+            labels = y if discrete else information.binned(y)  # once, not for each column
+            return np.array([information.binned_information(x, labels, labels=True) for x in X.T])
+        return np.array([self._information(x, y, discrete) for x in X.T])
 
     def _information(self, x: Array, y: Array, discrete: bool) -> float:
-        if self.estimator == "binned":
-            return information.binned_information(x, y, labels=discrete)
         if discrete:
             return information.class_information(x, y, self.grid, self.bw, self.indexing)
         return information.kernel_information(x, y, self.grid, self.bw)
