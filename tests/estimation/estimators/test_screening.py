@@ -113,6 +113,16 @@ def test_bins_by_hand_and_of_a_uniform_sample(rng):
     """Four values in two clumps: the penalised likelihood is largest at 2 bins."""
     assert information.bins(np.array([0.0, 0.1, 0.9, 1.0])) == 2
     assert information.bins(rng.random(5000)) < 5 < information.bins(rng.normal(size=5000))
+    x = rng.normal(size=700)
+    counts = np.arange(2, 100)
+    values = []
+    for count in counts:  # sum N log N + N log D - (D - 1 + (log D)^2.5)
+        full = np.histogram(x, bins=count)[0]
+        full = full[full > 0]
+        values.append((full * np.log(full)).sum() + 700 * np.log(count) - (count - 1 + np.log(count) ** 2.5))
+    assert information.bins(x) == counts[np.argmax(values)]
+    gentler = np.array(values) + np.log(counts) ** 2.5 - np.log(counts) ** 2
+    assert counts[np.argmax(gentler)] != information.bins(x)  # the power of the logarithm decides here
 
 
 # -- screening ---------------------------------------------------------------------------------------------------------
@@ -160,6 +170,11 @@ def test_classes_may_have_any_names_and_constant_columns_score_nothing(rng):
         one = MIScreen(estimator, grid=64, random_state=0).fit(X, names)
         two = MIScreen(estimator, grid=64, random_state=0).fit(X, y > 1)
         assert one.scores_ == pytest.approx(two.scores_) and one.scores_[3] == 0 and isinstance(one, SelectorMixin)
+    three = rng.integers(0, 3, 300)  # two values are classes, three may be counts
+    assert (
+        not MIScreen("pearson").fit(X, three).discrete_
+        and MIScreen(grid=32, outcome="discrete").fit(X, three).discrete_
+    )
 
 
 def test_ridge_on_what_is_kept(rng):

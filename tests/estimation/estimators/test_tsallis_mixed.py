@@ -88,6 +88,18 @@ def test_both_descents_fall_to_the_minimum_of_a_lasso(conjugate, rng):
     assert found.converged and off.max() < 1e-5 and np.diff(found.values).max() <= 0
 
 
+def test_the_second_direction_is_polak_and_ribiere_s():
+    """On a quadratic: d_1 = -g_1 + max(0, g_1 (g_1 - g_0) / g_0 g_0) d_0, d_0 = -g_0; proximal gradient has d_1 = -g_1."""
+    H, start = np.diag([1.0, 6.0]), np.array([3.0, 1.0])
+    problem = Composite(lambda t: (float(t @ H @ t / 2), H @ t), lambda t: 0.0, lambda t, step: t)
+    for conjugate in (True, False):
+        one, two = (descend(problem, start, 1e-9, most, conjugate).theta for most in (1, 2))
+        g0, g1 = H @ start, H @ one
+        push = g1 @ (g1 - g0) / (g0 @ g0)
+        d = -g1 - push * g0 if conjugate else -g1
+        assert push > 0 and d @ (two - one) == pytest.approx(np.linalg.norm(d) * np.linalg.norm(two - one))
+
+
 def test_conjugate_directions_need_fewer_steps(rng):
     A, y, _, groups = grouped(rng, m=20)
     X = A[:, 1:]
