@@ -121,6 +121,24 @@ def test_outliers_hurt_the_gaussian_more(rng):
     assert off[1.5] < 0.6 < off[1.0] and TsallisMixedRegressor.standin
 
 
+def test_scales_are_in_units_of_y(rng):
+    """Intercepts of standard deviation 2 and normal noise of 0.5; thousand times y has thousand times both."""
+    groups = np.repeat(np.arange(60), 4)
+    X = rng.normal(size=(240, 2))
+    y = X[:, 0] + 2 * rng.normal(size=60)[groups] + 0.5 * rng.normal(size=240)
+    one, milli = (TsallisMixedRegressor(1.0, lam=0.01, tol=1e-3).fit(X, unit * y, groups=groups) for unit in (1, 1000))
+    assert one.sigma_ == pytest.approx(0.5, rel=0.15) and one.random_scale_ == pytest.approx(2, rel=0.25)
+    for name in ("sigma_", "random_scale_", "random_effects_", "coef_", "intercept_"):
+        assert getattr(milli, name) == pytest.approx(1000 * getattr(one, name), rel=1e-4)
+
+
+def test_bic_leaves_noise_alone(rng):
+    X, y = rng.normal(size=(100, 6)), rng.normal(size=100)
+    fitted = TsallisMixedRegressor(1.0, "l1", lam=None, n_lams=3, tol=1e-3).fit(X, y)
+    small = TsallisMixedRegressor(1.0, "l1", lam=fitted.lam_ / 100, tol=1e-3).fit(X, y)
+    assert not fitted.coef_.any() and (small.coef_ != 0).all()
+
+
 def test_bic_chooses_a_sparse_model_and_groups_may_have_any_names(rng):
     A, y, _, groups = grouped(rng, m=20)
     X = np.column_stack([A[:, 1:], rng.normal(size=(len(y), 10))])

@@ -42,6 +42,11 @@ def test_the_published_simulation_has_five_blocks_of_ten_and_a_toeplitz_covarian
         assert (drawn.X[:, lag:] * drawn.X[:, :-lag]).mean() == pytest.approx(0.7**lag, abs=0.02)
 
 
+def test_the_first_columns_have_the_covariance_too():
+    X = problem("toeplitz_regression", n=8000, block=1, gap=0, tau=0.7).draw(0, 0).X
+    assert np.corrcoef(X.T)[0] == pytest.approx(0.7 ** np.arange(5), abs=0.03)
+
+
 def test_the_signal_to_noise_ratio_is_that_of_variances_and_draws_share_all_else():
     one, ten = (
         problem("toeplitz_regression", n=4000, block=2, gap=3, tau=0.5, snr=snr).draw(0, 0) for snr in (1.0, 10.0)
@@ -138,9 +143,15 @@ def test_a_table_is_scikit_learn_s_with_noise_beside_it_split_afresh_in_each_dra
 
 
 def test_recovery_by_hand():
-    found = recovery(np.array([1.0, 0, 2, 0, 3]), np.array([1.0, 1, 0, 0, 3]))
-    assert found == {"error": pytest.approx(5 / 11), "error_max": 2.0, "ppv": pytest.approx(2 / 3), "npv": 0.5, "active": 3.0,
-                     "sparsity": 0.4}  # fmt: skip
+    found = recovery(np.array([1.0, 0, 2, 0, 3, 0]), np.array([1.0, 1, 0, 0, 3, 1]))
+    assert found == {
+        "error": pytest.approx(6 / 12),
+        "error_max": 2.0,
+        "ppv": pytest.approx(2 / 3),
+        "npv": pytest.approx(1 / 3),
+        "active": 3.0,
+        "sparsity": 0.5,
+    }
     nothing = recovery(np.zeros(3), np.array([1.0, 0, 0]))
     assert nothing["ppv"] == 1 and nothing["npv"] == pytest.approx(2 / 3) and nothing["error"] == 1
     sample = SparseSample(None, np.zeros(2), np.array([1.0, 0]), {"tau": 0.5})
@@ -152,8 +163,8 @@ def test_a_ranking_and_a_table_are_scored_by_hand():
     fitted = SimpleNamespace(scores_=np.array([3.0, 2, 1, 0]), get_support=lambda: np.array([True, True, False, False]))
     found = RankingSample(np.zeros((2, 4)), np.zeros(2), truth).measure(fitted)
     assert found == {"auroc": 0.75, "ppv": 0.5, "recall": 0.5, "relevant": 2.0, "sparsity": 0.5}
-    test, target = np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([1.0, 3])
+    test, target = np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([1.0, 5])
     table = TableSample(test, target, test, target, 1)
     fitted = SimpleNamespace(coef_=np.array([1.0, 0, 3]), predict=lambda X: X @ np.array([1.0, 0, 3]))
-    found = table.measure(fitted)  # predicts 1 and 0 where 1 and 3 are: mean square 4.5 of a variance of 1
-    assert found == {"error": 4.5, "sparsity": pytest.approx(1 / 3), "noise_kept": 1.0, "noise_weight": 0.75}
+    found = table.measure(fitted)  # predicts 1 and 0 where 1 and 5 are: mean square 12.5 of a variance of 4
+    assert found == {"error": 3.125, "sparsity": pytest.approx(1 / 3), "noise_kept": 1.0, "noise_weight": 0.75}
