@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-avx2 test-slow test-gpu lint drills bench clean
+.PHONY: help setup run test test-avx2 coverage test-slow test-gpu lint drills bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,8 +31,8 @@ lint: setup ## Format and lint checks, and types of the torch-free core
 # Neighbours stay together, so that what a file's tests share is made once; who has none left takes from the other.
 TWO := -n 2 --dist worksteal
 
-test: setup lint ## Everything CI runs: lint, types, tests, coverage; with AVX-512, what depends on it once more without
-	$(BIN)/python -m pytest $(TWO) --cov --cov-report=term --durations=20 -m "not slow and not gpu"
+test: setup lint ## Everything CI runs: lint, types, tests; with AVX-512, what depends on it once more without
+	$(BIN)/python -m pytest $(TWO) --durations=40 -m "not slow and not gpu"
 	@if grep -qw avx512f /proc/cpuinfo 2>/dev/null; then $(MAKE) --no-print-directory test-avx2; fi
 
 # What torch, oneDNN and NumPy do on a processor without AVX-512. SELECT="not gpu" runs the whole suite so: that is how
@@ -46,6 +46,10 @@ test-avx2: setup ## The tests whose outcome depends on the processor, as on one 
 DRILLS ?= _s1_ or _s2_ or _s3_ or _s4_ or _s5_ or _s6_ or _t1_ or _t2_ or slurm
 drills: setup ## What is killed, when, and what is lost: all drills of sweeps and tables (an hour; DRILLS="_s3_ or _s4_" for some)
 	$(BIN)/python -m pytest -s -rs -m "not gpu" -k "$(DRILLS)" tests/drills tests/experiments tests/running
+
+# Tracing makes a run a third longer, so CI does without.
+coverage: setup ## The same tests, and what they cover: prints the lines and branches of each file that none reaches
+	$(BIN)/python -m pytest $(TWO) --cov --cov-report=term-missing -m "not slow and not gpu"
 
 test-slow: setup ## The tests that take minutes, and the nightly drills
 	$(BIN)/python -m pytest -m slow

@@ -21,8 +21,12 @@ def foresee(parts: Parts) -> dict[str, Any]:
     ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
     patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
     schedules = {pattern: parts.schedule.for_target(pattern) for pattern in set(patterns.values())}
+    before = None
     for step in sorted({step for way in schedules.values() for step in way.updates(parts.steps)}):
         levels = {pattern: way.costing(step, parts.steps) for pattern, way in schedules.items()}
+        if levels == before:  # the mask moves, its density does not
+            continue
+        before = levels
         kept = {}
         for layer in parts.layers:
             pattern = patterns[layer.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -119,11 +120,17 @@ def train_flops(
     if weight_grad not in ("dense", "kept"):
         raise ValueError(f"weight_grad is 'dense' or 'kept', not {weight_grad!r}")
     ends = [*starts[1:], steps]
+    fixed = sum(model_spec.fixed_macs.values())
+    asking = sorted(set(dense_steps))
     macs = 0
     for (start, kept), end in zip(ledger, ends, strict=True):
         updates = range(start + 1, min(end, steps) + 1)
-        sparse = cost_of(model_spec, kept).macs
-        dense = len(updates) if weight_grad == "dense" else sum(step in updates for step in set(dense_steps))
+        counts = _counts(model_spec, kept)
+        sparse = sum(_macs(layer, counts[layer.name]) for layer in model_spec.layers) + fixed
+        if weight_grad == "dense":
+            dense = len(updates)
+        else:
+            dense = bisect_left(asking, updates.stop) - bisect_left(asking, updates.start) if updates else 0
         macs += len(updates) * 3 * sparse + dense * (model_spec.macs - sparse)
     return FLOPS_PER_MAC * macs * samples_per_step
 

@@ -122,6 +122,14 @@ def held(folder: str | os.PathLike[str]) -> Holder | None:
     return None if there is None or there.dead() or _age(Path(folder) / NAME) > STALE else there
 
 
+def forget(folder: str | os.PathLike[str]) -> None:
+    """Remove the lease of a finished cell, whoever left it: beside the record it means nothing any more."""
+    path = Path(folder) / NAME
+    if path.exists():
+        with suppress(OSError):
+            atomic.FILES.unlink(path)
+
+
 def _parse(path: Path) -> Holder | None:
     try:
         with path.open("rb") as file:

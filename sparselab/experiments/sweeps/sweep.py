@@ -233,6 +233,9 @@ class Sweep:
         """Print what there is to say at the end, and the exit code that says it."""
         cells = self.schedule.cells
         say = self.progress.say
+        for cell in cells.values():
+            if state.done(cell.folder, cell.id):  # its process may have been killed before it could give the lease back
+                lease.forget(cell.folder)
         if self.failed:
             say(failures([(id, cells[id].title, reason) for id, reason in self.failed.items()], len(cells)))
             if self.folder.exists():

@@ -126,6 +126,24 @@ def test_a_process_that_dies_without_a_word_is_tried_three_times(
     assert records.valid(tmp_path / ident(1), ident(1)), "a cell that had not begun is not to blame"
 
 
+def test_the_lease_of_a_process_killed_after_its_record_is_removed(tmp_path: Path, dead: lease.Holder) -> None:
+    """Also that of another machine, whose processes nobody here can look at; a cell that failed keeps its lease."""
+
+    def launch(cells: Sequence[Planned]) -> list[Outcome | None]:
+        for cell in cells:
+            plant(cell, replace(dead, place="another machine"))
+        finish(cells[2], status="failed", reason="NaN")
+        return [*good(cells[:2]), Outcome(cells[2].id, "failed", "NaN")]
+
+    one = make(tmp_path, 3, launch)
+    assert one.run() == 1
+    assert [path.parent.name for path in tmp_path.glob(f"*/{lease.NAME}")] == [ident(2)]
+    plant(one.schedule.cells[ident(0)], dead)
+    finish(one.schedule.cells[ident(2)])
+    assert make(tmp_path, 3, launch).run() == 0, "nothing is left to run"
+    assert not list(tmp_path.glob(f"*/{lease.NAME}"))
+
+
 def test_a_launcher_that_never_runs_anything_is_given_up(tmp_path: Path) -> None:
     def launch(cells: Sequence[Planned]) -> list[Outcome | None]:
         raise LauncherBroke("CalledProcessError: sbatch: error")
