@@ -66,17 +66,14 @@ class Screen(Screening):
 
 @ESTIMATORS.register("screened_ridge")
 class ScreenedRidge(Screening):
-    """Ridge regression, its penalty by cross-validation, on the columns that a screener keeps."""
-
-    class Options(ScreeningOptions):
-        folds: int = Field(ge=2, description="folds of cross-validation, at least 2")
+    """Ridge regression, its penalty by leave-one-out errors, on the columns that a screener keeps."""
 
     takes = ("regression",)
 
     def build(self, seed: int) -> BaseEstimator:
         from sparselab.estimation.estimators.information.screened import ScreenedRidgeRegressor
 
-        return ScreenedRidgeRegressor(self.screener(seed), self.options.folds)
+        return ScreenedRidgeRegressor(self.screener(seed))
 
     def report(self, fitted: Any) -> dict[str, float]:
         return {"kept": float(len(fitted.screener_.kept_))}

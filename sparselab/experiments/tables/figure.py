@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and a grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 SHAPES = "osD^vPX*"
+LONGEST = 1e10  # a tick beyond it is written as a power of ten, and so are the others of its axis
 SAME = 0.005  # of a curve's width or place: points that are nearer lie at one
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
@@ -43,7 +44,7 @@ def figure_svg(summary: Summary) -> bytes:
         FigureCanvasSVG(figure)
         left, *rest = figure.subplots(1, 2 if summary.trained else 1, sharey=True, squeeze=False)[0]
         label, log = summary.axis
-        _panel(left, summary, lambda line: line.x, _plain(label), published=summary.table.axis == "sparsity")
+        _panel(left, summary, lambda line: line.x, _plain(label), published=summary.table.axis == "sparsity", log=log)
         if log:
             left.set_xscale("log")
             _round_ticks(left.xaxis, left.get_xlim())
@@ -62,7 +63,7 @@ def figure_svg(summary: Summary) -> bytes:
     return b"\n".join(line.rstrip() for line in out.getvalue().splitlines()) + b"\n"
 
 
-def _panel(axes: Axes, summary: Summary, x: Any, label: str, published: bool) -> None:
+def _panel(axes: Axes, summary: Summary, x: Any, label: str, published: bool, log: bool = False) -> None:
     curves = summary.curves()
     for (name, lines), style in zip(curves.items(), styles(list(curves)), strict=True):
         colour, shape, dash = COLOURS[style.colour], SHAPES[style.shape], DASHES[style.dash]
@@ -76,7 +77,7 @@ def _panel(axes: Axes, summary: Summary, x: Any, label: str, published: bool) ->
             axes.errorbar(xs, ys, errors, **bars)
         if points:
             marker: dict[str, Any] = {"color": colour, "marker": shape, "markersize": 4.5, "linewidth": 1.1}
-            axes.plot(*_path(points), color=colour, linestyle=dash, linewidth=1.1, zorder=2.5)
+            axes.plot(*_path(points, log), color=colour, linestyle=dash, linewidth=1.1, zorder=2.5)
             axes.plot(*zip(*points, strict=True), **{**marker, "linestyle": "none", "zorder": 3})
             axes.plot([], [], label=_plain(name), linestyle=dash, **marker)
         hollow = [(line.requested, line.published.value) for line in lines if line.published and _shown(line, summary)]
@@ -89,15 +90,19 @@ def _panel(axes: Axes, summary: Summary, x: Any, label: str, published: bool) ->
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _path(points: Sequence[tuple[float, float]], log: bool = False) -> tuple[list[float], list[float]]:
     """Return the points of a curve, through the mean of two points that share a place (two kernels at one sparsity).
+
+    log: the axis is logarithmic, so places are told apart by their ratio.
 
     Nowhere where more of them do: what was pruned without training has points at any sparsity and no training FLOPs.
     """
-    near = SAME * max(points[-1][0] - points[0][0], abs(points[-1][0]))
+    place_of = math.log10 if log and points[0][0] > 0 else float
+    first, last = place_of(points[0][0]), place_of(points[-1][0])
+    near = SAME * (last - first if log else max(last - first, abs(last)))
     places: list[list[tuple[float, float]]] = []
     for point in points:
-        if places and point[0] - places[-1][0][0] <= near:
+        if places and place_of(point[0]) - place_of(places[-1][0][0]) <= near:
             places[-1].append(point)
         else:
             places.append([point])
@@ -113,7 +118,10 @@ def _round_ticks(axis: Axis, limits: tuple[float, float]) -> None:
 
     low, high = limits
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1, 3) if high < 1000 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:,.10g}"))
+    powers = high > LONGEST
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, position: f"$10^{{{math.log10(value):.0f}}}$" if powers else f"{value:,.10g}")
+    )
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,43 @@ def test_one_iteration_by_hand():
     b, b_ag = np.sign(b) * max(abs(b) - 0.1 * size, 0), max(b_ag - 0.099, 0)
     alpha, _ = proposed(2, alpha, 0.99)
     assert two.b == pytest.approx([0, (1 - alpha) * b_ag + alpha * b], abs=1e-12)
+
+
+def test_the_original_rule_has_half_the_step_and_ends_at_a_small_generalised_gradient():
+    """Ghadimi & Lan: beta = 0.5 / L, alpha_1 = 1, so b_md is b, and lam_1 = beta / 2. The change is |b_md - b_ag| / beta."""
+    problem = Objective(
+        np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2), LOSSES["linear"], penalty_of("l1", 0.01, 0, 0)
+    )
+    for solver in ("ag_original", "ag"):
+        steps = SOLVERS[solver](problem, np.array([0.0, 1.0]))
+        next(steps)
+        one, two = next(steps), next(steps)
+        assert one.b == pytest.approx([0, 1]) and one.change == pytest.approx(1.01)  # gradient and lam
+        if solver == "ag_original":
+            b, b_ag = 1 - 0.25 * 1.01, 1 - 0.5 * 1.01
+            assert two.b == pytest.approx([0, b_ag / 3 + 2 * b / 3])
+    end = descend("ag", problem, np.array([0.0, 1.0]), 1e-3, 1000)
+    assert problem.stationarity(end.b) < 1e-3 * 2
+
+
+def test_lipschitz_constants_are_those_of_loss_and_concave_part(rng):
+    """Linear: eigmax(A A') / n; logistic, half of the mean: an eighth of that; never below 1 / (a - 1) or 1 / gamma."""
+    A, y = np.column_stack([np.ones(30), rng.normal(size=(30, 7))]), np.zeros(30)
+    top = np.linalg.eigvalsh(A @ A.T)[-1] / 30
+    for name, share in (("linear", 1.0), ("logistic", 1 / 8)):
+        assert Objective(A, y, LOSSES[name], penalty_of("l1", 1, 0, 0)).lipschitz() == pytest.approx(share * top)
+        assert Objective(A[:, :3], y, LOSSES[name], penalty_of("l1", 1, 0, 0)).lipschitz() == pytest.approx(
+            share * np.linalg.eigvalsh(A[:, :3].T @ A[:, :3])[-1] / 30
+        )
+    for name, floor in (("scad", 1 / 2.7), ("mcp", 1 / 3)):
+        assert Objective(1e-3 * A, y, LOSSES["linear"], penalty_of(name, 1, 3.7, 3)).lipschitz() == pytest.approx(floor)
+
+
+def test_the_start_is_the_signs_of_the_covariances_with_a_free_intercept_at_zero(rng):
+    X, y = made(rng)
+    start = NonconvexRegressor(lam=0.3, max_iter=1).fit(X, y).start_
+    assert start[0] == 0 and start[1:].tolist() == [np.sign(np.cov(x, y)[0, 1]) for x in X.T]
+    assert not NonconvexRegressor(lam=0.3, start="zero", max_iter=1).fit(X, y).start_.any()
 
 
 # -- solutions ---------------------------------------------------------------------------------------------------------
@@ -204,6 +242,28 @@ def test_the_correct_strong_rule_changes_no_solution(model):
     assert sum(correct.kept) < sum(none.kept) / 2
 
 
+def test_the_strong_rule_keeps_what_it_says_and_brings_violators_back():
+    """Dropped: |slope| < 2 lam_new - lam_old at the solution before. Upwards, where the rule errs, a column comes back."""
+    rng, loss = np.random.default_rng(177), LOSSES["linear"]
+    A, *_ = standardised(rng.normal(size=(12, 8)) @ rng.normal(size=(8, 8)))
+    y = rng.normal(size=12)
+    y -= y.mean()
+    top = paths.lam_max(A, y, loss)
+    recipe = paths.Recipe("l1", 3.7, 3.0, "cd", "correct", 1e-9, 20_000)
+    for lams in (top * np.array([0.02, 0.6]), top * np.linspace(1, 0.2, 5)):
+        found, every = (
+            paths.follow(A, y, loss, lams, replace(recipe, strong_rule=rule)) for rule in ("correct", "none")
+        )
+        assert found.coefs == pytest.approx(every.coefs, abs=1e-7) and every.violations == 0
+        befores = [np.zeros(9), *found.coefs[:-1]]
+        by_rule = [
+            int(((paths.slopes(A, y, b, loss) >= 2 * new - old) | (b[1:] != 0)).sum())
+            for b, old, new in zip(befores, [lams[0], *lams[:-1]], lams, strict=True)
+        ]
+        assert found.violations == sum(found.kept) - sum(by_rule) == (1 if lams[0] < lams[1] else 0)
+    assert by_rule[0] == 1 and min(by_rule[1:]) < 8
+
+
 def test_the_published_rule_drops_columns_that_stationarity_asks_for():
     """The defect that the dossier names: the linear slope is halved and nothing is looked at afterwards. Off by default."""
     correct, repo = (along(np.random.default_rng(1), rule) for rule in ("correct", "repo"))
@@ -224,6 +284,11 @@ def test_a_path_is_chosen_on_held_out_rows_and_falls_evenly(rng):
     lams = fitted.path_.lams
     assert np.diff(lams) == pytest.approx(np.full(19, -lams[0] / 20)) and lams[-1] > 0
     assert (fitted.coef_[:4] != 0).all() and fitted.coef_[:4] == pytest.approx([3, -2, 1.5, 1], abs=0.3)
+    milli = NonconvexRegressor(lam=None, n_lams=20, strong_rule="correct", random_state=0).fit(X, 1000 * y)
+    assert milli.lam_ == pytest.approx(1000 * fitted.lam_)
+    assert milli.coef_ == pytest.approx(1000 * fitted.coef_) and milli.intercept_ == pytest.approx(
+        1000 * fitted.intercept_
+    )
 
 
 # -- scikit-learn ------------------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ def test_the_spanning_tree_of_a_walk_is_its_chain_and_of_a_steep_tree_the_tree(r
     assert parents.tolist() == chain(8).tolist() and signs.tolist() == [1, -1, -1, 1, -1, -1, 1, 1]
     assert binary(7).tolist() == [-1, 0, 0, 1, 1, 2, 2]
     found = auto_tree(flipped)
+    assert np.allclose(found.S @ found.lift, np.eye(8))
     assert np.allclose(np.abs(found.of(flipped)), np.abs(difference(X, chain(8)).of(X)))
     same = np.repeat(X[:, :1], 3, axis=1)  # columns at distance 0 are joined all the same
     assert auto_tree(same).S.shape == (3, 1)
@@ -195,6 +196,20 @@ def test_phase_one_never_looks_at_the_responses(data):
     X, y = data
     one, other = (PreconditionedLasso(random_state=3).fit(X, z) for z in (y, np.random.default_rng(5).normal(size=40)))
     assert (one.preconditioner_.S == other.preconditioner_.S).all() and one.certificate_ == other.certificate_
+
+
+def test_a_certificate_is_the_median_and_the_ninetieth_percentile_over_uniform_supports():
+    """Of rho = 0, 1, …, 9 in some order: the values at or above a half and nine tenths of the way."""
+    values, seen = iter(range(10)), []
+
+    def of(X, features, T):
+        seen.append(T)
+        return float(next(values))
+
+    X = np.eye(6)
+    found = certify(X, identity(X), 3, 10, np.random.default_rng(0), of)
+    assert (found.median, found.high, found.k, found.draws) == (5.0, 9.0, 3, 10)
+    assert all(len(set(T)) == 3 for T in seen) and len({tuple(sorted(T)) for T in seen}) > 5
 
 
 def test_the_best_certificate_is_taken(rng):

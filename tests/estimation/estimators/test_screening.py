@@ -14,7 +14,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.estimator_checks import check_estimator
 
 from sparselab.estimation.estimators.information import density, information
-from sparselab.estimation.estimators.information.screened import ScreenedRidgeRegressor
+from sparselab.estimation.estimators.information.screened import PENALTIES, ScreenedRidgeRegressor
 from sparselab.estimation.estimators.information.selector import ESTIMATORS, MIScreen
 
 
@@ -114,6 +114,16 @@ def test_bins_by_hand_and_of_a_uniform_sample(rng):
     """Four values in two clumps: the penalised likelihood is largest at 2 bins."""
     assert information.bins(np.array([0.0, 0.1, 0.9, 1.0])) == 2
     assert information.bins(rng.random(5000)) < 5 < information.bins(rng.normal(size=5000))
+    x = rng.normal(size=700)
+    counts = np.arange(2, 100)
+    values = []
+    for count in counts:  # sum N log N + N log D - (D - 1 + (log D)^2.5)
+        full = np.histogram(x, bins=count)[0]
+        full = full[full > 0]
+        values.append((full * np.log(full)).sum() + 700 * np.log(count) - (count - 1 + np.log(count) ** 2.5))
+    assert information.bins(x) == counts[np.argmax(values)]
+    gentler = np.array(values) + np.log(counts) ** 2.5 - np.log(counts) ** 2
+    assert counts[np.argmax(gentler)] != information.bins(x)  # the power of the logarithm decides here
 
 
 # -- screening ---------------------------------------------------------------------------------------------------------
@@ -161,12 +171,23 @@ def test_classes_may_have_any_names_and_constant_columns_score_nothing(rng):
         one = MIScreen(estimator, grid=64, random_state=0).fit(X, names)
         two = MIScreen(estimator, grid=64, random_state=0).fit(X, y > 1)
         assert one.scores_ == pytest.approx(two.scores_) and one.scores_[3] == 0 and isinstance(one, SelectorMixin)
+    three = rng.integers(0, 3, 300)  # two values are classes, three may be counts
+    assert (
+        not MIScreen("pearson").fit(X, three).discrete_
+        and MIScreen(grid=32, outcome="discrete").fit(X, three).discrete_
+    )
 
 
 def test_ridge_on_what_is_kept(rng):
     X, y = made(rng, p=40)
     fitted = ScreenedRidgeRegressor(MIScreen("pearson", keep=3)).fit(X, y)
     assert (fitted.coef_ != 0).sum() == 3 and fitted.coef_[0] == pytest.approx(1, abs=0.3)
+    kept = np.column_stack([np.ones(300), X[:, np.sort(fitted.screener_.kept_)]])
+    errors = []
+    for alpha in PENALTIES:  # leave one out, by the diagonal of the hat matrix; the intercept is free
+        hat = kept @ np.linalg.solve(kept.T @ kept + alpha * np.diag([0.0, 1, 1, 1]), kept.T)
+        errors.append((((y - hat @ y) / (1 - np.diag(hat))) ** 2).mean())
+    assert fitted.alpha_ == PENALTIES[np.argmin(errors)]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +196,6 @@ def test_ridge_on_what_is_kept(rng):
     + [
         MIScreen(clump=0.1, grid=32),
         ScreenedRidgeRegressor(MIScreen("pearson")),
-        pytest.param(ScreenedRidgeRegressor(MIScreen("binned")), marks=pytest.mark.slow),  # 40 seconds
     ],
     ids=repr,
 )
@@ -206,3 +226,8 @@ def test_bad_data_are_one_line(rng):
     X, y = made(rng)
     more = [((X, None), (ValueError, TypeError), "."), ((X, np.ones(300)), ValueError, ".")]
     refused_in_one_line(MIScreen(), X, y, more)
+    names = np.where(y > 1, "yes", "no")
+    with pytest.raises(ValueError, match="could not convert string to float") as error:
+        ScreenedRidgeRegressor().fit(X, names)
+    assert "\n" not in str(error.value)
+    assert (MIScreen(grid=32).fit(X * 1e-170, y).scores_ == 0).all()  # no spread that floating point could square

@@ -88,6 +88,18 @@ def test_both_descents_fall_to_the_minimum_of_a_lasso(conjugate, rng):
     assert found.converged and off.max() < 1e-5 and np.diff(found.values).max() <= 0
 
 
+def test_the_second_direction_is_polak_and_ribiere_s():
+    """On a quadratic: d_1 = -g_1 + max(0, g_1 (g_1 - g_0) / g_0 g_0) d_0, d_0 = -g_0; proximal gradient has d_1 = -g_1."""
+    H, start = np.diag([1.0, 6.0]), np.array([3.0, 1.0])
+    problem = Composite(lambda t: (float(t @ H @ t / 2), H @ t), lambda t: 0.0, lambda t, step: t)
+    for conjugate in (True, False):
+        one, two = (descend(problem, start, 1e-9, most, conjugate).theta for most in (1, 2))
+        g0, g1 = H @ start, H @ one
+        push = g1 @ (g1 - g0) / (g0 @ g0)
+        d = -g1 - push * g0 if conjugate else -g1
+        assert push > 0 and d @ (two - one) == pytest.approx(np.linalg.norm(d) * np.linalg.norm(two - one))
+
+
 def test_conjugate_directions_need_fewer_steps(rng):
     A, y, _, groups = grouped(rng, m=20)
     X = A[:, 1:]
@@ -107,6 +119,24 @@ def test_outliers_hurt_the_gaussian_more(rng):
         fitted = TsallisMixedRegressor(q, "l1", lam=0.001, tol=1e-4).fit(X, far, groups=groups)
         off[q] = np.linalg.norm(fitted.coef_ - [1, 2, 3])
     assert off[1.5] < 0.6 < off[1.0] and TsallisMixedRegressor.standin
+
+
+def test_scales_are_in_units_of_y(rng):
+    """Intercepts of standard deviation 2 and normal noise of 0.5; thousand times y has thousand times both."""
+    groups = np.repeat(np.arange(60), 4)
+    X = rng.normal(size=(240, 2))
+    y = X[:, 0] + 2 * rng.normal(size=60)[groups] + 0.5 * rng.normal(size=240)
+    one, milli = (TsallisMixedRegressor(1.0, lam=0.01, tol=1e-3).fit(X, unit * y, groups=groups) for unit in (1, 1000))
+    assert one.sigma_ == pytest.approx(0.5, rel=0.15) and one.random_scale_ == pytest.approx(2, rel=0.25)
+    for name in ("sigma_", "random_scale_", "random_effects_", "coef_", "intercept_"):
+        assert getattr(milli, name) == pytest.approx(1000 * getattr(one, name), rel=1e-4)
+
+
+def test_bic_leaves_noise_alone(rng):
+    X, y = rng.normal(size=(100, 6)), rng.normal(size=100)
+    fitted = TsallisMixedRegressor(1.0, "l1", lam=None, n_lams=3, tol=1e-3).fit(X, y)
+    small = TsallisMixedRegressor(1.0, "l1", lam=fitted.lam_ / 100, tol=1e-3).fit(X, y)
+    assert not fitted.coef_.any() and (small.coef_ != 0).all()
 
 
 def test_bic_chooses_a_sparse_model_and_groups_may_have_any_names(rng):
@@ -143,10 +173,16 @@ def test_scikit_learn_accepts_it(estimator):
         ({"slopes": (0,)}, {}, "random slopes need groups"),
         ({}, {"groups": [1, 2]}, "groups has 2 entries, and X has"),
         ({"slopes": (9,)}, {"groups": None}, "random slopes need groups"),
+        ({"slopes": (9,)}, {"groups": np.zeros}, r"slopes=\(9,\): X has columns 0 to 2; list some of those"),
+        ({"slopes": (0.5,)}, {"groups": np.zeros}, "X has columns 0 to 2; list some of those"),
+        ({"slopes": ("age",)}, {"groups": np.zeros}, "X has columns 0 to 2; list some of those"),
+        ({"slopes": 0}, {"groups": np.zeros}, "slopes=0: X has columns 0 to 2; list some of those"),
+        ({}, {"groups": lambda n: np.full(n, math.nan)}, "groups contains NaN"),
     ],
 )
 def test_bad_options_are_one_line(options, data, message, rng):
     A, y, _, _ = grouped(rng)
+    data = {name: value(len(y)) if callable(value) else value for name, value in data.items()}
     with pytest.raises(ValueError, match=message) as error:
         TsallisMixedRegressor(**options).fit(A[:, 1:], y, **data)
     assert "\n" not in str(error.value)

@@ -78,6 +78,8 @@ def test_tables_have_the_sizes_that_planning_says(design):
     X = real(design)
     assert X.shape == TABLES[design] and np.isfinite(X).all() and not X.flags.writeable
     assert (X.std(0) > 0).all()
+    one, other = (problem(design=design, d=None).draw(seed).design for seed in (0, 1))
+    assert (one != other).any() and all((row == X).all(1).any() for row in one)  # twelve rows of the table at random
 
 
 def test_draws_repeat_share_rows_over_n_and_give_the_oracle_its_columns():

@@ -170,6 +170,9 @@ def test_sixteen_curves_are_told_apart_by_the_parts_of_their_names():
 def test_one_seed_has_no_error_bar_and_a_curve_never_goes_up_and_down(table: Table, entries: list[Entry]):
     assert _path([(0.5, 1.0), (0.5, 3.0), (0.9, 5.0)]) == ([0.5, 0.9], [2.0, 5.0])
     assert _path([(0.0, 1.0), (0.0, 2.0), (0.0, 3.0), (1.0, 0.0)]) == ([], [])
+    decades = [(1e4, 1.0), (1e8, 2.0), (1e12, 3.0), (1e19, 4.0)]  # on a linear axis three of them would be at one place
+    assert _path(decades) == ([], []) and _path(decades, log=True) == ([1e4, 1e8, 1e12, 1e19], [1.0, 2.0, 3.0, 4.0])
+    assert _path([(10.0, 1.0), (10.01, 3.0), (1000.0, 5.0)], log=True)[1] == [2.0, 5.0]
     one, all_seeds = (figure_svg(summarise(table, "cpu", list(kept))) for kept in (entries[::3], entries))
     assert one.count(b"LineCollection") == 0 < all_seeds.count(b"LineCollection")
 

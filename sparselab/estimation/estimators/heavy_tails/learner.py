@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from sparselab.estimation.estimators.checks import checked, number, one_of, whole
+from sparselab.estimation.estimators.checks import checked, is_whole, number, one_of, whole
 from sparselab.estimation.estimators.concave.learner import standardised
 from sparselab.estimation.estimators.concave.penalties import PENALTIES, SHAPES, penalty_of, soft
 from sparselab.estimation.estimators.heavy_tails.conjugate import Composite, Minimum, descend
@@ -116,8 +116,11 @@ class TsallisMixedRegressor(RegressorMixin, BaseEstimator):
         names = column_or_1d(groups)
         if len(names) != len(X):
             raise ValueError(f"groups has {len(names)} entries, and X has {len(X)} rows; give one for each")
-        if not all(0 <= column < X.shape[1] for column in self.slopes):
-            raise ValueError(f"slopes={self.slopes!r}: X has columns 0 to {X.shape[1] - 1}; name those")
+        if names.dtype.kind == "f" and np.isnan(names).any():
+            raise ValueError("groups contains NaN; name the group of each row")
+        columns = self.slopes if isinstance(self.slopes, list | tuple) else [None]
+        if not all(is_whole(column) and 0 <= column < X.shape[1] for column in columns):
+            raise ValueError(f"slopes={self.slopes!r}: X has columns 0 to {X.shape[1] - 1}; list some of those")
         return np.column_stack([np.ones(len(X)), X[:, list(self.slopes)]]), np.unique(names, return_inverse=True)[1]
 
     def _best(self, likelihood: Likelihood, theta: Array, width: int) -> Array:

@@ -64,9 +64,14 @@ def bins(x: Array) -> int:
     return best
 
 
+def binned(x: Array) -> Array:
+    """(n,) the bin, 0, 1, …, of each value in the histogram whose number of bins is :func:`bins`."""
+    return _bin(x, bins(x))
+
+
 def binned_information(x: Array, y: Array, labels: bool = False) -> float:
-    """Return the information of the 2-D histogram of x and y; ``labels``: y holds classes 0, 1, …, one a row."""
-    a, b = _bin(x, bins(x)), y if labels else _bin(y, bins(y))
+    """Return the information of the 2-D histogram of x and y; ``labels``: y holds classes (or bins) 0, 1, …, one a row."""
+    a, b = binned(x), y if labels else binned(y)
     joint = np.zeros((int(a.max()) + 1, int(b.max()) + 1))
     np.add.at(joint, (a, b), 1 / len(x))
     return of_joint(joint)

@@ -68,7 +68,7 @@ class MIScreen(SelectorMixin, BaseEstimator):
             self.outcome == "auto" and (len(values) == 2 or not np.issubdtype(y.dtype, np.number))
         )
         target = np.searchsorted(values, y) if self.discrete_ else y.astype(np.float64)
-        live = np.ptp(X, axis=0) > 0
+        live = (np.ptp(X, axis=0) > 0) & (X.std(0) > 0)  # the square of a spread below 1e-162 is 0
         self.scores_ = np.zeros(X.shape[1])
         self.scores_[live] = self._scores(X[:, live], target, self.discrete_)
         order = np.argsort(-self.scores_, kind="stable")
@@ -105,11 +105,12 @@ class MIScreen(SelectorMixin, BaseEstimator):
         if self.estimator == "sklearn":
             neighbours = mutual_info_classif if discrete else mutual_info_regression
             return neighbours(X, y, random_state=self.random_state)
-        return np.array([self._information(X[:, j], y, discrete) for j in range(X.shape[1])])
+        if self.estimator == "binned":
+            labels = y if discrete else information.binned(y)  # once, not for each column
+            return np.array([information.binned_information(x, labels, labels=True) for x in X.T])
+        return np.array([self._information(x, y, discrete) for x in X.T])
 
     def _information(self, x: Array, y: Array, discrete: bool) -> float:
-        if self.estimator == "binned":
-            return information.binned_information(x, y, labels=discrete)
         if discrete:
             return information.class_information(x, y, self.grid, self.bw, self.indexing)
         return information.kernel_information(x, y, self.grid, self.bw)
