@@ -41,6 +41,7 @@ class ReadsInputs:
     """
 
     axes: ClassVar[tuple[str, ...] | None] = None
+    options: Any
 
 
 class ReadsFiles:

@@ -54,7 +54,7 @@ class AuxK(ExtraLoss):
         before = context.states.blocks[0][:, idle]
         values, at = before.topk(min(self.options.k or max(batch[1].shape[-1] // 2, 1), len(idle)), sorted=False)
         codes = torch.zeros_like(before).scatter(-1, at, values.relu())
-        restored = codes @ context.network.decoder.weight[:, idle].T.to(codes.dtype)  # type: ignore[union-attr, index, operator]
+        restored = codes @ context.network.decoder.weight[:, idle].T.to(codes.dtype)  # type: ignore[union-attr, index]
         error = batch[1] - logits.detach().float()
         squared, scale = (restored.float() - error).square().mean(), (error - error.mean(0)).square().mean()
         return torch.where(
@@ -80,5 +80,6 @@ class AuxZipf(AuxK):
         from sparselab.inputs.models.zipf import fitted
 
         select = context.network.select
-        rare: Tensor = select.density < self.options.share * fitted(select.density)  # type: ignore[union-attr, operator]
+        density: Tensor = select.density  # type: ignore[union-attr, assignment]
+        rare = density < self.options.share * fitted(density)
         return rare | super().idle(context)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from sparselab.core.data_types import Activations
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Spliced(Metric):
 
     needs = (Activations, Activations)
 
-    class Options(Options):
+    class Options(AnyOptions):
         tokens: int = Field(16384, ge=1, description="tokens of the text's test split, at least 1")
 
     def measure(self, subject: Subject) -> dict[str, float]:
