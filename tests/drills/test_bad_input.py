@@ -79,6 +79,7 @@ def test_v1_exit_code_2_and_one_short_line_per_fault(told):
 FORESEEN = {"model", "model.arch", "sparsity", "schedule", "distribution.layers", "targets", "trainer"} | {
     "loss.distill.teacher",
     "metric.mask_cosine.masks",
+    "model.allocation.k",
 }
 
 
