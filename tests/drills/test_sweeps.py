@@ -184,7 +184,7 @@ def test_unusable_records_are_set_aside_named_and_made_again(tmp_path: Path) -> 
 def test_a_cell_that_gives_two_results_keeps_both_and_exits_with_3(tmp_path: Path) -> None:
     start(tmp_path, 2, 0.0).communicate()
     other = {**toy_sweep.result(0), "metrics": {"test.accuracy": 0.5}}
-    assert not records.settle(tmp_path / toy_sweep.cell_id(0), other)
+    assert not records.settle(tmp_path / toy_sweep.cell_id(0), other).agrees
     sweep = start(tmp_path, 2, 0.0)
     output, _ = sweep.communicate()
     assert sweep.returncode == 3

@@ -11,7 +11,7 @@ from data_specs import image_data, spec_of, text_data
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Images
+from sparselab.core.data_types import Activations, Images
 from sparselab.core.options import validate
 from sparselab.inputs.models.family import MODELS, Family
 from sparselab.inputs.models.trace import trace
@@ -23,6 +23,10 @@ def image(channels: int, height: int, width: int, classes: int = 10) -> DataSpec
 
 def pairs(*shape: int) -> DataSpec:
     return spec_of("pairs", Images(*shape), Images(*shape))
+
+
+def vectors(width: int) -> DataSpec:
+    return spec_of("vectors", Activations(width), Activations(width))
 
 
 def family(name: str, **options: object) -> Family:
@@ -53,6 +57,7 @@ CASES = [
     ("lstm", {"width": 5, "depth": 3, "tie": False}, text_data(3, 11)),
     ("dncnn", {"depth": 4, "width": 6}, pairs(3, 9, 12)),
     ("dncnn", {"depth": 3, "width": 5, "batch_norm": False}, pairs(1, 8, 8)),
+    ("autoencoder", {"features": 24, "allocation": {"name": "topk", "k": 3}}, vectors(10)),
 ]
 
 
