@@ -189,7 +189,9 @@ def test_a_cell_is_composed_as_hydra_would(paper: str, most: int) -> None:
                 theirs: Any = OmegaConf.to_container(hydra_compose("config", for_hydra(list(cell.overrides))))
             for key, value in map(said, cell.overrides):
                 if key == "model.allocation":  # Hydra leaves it the options of the member in whose place it stands
-                    theirs["model"]["allocation"] = value
+                    theirs["model"]["allocation"] = dict(value)
+                elif key.startswith("model.allocation."):
+                    theirs["model"]["allocation"][key.rpartition(".")[2]] = value
             assert compose(list(cell.overrides)).config == theirs, cell
     assert seen
 
