@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import stdtr
-from sparselab.experiments.tables.validation import validated
 
+from sparselab.core.options import validate
 from sparselab.experiments.tables.claims import ALPHA, CLAIMS, Claim, Layout, judge
 from sparselab.experiments.tables.statistics import Place, Samples, holm
 
@@ -34,7 +34,7 @@ def claims() -> list[Claim]:
     """The 8 claims of a table; the orders of single rows come first."""
 
     def made(kind: str, **options: object) -> Claim:
-        return validated(CLAIMS[kind], {"kind": kind, "text": "a claim", **options})
+        return validate(CLAIMS[kind], {"kind": kind, "text": "a claim", **options})
 
     orders = [made("order", a={"row": r, "column": "a"}, b={"row": r, "column": "b"}) for r in ROWS]
     mean = made("order", a={"column": "a"}, b={"column": "b"}, combine="mean")

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import pytest
-from sparselab.experiments.tables.validation import validated
 
 from sparselab.core.errors import ConfigError
+from sparselab.core.options import validate
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
 from sparselab.experiments.tables.claims.essential import essential_sparsity, steepening
 
@@ -20,7 +20,7 @@ Samples = dict[tuple[str, str], dict[int, float]]
 
 def claim(**options: Any) -> Claim:
     options = {"of": {"column": "a"}, "along": "rows", "eps": 1.0, **options}
-    return validated(CLAIMS["essential"], {"kind": "essential", "text": "a sentence", **options}, "claim")
+    return validate(CLAIMS["essential"], {"kind": "essential", "text": "a sentence", **options}, "claim")
 
 
 def layout(loss: int = 1) -> Layout:

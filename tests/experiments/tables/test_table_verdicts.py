@@ -102,18 +102,19 @@ def test_what_all_seeds_share_is_said(five: Summary):
 
 
 def test_check_names_the_seeds_that_inconclusive_claims_would_take(fill: Any, tmp_path: Path, monkeypatch: Any):
+    from sparselab.cli.arguments import parse
     from sparselab.cli.check import undecided
 
     monkeypatch.chdir(tmp_path)
     asked = ["paper=sparse_ift/resnet", "tier=smoke", "seeds=0,1,2,3,4"]
-    assert undecided(asked, []) == []
+    assert undecided(parse(asked), []) == []
     table = with_seeds(load("sparse_ift/resnet")[0], "smoke", "0,1,2,3,4")
     kept = tmp_path / "results" / "sparse_ift" / "smoke" / "resnet"
     kept.mkdir(parents=True)
     (kept / "records.jsonl").write_text(dump(fill(table, "smoke")))
-    five = undecided(asked, [])
+    five = undecided(parse(asked), [])
     assert five and all(" inconclusive (5 seeds): 90 % power would take " in line for line in five)
-    one = undecided(["paper=sparse_ift/resnet", "tier=smoke", "seeds=3"], [])
+    one = undecided(parse(["paper=sparse_ift/resnet", "tier=smoke", "seeds=3"]), [])
     assert (
         "sparse_ift/resnet C1 inconclusive (too few seeds): nothing is known of its spread yet — Sparse Wide" in one[0]
     )
