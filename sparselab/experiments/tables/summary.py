@@ -183,6 +183,7 @@ def mixed(entries: Sequence[Entry]) -> tuple[str, ...]:
         data = entry.record.get("data")
         if isinstance(data, dict) and data.get("content"):
             asked = [str(data.get(key)) for key in ("name", "fingerprint", "train", "val", "test")]
+            asked.append(str((entry.record.get("config") or {}).get("dataset")))  # which draw of the test data, for one
             contents.setdefault((data_title(entry.record), *asked), set()).add(str(data["content"]))
     return tuple(sorted({asked[0] for asked, found in contents.items() if len(found) > 1}))
 

@@ -105,6 +105,8 @@ def test_records_of_different_data_are_told(table: Table, entries: list[Entry]):
     assert not any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
     entries[0].record["data"]["content"] = "other"
     assert any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
+    entries[0].record["config"] = {"dataset": {"limit_test": 10, "test_draw": 3}}  # another draw is other data
+    assert not any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
 
 
 def test_nan_never_enters_a_table(table: Table, entries: list[Entry]):
