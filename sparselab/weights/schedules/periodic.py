@@ -18,7 +18,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: (1 + cos(pi * progress)) / 2,
 }
-"""What is left of the initial fraction, by progress from 0 to 1 on the way to ``stop``."""
+"""The share of the initial fraction that is left, by progress from 0 to 1 on the way to ``stop``."""
 
 
 @SCHEDULES.register("periodic")
