@@ -82,13 +82,11 @@ def _place(schema: type[Options], loc: tuple[Any, ...]) -> tuple[tuple[str, ...]
     path: list[str] = []
     model, description = schema, "see the group's YAML for its values"
     kind: Any = schema
-    for at, part in enumerate(loc, 1):
+    for part in loc:
         kind = bare(kind)
         if get_origin(kind) in (Union, UnionType):
             kind = Any  # this part is the name of an arm, which nobody wrote
             continue
-        if get_origin(kind) in (list, tuple) and at == len(loc):
-            break  # one value of a list: the list is the key that was typed
         path.append(str(part))
         if isinstance(kind, type) and issubclass(kind, Options):
             model, field = kind, kind.model_fields.get(part)

@@ -87,7 +87,7 @@ def test_v1_names_the_key_as_typed(told):
     for request, answer in told[2].items():
         given = " ".join(request).replace('"', "").replace("'", "")
         for line in answer["lines"]:
-            key = re.split(r"[:= \[]", line.lstrip("'"))[0]
+            key = re.sub(r"\.\d+$", "", re.split(r"[:= \[]", line.lstrip("'"))[0])  # without the place in a list
             assert key in given or key in FORESEEN or key.rpartition(".")[2] in given, (request, line)
 
 
