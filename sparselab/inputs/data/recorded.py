@@ -19,10 +19,10 @@ from sparselab.core.errors import RunFailed
 from sparselab.core.processor import instructions
 from sparselab.core.seeds import derive_seed
 from sparselab.inputs.data import cache
-from sparselab.inputs.data.loader import Batch, Job, Loader
+from sparselab.inputs.data.loader import Batch, Job
 from sparselab.inputs.data.seeds import generator
 from sparselab.inputs.data.sources import IGNORE
-from sparselab.inputs.data.splits import PARTS, content_of
+from sparselab.inputs.data.splits import PARTS, Loads, content_of
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
@@ -188,7 +188,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class RecordedSplits:
+class RecordedSplits(Loads):
     """Vectors (n, width) of the three splits, scaled; and where they come from."""
 
     parts: Mapping[str, Tensor]
@@ -201,20 +201,9 @@ class RecordedSplits:
         """Hash of every vector."""
         return content_of(self.parts[part] for part in PARTS)
 
-    def loader(
-        self,
-        part: str,
-        batch_size: int,
-        seed: int,
-        train: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        workers: int = 0,
-    ) -> Loader:
-        """As :meth:`Splits.loader`; ``workers`` are not needed."""
-        train = part == "train" if train is None else train
-        return Loader(Vectors(self.parts[part], device), batch_size, seed, train, rank, world)
+    def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Vectors:
+        """The vectors of ``part``; ``workers`` are not needed."""
+        return Vectors(self.parts[part], device)
 
     def nats(self, part: str, count: int, change: Callable[[Tensor], Tensor] | None = None) -> float:
         """The language model's cross-entropy per token where ``change`` maps scaled vectors (n, width) at its block."""
