@@ -39,11 +39,11 @@ def run(argv: list[str]) -> int:
         print(USAGE)
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
         plans, refused = despite_the_hub(lambda: plans_of(asked))
-        refused = outlined(plans) or refused
+        refused = traced(plans) or refused
         print("\n".join([*lines(plans), *undecided(asked, plans)]))
     else:
         plan, refused = despite_the_hub(lambda: plan_of(asked.overrides, asked.config_dir))
-        refused = outlined([plan]) or refused
+        refused = traced([plan]) or refused
         for label, text in rows(plan):
             print(f"{label:<16}{text}")
     if refused is not None:
@@ -69,13 +69,13 @@ def despite_the_hub(plan: Callable[[], T]) -> tuple[T, ConfigError | None]:
                 raise refused from None
 
 
-def outlined(plans: list[Any]) -> ConfigError | None:
+def traced(plans: list[Any]) -> ConfigError | None:
     """Complete plans with what only building their networks tells; return what of that would be refused then."""
     issues = Issues()
     with sharing():
         for plan in plans:
-            with issues.catch():
-                ENGINES[plan.config["engine"]["name"]].outline(plan)
+            with issues.collect():
+                ENGINES[plan.config["engine"]["name"]].trace(plan)
     return ConfigError(dict.fromkeys(issues.found)) if issues.found else None
 
 
@@ -83,7 +83,7 @@ def lines(plans: list[Any]) -> list[str]:
     """A line per cell, those that others need first, and one about all of them."""
     cells: dict[str, Any] = {}
     for plan in plans:
-        cells |= {needed.id: needed for needed in plan.first}
+        cells |= {parent.id: parent for parent in plan.parent_plans}
     shared = len(cells.keys() - {plan.id for plan in plans})
     cells |= {plan.id: plan for plan in plans}
     missing = [plan for plan in cells.values() if state(plan) == "to run"]
@@ -144,13 +144,13 @@ def rows(plan: Any) -> list[tuple[str, str]]:
 def tree(plan: Any, shown: dict[str, Any], depth: int = 0) -> list[tuple[str, str]]:
     """A line for each cell that a plan starts from, under the one that needs it; what was ``shown`` before is not unfolded."""
     out = []
-    plans = {needed.id: needed for needed in plan.first}
+    plans = {parent.id: parent for parent in plan.parent_plans}
     for place, ref in plan.parents:
-        needed, known = plans[ref.id], ref.id in shown
-        shown[ref.id] = needed
+        parent, known = plans[ref.id], ref.id in shown
+        shown[ref.id] = parent
         what = f"{place} = {ref.take or 'weights'}{f' at {ref.at}' if ref.at else ''} of {ref.id}"
-        more = "as above" if known else f"{state(needed)}, {needed.size}"
-        cost = f", {estimate([needed]).partition(' (')[0]}" if needed.work and not known else ""
+        more = "as above" if known else f"{state(parent)}, {parent.size}"
+        cost = f", {estimate([parent]).partition(' (')[0]}" if parent.work and not known else ""
         out.append(("phase", f"{'  ' * depth}{what} ({more}{cost})"))
-        out += [] if known else tree(needed, shown, depth + 1)
+        out += [] if known else tree(parent, shown, depth + 1)
     return out

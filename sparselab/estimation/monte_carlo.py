@@ -48,14 +48,14 @@ class MonteCarloEngine(SingleProcessEngine):
         member: Any = None
         files: dict[str, str] = {}
         if "problem" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 problem = build(PROBLEMS, cell.problem, "problem", cell.data_dir)  # type: ignore[attr-defined]
                 issues.found += problem.issues()
         if self.group not in invalid:
-            with issues.catch():
+            with issues.collect():
                 member = build(self.registry, getattr(cell, self.group), self.group)
         if problem is not None and "data_dir" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 files = problem.files()
         if problem is None or member is None or issues.found:
             return None

@@ -45,7 +45,7 @@ def identity_of(overrides: list[str], needed: list[Needed] | None = None, search
         return id, None
 
     found = resolved(overrides, search_path, named)
-    with found.issues.catch():
+    with found.issues.collect():
         engine = chosen_engine(found, without_passing(overrides))
         found.issues.raise_if_any()
         return engine.identity(part_of(engine, found.config), found.parents.files)

@@ -103,4 +103,4 @@ def _digest(path: str, where: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        refuse(f"{where}={short(path)}", f"cannot be read ({error.strerror})", "mend the path")
+        refuse(f"{where}={short(path)}", f"cannot be read ({error.strerror})", "correct the path")

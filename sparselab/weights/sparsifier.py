@@ -366,7 +366,7 @@ class Sparsifier:
         return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
 
     def stage(self) -> dict[str, float]:
-        """Return where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
+        """Return how tight the masks are: ``leak`` (the soft-mask coefficient), or ``n`` and ``m`` of the structure."""
         if not self.slots:
             return {}
         ours = (

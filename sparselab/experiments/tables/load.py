@@ -61,7 +61,7 @@ def load_all(configs: Path = CONFIGS, search_path: str | None = None) -> list[Ta
     tables: list[Table] = []
     found = _files(configs, search_path)
     for slug in sorted({file.slug for file in found}):
-        with issues.catch():
+        with issues.collect():
             tables += _load_paper(slug, found)
     issues.raise_if_any()
     return tables
@@ -80,7 +80,7 @@ def _load_paper(paper: str, found: list[_File]) -> list[Table]:
     tables = []
     for file in files:
         if not wanted or file.name == wanted:
-            with issues.catch():
+            with issues.collect():
                 tables.append(_load(file))
     issues.raise_if_any()
     return tables
@@ -155,7 +155,7 @@ def _claims(raw: Any) -> list[Claim]:
         refuse("claims", "is no mapping", "write `C1: {kind: ...}`, a name for each claim")
     named = raw.items() if isinstance(raw, dict) else [(f"C{number}", item) for number, item in enumerate(raw or [], 1)]
     for name, item in named:
-        with issues.catch():
+        with issues.collect():
             if not isinstance(item, dict) or "kind" not in item:
                 refuse(f"claims.{name}", "has no kind", did_you_mean("", CLAIMS))
             if not CLAIM_NAME.fullmatch(str(name)):

@@ -225,7 +225,6 @@ class _Records:
             "records": records,
         }
 
-
     def _layers(self, pool: dict[str, int]) -> list[list[int]] | None:
         """The layers of each record as numbers of texts in ``pool``, which they join; None as soon as they are too large."""
         found, size = [], 0

@@ -109,10 +109,10 @@ class Family:
             problem = f"is for {' or '.join(map(spoken, self.heads))}, and dataset {data.name} is {spoken(data.pair)}"
             return [Issue(f"model={self.name}", problem, "choose another of the two")]
         found = Issues()
-        with found.catch():
+        with found.collect():
             found.found += self.misfits(data)
         if self.options.weights is not None:
-            with found.catch():
+            with found.collect():
                 entries = read_header(self.options.weights)
                 model_spec = None if found.found else self.draw(data)
                 if model_spec is not None:
@@ -128,7 +128,7 @@ class Family:
         self._require(data)
         return self.draw(data)
 
-    def outline(self, data: DataSpec) -> ModelSpec | None:
+    def traced_spec(self, data: DataSpec) -> ModelSpec | None:
         """The model spec from a network that is built for it and dropped; None where that takes files from elsewhere.
 
         For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made. Without

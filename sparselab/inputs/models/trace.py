@@ -34,7 +34,7 @@ def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
 def trace(
     model: nn.Module, data: DataSpec, name: str = "traced", call: Callable[[Tensor], Any] | None = None
 ) -> ModelSpec:
-    """The outline of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
+    """The spec of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
 
     The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
     gradients and draws no random numbers. A layer is a parameter that is multiplied with as it is stored, whichever

@@ -37,7 +37,7 @@ def rotate(blocks: list[Block]) -> int:
         basis = right_basis(pivot.weight)
         for site in shared.sites:
             site.weight.copy_((site.weight.double() @ basis).to(site.weight.dtype))
-        turn(shared.source, basis)
+        change_basis(shared.source, basis)
     return sum(shared.sites[0].inputs ** 2 for shared, _ in pairs)
 
 
@@ -67,7 +67,7 @@ def fold(shared: Shared) -> None:
         shift.zero_()
 
 
-def turn(norm: nn.Module, basis: Tensor) -> None:
+def change_basis(norm: nn.Module, basis: Tensor) -> None:
     """Multiply every output of ``norm`` by ``basis`` (width, width)."""
     norm.register_buffer("rotation", basis.to(norm.get_parameter("weight")), persistent=False)
     norm.register_forward_hook(lambda module, args, output: output @ module.rotation)

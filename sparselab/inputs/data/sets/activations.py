@@ -159,7 +159,7 @@ class ActivationSet(Dataset):
         bare, text = type(self.family)(self.family.options.model_copy(update={"weights": None})), self._text_spec
         try:
             found = once(("recorded", bare.name, repr(bare.options), text), lambda: bare.model_spec(text))
-            found = found or bare.outline(text)
+            found = found or bare.traced_spec(text)
         except ConfigError as refused:
             raise ConfigError(_inside(refused.issues)) from None
         return found
