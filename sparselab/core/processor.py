@@ -1,4 +1,4 @@
-"""The hardware's abilities: its processor as Linux and oneDNN name things, its GPUs as NVML does. [no torch]"""
+"""The hardware's abilities: its processor as Linux and oneDNN name things, its GPUs as NVML does [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The value after ``sparsity=``: how much is kept, and in what shape. Patterns are classes in a registry. [no torch]"""
+"""The value after ``sparsity=``: how much is kept, and in what shape. Patterns are classes in a registry [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `estimate` engine: a scikit-learn style estimator, fitted to many draws of a problem. [no torch]"""
+"""The `estimate` engine: a scikit-learn style estimator, fitted to many draws of a problem [no torch]."""
 
 from __future__ import annotations
 

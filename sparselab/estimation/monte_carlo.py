@@ -1,4 +1,4 @@
-"""Engines whose cell is many draws of a problem: one record, with the mean and the spread over draws. [no torch]
+"""Engines whose cell is many draws of a problem: one record, with the mean and the spread over draws [no torch].
 
 A draw is decided by the cell's seed and its own number, never by what is done with it: all estimators (or solvers) of a
 seed meet the same draws.

@@ -1,4 +1,4 @@
-"""The `online` engine: a solver asks an environment until it has an answer, in many draws. [no torch]"""
+"""The `online` engine: a solver asks an environment until it has an answer, in many draws [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine of draws runs on a problem: the base of estimators and solvers."""
+"""Procedures that an engine of draws runs on a problem: the base of estimators and solvers."""
 
 from __future__ import annotations
 

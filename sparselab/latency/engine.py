@@ -38,6 +38,8 @@ class Parts:
 
 
 class MeasureOptions(Options):
+    """Options of a latency measurement."""
+
     rounds: int = Field(15, ge=3, description="timed runs of each kernel, at least 3")
     against: list[str] = Field(
         ["dense"], min_length=1, description="kernels timed in turns with it, such as [dense, csr]"

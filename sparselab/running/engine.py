@@ -143,8 +143,10 @@ class Engine(ABC):
 
     @classmethod
     def pace_of(cls, record: dict[str, Any]) -> tuple[float, float] | None:
-        """(seconds beside the work, seconds per unit of work) of a finished cell; None where it was hardly more than
-        its start."""
+        """Return (seconds beside the work, seconds per unit of work) of a finished cell.
+
+        None where it was hardly more than its start.
+        """
         seconds, work = float(record["seconds"]), cls.work_of(record)
         return (cls.start, (seconds - cls.start) / work) if work > 0 and seconds > 2 * cls.start else None
 

@@ -1,4 +1,4 @@
-"""Runs of an older sparselab, brought to today's names: records rewritten, folders called by the new ids. [no torch]"""
+"""Runs of an older sparselab, brought to today's names: records rewritten, folders called by the new ids [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells that a config's values name, and the files that stand for them in their places. [no torch]"""
+"""The cells that a config's values name, and the files that stand for them in their places [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first steps of every engine's plan: the top level, the plug-ins, the folder. [no torch]"""
+"""The first steps of every engine's plan: the top level, the plug-ins, the folder [no torch]."""
 
 from __future__ import annotations
 

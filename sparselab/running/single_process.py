@@ -1,4 +1,4 @@
-"""Engines whose cell runs in one process from start to end: no Lightning, no checkpoints. [no torch]
+"""Engines whose cell runs in one process from start to end: no Lightning, no checkpoints [no torch].
 
 What is lost by a stop is the cell under way; the sweep's other cells stand. Work that takes hours is a training cell, or
 several cells that name each other.
@@ -48,6 +48,7 @@ class Job:
 
 
 def write_nothing(folder: Path) -> dict[str, Any]:
+    """Write no file beside the record."""
     return {}
 
 

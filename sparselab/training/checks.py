@@ -1,4 +1,4 @@
-"""Parts of a training cell, checked against each other. [no torch]"""
+"""Parts of a training cell, checked against each other [no torch]."""
 
 from __future__ import annotations
 

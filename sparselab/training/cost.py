@@ -1,4 +1,4 @@
-"""The cost of a training cell, in closed form: parameters, multiply-accumulates and FLOPs. [no torch]"""
+"""The cost of a training cell, in closed form: parameters, multiply-accumulates and FLOPs [no torch]."""
 
 from __future__ import annotations
 

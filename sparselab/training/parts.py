@@ -1,4 +1,4 @@
-"""The parts of a training cell, made of its config. [no torch]"""
+"""The parts of a training cell, made of its config [no torch]."""
 
 from __future__ import annotations
 

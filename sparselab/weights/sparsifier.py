@@ -290,8 +290,11 @@ class Sparsifier:
         return None
 
     def _all_at_once(self, step: int, look: bool) -> list[Tensor] | None:
-        """Masks and effective weights of all layers in one launch, where there is one. Scores are looked at every
-        ``LOOK_EVERY`` updates, at the end and where ``look`` says so: until then nothing waits for the device."""
+        """Masks and effective weights of all layers in one launch, where there is one.
+
+        Scores are looked at every ``LOOK_EVERY`` updates, at the end and where ``look`` says so: until then nothing waits for
+        the device.
+        """
         made = n_of_m_on_device(
             [slot.pattern for slot in self.slots],
             [slot.dense for slot in self.slots],

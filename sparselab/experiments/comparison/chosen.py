@@ -1,4 +1,4 @@
-"""Runs chosen on a command line: by id, by what their config says, by their state. [no torch]"""
+"""Runs chosen on a command line: by id, by what their config says, by their state [no torch]."""
 
 from __future__ import annotations
 

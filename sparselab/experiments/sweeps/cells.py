@@ -1,4 +1,4 @@
-"""Which cells a command line asks for, and their plans. [no torch]"""
+"""Which cells a command line asks for, and their plans [no torch]."""
 
 from __future__ import annotations
 

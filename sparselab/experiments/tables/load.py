@@ -1,5 +1,6 @@
-"""Reads the tables of ``configs/paper/``, and those of a user's folder, and checks each against itself: names, tiers,
-published numbers, cells, claims.
+"""Reads the tables of ``configs/paper/``, and those of a user's folder, and checks each against itself.
+
+Checked are names, tiers, published numbers, cells and claims.
 """
 
 from __future__ import annotations

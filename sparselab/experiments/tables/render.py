@@ -125,6 +125,7 @@ def claim_rows(summary: Summary) -> list[list[str]]:
 
 
 def title(summary: Summary) -> str:
+    """Return the paper's title and year, its table and the tier."""
     source = summary.table.source
     return f"{source.title} ({source.year}), {source.table}, tier {summary.tier}"
 
@@ -214,6 +215,7 @@ def _section(heading: str, items: list[str]) -> list[str]:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """Return the lines of a Markdown table. align: ``l`` or ``r`` for each column."""
     rule = "| " + " | ".join("---" if a == "l" else "--:" for a in align) + " |"
     return ["| " + " | ".join(headers) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
 

@@ -123,8 +123,10 @@ class Windows(InMemory):
 
 
 class Streams(Windows):
-    """A text in ``streams`` parts that are read side by side, each in order: row i of a batch goes on where row i of
-    the batch before ended. A batch must have ``streams`` rows. This is what truncated backpropagation through time reads.
+    """A text in ``streams`` parts that are read side by side, for truncated backpropagation through time.
+
+    Each part is read in order: row i of a batch goes on where row i of the batch before ended. A batch must have ``streams``
+    rows.
 
     Parts are of one length. In training what fills no whole window of each is left out, and no epoch has another order.
     Evaluation makes each of the ``len - 1`` predictions once.

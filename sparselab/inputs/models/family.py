@@ -120,8 +120,9 @@ class Family:
         return found.found
 
     def model_spec(self, data: DataSpec) -> ModelSpec | None:
-        """The layers, costs and parameters of the network for ``data``, without torch; None where only building it
-        can tell (then use :func:`sparselab.inputs.models.trace.trace`).
+        """Return the layers, costs and parameters of the network for ``data``, without torch.
+
+        None where only building it can tell (then use :func:`sparselab.inputs.models.trace.trace`).
 
         Raises :class:`ConfigError` where the network cannot be made for ``data``.
         """
@@ -147,8 +148,10 @@ class Family:
         return traced(self, self.network(data), data)
 
     def build(self, data: DataSpec) -> nn.Module:
-        """The network in its starting state, on the CPU in float32: random from torch's global generator, then
-        ``weights`` where the options name a file. Raises :class:`ConfigError`."""
+        """Return the network in its starting state, on the CPU in float32.
+
+        Random from torch's global generator, then ``weights`` where the options name a file. Raises :class:`ConfigError`.
+        """
         self._require(data)
         model = self.network(data)
         if self.options.weights is not None:

@@ -1,4 +1,4 @@
-"""Settings in a transformers config.json that no network here can have. [no torch]"""
+"""Settings in a transformers config.json that no network here can have [no torch]."""
 
 from __future__ import annotations
 

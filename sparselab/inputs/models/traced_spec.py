@@ -1,4 +1,4 @@
-"""Model specs of networks that only building tells: traced once, and kept between processes. [no torch where one is kept]
+"""Model specs of networks that only building tells: traced once, and kept between processes [no torch where one is kept].
 
 A spec is a function of the family, its options and the files that these name, of the types of the data, of the code that
 draws it, and of the libraries that make the network. All of these are in its name.

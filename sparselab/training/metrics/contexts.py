@@ -40,8 +40,11 @@ class Feature:
 
 @METRICS.register("contexts")
 class Contexts(Metric):
-    """``contexts.png``: features from the most frequent to the rarest that fire in the test split, evenly spaced by rank, each
-    with the ``contexts`` tokens of largest code, all in contexts of their own."""
+    """Picture ``contexts.png``: features, each with the ``contexts`` tokens of largest code.
+
+    Features go from the most frequent to the rarest that fire in the test split, evenly spaced by rank; all tokens are in
+    contexts of their own.
+    """
 
     needs = (Activations, Activations)
 

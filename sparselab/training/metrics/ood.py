@@ -150,6 +150,7 @@ def shuffled(pixels: Tensor, place: int) -> Tensor:
 
 
 def negative(pixels: Tensor, place: int) -> Tensor:
+    """Return the negatives of pixels from 0 to 1."""
     return 1 - pixels
 
 

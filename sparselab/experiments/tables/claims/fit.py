@@ -105,8 +105,10 @@ class _PerSeed(Derived):
 
 @CLAIMS.register("fit")
 class Fit(Claim):
-    """``of`` (over ``over``) follows a law along an axis: y = a x^b (``power``), a e^(b x) (``exponential``), a + b log x
-    (``logarithmic``), a + b x (``linear``) or c + a x^b (``offset_power``), with b between ``low`` and ``high``.
+    """``of`` (over ``over``) follows a law along an axis, with its exponent b between ``low`` and ``high``.
+
+    Laws: y = a x^b (``power``), a e^(b x) (``exponential``), a + b log x (``logarithmic``), a + b x (``linear``) or c + a x^b
+    (``offset_power``).
 
     x is what the cells' overrides set ``x`` to. ``r2``: the least R² (on the scale that is fitted); ``direction``: the
     smallest of all steps goes that way. A seed with numbers that have no logarithm decides nothing.

@@ -20,8 +20,9 @@ PROBE = 1e-4  # relative error beyond which a norm's gain is not what its weight
 
 @torch.no_grad()
 def rotate(blocks: list[Block]) -> int:
-    """Fold gains and rotate, in place, every input that a pivot reads. Returns the multiply-accumulates that the
-    rotations add per token.
+    """Fold gains and rotate, in place, every input that a pivot reads.
+
+    Returns the multiply-accumulates that the rotations add per token.
 
     Raises :class:`ConfigError` where no block has a pivot, or a pivot's input is not a norm's output.
     """

@@ -1,4 +1,4 @@
-"""Activations of a language model, recorded at one of its blocks over a text. [no torch at import]"""
+"""Activations of a language model, recorded at one of its blocks over a text [no torch at import]."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ TEXT = "{name: tinystories, block: 256}"
 
 
 class ActivationOptions(Options):
+    """Options of recorded activations."""
+
     model: dict[str, Any] | None = Field(None, description=f"the network that is recorded, such as {MODEL}")
     text: dict[str, Any] | None = Field(None, description=f"the text that it reads, such as {TEXT}")
     layer: int = Field(1, ge=1, description="the block whose output is recorded, from 1")

@@ -1,4 +1,4 @@
-"""Image sets that fit in memory. [no torch at import]"""
+"""Image sets that fit in memory [no torch at import]."""
 
 from __future__ import annotations
 
@@ -381,6 +381,8 @@ class ColourOptions(ArrayOptions):
 
 
 class ColourSet(PublicSet):
+    """Base of the colour sets, whose classes are equally large."""
+
     balanced = True
     Options = ColourOptions
     options: ColourOptions

@@ -1,4 +1,4 @@
-"""ImageNet, whose pictures stay encoded until a worker process needs them. [no torch at import]"""
+"""ImageNet, whose pictures stay encoded until a worker process needs them [no torch at import]."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class ImagenetOptions(ImageOptions):
+    """Options of ImageNet."""
+
     size: int = Field(default=224, ge=8, description="side of the images a network sees, in pixels, at least 8")
     resize: int = Field(
         default=256, ge=8, description="evaluation: short side before the middle is taken; at least size"

@@ -1,4 +1,4 @@
-"""N of every M consecutive weights along an axis. [no torch]"""
+"""N of every M consecutive weights along an axis [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any weights, a fraction of them. [no torch]"""
+"""Any weights, a fraction of them [no torch]."""
 
 from __future__ import annotations
 
