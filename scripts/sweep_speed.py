@@ -27,7 +27,7 @@ COMMON = [
 
 
 def planning(runs: Path, cells: int = 1000, done: int = 900) -> float:
-    """Seconds from importing nothing to knowing which cells are missing."""
+    """Seconds of processor from importing nothing to knowing which cells are missing."""
     import subprocess
 
     from sparselab.core.memo import sharing
@@ -55,11 +55,11 @@ def planning(runs: Path, cells: int = 1000, done: int = 900) -> float:
             }
             records.write(plan.folder, {**body, "sparsity": {"layers": layers}})
     program = (
-        "import sys, time; began = time.monotonic(); sys.path.insert(0, sys.argv[1])\n"
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from sparselab.experiments.sweeps import cells, state\n"
         "plan = cells.schedule(cells.plan(cells.read(sys.argv[2:])))\n"
         "missing = [c for c in plan.cells.values() if not state.done(c.folder, c.id)]\n"
-        "print(len(plan.cells), len(missing), time.monotonic() - began, 'torch' in sys.modules)"
+        "print(len(plan.cells), len(missing), time.process_time(), 'torch' in sys.modules)"
     )
     out = subprocess.run(
         [sys.executable, "-c", program, str(ROOT), *words], capture_output=True, text=True, check=True
