@@ -70,7 +70,7 @@ def planning(runs: Path, cells: int = 1000, done: int = 900) -> float:
 
 
 def per_cell(runs: Path, count: int = 8) -> tuple[float, float]:
-    """Seconds of processor that a cell takes in a sweep, and when its engine is called directly; the first of each is not counted."""
+    """Seconds of processor of a cell in a sweep, and of its engine called directly; the first of each is not counted."""
     from sparselab.experiments.sweeps import start
     from sparselab.running.planning import engine_of, plan_of
 

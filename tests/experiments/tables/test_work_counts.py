@@ -12,6 +12,7 @@ from sparselab.experiments.tables.claims.fit import _straight
 from sparselab.experiments.tables.load import load
 
 PLAN = ["method=rigl", "sparsity=0.9", "model=vit_ti", "dataset=digits"]
+PLANS = [PLAN, ["estimator=colide"], ["solver=elimination"]]
 HEAVY = {
     "torch",
     "torchvision",
@@ -52,7 +53,8 @@ def test_a_line_is_scipy_s_and_needs_none_of_it(monkeypatch):
     assert _straight(x, [2.0] * 5).r2 == 1 and _straight(x, [-v for v in x]).r2 == 1
 
 
-def test_a_check_imports_what_it_plans_with():
+@pytest.mark.parametrize("plan", PLANS, ids=" ".join)
+def test_a_check_imports_what_it_plans_with(plan):
     program = (
         "import sys\n"
         "from sparselab.running.planning import plan_of\n"
@@ -60,6 +62,6 @@ def test_a_check_imports_what_it_plans_with():
         "print(len(sys.modules), *sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     for _ in range(2):  # the first composes the tree, and keeps it
-        said = subprocess.run([sys.executable, "-c", program, *PLAN], capture_output=True, text=True, check=True)
+        said = subprocess.run([sys.executable, "-c", program, *plan], capture_output=True, text=True, check=True)
     count, *names = said.stdout.split()
     assert int(count) < 900 and HEAVY & set(names) == set()
