@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import refuse
@@ -16,13 +16,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sparselab.core.products import Products
-    from sparselab.inputs.models.family import Family
 
 WEIGHTED = ("linear", "conv", "conv1d")
 """Kinds of module that multiply with their weight and nothing else."""
 
 
-def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
+class Reader(Protocol):
+    """The part of a family that a trace asks for."""
+
+    @property
+    def where(self) -> str:
+        """Return the key of an issue of the network itself."""
+
+    def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """One forward pass."""
+
+
+def traced(family: Reader, model: nn.Module, data: DataSpec) -> ModelSpec:
     """:func:`trace` of a network that ``family`` made; ConfigError where it cannot compute a sample of ``data``."""
     try:
         return trace(model, data, call=lambda sample: family.logits(model, sample))

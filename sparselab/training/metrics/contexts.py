@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from sparselab.core.data_types import Activations
 from sparselab.core.options import Options
+from sparselab.training.metrics.feature import Context, Feature
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
 if TYPE_CHECKING:
@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AT_ONCE = 4096  # vectors that are coded together
-
-
-@dataclass(frozen=True)
-class Context:
-    """A place of the text where a feature fires: the text before, the token itself, the text after, and the code there."""
-
-    before: str
-    token: str
-    after: str
-    code: float
-
-
-@dataclass(frozen=True)
-class Feature:
-    """density: share of the test split's tokens for which it fires. contexts: those where it fires most, falling."""
-
-    number: int
-    density: float
-    contexts: tuple[Context, ...]
 
 
 @METRICS.register("contexts")
