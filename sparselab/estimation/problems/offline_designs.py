@@ -1,4 +1,4 @@
-"""Offline optimisation: `tf_bind`, `offline_function`. The worse designs are shown with their scores, better ones are wanted."""
+"""Offline optimisation: `tf_bind`, `offline_function`. The worse designs are shown with their scores."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class TFBind(Designs):
 
 @PROBLEMS.register("offline_function")
 class OfflineFunction(Designs):
-    """A test function in many dimensions, known at uniform points of its box; outside, a design stands for the nearest point."""
+    """A test function in many dimensions, known at uniform points of its box; outside it, a design is the nearest point."""
 
     class Options(DesignOptions):
         function: Literal["styblinski_tang", "rastrigin", "ackley"] = Field(

@@ -105,7 +105,7 @@ class Strategies:
 
 
 class Evolution(BaseEstimator):
-    """A run of CMA-ES from every start, ``rounds`` generations, first step size ``sigma``; a design is its run's best candidate."""
+    """A run of CMA-ES from every start: ``rounds`` generations, first step ``sigma``; a design is its best candidate."""
 
     def __init__(self, rounds: int = 100, sigma: float = 0.5):
         self.rounds = rounds
