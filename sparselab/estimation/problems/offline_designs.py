@@ -22,7 +22,7 @@ LENGTH, LETTERS = 8, 4
 
 
 class DesignOptions(AnyOptions):
-    """What is shown."""
+    """The share of the designs that is shown."""
 
     percentile: float = Field(
         gt=0, lt=100, description="designs up to this percentile of the scores are shown, (0, 100)"

@@ -17,7 +17,7 @@ from sparselab.estimation.estimators.surrogates.network import Adam, Network
 from sparselab.estimation.estimators.surrogates.sharpness import Sharpness
 from sparselab.estimation.estimators.surrogates.surface import Surface, mean_gradient
 
-LOSSES = {"gaussian": Gaussian, "squared": Squared}
+LOSSES: dict[str, type[Gaussian] | type[Squared]] = {"gaussian": Gaussian, "squared": Squared}
 SHARPNESS = ("none", "dual", "fixed")
 
 Array = np.ndarray

@@ -29,7 +29,7 @@ class Network:
 
     def start(self, rng: np.random.Generator, dtype: type = np.float32) -> Array:
         """(size,) first parameters: weights uniform in ±sqrt(6 / (inputs + outputs)) (Glorot), biases zero."""
-        vector = np.zeros(self.size, dtype)
+        vector: Array = np.zeros(self.size, dtype)
         for weights, shape, _ in self.places:
             reach = np.sqrt(6 / sum(shape))
             vector[weights] = rng.uniform(-reach, reach, shape).ravel()
@@ -40,7 +40,7 @@ class Network:
         return [(vector[weights].reshape(shape), vector[biases]) for weights, shape, biases in self.places]
 
     def forward(self, vector: Array, X: Array) -> list[Array]:
-        """What each layer reads, and last the outputs (n, outputs)."""
+        """Return what each layer reads, and last the outputs (n, outputs)."""
         seen = [X]
         for number, (weights, biases) in enumerate(self.layers(vector)):
             z = seen[-1] @ weights
@@ -86,7 +86,8 @@ class Adam:
 
     def __init__(self, size: int, rate: float, dtype: type = np.float32):
         self.rate, self.steps = rate, 0
-        self.first, self.second = np.zeros(size, dtype), np.zeros(size, dtype)
+        self.first: Array = np.zeros(size, dtype)
+        self.second: Array = np.zeros(size, dtype)
 
     def step(self, vector: Array, gradient: Array) -> None:
         """Move ``vector`` in place."""

@@ -17,7 +17,7 @@ PATTERNS = 64  # most values of a block of columns, above which it is no categor
 
 
 class Search(Protocol):
-    """What turns the best rows seen into designs."""
+    """A way from the best rows seen to designs."""
 
     def check(self, columns: int) -> None:
         """ValueError for an option that makes no sense, by itself or with so many columns."""
