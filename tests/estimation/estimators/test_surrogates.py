@@ -308,7 +308,7 @@ def test_bad_conservative_options_are_one_line(options, message, data):
     [
         (GradientAscent(steps=0), "steps=0: write a whole number"),
         (GradientAscent(aggregate="max"), "aggregate='max': one of mean, min"),
-        (GradientAscent(steps=50, rate=1e38), "the search left all bounds: write a smaller rate"),
+        (GradientAscent(steps=50, rate=1e300), "the search left all bounds: write a smaller rate"),
         (Reinforce(block=3), "block=3: 4 columns are no whole number of blocks"),
         (Reinforce(block=2), "block=2: columns 0 to 1 have 90 values, which are no letters"),
         (Reinforce(samples=1), "samples=1: write a whole number of at least 2"),
