@@ -9,7 +9,15 @@ from sparselab.core.points import point_of, update_of
 from sparselab.inputs.models.weights import compare_spec
 from sparselab.running.engine import NOTHING
 from sparselab.training import given_masks
-from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, small_batches, weights_files
+from sparselab.training.checks import (
+    combination,
+    demands,
+    lone_values,
+    other_masks,
+    own_combinations,
+    small_batches,
+    weights_files,
+)
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity

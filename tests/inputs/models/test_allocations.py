@@ -86,7 +86,9 @@ def test_mutual_choice_keeps_the_largest_sum(drawn):
     tokens, features = magnitudes.shape
     for law in ("const", "zipf"):
         choice = made({"name": "feature_choice", "k": k, "law": law})
-        if sum(choice.counts(features, tokens)) <= k * tokens:  # of one token for each feature, or rounded up, they may be more
+        if (
+            sum(choice.counts(features, tokens)) <= k * tokens
+        ):  # of one token for each feature, or rounded up, they may be more
             assert best >= magnitudes[kept(magnitudes, name="feature_choice", k=k, law=law)].sum()
 
 

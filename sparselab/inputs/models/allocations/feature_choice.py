@@ -97,7 +97,9 @@ def _counts(features: int, tokens: int, budget: int, alpha: float, beta: float) 
         low, high = (low, middle) if sum(within(middle)) > budget else (middle, high)
     wanted = within(high)
     counts = [int(number) for number in wanted]
-    by_remainder = sorted(range(features), key=lambda rank: counts[rank] - wanted[rank])  # the first of equal ones first
+    by_remainder = sorted(
+        range(features), key=lambda rank: counts[rank] - wanted[rank]
+    )  # the first of equal ones first
     for rank in by_remainder[: budget - sum(counts)]:
         counts[rank] += 1
     return counts
