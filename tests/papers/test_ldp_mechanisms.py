@@ -51,7 +51,7 @@ def test_the_analytic_noise_spends_delta_and_a_hair_less_noise_would_spend_more(
 
 
 def summed(eps: float, mu: float) -> float:
-    """The same as a sum of positive terms, in which nothing cancels: its derivative by mu is the density at eps / mu - mu / 2."""
+    """The same as a sum of positive terms: the derivative by mu is the density at eps / mu - mu / 2."""
     s = np.linspace(mu / 20, mu, 200_001)
     return float(np.trapezoid(stats.norm.pdf(eps / s - s / 2), s))
 
