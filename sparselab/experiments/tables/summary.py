@@ -116,9 +116,13 @@ class Summary:
         return list(found.items())
 
     def curves(self) -> dict[str, list[Line]]:
-        """The lines of each curve of the figure. A curve starts at its dense reference, which has none of its own."""
+        """The lines of each curve of the figure. A curve starts at its dense reference, which has none of its own.
+
+        A tier that has none of the cells that the axis chooses shows all of its own.
+        """
         axis = self.table.axis
-        by_place = {line.place: line for line in self.lines if isinstance(axis, str) or axis.draws(line.place)}
+        chosen = [line for line in self.lines if isinstance(axis, str) or axis.draws(line.place)] or self.lines
+        by_place = {line.place: line for line in chosen}
         dense = {place for line in by_place.values() if (place := self.table.dense(line.place)) in by_place}
         found: dict[str, list[Line]] = {}
         for line in by_place.values():

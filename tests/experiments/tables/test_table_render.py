@@ -238,6 +238,10 @@ def test_a_figure_may_show_some_cells_and_say_which_claims_it_is_about(table: Ta
     assert {name: [line.place for line in lines] for name, lines in summary.curves().items()} == {
         "ste": [("2:4", "ste"), ("1:4", "ste")]
     }
+    absent = own.model_copy(update={"axis": axis.model_copy(update={"rows": ["no such"]})})
+    assert {line.place for lines in summarise(absent, "cpu", entries).curves().values() for line in lines} == {
+        e.cell.place for e in entries
+    }
     first, *rest = summary.verdicts
     assert summary.shown == [f"{first.name} {first}: {first.claim.text}"] and rest
     silent = own.model_copy(update={"axis": axis.model_copy(update={"claims": []})})
