@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.weights import Entry
     from sparselab.training.losses.extra_loss import ExtraLoss
+    from sparselab.training.tasks.task import Task
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
     from sparselab.weights.schedules import Schedule
@@ -185,6 +186,21 @@ def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) 
         return [Issue("trainer.batch_size=1", problem, "write trainer.batch_size=2 or more")]
     less = next(n for n in range(trainer.batch_size // 2, 0, -1) if trainer.batch_size % n == 0)
     return [Issue(f"trainer.accumulate={trainer.accumulate}", problem, f"write at most {less}")]
+
+
+def small_batches(trainer: TrainerOptions, family: Family, task: Task) -> list[Issue]:
+    """A fault where a micro-batch is too small for the network, or a process's share of it for the loss."""
+    found = []
+    for where, least, parts in (
+        (family.where, family.least_batch(), trainer.accumulate),
+        (f"task={task.name}", task.least_batch, trainer.accumulate * max(trainer.devices, 1)),
+    ):
+        if trainer.batch_size < least * parts:
+            problem = f"{where} needs {least:,} examples together"
+            problem += f", and a batch is divided into {parts}" if parts > 1 else ""
+            fix = f"write trainer.batch_size={least * parts} or more"
+            found.append(Issue(f"trainer.batch_size={trainer.batch_size}", problem, fix))
+    return found
 
 
 def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issue]:

@@ -9,7 +9,15 @@ from sparselab.core.points import point_of, update_of
 from sparselab.inputs.models.weights import compare_spec
 from sparselab.running.engine import NOTHING
 from sparselab.training import given_masks
-from sparselab.training.checks import combination, demands, lone_values, other_masks, own_combinations, weights_files
+from sparselab.training.checks import (
+    combination,
+    demands,
+    lone_values,
+    other_masks,
+    own_combinations,
+    small_batches,
+    weights_files,
+)
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
@@ -90,6 +98,8 @@ def _against_each_other(made: UncheckedParts) -> None:
         own_combinations(cell, made.own, sparsity, method, schedule, made.steps, issues)
     if made.has("model") and made.steps and made.model_spec is not None:
         issues.found += lone_values(cell.trainer, parts["model"], made.model_spec)
+    if made.has("model", "task") and made.steps:
+        issues.found += small_batches(cell.trainer, parts["model"], parts["task"])
     for metric in made.metrics if made.has("data") else ():
         issues.found += metric.issues(parts["data"])
     edit = made.edit

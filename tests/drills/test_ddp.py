@@ -104,6 +104,28 @@ RESTORED = (
 )  # fmt: skip
 
 
+CODES = (
+    "trainer.precision='32'", "trainer.ema=null", "trainer.accumulate=1", "trainer.batch_size=32",
+    "model=sae", "model.features=24", "model.window=3", "loss=[aux_zipf]", "loss.aux_zipf.share=1",
+    "dataset=activations", "dataset.train=256", "dataset.val=32", "dataset.test=48",
+    "dataset.model={name: gpt, width: 16, depth: 1, heads: 2}", "dataset.text={name: stdlib, max_bytes: 20000, block: 32}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rule", ["feature_choice", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mutual_choice", "topk"))]
+)
+def test_r3_what_looks_across_a_batch_looks_at_all_processes(tmp_path, rule):
+    """Which pairs fire, thresholds, densities, and the spread that errors are divided by."""
+    more = (*CODES, f"model.allocation={{name: {rule}, k: 3}}")
+    one, two = run(tmp_path / "one", "dense", *more), run(tmp_path / "two", "dense", *more, *TWO)
+    assert one.code == two.code == 0, two.err
+    assert distance(one.cell, two.cell) <= TOLERANCE
+    there = record.read(two.cell)["metrics"]
+    for name, value in record.read(one.cell)["metrics"].items():
+        assert there[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("SPARSELAB_DATA"), reason="there are no local copies")
 @pytest.mark.parametrize("more", [SENTENCES, RESTORED], ids=["sentences", "restored images"])

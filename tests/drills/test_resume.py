@@ -119,6 +119,12 @@ VARIANTS = {
         "model=dncnn", "model.width=8", "model.depth=4", "dataset=bsd400", "dataset.patch=12", "dataset.patches=2",
         "dataset.limit_train=32", "dataset.limit_test=1", "trainer.batch_size=8",
     ),
+    "codes of activations": (
+        "model=sae", "model.features=24", "model.window=2", "model.allocation={name: feature_choice, k: 3, rerank: 2}",
+        "loss=[aux_zipf]", "loss.aux_zipf.share=1", "dataset=activations", "dataset.train=256", "dataset.val=32",
+        "dataset.test=48", "dataset.model={name: gpt, width: 16, depth: 1, heads: 2}",
+        "dataset.text={name: stdlib, max_bytes: 20000, block: 32}", "trainer.batch_size=64",
+    ),
     "no clipping, one micro-batch": ("trainer.clip=null", "trainer.accumulate=1", "trainer.ema=null"),
 }  # fmt: skip
 

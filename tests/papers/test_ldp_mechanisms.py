@@ -50,6 +50,19 @@ def test_the_analytic_noise_spends_delta_and_a_hair_less_noise_would_spend_more(
     assert delta * (1 - 1e-6) < spent(eps, mu) <= delta < spent(eps, mu * (1 + 1e-6))
 
 
+def summed(eps: float, mu: float) -> float:
+    """The same as a sum of positive terms: the derivative by mu is the density at eps / mu - mu / 2."""
+    s = np.linspace(mu / 20, mu, 200_001)
+    return float(np.trapezoid(stats.norm.pdf(eps / s - s / 2), s))
+
+
+@pytest.mark.parametrize(("eps", "delta"), [(1.0, 1e-6), (1e-6, 1e-40), (1e-9, 1e-20), (1e-13, 1e-20), (1e-15, 1e-40)])
+def test_rounding_hides_no_part_of_what_is_spent(eps: float, delta: float):
+    """Of an epsilon near the spacing of floats the curve's two terms are equal to the last digits."""
+    assert summed(1.0, 2.0) == pytest.approx(spent(1.0, 2.0), rel=1e-6)
+    assert summed(eps, largest_mu(eps, delta)) <= delta * (1 + 1e-6)
+
+
 def test_the_classical_noise_is_enough_up_to_one_and_is_refused_where_it_is_not():
     for eps in (0.01, 0.1, 0.5, 0.99):
         for delta in (1e-9, 1e-3, 0.2):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and a grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+WIDTH = 130  # letters in a line below the panels
 SHAPES = "osD^vPX*"
 LONGEST = 1e10  # a tick beyond it is written as a power of ten, and so are the others of its axis
 SAME = 0.005  # of a curve's width or place: points that are nearer lie at one
@@ -41,7 +43,8 @@ def figure_svg(summary: Summary) -> bytes:
         "font.size": 9.0,
     }
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings}):
-        figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+        about = [line for text in summary.shown for line in textwrap.wrap(text, WIDTH)]
+        figure = Figure(figsize=(9.6, 4.0 + 0.16 * len(about)), layout="constrained")
         FigureCanvasSVG(figure)
         left, *rest = figure.subplots(1, 2 if summary.trained else 1, sharey=True, squeeze=False)[0]
         label, log = summary.axis
@@ -59,6 +62,8 @@ def figure_svg(summary: Summary) -> bytes:
         if handles:
             figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=2.6)
         figure.suptitle(_plain(f"{summary.table.output}, tier {summary.tier}"), fontsize=10)
+        if about:
+            figure.supxlabel(_plain("\n".join(about)), x=0.01, ha="left", fontsize=8)
         out = io.BytesIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return b"\n".join(line.rstrip() for line in out.getvalue().splitlines()) + b"\n"

@@ -247,6 +247,12 @@ def _check_names(table: Table, issues: Issues) -> None:
         all_known(f"deterministic.{number}", cells.rows, cells.columns)
     if table.pictures:
         all_known("pictures", table.pictures.rows, table.pictures.columns)
+    if not isinstance(table.axis, str):
+        all_known("axis", table.axis.rows, table.axis.columns)
+        names = [claim.id for claim in table.claims]
+        for name in table.axis.claims:
+            if name not in names:
+                issues.add(f"axis.claims={name}", "the table has no such claim", did_you_mean(name, names))
     for number, extra in enumerate(table.extra, 1):
         all_known(f"extra.{number}", extra.rows, extra.columns)
         for name in extra.phases or []:

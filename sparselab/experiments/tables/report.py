@@ -86,6 +86,7 @@ def _section(summary: Summary, records: _Records, find: Callable[[Summary, Pictu
         "notes": render.notes(summary),
         "figure": f"{summary.table.metric.label} against {summary.axis[0]}"
         + (" and against training FLOPs" if summary.trained else ""),
+        "shown": summary.shown,
         "claims": [
             {
                 "name": v.name,

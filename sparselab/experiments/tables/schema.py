@@ -91,7 +91,8 @@ class ExtraColumn(Options):
 class Axis(Options):
     """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records.
 
-    With ``along`` the cells along the rows (or columns) are one curve, whatever else differs between them.
+    With ``along`` the cells along the rows (or columns) are one curve, whatever else differs between them. ``rows`` and
+    ``columns`` choose what is drawn, ``claims`` what the figure is about: they stand below it with their verdicts.
     """
 
     metric: str = Field(min_length=1, description="a key of the record's metrics, like test.horizon")
@@ -101,6 +102,14 @@ class Axis(Options):
     along: Literal["rows", "columns"] | None = Field(
         None, description='"rows" for a curve per column, "columns" per row'
     )
+    rows: list[str] | None = Field(None, description="names of the rows that are drawn; without it: all")
+    columns: list[str] | None = Field(None, description="names of the columns that are drawn; without it: all")
+    claims: list[str] = Field(default_factory=list, description="claims that the figure shows, like [C1]")
+
+    def draws(self, place: tuple[str, str]) -> bool:
+        """True if the figure shows the cell of this row and column."""
+        asked = ((self.rows, place[0]), (self.columns, place[1]))
+        return all(names is None or name in names for names, name in asked)
 
 
 class Pictures(Options):

@@ -97,6 +97,12 @@ class Summary:
         """True if the metric is drawn on a logarithmic axis."""
         return not isinstance(self.table.axis, str) and self.table.axis.log_metric
 
+    @property
+    def shown(self) -> list[str]:
+        """What the figure is about: the claims that its axis names, with their verdicts."""
+        named = [] if isinstance(self.table.axis, str) else self.table.axis.claims
+        return [f"{v.name} {v}: {v.claim.text}" for v in self.verdicts if v.name in named]
+
     def excluded(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Reasons, each with the cells of this tier that are not there for it."""
         spec = self.table.tiers[self.tier]
@@ -110,11 +116,16 @@ class Summary:
         return list(found.items())
 
     def curves(self) -> dict[str, list[Line]]:
-        """The lines of each curve of the figure. A curve starts at its dense reference, which has none of its own."""
-        by_place = {line.place: line for line in self.lines}
-        dense = {place for line in self.lines if (place := self.table.dense(line.place)) in by_place}
+        """The lines of each curve of the figure. A curve starts at its dense reference, which has none of its own.
+
+        A tier that has none of the cells that the axis chooses shows all of its own.
+        """
+        axis = self.table.axis
+        chosen = [line for line in self.lines if isinstance(axis, str) or axis.draws(line.place)] or self.lines
+        by_place = {line.place: line for line in chosen}
+        dense = {place for line in by_place.values() if (place := self.table.dense(line.place)) in by_place}
         found: dict[str, list[Line]] = {}
-        for line in self.lines:
+        for line in by_place.values():
             found.setdefault(line.series, []).append(line)
         for name, lines in list(found.items()):
             if all(line.place in dense for line in lines) and len(found) > 1:

@@ -43,6 +43,10 @@ class Allocation:
         """Why it does not fit a dictionary of so many features."""
         return []
 
+    def least_batch(self, features: int) -> int:
+        """Tokens that a training batch must have, over all processes, for the rule to keep its budget."""
+        return 1
+
     def state(self, features: int) -> dict[str, Tensor]:
         """Tensors by name that it keeps from batch to batch, as they are before the first; checkpoints hold them."""
         return {}

@@ -82,6 +82,10 @@ class Family:
         """Why this network cannot be made for ``data``, options against options and options against the data."""
         return []
 
+    def least_batch(self) -> int:
+        """Examples that a micro-batch must have, over all processes, for the network to do what it says."""
+        return 1
+
     def builder(self, data: DataSpec) -> SpecBuilder | None:
         """The network in closed form, or None where only building it can tell."""
         return None

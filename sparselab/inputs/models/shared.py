@@ -54,3 +54,9 @@ class SharedByRanks(Shared):
         place = torch.empty_like(order).scatter_(0, order, places.expand_as(order).contiguous())
         first = dist.get_rank() * len(values)
         return place[first : first + len(values)] < count
+
+
+def of_run() -> Shared:
+    """The processes of this run; one process where there are no others."""
+    many = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return SharedByRanks() if many else Shared()

@@ -49,6 +49,8 @@ class AuxK(ExtraLoss):
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         import torch
 
+        from sparselab.training.tasks.reconstruction import scatter
+
         assert context.states is not None
         idle = self.idle(context).nonzero()[:, 0]  # waits for the device, and spares most updates all of the rest
         if not len(idle):
@@ -58,7 +60,7 @@ class AuxK(ExtraLoss):
         codes = torch.zeros_like(before).scatter(-1, at, values.relu())
         restored = codes @ context.network.decoder.weight[:, idle].T.to(codes.dtype)  # type: ignore[union-attr, index]
         error = batch[1] - logits.detach().float()
-        squared, scale = (restored.float() - error).square().mean(), (error - error.mean(0)).square().mean()
+        squared, scale = (restored.float() - error).square().mean(), scatter(error)
         return torch.where(
             scale > 0, squared / scale.clamp(min=torch.finfo(scale.dtype).tiny), torch.zeros_like(squared)
         )
@@ -71,9 +73,11 @@ class AuxZipf(AuxK):
     arXiv 2411.02124 says that its aux_zipf_loss generalises aux_k_loss to those; the paper's text was not to be had, and this
     form is ours.
 
-    Zipf's law is fitted to the features' densities. One is used too little where its own is below ``share`` of the law's at
-    its rank, or where it is dead. With the dead alone the loss is aux_k.
+    Zipf's law is fitted to the densities of the features that are not dead. One is used too little where its own is below
+    ``share`` of the law's at its rank, or where it is dead. With the dead alone the loss is aux_k.
     """
+
+    version = 2  # 2: what is left of a dead feature's average density is no point of the fit
 
     class Options(AuxK.Options):
         share: float = Field(0.1, gt=0, le=1, description="share of the law's density below which one is too rare")
@@ -83,7 +87,7 @@ class AuxZipf(AuxK):
     def idle(self, context: StepContext) -> Tensor:
         from sparselab.inputs.models.zipf import fitted
 
-        select = context.network.select
-        density: Tensor = select.density  # type: ignore[union-attr, assignment]
-        rare = density < self.options.share * fitted(density)
-        return rare | super().idle(context)
+        dead = super().idle(context)
+        density: Tensor = context.network.select.density  # type: ignore[union-attr, assignment]
+        alive = density.masked_fill(dead, 0)  # an average that only decays comes to 0 after thousands of batches
+        return (alive < self.options.share * fitted(alive)) | dead

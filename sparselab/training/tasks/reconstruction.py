@@ -31,6 +31,7 @@ class Reconstruction(Task):
     needs = (Activations, Activations)
     headline = "fvu"
     better = "lower"
+    least_batch = 2  # one vector is its batch's mean
 
     def criterion(self, outputs: Tensor, batch: Batch, context: StepContext) -> Tensor:
         return normalised_error(outputs.float(), batch[1])
@@ -76,5 +77,14 @@ class Reconstruction(Task):
 
 
 def normalised_error(restored: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error over that of the mean of ``wanted`` (n, width): a scalar."""
-    return (restored - wanted).square().mean() / (wanted - wanted.mean(0)).square().mean()
+    """Mean squared error over :func:`scatter` of ``wanted`` (n, width): a scalar."""
+    return (restored - wanted).square().mean() / scatter(wanted)
+
+
+def scatter(vectors: Tensor) -> Tensor:
+    """Mean squared distance of vectors (n, width) from their mean: a scalar. In training of a batch's on all processes."""
+    from sparselab.inputs.models.shared import of_run
+
+    shared = of_run()
+    mean = shared.total(vectors.mean(0)) / shared.world
+    return shared.total((vectors - mean).square().mean()) / shared.world

@@ -27,6 +27,7 @@ class Task:
 
     ``needs``:    types of the inputs and targets, as the network sees them, that it trains on.
     ``headline``: the score that a table reads; ``better`` says which way.
+    ``least_batch``: examples of a process's micro-batch without which the loss is not defined.
     ``version``:  raise it when the rule changes: from 2 on it is part of a cell's id.
 
     The pair that a dataset has need not be the pair that a network sees: :meth:`sees` and :meth:`batch` change it alike (an
@@ -39,6 +40,7 @@ class Task:
     needs: ClassVar[Pair]
     headline: ClassVar[str] = ""
     better: ClassVar[str] = "higher"
+    least_batch: ClassVar[int] = 1
 
     def __init__(self, options: Any):
         self.options = options

@@ -226,3 +226,24 @@ def test_a_table_may_say_that_each_column_or_row_is_a_curve(table: Table, entrie
         axis = Axis(metric="test.accuracy", label="a number", along=along)
         own = table.model_copy(update={"axis": axis, "published": [], "reference": None, "claims": []})
         assert set(summarise(own, "cpu", entries).curves()) == names
+
+
+def test_a_figure_may_show_some_cells_and_say_which_claims_it_is_about(table: Table, entries: list[Entry]):
+    claims = [claim.id for claim in table.claims]
+    axis = Axis(
+        metric="test.accuracy", label="a number", along="rows", rows=["2:4", "1:4"], columns=["ste"], claims=claims[:1]
+    )
+    own = table.model_copy(update={"axis": axis, "published": [], "reference": None})
+    summary = summarise(own, "cpu", entries)
+    assert {name: [line.place for line in lines] for name, lines in summary.curves().items()} == {
+        "ste": [("2:4", "ste"), ("1:4", "ste")]
+    }
+    absent = own.model_copy(update={"axis": axis.model_copy(update={"rows": ["no such"]})})
+    assert {line.place for lines in summarise(absent, "cpu", entries).curves().values() for line in lines} == {
+        e.cell.place for e in entries
+    }
+    first, *rest = summary.verdicts
+    assert summary.shown == [f"{first.name} {first}: {first.claim.text}"] and rest
+    silent = own.model_copy(update={"axis": axis.model_copy(update={"claims": []})})
+    assert figure_svg(summary) != figure_svg(summarise(silent, "cpu", entries))
+    assert len(render.to_markdown(summary)) == len(render.to_markdown(summarise(silent, "cpu", entries)))

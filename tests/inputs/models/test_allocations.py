@@ -84,9 +84,12 @@ def test_mutual_choice_keeps_the_largest_sum(drawn):
     best = magnitudes[kept(magnitudes, name="mutual_choice", k=k)].sum()
     assert best >= magnitudes[kept(magnitudes, name="topk", k=k)].sum()
     tokens, features = magnitudes.shape
-    choice = made({"name": "feature_choice", "k": k, "law": "const"})
-    if sum(choice.counts(features, tokens)) <= k * tokens:  # rounding up to one token a feature may exceed the budget
-        assert best >= magnitudes[kept(magnitudes, name="feature_choice", k=k, law="const")].sum()
+    for law in ("const", "zipf"):
+        choice = made({"name": "feature_choice", "k": k, "law": law})
+        if (
+            sum(choice.counts(features, tokens)) <= k * tokens
+        ):  # of one token for each feature, or rounded up, they may be more
+            assert best >= magnitudes[kept(magnitudes, name="feature_choice", k=k, law=law)].sum()
 
 
 def test_mutual_choice_is_topk_where_all_tokens_are_alike(rng):
@@ -105,14 +108,14 @@ def test_feature_choice_with_as_many_tokens_as_there_are_keeps_everything():
 
 @given(st.integers(1, 200), st.integers(1, 64), st.floats(0, 3), st.floats(0, 100))
 def test_the_law_falls_and_sums_to_the_budget(features, tokens, alpha, beta):
-    """Within rounding, where neither end of the range cuts anything; alpha = 0 gives each feature the same."""
-    rule = made({"name": "feature_choice", "k": 1, "alpha": alpha, "beta": beta})
-    counts, budget = rule.counts(features, tokens), tokens
+    """To the digit, also where an end of the range cuts some; the rest follow one law. alpha = 0 gives each the same."""
+    rule, law = made({"name": "feature_choice", "k": 1, "alpha": alpha, "beta": beta}), shares(features, alpha, beta)
+    counts = rule.counts(features, tokens)
     assert counts == sorted(counts, reverse=True) and counts[-1] >= 1 and counts[0] <= tokens
-    want = [budget * share for share in shares(features, alpha, beta)]
-    assert math.isclose(sum(shares(features, alpha, beta)), 1)
-    free = [(count, whole) for count, whole in zip(counts, want, strict=True) if 1 <= whole <= tokens]
-    assert all(abs(count - whole) <= 0.5 for count, whole in free)
+    assert sum(counts) == max(tokens, features) and math.isclose(sum(law), 1)
+    factors = [((c - 1) / w, (c + 1) / w) for c, w in zip(counts, law, strict=True) if 1 < c < tokens]
+    assert max((low for low, _ in factors), default=0) <= min((high for _, high in factors), default=1) + 1e-9
+    assert rule.least_batch(features) == features
     same = made({"name": "feature_choice", "k": 1, "alpha": 0.0, "beta": beta}).counts(features, 4 * features)
     assert same == [4] * features
 
@@ -127,15 +130,24 @@ def test_permuted_tokens_and_features_permute_what_is_kept(name, rng):
     assert torch.equal(kept(magnitudes[:, features], name=name, k=2, **options), whole[:, features])
 
 
+def test_a_law_that_an_end_of_the_range_cuts_keeps_the_budget():
+    """256 tokens of k = 8 for 1,024 features: two tokens for each on average, and by the law less than one for most."""
+    rule = made({"name": "feature_choice", "k": 8})
+    counts = rule.counts(1024, 256)
+    assert sum(counts) == 2048 and counts[-1] == 1 and counts[0] > 10
+    assert rule.least_batch(1024) == 128 and rule.counts(1024, 100) == [1] * 1024
+    assert made({"name": "mutual_choice", "k": 8}).least_batch(1024) == 1
+
+
 def test_ranks_go_with_the_features_that_would_fire_most():
     """The feature with the most best pairs comes to the first rank, and is given most tokens."""
-    rule = made({"name": "feature_choice", "k": 1, "alpha": 1.0, "beta": 0.0, "rerank": 1})
-    magnitudes = torch.tensor([[0.1, 0.2, 9.0], [0.1, 0.2, 8.0], [0.1, 7.0, 6.0]])
+    rule = made({"name": "feature_choice", "k": 2, "alpha": 1.0, "beta": 0.0, "rerank": 1})
+    magnitudes = torch.tensor([[0.1, 0.05, 9.0], [0.3, 0.2, 8.0], [0.1, 7.0, 6.0]])
     state = rule.state(3)
     rule.learn(magnitudes, state, 0, ALONE)
-    assert state["rank"].tolist() == [2, 1, 0] and state["wanted"].tolist() == pytest.approx([0, 1 / 3, 2 / 3])
-    assert rule.counts(3, 3) == [2, 1, 1]
-    assert pairs(rule.kept(magnitudes, state, ALONE)) == {(0, 2), (1, 2), (2, 1), (0, 0)}
+    assert state["rank"].tolist() == [2, 1, 0] and state["wanted"].tolist() == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rule.counts(3, 3) == [3, 2, 1]
+    assert pairs(rule.kept(magnitudes, state, ALONE)) == {(0, 2), (1, 2), (2, 2), (2, 1), (1, 1), (1, 0)}
     rule.learn(magnitudes, {**state, "rank": torch.arange(3)}, 0, ALONE)
     later = made({"name": "feature_choice", "k": 1, "rerank": 2})
     later.learn(magnitudes, state, 1, ALONE)  # not yet due

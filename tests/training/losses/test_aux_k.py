@@ -98,6 +98,19 @@ def test_aux_zipf_takes_what_is_far_below_the_law_too():
     assert loss("aux_zipf", share=0.001).idle(made).nonzero().flatten().tolist() == [6]
 
 
+def test_what_is_left_of_a_dead_feature_s_density_is_no_point_of_the_law():
+    """Its average decays and is not 0: as a point far below the others it would draw the whole law down."""
+    made, _, _ = context()
+    density = made.network.select.density
+    density[:] = 0.3 / torch.arange(1, 13)
+    density[9] /= 300  # used too little by the law of the others
+    kill(made, 10, 11)
+    never = loss("aux_zipf").idle(made)
+    density[10:] = 1e-9
+    assert torch.equal(loss("aux_zipf").idle(made), never)
+    assert never.nonzero().flatten().tolist() == [9, 10, 11]
+
+
 def test_the_penalty_of_codes_by_hand():
     made, batch, out = context()
     x, codes = batch[0], made.states.blocks[1]

@@ -8,8 +8,10 @@ of mu = sqrt(mu_1^2 + mu_2^2 + …) (Dong, Roth & Su 2022, arXiv 1905.02383, cor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
+HIDDEN = 1e-9  # share of delta that rounding may hide before it is counted
 LARGEST = 1e100  # standard deviation of a noise that can be squared and summed
 
 
@@ -28,6 +30,12 @@ def spent(epsilon: float, mu: float) -> float:
     return max(0.0, below - math.exp(epsilon + _log_tail(epsilon / mu + mu / 2)))
 
 
+def at_most(epsilon: float, mu: float) -> float:
+    """An upper bound of :func:`spent`, which is a difference: of close numbers little but their rounding may be left."""
+    rounding = sys.float_info.epsilon * (8 + 4 * (epsilon / mu + mu) ** 2)
+    return spent(epsilon, mu) + rounding * math.exp(_log_tail(epsilon / mu - mu / 2))
+
+
 def classical(sensitivity: float, epsilon: float, delta: float) -> float:
     """sigma = sensitivity sqrt(2 log(1.25 / delta)) / epsilon (Dwork & Roth 2014, theorem A.1: proven for epsilon < 1)."""
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
@@ -39,13 +47,21 @@ def suffices(epsilon: float, delta: float) -> bool:
 
 
 def largest_mu(epsilon: float, delta: float) -> float:
-    """The largest mu whose release is (epsilon, delta)-private, to 1 part in 1e12, from below."""
+    """The largest mu whose release is (epsilon, delta)-private, to 1 part in 1e12, from below.
+
+    Where epsilon is so small that rounding hides what is spent, it is smaller by what rounding may hide.
+    """
+    mu = _largest(spent, epsilon, delta)
+    return mu if at_most(epsilon, mu) <= delta * (1 + HIDDEN) else _largest(at_most, epsilon, delta)
+
+
+def _largest(spending: Callable[[float, float], float], epsilon: float, delta: float) -> float:
     low, high = 0.0, 1.0
-    while spent(epsilon, high) <= delta:
+    while spending(epsilon, high) <= delta:
         low, high = high, 2 * high
     while high - low > 1e-13 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if spent(epsilon, middle) <= delta else (low, middle)
+        low, high = (middle, high) if spending(epsilon, middle) <= delta else (low, middle)
     return low
 
 

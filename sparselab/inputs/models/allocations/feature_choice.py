@@ -16,24 +16,29 @@ if TYPE_CHECKING:
     from sparselab.inputs.models.shared import Shared
 
 MEMORY = 0.9  # of the averages that features are ranked by
+HALVINGS = 60  # of the interval in which the law's factor is sought
+EXACT = 1e-9  # of a sum of floats
 
 
 @ALLOCATIONS.register("feature_choice")
 class FeatureChoice(Budgeted):
     """Each feature's ``m`` largest magnitudes of a batch of n tokens; all ``m`` sum to ``k n`` (arXiv 2411.02124, abstract).
 
-    ``const``: the same m for all (the abstract). ``zipf``: m of a feature of rank r is proportional to (r + beta)^-alpha (a
-    reviewer says that a Zipf law sets it; this form is ours), at least 1 and at most n. Features are ranked by how often
-    they would fire were the budget spent on the best pairs anywhere, averaged, every ``rerank`` batches [ours]: their
-    own firing follows the law that they are given. Alone, a token's features fire where they reach the mean of the smallest
-    magnitude that batches kept of that feature [ours].
+    ``const``: the same m for all (the abstract), the whole number next to ``k n / features``. ``zipf``: m of a feature of rank
+    r is proportional to (r + beta)^-alpha (a reviewer says that a Zipf law sets it; this form is ours) between 1 and n, with
+    the factor for which all sum to ``k n``. Features are ranked by how often they would fire were the budget spent on the
+    best pairs anywhere, averaged, every ``rerank`` batches [ours]: their own firing follows the law that they are given.
+    Alone, a token's features fire where they reach the mean of the smallest magnitude that batches kept of that feature
+    [ours].
+
+    m is 1 at least, so batches of fewer pairs than features would exceed the budget: training refuses them.
     """
 
     thresholds = "each"
 
     class Options(Budgeted.Options):
         law: Literal["const", "zipf"] = Field("zipf", description="const: as many tokens for each feature; or zipf")
-        alpha: float = Field(1.0, ge=0, description="exponent of the Zipf law, at least 0; 0 is const")
+        alpha: float = Field(1.0, ge=0, description="exponent of the Zipf law, at least 0; 0: as many for each")
         beta: float = Field(20.0, ge=0, description="what is added to ranks, at least 0")
         rerank: int = Field(40, ge=1, description="batches after which features are ranked anew, at least 1")
 
@@ -42,7 +47,12 @@ class FeatureChoice(Budgeted):
     def counts(self, features: int, tokens: int) -> list[int]:
         """Tokens that the feature of each rank may take of a batch of so many; falling."""
         o = self.options
-        return _counts(features, tokens, o.k * tokens, o.alpha if o.law == "zipf" else 0.0, o.beta)
+        if o.law == "const":
+            return [min(max(1, round(o.k * tokens / features)), tokens)] * features
+        return _counts(features, tokens, o.k * tokens, o.alpha, o.beta)
+
+    def least_batch(self, features: int) -> int:
+        return -(-features // self.options.k)
 
     def state(self, features: int) -> dict[str, Tensor]:
         import torch
@@ -73,4 +83,23 @@ class FeatureChoice(Budgeted):
 
 @lru_cache(maxsize=64)
 def _counts(features: int, tokens: int, budget: int, alpha: float, beta: float) -> list[int]:
-    return [min(max(1, round(budget * share)), tokens) for share in shares(features, alpha, beta)]
+    """Whole numbers from 1 to ``tokens`` in the law's proportions, as far as these bounds allow, that sum to ``budget``."""
+    law, budget = shares(features, alpha, beta), max(budget, features)
+
+    def within(factor: float) -> list[float]:
+        return [min(max(1.0, factor * share), tokens) for share in law]
+
+    low, high = 0.0, 2.0 * budget
+    while sum(within(high)) < budget * (1 - EXACT):
+        high *= 2
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if sum(within(middle)) > budget else (middle, high)
+    wanted = within(high)
+    counts = [int(number) for number in wanted]
+    by_remainder = sorted(
+        range(features), key=lambda rank: counts[rank] - wanted[rank]
+    )  # the first of equal ones first
+    for rank in by_remainder[: budget - sum(counts)]:
+        counts[rank] += 1
+    return counts

@@ -28,6 +28,7 @@ class SparseAutoencoder(Family):
 
     heads = ((Activations, Activations),)
     has_blocks = True
+    version = 2  # 2: under a law of Zipf all that features take sums to the budget
 
     class Options(Family.Options):
         features: int = Field(512, ge=1, description="size of the dictionary, at least 1")
@@ -49,6 +50,9 @@ class SparseAutoencoder(Family):
 
     def misfits(self, data: DataSpec) -> list[Issue]:
         return self.rule.issues(self.options.features)
+
+    def least_batch(self) -> int:
+        return self.rule.least_batch(self.options.features)
 
     def builder(self, data: DataSpec) -> SpecBuilder:
         s, features, width = SpecBuilder(), self.options.features, data.shape[0]
