@@ -45,7 +45,9 @@ class TrainerOptions(HostOptions):
     keep_at: list[int | str] = off([], description=f"a list of {FORM}, at most the length of the run, or []")
 
     reach: float | None = off(
-        None, gt=0, description="the headline of the task on validation data, above 0, whose first update is told; or null"
+        None,
+        gt=0,
+        description="the headline of the task on validation data, above 0, whose first update is told; or null",
     )
     reach_every: int = off(20, ge=1, description="updates between two looks at it, at least 1")
 

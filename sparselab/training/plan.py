@@ -150,7 +150,9 @@ def _reach(made: UncheckedParts) -> list[Issue]:
         return []
     where = f"trainer.reach={reach:g}"
     if data.train and not data.val:
-        return [Issue(where, f"{data.name} has no validation data to look at", "write dataset.val=1000, or leave it out")]
+        return [
+            Issue(where, f"{data.name} has no validation data to look at", "write dataset.val=1000, or leave it out")
+        ]
     if made.has("task") and made.parts["task"].better == "higher" and isinstance(data.targets, Classes) and reach > 1:
         return [Issue(where, "a share of right answers is at most 1", f"write trainer.reach={reach / 100:g}")]
     return []

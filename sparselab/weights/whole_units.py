@@ -1,7 +1,7 @@
-"""What goes with a unit that a mask drops: its bias, its entries of the norm behind it, and what the next layer reads of it.
+"""What goes with a unit that a mask drops: its bias, its entries of the norm behind it, what the next layer reads of it.
 
-A pattern that says ``whole`` masks the weights of units. Here the rest follows, so that a dropped unit puts out nothing, gets no
-gradient, and leaves the network that never had it. Imports torch inside functions only.
+A pattern that says ``whole`` masks the weights of units. Here the rest follows, so that a dropped unit puts out nothing, gets
+no gradient, and leaves the network that never had it. Imports torch inside functions only.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from sparselab.weights.slot import Slot
 
 
-def with_readers(
-    layers: Iterable[Layer], patterns: Mapping[str, Sparsity], kept: Mapping[str, int]
-) -> dict[str, int]:
+def with_readers(layers: Iterable[Layer], patterns: Mapping[str, Sparsity], kept: Mapping[str, int]) -> dict[str, int]:
     """``kept`` weights by layer, less what layers read of dropped units.
 
     layers:   all of the network. patterns: those of the sparse layers, by name; a layer without one keeps everything.
@@ -53,7 +51,7 @@ def kept_units(mask: Tensor) -> Tensor:
 
 
 def silence(network: nn.Module, layer: Layer, kept: Tensor) -> None:
-    """Set all that belongs to the units that are not ``kept`` (bool, one a unit) to zero, their own weights left to the mask."""
+    """Zeros into all that belongs to units that are not ``kept`` (bool, one a unit), their own weights left to the mask."""
     for param, axis in parts_of(network, layer):
         param.data.mul_(spread(kept, param, axis))
 

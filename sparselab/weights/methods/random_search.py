@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
     """Of ``trials`` random masks keep the one whose untrained network has the best score (Farahani 2024, arXiv 2403.08265).
 
-    The paper's space is nodes: ``sparsity=unit:0.9``; any other pattern is searched alike. Candidate t of a seed is the same whatever
-    ``trials`` is and however weights were initialised, and candidate 1 is the mask of ``method=random``, so that the best score cannot
-    rise with ``trials``, and a searched network is paired with a random one. Scores are taken on copies, over the first
-    ``examples`` training examples (batch norms see whole batches of them), and the examples after those measure how much of the
-    advantage is the search's own sample: ``train.held_first``, ``train.held_best``.
+    The paper's space is nodes: ``sparsity=unit:0.9``; any other pattern is searched alike. Candidate t of a seed is the same
+    whatever ``trials`` is and however weights were initialised, and candidate 1 is the mask of ``method=random``, so the best
+    score cannot rise with ``trials``, and a searched network is paired with a random one. Scores are taken on copies, over the
+    first ``examples`` training examples (batch norms see up to 500 at once). The examples after those measure how much of the
+    advantage is not the search's own sample: ``train.held_first`` and ``train.held_best``.
     """
 
     class Options(Options):
@@ -41,7 +41,9 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
             "init_loss", description="init_loss, init_accuracy, or probe_loss (after probe_steps updates)"
         )
         examples: int = Field(
-            2000, ge=2, description="training examples that a mask is scored on (all, where there are fewer), at least 2"
+            2000,
+            ge=2,
+            description="training examples that a mask is scored on (all, where there are fewer), at least 2",
         )
         probe_steps: int = Field(0, ge=0, description="SGD updates of a copy before probe_loss, at least 0")
         probe_lr: float = Field(0.05, gt=0, description="their learning rate, above 0")
@@ -59,7 +61,9 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
             found.append(Issue("method.score=probe_loss", "no update comes before it", "write method.probe_steps=10"))
         if o.score != "probe_loss" and o.probe_steps:
             where = f"method.probe_steps={o.probe_steps}"
-            found.append(Issue(where, f"method.score={o.score} is taken without updates", "write method.score=probe_loss"))
+            found.append(
+                Issue(where, f"method.score={o.score} is taken without updates", "write method.score=probe_loss")
+            )
         return found
 
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
@@ -73,7 +77,9 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
 
         def drawn(trial: int) -> dict[str, Tensor]:
             density = {slot.name: kept[slot.layer.name] / slot.mask.numel() for slot in slots}
-            return {slot.name: slot.pattern.mask(numbers(probe.seed, slot, trial), density[slot.name]) for slot in slots}
+            return {
+                slot.name: slot.pattern.mask(numbers(probe.seed, slot, trial), density[slot.name]) for slot in slots
+            }
 
         masks = drawn(0)
         searched, held = parted(probe, self.options.examples)
