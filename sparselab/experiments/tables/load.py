@@ -176,6 +176,7 @@ def _check(table: Table) -> None:
     _check_names(table, issues)
     _check_published(table, issues)
     _check_metrics(table, issues)
+    _check_axis(table, issues)
     _check_overrides(table, issues)
     for name in rings(table):
         issues.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
@@ -285,12 +286,29 @@ def _check_metrics(table: Table, issues: Issues) -> None:
     read = [("metric.key", table.metric.key)]
     read += [(f"claims.{claim.id}.metric", claim.metric) for claim in table.claims if claim.metric]
     read += [(f"beside.{number}.keys", key) for number, item in enumerate(table.beside, 1) for key in item.keys]
-    if isinstance(table.axis, Axis):
+    if isinstance(table.axis, Axis) and table.axis.metric:
         read.append(("axis.metric", table.axis.metric))
     for where, key in read:
         if not identified_metric(key):
             problem = "is there only where a run validates, and trainer.evals is no part of an id"
             issues.add(f"{where}={key}", problem, "read one of test. or train.")
+
+
+def _check_axis(table: Table, issues: Issues) -> None:
+    """Names of rows and columns in the figure's axis are names of the table."""
+    if isinstance(table.axis, str):
+        return
+    if bool(table.axis.metric) == bool(table.axis.at):
+        issues.add("axis", "takes a metric of the records, or a number at each row (or column)", "write one of the two")
+    if table.axis.along is None and (table.axis.at or table.axis.curves):
+        issues.add("axis", "does not say what its curves run along", "write along: rows, or along: columns")
+        return
+    along, across = (table.rows, table.columns) if table.axis.along == "rows" else (table.columns, table.rows)
+    for where, given, names in (("at", [*table.axis.at], along), ("curves", table.axis.curves or [], across)):
+        kind = "row" if names is table.rows else "column"
+        for name in given:
+            if name not in names:
+                issues.add(f"axis.{where}: {name}", f"the table has no such {kind}", did_you_mean(name, names))
 
 
 def _check_overrides(table: Table, issues: Issues) -> None:

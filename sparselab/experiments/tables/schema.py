@@ -89,17 +89,25 @@ class Beside(Options):
 
 
 class Axis(Options):
-    """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records.
+    """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records, or (``at``) a
+    number that each row (or column) stands for, such as a point of a training.
 
     With ``along`` the cells along the rows (or columns) are one curve, whatever else differs between them.
     """
 
-    metric: str = Field(min_length=1, description="a key of the record's metrics, like test.horizon")
+    metric: str = Field("", description="a key of the record's metrics, like test.horizon; without it: at")
+    at: dict[str, float] = Field(
+        default_factory=dict, description="in place of metric, the number of each row (or column) that curves run along"
+    )
     label: str = Field(min_length=1, description='as printed, like "rounds"')
     log: bool = Field(False, description="true for a logarithmic axis")
     log_metric: bool = Field(False, description="true where the metric's own axis is logarithmic, too")
     along: Literal["rows", "columns"] | None = Field(
         None, description='"rows" for a curve per column, "columns" per row'
+    )
+
+    curves: list[str] | None = Field(
+        None, description="with along, the columns (or rows) that are drawn; without it: all"
     )
 
 
