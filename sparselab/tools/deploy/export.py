@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,8 +37,7 @@ def export(folder: Path, to: Path, smaller: bool, batch: int, rounds: int, devic
     forward = subject.family.logits
     made = shrink(subject.network, forward, inputs[:8]) if smaller else Shrunk(subject.network)
     own, after = (
-        trace(network, subject.data, call=lambda sample, network=network: forward(network, sample))
-        for network in (subject.network, made.network)
+        trace(network, subject.data, call=partial(forward, network)) for network in (subject.network, made.network)
     )
     times = _timed(subject, made, inputs, rounds, device)
     about: dict[str, Any] = {
@@ -74,7 +74,7 @@ def _timed(
 ) -> dict[str, list[float]]:
     networks = {"run": subject.network.to(device), "export": made.network.to(device)}
     forward, batch = subject.family.logits, inputs.to(device)
-    calls = {name: lambda network=network: forward(network, batch) for name, network in networks.items()}
+    calls = {name: partial(forward, network, batch) for name, network in networks.items()}
     with torch.no_grad():
         times = turns(calls, rounds, device, now=wall(device))
     for network in networks.values():

@@ -126,8 +126,8 @@ def _without(network: nn.Module, groups: Sequence[set[Node]], values: Values) ->
     lost: dict[str, tuple[int, int]] = {}
     for (side, name), channels in gone.items():
         _cut(modules[name], side, channels)
-        outs, ins = lost.get(name, (0, 0))
-        lost[name] = (outs + len(channels), ins) if side == "out" else (outs, ins + len(channels))
+        had = lost.get(name, (0, 0))
+        lost[name] = (had[0] + len(channels), had[1]) if side == "out" else (had[0], had[1] + len(channels))
     return lost
 
 
@@ -158,7 +158,7 @@ def _told(
     return True
 
 
-def _eligible(network: nn.Module) -> dict[str, nn.Module]:
+def _eligible(network: nn.Module) -> dict[str, Any]:
     """Modules whose channels can be told apart and taken out: linear layers, convolutions, batch norms."""
     return {
         name: module
@@ -235,7 +235,7 @@ _SIZES = {
 
 
 def _groups(
-    network: nn.Module, modules: dict[str, nn.Module], forward: Forward, sample: Tensor
+    network: nn.Module, modules: dict[str, Any], forward: Forward, sample: Tensor
 ) -> tuple[list[set[Node]], set[Node], Values]:
     """Channels that belong together; those that have to stay; and the constant that an input of a layer is, where it is one."""
     parent: dict[Node, Node] = {}
@@ -256,10 +256,10 @@ def _groups(
     for name, module in modules.items():
         if not _mixes(module):
             continue
-        count = len(module.weight)  # type: ignore[arg-type]
+        count = len(module.weight)
         if name not in once:
             pinned |= {("out", name, i) for i in range(count)}
-            pinned |= {("in", name, i) for i in range(module.weight.shape[1])}  # type: ignore[union-attr, operator]
+            pinned |= {("in", name, i) for i in range(module.weight.shape[1])}
             continue
         for start in range(0, count, TOGETHER):
             channels = range(start, min(start + TOGETHER, count))
@@ -365,21 +365,22 @@ def fit_to(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
     Raises ConfigError where a tensor is larger than the network's own, or is none of its.
     """
-    own = network.state_dict()
+    own, made = network.state_dict(), _eligible(network)
     for name, tensor in tensors.items():
-        if name not in own or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
+        told = name not in own and name.removesuffix(".bias") in made  # a constant that readers were told
+        if not told and (name not in own or any(a > b for a, b in zip(tensor.shape, own[name].shape, strict=True))):
             refuse(name, "does not come of this network", "name the run folder that it was made of")
-    for name, module in _eligible(network).items():
+    for name, module in made.items():
         weight = tensors.get(f"{name}.weight")
-        if weight is None or weight.shape == module.weight.shape:  # type: ignore[union-attr]
+        if weight is None:
             continue
         for side, axis in (("out", 0), ("in", 1)):
             if axis and not _mixes(module):
                 continue
-            have = module.weight.shape[axis]  # type: ignore[union-attr, operator]
+            have = module.weight.shape[axis]
             _cut(module, side, set(range(weight.shape[axis], have)))
         if f"{name}.bias" in tensors and module.bias is None:
-            module.bias = nn.Parameter(torch.zeros_like(tensors[f"{name}.bias"]))  # type: ignore[assignment]
+            module.bias = nn.Parameter(torch.zeros_like(tensors[f"{name}.bias"]))
     network.load_state_dict(tensors)
     return network
 
