@@ -1,4 +1,4 @@
-"""What goes with a unit that a mask drops: its bias, its entries of the norm behind it, what the next layer reads of it.
+"""The parts that go with a unit that a mask drops: its bias, its entries of the norm behind it, what the next layer reads.
 
 A pattern that says ``whole`` masks the weights of units. Here the rest follows, so that a dropped unit puts out nothing, gets
 no gradient, and leaves the network that never had it. Imports torch inside functions only.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @METHODS.register("random_search")
 class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
-    """Of ``trials`` random masks keep the one whose untrained network has the best score (Farahani 2024, arXiv 2403.08265).
+    """Keep, of ``trials`` random masks, the one whose untrained network scores best (Farahani 2024, arXiv 2403.08265).
 
     The paper's space is nodes: ``sparsity=unit:0.9``; any other pattern is searched alike. Candidate t of a seed is the same
     whatever ``trials`` is and however weights were initialised, and candidate 1 is the mask of ``method=random``, so the best
