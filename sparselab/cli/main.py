@@ -17,6 +17,10 @@ COMMANDS = {
     "compare": ("sparselab.cli.compare", "runs side by side: mean and spread over seeds, paired tests, what differs"),
     "inspect": ("sparselab.cli.inspect", "per-layer patterns and densities of a finished network"),
     "speed": ("sparselab.cli.speed", "what a finished network's zeros are worth at inference, here"),
+    "export": (
+        "sparselab.cli.export",
+        "a finished network in a folder of its own, smaller where channels were dropped",
+    ),
     "table": ("sparselab.cli.table", "a paper's table from its records"),
     "list": ("sparselab.cli.list", "the ledger of all papers"),
     "migrate": ("sparselab.cli.migrate", "records of an older sparselab, brought to today's names and ids"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from sparselab.cli.keys import Key, parse, usage
 from sparselab.core.errors import ConfigError, Issues, refuse
 
 if TYPE_CHECKING:
-    from sparselab.tools.deploy.form import Form
-    from sparselab.tools.deploy.speed import Pair, Subject
+    from collections.abc import Callable
+
+    from sparselab.tools.deploy.speed import Pair
 
 KEYS = {
     "batch": Key("64", "images, or windows of text, in a forward pass"),
@@ -55,12 +57,14 @@ def run(argv: list[str]) -> int:
     assert asked is not None
     from sparselab.tools.deploy import speed
 
-    device = _device(asked["device"])
+    device = device_of(asked["device"])
     subject = speed.subject(Path(folders[0]))
     found, refused = [], []
-    for form in speed.forms(device):
+    batch, rounds = int(asked["batch"]), int(asked["rounds"])
+    ways = {form.name: partial(speed.pair, subject, form, batch, device) for form in speed.forms(device)}
+    for name, pair in {**ways, speed.SHRUNK: partial(speed.shrunk_pair, subject, batch, device)}.items():
         try:
-            found.append(timed(subject, form, int(asked["batch"]), int(asked["rounds"]), device))
+            found.append(timed(name, pair, rounds, device))
         except ConfigError as error:
             refused += error.issues
     if not found:
@@ -69,22 +73,22 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def timed(subject: Subject, form: Form, batch: int, rounds: int, device: str) -> Timed:
+def timed(form: str, pair: Callable[[], Pair], rounds: int, device: str) -> Timed:
     """Both networks in turns, by the clock on the wall. ConfigError where not one sparse layer fits."""
     import torch
 
     from sparselab.tools.bench.timing import quartiles, turns, wall
-    from sparselab.tools.deploy.speed import pair
 
     with torch.no_grad():
-        both = pair(subject, form, batch, device)
+        both = pair()
         times = turns({"dense": both.dense, "sparse": both.sparse}, rounds, device, now=wall(device))
         ratios = [a / b for a, b in zip(times["dense"], times["sparse"], strict=True)]
         ours, theirs = (1000 * median(times[name]) for name in ("sparse", "dense"))
-        return Timed(form.name, both, ours, theirs, quartiles(ratios), both.difference())
+        return Timed(form, both, ours, theirs, quartiles(ratios), both.difference())
 
 
-def _device(asked: str) -> str:
+def device_of(asked: str) -> str:
+    """Return the device that ``asked`` (auto, cpu or cuda) means here; a refusal where there is none."""
     import torch
 
     if asked == "cuda" and not torch.cuda.is_available():

@@ -44,6 +44,13 @@ class TrainerOptions(HostOptions):
     )
     keep_at: list[int | str] = off([], description=f"a list of {FORM}, at most the length of the run, or []")
 
+    reach: float | None = off(
+        None,
+        gt=0,
+        description="the headline of the task on validation data, above 0, whose first update is told; or null",
+    )
+    reach_every: int = off(20, ge=1, description="updates between two looks at it, at least 1")
+
     @field_validator("keep_at")
     @classmethod
     def _points(cls, points: list[int | str]) -> list[int | str]:

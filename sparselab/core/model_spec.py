@@ -24,6 +24,9 @@ class Layer:
     roles:  what it is in the network: ``stem``, ``head``, ``embedding``, ``downsample``, ``depthwise``, ``gates``,
             ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``, ``router``. A selector ``@role`` picks them.
     groups: of a convolution, or the number of experts; each reads inputs of its own.
+    norm:   module path of the normalisation, channel by channel, of its outputs; "" where there is none.
+    readers: the layers that read its outputs and nothing else does, unit by unit, so that a unit can be taken out: each output
+            is a run of ``inputs / outputs`` inputs of a reader. Empty where outputs are added to others, or nobody says.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Layer:
     roles: frozenset[str] = frozenset()
     groups: int = 1
     own_path: bool = False
+    norm: str = field(default="", compare=False)
+    readers: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def tensor(self) -> str:

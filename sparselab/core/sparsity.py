@@ -44,6 +44,8 @@ class Sparsity(ABC):
     grouped:       N of every M consecutive weights along ``targets.axis`` are kept; :attr:`n_of_m` says how many.
     fixed_count:   the pattern itself says how many weights are kept (:meth:`own_count`): it takes no density from a
                    distribution, and a schedule has nothing between dense and it.
+    whole:         what is dropped goes with all that is its own: its bias, its part of a norm, what reads it
+                   (:mod:`sparselab.weights.whole_units`). Methods that take such patterns say so.
     matches_cost:  a plan replaces it by the unstructured sparsity at which a transformed network costs what the plain
                    one does.
     """
@@ -59,6 +61,7 @@ class Sparsity(ABC):
     single: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
     fixed_count: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
     matches_cost: ClassVar[bool] = False
 
     @property

@@ -19,6 +19,7 @@ from sparselab.training.loop.lightning import attach
 from sparselab.training.loop.loader import RunLoader
 from sparselab.training.loop.loop import Loop, check_masks_agree
 from sparselab.training.loop.module import TaskModule
+from sparselab.training.loop.reach import Reach
 from sparselab.training.loop.spread import Spread
 from sparselab.training.loop.stopping import Agreement, Saver
 from sparselab.training.loop.watch import History, Progress
@@ -52,6 +53,7 @@ class Run:
     task: TaskModule
     loop: Loop
     history: History
+    reach: Reach | None
     progress: Progress
     loader: RunLoader
     scored: dict[str, Any]
@@ -86,11 +88,17 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         Keeper(folder, parts.kept_at),
         Agreement(),
     )
+    reach = None
+    if options.reach is not None:
+        higher = parts.task.better == "higher"
+        reach = Reach(
+            val_loader, options.reach, options.reach_every, parts.steps, higher, trainer.precision_plugin, ema
+        )
     saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
     loop = Loop(
         sparsifier,
         parts.cell.seed,
-        [history, progress, keeper, saver],
+        [history, progress, keeper, saver, *([reach] if reach else [])],
         ema,
         make_probe(parts, task, splits, device),
         make_edit(parts, network, sparsifier, splits, device),
@@ -107,7 +115,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         sparsifier.on_last_cut = lambda: history.before_cut(loop)
     loader = RunLoader(train_loader, parts.steps, options.accumulate)
     loader.start = saved.batches(loop)
-    return Run(parts, splits, saved, trainer, task, loop, history, progress, loader, loaders, flag, agreement)
+    return Run(parts, splits, saved, trainer, task, loop, history, reach, progress, loader, loaders, flag, agreement)
 
 
 def _sparsifier(parts: Parts, built: Built, trainer: pl.Trainer) -> Sparsifier:

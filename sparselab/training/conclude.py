@@ -54,6 +54,7 @@ def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor], dict[
     metrics |= run.history.last_loss()
     metrics |= {f"train.{name}": value for name, value in _told(run).items()}
     metrics |= loop.spread.metrics() if loop.spread else {}
+    metrics |= run.reach.metrics() if run.reach else {}
     run.history.conclude({"step": parts.steps, **metrics})
     if run.history.rows:
         metrics |= {name: value for name, value in run.history.rows[-1].items() if name.startswith("val.")}

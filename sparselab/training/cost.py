@@ -10,6 +10,7 @@ from sparselab.storage.ids import canonical
 from sparselab.training.layers import in_whole_tiles
 from sparselab.training.parts import Parts
 from sparselab.weights.capabilities import LearnsTensors, alternating_update
+from sparselab.weights.whole_units import with_readers
 
 if TYPE_CHECKING:
     from sparselab.core.sparsity import Sparsity
@@ -25,6 +26,7 @@ def counts(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, A
 
     model_spec, batch = parts.model_spec, parts.cell.trainer.batch_size
     assert model_spec is not None
+    ledger = [(step, reading(parts, there)) for step, there in ledger]
     return {
         **cost_of(model_spec, kept).record(),
         **plain_cost(model_spec),
@@ -42,8 +44,15 @@ def foresee(parts: Parts) -> dict[str, Any]:
         return {}
     patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
     final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
-    foreseen = counts(parts, final, _foreseen(parts, patterns))
+    foreseen = counts(parts, reading(parts, final), _foreseen(parts, patterns))
     return {key: value for key, value in foreseen.items() if key != "layers"}
+
+
+def reading(parts: Parts, kept: Mapping[str, int]) -> dict[str, int]:
+    """The weights that layers keep where masks keep ``kept``: what they read of dropped units goes, too."""
+    assert parts.model_spec is not None
+    patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
+    return with_readers(parts.model_spec.layers, patterns, kept)
 
 
 def _foreseen(parts: Parts, patterns: Mapping[str, Sparsity]) -> Ledger:

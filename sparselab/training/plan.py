@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sparselab.core.data_types import Classes
 from sparselab.core.errors import ConfigError, Issue
 from sparselab.core.points import point_of, update_of
 from sparselab.inputs.models.weights import compare_spec
@@ -50,6 +51,7 @@ def gather(
         made.issues.found += given_masks.combination(made)
     if "trainer" not in made.invalid and made.has("data"):
         made.issues.found += _points(made)
+        made.issues.found += _reach(made)
     if made.has("model") and "trainer" not in made.invalid:
         unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
@@ -149,6 +151,21 @@ def _points(made: UncheckedParts) -> list[Issue]:
         elif update_of(point, made.batches_per_epoch) > made.steps:
             found.append(Issue(where, f"after the end of the run ({made.steps:,} updates)", f"at most {made.steps}"))
     return found
+
+
+def _reach(made: UncheckedParts) -> list[Issue]:
+    """A fault of the score whose first update is to be told."""
+    reach, data = made.cell.trainer.reach, made.parts["data"]
+    if reach is None:
+        return []
+    where = f"trainer.reach={reach:g}"
+    if data.train and not data.val:
+        return [
+            Issue(where, f"{data.name} has no validation data to look at", "write dataset.val=1000, or leave it out")
+        ]
+    if made.has("task") and made.parts["task"].better == "higher" and isinstance(data.targets, Classes) and reach > 1:
+        return [Issue(where, "a share of right answers is at most 1", f"write trainer.reach={reach / 100:g}")]
+    return []
 
 
 def _layers(made: UncheckedParts) -> tuple[list[Layer], dict[str, Sparsity]]:

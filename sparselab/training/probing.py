@@ -18,7 +18,11 @@ def make_probe(parts: Parts, task: TaskModule, splits: Any, device: torch.device
         batch = parts.task.batch(tuple(part.to(device) for part in batch))
         return task.criterion(parts.family.logits(network, batch[0]) / temperature, batch)
 
+    def outputs(network: torch.nn.Module, batch: Any) -> Any:
+        batch = parts.task.batch(tuple(part.to(device) for part in batch))
+        return parts.family.logits(network, batch[0]), batch[1]
+
     def loader() -> Any:
         return iter(splits.loader("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))
 
-    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed)
+    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed, outputs)

@@ -11,6 +11,7 @@ from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.slot import Slot
 from sparselab.weights.sparsifier import Sparsifier
 from sparselab.weights.targets import select
+from sparselab.weights.whole_units import WholeUnits
 
 
 def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
@@ -26,10 +27,13 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
         pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
         slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
+    units = WholeUnits.of(slots, network)
     if parts.cell.targets.masks is not None:
         given = given_masks(parts, slots)
         counts = parts.kept = {slot.layer.name: int(given[slot.name].sum()) for slot in slots}
-        made = Sparsifier(parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed)
+        made = Sparsifier(
+            parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed, units=units
+        )
         made.given = given
         return made
     distribution, density = parts.distribution, parts.sparsity.density
@@ -44,8 +48,9 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
 
     judge = distribution.score if distribution.own_scores else None
     return Sparsifier(
-        parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge
-    )
+        parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge,
+        units,
+    )  # fmt: skip
 
 
 def targeted(parts: Parts, network: torch.nn.Module) -> dict[Layer, torch.nn.Parameter]:

@@ -24,6 +24,7 @@ class Probe:
     loader:  a fresh iterator over the GLOBAL batches of an epoch, each as training will see it, ``(inputs, targets)``;
              each call starts the first epoch again.
     classes: how many classes targets tell apart.
+    outputs: (network, batch) -> its logits and the batch's targets.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Probe:
         loader: Callable[[], Iterator[Batch]],
         classes: int,
         seed: int,
+        outputs: Callable[[nn.Module, Batch], Batch] | None = None,
     ):
         self.network = network
         self.loss = loss
         self.loader = loader
         self.classes = classes
         self.seed = seed
+        self.outputs = outputs
 
     def copy(self) -> nn.Module:
         """A copy in training mode, so that neither weights nor running statistics of the network are touched."""
@@ -91,6 +94,19 @@ class Probe:
             half = len(order) // 2
             return [(inputs[part], targets[part]) for part in (order[:half], order[half:])]
         return list(zip(inputs.split(size), targets.split(size), strict=True))
+
+    def measured(self, network: nn.Module, batch: Batch, index: int) -> Tensor:
+        """The mean loss of a batch, a scalar; with the same ``index`` dropout drops the same."""
+        seed_torch(derive_seed(self.seed, "probe", index))
+        return self.loss(network, batch, 1.0)
+
+    def wrong(self, network: nn.Module, batch: Batch, index: int) -> Tensor:
+        """The share of a batch's examples that the network takes for another class, a scalar."""
+        assert self.outputs is not None
+        seed_torch(derive_seed(self.seed, "probe", index))
+        logits, targets = self.outputs(network, batch)
+        labels = targets.argmax(-1) if targets.is_floating_point() else targets  # mixup gives shares of classes
+        return (logits.argmax(-1) != labels).double().mean()
 
     def gradients(
         self,

@@ -39,6 +39,7 @@ from sparselab.weights.count import nearest_count
 from sparselab.weights.kernels.dispatch import count, masked
 from sparselab.weights.patterns.pattern import n_of_m_on_device
 from sparselab.weights.slot import Slot, UpdateContext, no_inputs
+from sparselab.weights.whole_units import WholeUnits
 
 if TYPE_CHECKING:
     from sparselab.weights.alternating import AlternatingUpdate
@@ -66,6 +67,7 @@ class Sparsifier:
         seed: int,
         ranked: bool = False,
         judge: Callable[[Slot, UpdateContext], Tensor] | None = None,
+        units: WholeUnits | None = None,
     ) -> None:
         self.method = method
         self.slots = slots
@@ -75,6 +77,7 @@ class Sparsifier:
         self.seed = seed
         self.ranked = ranked  # ``allocate`` looks at scores of all layers
         self.judge = judge  # whose scores these are, if not the method's
+        self.units = units or WholeUnits([], [])  # what goes with the units that masks drop
         self.rewinds = method.rewinds if isinstance(method, Rewinds) else None
         # How each slot gets to its own pattern; most have the same one.
         schedules = {pattern: schedule.for_target(pattern) for pattern in {slot.pattern.sparsity for slot in slots}}
@@ -88,12 +91,12 @@ class Sparsifier:
         self.swapped = False
         self.early: list[Tensor] = []  # all parameters, in the optimiser's order, as rewinding brings them back
         # Mask and effective weights of the usual rule are made while a weight is looked at once.
-        self.one_pass = not method.overrides("score", "remask", "effective")
+        self.one_pass = not (self.units or method.overrides("score", "remask", "effective"))
         # Gradients of pruned weights are zero and so is what the optimiser remembers of them: one that leaves zeros alone
         # under such gradients leaves nothing to write between two masks.
         self.stays = (
             method.clears_state
-            and not (method.keeps_master or isinstance(method, LearnsTensors) or schedule.soft)
+            and not (self.units or method.keeps_master or isinstance(method, LearnsTensors) or schedule.soft)
             and not method.overrides("effective", "pullback", "after_step")
         )
         self.written = False  # the parameters are the sparse model of the masks in force, but for updates since
@@ -150,6 +153,7 @@ class Sparsifier:
                 slot.learned.grad = self.method.learn(slot) if update.learned else None
         if update.weights:
             self._before_step()
+        self.units.pull_back()
         if optimizer is not None and self.rewinds is not None and not self.early:
             self._keep_early(step, optimizer)
         if optimizer is not None and not (update.weights and update.others):
@@ -347,6 +351,8 @@ class Sparsifier:
         else:
             dense, outs = [slot.dense for slot in self.slots], [slot.param.data for slot in self.slots]
             masked(dense, [slot.mask for slot in self.slots], outs)
+        self.units.look()
+        self.units.silence()
         self.written = True
 
     def divergence(self) -> dict[str, float]:

@@ -79,7 +79,7 @@ def test_its_mask_keeps_whole_diagonals():
 
 
 def test_its_refusals_name_the_layer_and_the_fix(tmp_path):
-    with pytest.raises(ConfigError, match=r"in_channel:0\.5, diagonal:0\.5 or dense"):
+    with pytest.raises(ConfigError, match=r"unit:0\.5, diagonal:0\.5 or dense"):
         Sparsity.parse("diagonl:0.5")
     with pytest.raises(ConfigError, match="must be in"):
         Sparsity.parse("diagonal:2")

@@ -184,6 +184,7 @@ def _check(table: Table) -> None:
     _check_names(table, issues)
     _check_published(table, issues)
     _check_metrics(table, issues)
+    _check_axis(table, issues)
     _check_overrides(table, issues)
     for name in rings(table):
         issues.add(f"phases.{name}", "starts from itself", "name a phase that does not need it")
@@ -301,12 +302,28 @@ def _check_metrics(table: Table, issues: Issues) -> None:
     read += [
         (f"extra_columns.{number}.keys", key) for number, item in enumerate(table.extra_columns, 1) for key in item.keys
     ]
-    if isinstance(table.axis, Axis):
+    if isinstance(table.axis, Axis) and table.axis.metric:
         read.append(("axis.metric", table.axis.metric))
     for where, key in read:
         if not identified_metric(key):
             problem = "is there only where a run validates, and trainer.evals is no part of an id"
             issues.add(f"{where}={key}", problem, "read one of test. or train.")
+
+
+def _check_axis(table: Table, issues: Issues) -> None:
+    """Names of rows and columns in the figure's axis are names of the table."""
+    if isinstance(table.axis, str):
+        return
+    if bool(table.axis.metric) == bool(table.axis.at):
+        issues.add("axis", "takes a metric of the records, or a number at each row (or column)", "write one of the two")
+    if table.axis.along is None and table.axis.at:
+        issues.add("axis", "does not say what its curves run along", "write along: rows, or along: columns")
+        return
+    along = table.columns if table.axis.along == "columns" else table.rows
+    for name in table.axis.at:
+        if name not in along:
+            kind = "row" if along is table.rows else "column"
+            issues.add(f"axis.at: {name}", f"the table has no such {kind}", did_you_mean(name, along))
 
 
 def _check_overrides(table: Table, issues: Issues) -> None:

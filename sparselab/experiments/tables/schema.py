@@ -89,13 +89,17 @@ class ExtraColumn(Options):
 
 
 class Axis(Options):
-    """The figure's x axis where it is neither sparsity nor a count of parameters: any number of the records.
+    """The figure's x axis where it is neither sparsity nor a count of parameters.
 
+    It is any number of the records, or (``at``) a number that each row (or column) stands for, such as a point of a training.
     With ``along`` the cells along the rows (or columns) are one curve, whatever else differs between them. ``rows`` and
     ``columns`` choose what is drawn, ``claims`` what the figure is about: they stand below it with their verdicts.
     """
 
-    metric: str = Field(min_length=1, description="a key of the record's metrics, like test.horizon")
+    metric: str = Field("", description="a key of the record's metrics, like test.horizon; without it: at")
+    at: dict[str, float] = Field(
+        default_factory=dict, description="in place of metric, the number of each row (or column) that curves run along"
+    )
     label: str = Field(min_length=1, description='as printed, like "rounds"')
     log: bool = Field(False, description="true for a logarithmic axis")
     log_metric: bool = Field(False, description="true where the metric's own axis is logarithmic, too")

@@ -70,6 +70,15 @@ class Estimate:
 
         return float(stdtr(self.seeds - 1, -distance / self.error))
 
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """The interval that two one-sided t tests at ``alpha`` do not rule out, of 1 - 2 alpha; NaN of unknown spread."""
+        if self.seeds < 2 or not self.sd > 0:
+            return math.nan, math.nan
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(self.seeds - 1, 1 - alpha)) * self.error
+        return self.value - reach, self.value + reach
+
     def effect(self, threshold: float) -> float:
         """The distance to ``threshold`` in standard deviations of one seed; NaN where there is no spread to go by."""
         return (self.value - threshold) / self.sd if self.seeds > 1 and self.sd > 0 else math.nan
@@ -99,6 +108,23 @@ def estimate(contrast: Contrast, samples: Samples, seeds: Sequence[int], resolut
         floor = resolution / math.sqrt(12) * math.sqrt(math.fsum(weight**2 for weight in contrast.values()))
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in each) / (len(each) - 1))
     return Estimate(mean, max(sd, floor), len(each))
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Two-sided p of a mean of 0 of paired differences, which then had either sign with the same chance (Fisher 1935).
+
+    Exact, over all signs, up to 16 differences; of more the mean's t test.
+    """
+    seen = abs(math.fsum(differences))
+    if len(differences) > 16:
+        mean = math.fsum(differences) / len(differences)
+        sd = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (len(differences) - 1))
+        return min(1.0, 2 * Estimate(abs(mean), sd, len(differences)).p_above(0.0))
+    sums = [0.0]
+    for difference in differences:
+        sums = [total + sign * difference for total in sums for sign in (1, -1)]
+    dust = 1e-12 * max(map(abs, differences), default=0.0)
+    return sum(abs(total) >= seen - dust for total in sums) / len(sums)
 
 
 def resolution(samples: Samples, digits: int) -> float:

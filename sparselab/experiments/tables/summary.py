@@ -204,6 +204,8 @@ def abscissa(table: Table, entry: Entry) -> float | None:
     if isinstance(table.axis, str):
         places = {"sparsity": ("sparsity", "realised"), "nonzero": ("account", "params_nonzero")}
         return entry.number(*places[table.axis])
+    if table.axis.at:
+        return table.axis.at.get(entry.cell.place[table.axis.along == "columns"])
     return entry.number("metrics", table.axis.metric)
 
 
@@ -340,17 +342,18 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
 
 
 def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """For each cell the name of its curve: cells whose row and column differ in nothing but the sparsity are one curve.
+    """Name the curve of each cell.
 
-    Its name is what the names of its rows, and of its columns, have in common at their start ("ERK" of "ERK 0.8" and
-    "ERK 0.9"). A dense reference is on no curve of its own kind: the others start at it. A table's own axis may say that
-    each column (or row) is a curve.
+    Cells whose rows and columns differ in nothing but the sparsity, and share a pattern, are one curve. Its name is what the
+    names of its rows, and of its columns, have in common at their start ("ERK" of "ERK 0.8" and "ERK 0.9"). A dense reference
+    is on no curve of its own kind: the others start at it. A table's own axis may say that each column (or row) is a curve.
     """
     if not isinstance(table.axis, str) and table.axis.along:
         return {place: place[table.axis.along == "rows"] for place in cells}
     curves: dict[object, list[tuple[str, str]]] = {}
     for row, column in cells:
-        asked = frozenset(i for i in merge(table.rows[row], table.columns[column]) if not i.startswith("sparsity="))
+        merged = merge(table.rows[row], table.columns[column])
+        asked = frozenset(i for i in merged if not i.startswith("sparsity=")), _pattern(merged)
         own = (row, column) == table.dense((row, column))
         curves.setdefault((row, column) if own else asked, []).append((row, column))
     names: dict[tuple[str, str], str] = {}
@@ -359,6 +362,15 @@ def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str],
         name = " · ".join(part for part in parts if part) or " · ".join(places[0])
         names |= dict.fromkeys(places, name)
     return names
+
+
+def _pattern(overrides: Sequence[str]) -> str:
+    """The name of the pattern that overrides ask for; "" where they ask for none, or for what is no sparsity."""
+    asked = next((item.partition("=")[2] for item in overrides if item.startswith("sparsity=")), "")
+    try:
+        return Sparsity.parse(asked.strip("\"'")).kind if asked else ""
+    except ConfigError:
+        return ""
 
 
 def _common(names: list[str]) -> str:

@@ -51,6 +51,7 @@ class SpecBuilder:
     fixed_macs: dict[str, int] = field(default_factory=dict)
     loose: list[Loose] = field(default_factory=list)
     _layers: dict[str, Layer] = field(default_factory=dict)
+    _read: dict[str, tuple[str, str]] = field(default_factory=dict)
     _calls: list[tuple[str, int]] = field(default_factory=list)
 
     def call(
@@ -129,6 +130,10 @@ class SpecBuilder:
         """A normalisation over ``width`` channels with ``parameters`` vectors (2: scale and shift; 1: scale)."""
         self.params += parameters * width
 
+    def reads(self, name: str, reader: str, norm: str = "") -> None:
+        """Layer ``reader`` alone reads the outputs of layer ``name``, through the normalisation ``norm`` where there is one."""
+        self._read[name] = (reader, norm)
+
     def products(self, name: str, heads: int, tokens: int, width: int) -> None:
         """The two attention products of module ``name``, q@k and att@v, over all pairs of ``tokens``.
 
@@ -147,9 +152,13 @@ class SpecBuilder:
             positions.setdefault(weighted[-1], set()).add("head")
         if weighted and self._calls[0][0] == weighted[0] and self._layers[weighted[0]].kind == "conv":
             positions.setdefault(weighted[0], set()).add("stem")
-        layers = (
+        layers = [
             replace(layer, roles=layer.roles | positions.get(layer.name, set())) for layer in self._layers.values()
-        )
+        ]
+        for i, layer in enumerate(layers):
+            reader, norm = self._read.get(layer.name, ("", ""))
+            if reader in self._layers:
+                layers[i] = replace(layer, norm=norm, readers=(reader,))
         return ModelSpec(name, tuple(layers), self.params, dict(self.fixed_macs), loose=tuple(self.loose))
 
 

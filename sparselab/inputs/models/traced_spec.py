@@ -86,7 +86,7 @@ def _tree(spec: ModelSpec) -> dict[str, Any]:
 
 def _spec(tree: dict[str, Any]) -> ModelSpec:
     layers = tuple(
-        Layer(**{**layer, "shape": tuple(layer["shape"]), "roles": frozenset(layer["roles"])})
+        Layer(**{**layer, "shape": tuple(layer["shape"]), "roles": frozenset(layer["roles"]), "readers": ()})
         for layer in tree["layers"]
     )
     loose = tuple(Loose(**{**item, "shape": tuple(item["shape"])}) for item in tree["loose"])

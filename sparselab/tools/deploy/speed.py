@@ -17,10 +17,15 @@ from sparselab.storage import record as records
 from sparselab.storage.atomic import shown
 from sparselab.storage.export import MODEL
 from sparselab.tools.deploy.form import FORMS, Form, convert, misfits
+from sparselab.tools.deploy.shrink import shrink
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.inputs.models.family import Family
+
+
+SHRUNK = "shrunk"
+"""The name, beside those of forms, of the network without superfluous channels."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,15 @@ def pair(subject: Subject, form: Form, batch: int, device: str) -> Pair:
     sparse = copy.deepcopy(dense)
     convert(sparse, names, form)
     return Pair(lambda: logits(dense, inputs), lambda: logits(sparse, inputs), len(names), left)
+
+
+def shrunk_pair(subject: Subject, batch: int, device: str) -> Pair:
+    """The network and the one without superfluous channels, both dense. ConfigError where there are none."""
+    network = copy.deepcopy(subject.network).to(device, torch.float32)
+    inputs, logits = sample(subject.data, batch, device, torch.float32), subject.family.logits
+    small = shrink(network, logits, inputs[:8])
+    layers = sum(name in small.lost for name in subject.sparse)
+    return Pair(lambda: logits(network, inputs), lambda: logits(small.network, inputs), layers, [])
 
 
 def bypassed(network: nn.Module, names: Sequence[str], forward: Callable[[], Tensor]) -> list[Issue]:

@@ -49,6 +49,7 @@ class EMA:
         for name, tensor in live.items():
             mask = masks.get(id(tensor))
             tensor.data.copy_(self.shadow[name] if mask is None else self.shadow[name] * mask)
+        self.sparsifier.units.silence()
         try:
             yield
         finally:

@@ -31,7 +31,7 @@ class Distribution(ABC):
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: not pattern.fixed_count)
+    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: not pattern.fixed_count, whole=True)
     needs_scores: ClassVar[bool] = False
     own_scores: ClassVar[bool] = False
 

@@ -15,6 +15,7 @@ from sparselab.weights.patterns.admitted import patterns_where
 class Magnitude(Method):
     """Train dense, keep the largest |w| once at ``schedule.at``, fine-tune what remains with the mask fixed."""
 
+    patterns = patterns_where(lambda pattern: pattern.prunes, whole=True)
     schedules = ("one_shot",)
 
 

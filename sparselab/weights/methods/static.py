@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from sparselab.core.options import Options, off
 from sparselab.weights.capabilities import KeepsByChance, KnowsCounts
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ class Random(KeepsByChance, KnowsCounts, Method):
 
     Options = RandomOptions
     options: RandomOptions
+    patterns = patterns_where(lambda pattern: pattern.prunes, whole=True)
     schedules = ("constant", "one_shot")
 
     @property

@@ -9,6 +9,7 @@ from pydantic import Field
 from sparselab.core.options import Options, off
 from sparselab.weights.capabilities import MeasuresFirst, RanksLayers, ReadsFiles
 from sparselab.weights.method import METHODS, Method
+from sparselab.weights.patterns.admitted import patterns_where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,7 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
         spare: float = off(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
 
     options: Options
+    patterns = patterns_where(lambda pattern: pattern.prunes, whole=True)
     schedules = ("constant",)
 
     def files(self) -> dict[str, str]:

@@ -9,16 +9,18 @@ from sparselab.core.sparsity import Sparsity, in_order
 
 
 class _Admitted:
-    def __init__(self, test: Callable[[type[Sparsity]], bool]):
-        self.test = test
+    def __init__(self, test: Callable[[type[Sparsity]], bool], whole: bool):
+        self.test, self.whole = test, whole
 
     def __get__(self, instance: object, owner: type | None = None) -> tuple[str, ...]:
-        return tuple(one.name for one in in_order() if not one.matches_cost and self.test(one))
+        able = (one for one in in_order() if not one.matches_cost and (self.whole or not one.whole))
+        return tuple(one.name for one in able if self.test(one))
 
 
-def patterns_where(test: Callable[[type[Sparsity]], bool]) -> Any:
+def patterns_where(test: Callable[[type[Sparsity]], bool], whole: bool = False) -> Any:
     """A class attribute ``patterns``: names of the registered patterns that pass ``test``, in the order of messages.
 
-    Patterns that are registered later are among them, so a plug-in need not know them.
+    Patterns that are registered later are among them, so a plug-in need not know them. whole: also those whose units go with
+    all that is their own, and so cannot come back: for what never returns a unit.
     """
-    return _Admitted(test)
+    return _Admitted(test, whole)

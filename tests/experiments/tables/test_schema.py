@@ -35,6 +35,22 @@ def broken(configs: Path) -> Break:
 
 FILE = "configs/paper/demo.yaml"
 CASES = {
+    "axis at no row": (
+        "reference: {row: dense", "axis: {at: {\"2:8\": 1}, label: updates, along: rows}\nreference: {row: dense",
+        'axis.at: 2:8: the table has no such row — did you mean "2:4"?',
+    ),
+    "curve of no column": (
+        "reference: {row: dense", "axis: {metric: test.loss, label: a, along: rows, columns: [sted]}\nreference: {row: dense",
+        'axis column=sted: the table has no such column — did you mean "ste"?',
+    ),
+    "axis of two kinds": (
+        "reference: {row: dense", "axis: {metric: test.loss, at: {dense: 1}, label: loss, along: rows}\nreference: {row: dense",
+        "axis: takes a metric of the records, or a number at each row (or column) — write one of the two",
+    ),
+    "axis along nothing": (
+        "reference: {row: dense", "axis: {at: {dense: 1}, label: loss}\nreference: {row: dense",
+        "axis: does not say what its curves run along — write along: rows, or along: columns",
+    ),
     "duplicate cell": (
         '"1:4": ["sparsity=1:4"]', '"1:4": ["sparsity=2:4"]',
         "tiers.cpu: (2:4, ste, seed 0) and (1:4, ste, seed 0) are the same cell — exclude one of them",

@@ -247,3 +247,21 @@ def test_a_figure_may_show_some_cells_and_say_which_claims_it_is_about(table: Ta
     silent = own.model_copy(update={"axis": axis.model_copy(update={"claims": []})})
     assert figure_svg(summary) != figure_svg(summarise(silent, "cpu", entries))
     assert len(render.to_markdown(summary)) == len(render.to_markdown(summarise(silent, "cpu", entries)))
+
+
+def test_a_curve_may_run_along_what_rows_stand_for(table: Table, entries: list[Entry]):
+    """Points of a training, say, which no record has as a number; and only some of the curves are drawn."""
+    at = {"2:4": 10.0, "1:4": 20.0}
+    axis = Axis(at=at, label="updates", along="rows", columns=["ste"])
+    own = table.model_copy(update={"axis": axis, "published": [], "reference": None, "claims": []})
+    summary = summarise(own, "cpu", entries)
+    assert {line.row: line.x for line in summary.lines} == {"dense": None, **at}
+    assert [*summary.curves()] == ["ste"] and b"<svg" in figure_svg(summary)
+
+
+def test_a_pattern_of_its_own_is_a_curve_of_its_own(table: Table, entries: list[Entry]):
+    """Half the weights of a layer, and two of every four: asked for alike but for the sparsity, and not joined by a line."""
+    rows = {"dense": ["sparsity=null"], "2:4": ["sparsity=0.5"], "1:4": ['sparsity="1:4"']}
+    summary = summarise(table.model_copy(update={"rows": rows}), "cpu", entries)
+    ours = {line.row: line.series for line in summary.lines if line.column == "ste"}
+    assert ours["2:4"] != ours["1:4"]

@@ -30,6 +30,7 @@ KINDS = {
     "block": "block:2x2:0.75",
     "channel": "channel:0.75",
     "in_channel": "in_channel:0.75",
+    "unit": "unit:0.75",
 }
 TIMES = {"at": 0.3, "every": 3, "begin": 0.0, "end": 0.7, "stop": 0.9, "k_max": 2}
 

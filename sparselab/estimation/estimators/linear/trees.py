@@ -27,6 +27,10 @@ def binary(d: int) -> np.ndarray:
 TREES = {"chain": chain, "binary": binary}
 
 
+ONE_LENGTH = {"raw": False, "unit": True}
+"""By the step of a difference: are columns scaled to one length first?"""
+
+
 def identity(X: np.ndarray) -> Preconditioner:
     """The columns, scaled: the ordinary Lasso."""
     return scaled("identity", X, np.eye(X.shape[1]), np.eye(X.shape[1]))
@@ -48,7 +52,7 @@ def difference(
         if parents[j] != ROOT:
             S[parents[j], j] = -signs[j]
             lift[:, j] += signs[j] * lift[:, parents[j]]
-    if step == "unit":
+    if ONE_LENGTH[step]:
         norms = np.linalg.norm(X, axis=0)
         norms = np.where(norms > 0, norms, 1.0)
         S, lift = S / norms[:, None], lift * norms

@@ -145,6 +145,10 @@ class Claim(Options):
             for spot in part.spots
         ]
 
+    def compared(self, layout: Layout) -> list[Bound]:
+        """Differences whose interval, and whose test against 0, stand with the evidence; by default none."""
+        return []
+
     def unset(self, layout: Layout) -> list[Place]:
         """Cells that lack what the claim has to know of them beside their results."""
         return []

@@ -13,11 +13,13 @@ from sparselab.experiments.tables.statistics import (
     Estimate,
     Place,
     Samples,
+    by_seed,
     estimate,
     holm,
     resolution,
     seeds_for,
     shared_seeds,
+    sign_flip,
 )
 
 RULE = 2
@@ -121,7 +123,7 @@ def _try(
         return _Trial(name, claim, cells, verdict="inconclusive", evidence="no seed has all of its cells")
     step = resolution(samples, digits)
     shown, watched = ([(b, estimate(b.contrast, samples, seeds, step)) for b in some] for some in (bounds, guards))
-    evidence = _describe(shown, digits)
+    evidence = _describe(shown, digits) + _compared(claim.compared(layout), samples, seeds, step, digits)
     declared = all(deterministic(place, claim.metric) for place in cells)
     same = all(len(set(samples[place].values())) == 1 for place in cells)
     exact = declared and same
@@ -205,6 +207,20 @@ def _describe(shown: Watched, digits: int) -> str:
     others = f" (the least certain of {len(shown)})" if len(shown) > 1 else ""
     value, least = _figure(e.value, e.error, digits, "+"), _figure(bound.at_least, e.error, digits)
     return f"{bound.says} = {value}{error}, needs ≥ {least}{others}"
+
+
+def _compared(differences: Sequence[Bound], samples: Samples, seeds: Sequence[int], step: float, digits: int) -> str:
+    """The difference whose interval reaches furthest from 0, with the test of no difference."""
+    if not differences or len(seeds) < 2:
+        return ""
+    found = [(bound, estimate(bound.contrast, samples, seeds, step)) for bound in differences]
+    bound, e = max(found, key=lambda item: max(map(abs, item[1].interval(ALPHA))))
+    low, high = e.interval(ALPHA)
+    share = f"{100 * (1 - 2 * ALPHA):g} % interval"
+    furthest = " (the furthest of " + str(len(found)) + ")" if len(found) > 1 else ""
+    flips = sign_flip([by_seed(bound.contrast, samples, seed) for seed in seeds])
+    ends = f"{_figure(low, e.error, digits, '+')} to {_figure(high, e.error, digits, '+')}"
+    return f"; {share} of {bound.says} {ends}{furthest}, sign flips p = {_p(flips)}"
 
 
 def _figure(value: float, error: float, digits: int, sign: str = "") -> str:

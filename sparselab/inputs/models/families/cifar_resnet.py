@@ -56,6 +56,7 @@ class CifarResNet(Transformable, ImageFamily):
                 block = f"layer{stage}.{i}"
                 size = s.conv(f"{block}.conv1", width, inputs, 3, size, stride=2 if stage > 1 and i == 0 else 1)
                 s.conv(f"{block}.conv2", width, width, 3, size)
+                s.reads(f"{block}.conv1", f"{block}.conv2", f"{block}.bn1")
                 s.norm(2 * width)
                 inputs = width
         s.linear("linear", data.classes, inputs)

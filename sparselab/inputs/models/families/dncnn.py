@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -47,6 +48,10 @@ class DnCNN(Family):
             s.conv(f"dncnn.{2 + self.stride * i}", o.width, o.width, 3, size)
             s.norm(o.width, 2 * o.batch_norm)
         s.conv(f"dncnn.{2 + self.stride * (o.depth - 2)}", channels, o.width, 3, size)
+        places = [0, *(2 + self.stride * i for i in range(o.depth - 1))]
+        for at, after in pairwise(places):
+            norm = f"dncnn.{at + 1}" if o.batch_norm and at else ""
+            s.reads(f"dncnn.{at}", f"dncnn.{after}", norm)
         return s
 
     @property

@@ -43,8 +43,10 @@ class MLP(Transformable, ImageFamily):
 
     def builder(self, data: DataSpec) -> SpecBuilder:
         s, inputs = SpecBuilder(), prod(data.shape)
-        for i, width in enumerate(self.options.hidden):
-            s.linear(f"layers.{i}", width, inputs)
+        names = [*(f"layers.{i}" for i in range(len(self.options.hidden))), "head"]
+        for name, reader, width in zip(names, names[1:], self.options.hidden, strict=False):
+            s.linear(name, width, inputs)
+            s.reads(name, reader, self.norm_after(name) or "")
             s.norm(width, 2 * self.options.batch_norm)
             inputs = width
         s.linear("head", data.classes, inputs)

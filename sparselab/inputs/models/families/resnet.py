@@ -72,11 +72,13 @@ class ResNet(Transformable, ImageFamily):
                     s.conv(f"{block}.conv1", width, inputs, 1, size)
                     size = s.conv(f"{block}.conv2", width, width, 3, size, stride)
                     s.conv(f"{block}.conv3", outputs, width, 1, size)
+                    s.reads(f"{block}.conv2", f"{block}.conv3", f"{block}.bn2")
                     s.norm(2 * width + outputs)
                 else:
                     size = s.conv(f"{block}.conv1", width, inputs, 3, size, stride)
                     s.conv(f"{block}.conv2", outputs, width, 3, size)
                     s.norm(width + outputs)
+                s.reads(f"{block}.conv1", f"{block}.conv2", f"{block}.bn1")
                 if stride > 1 or inputs != outputs:
                     s.conv(f"{block}.downsample.0", outputs, inputs, 1, before, stride)
                     s.norm(outputs)

@@ -1,4 +1,4 @@
-"""Whole channels: of outputs (filters), or of inputs [no torch]."""
+"""Whole channels, of outputs (filters) or of inputs, and units, which go with all that is theirs. [no torch]."""
 
 from __future__ import annotations
 
@@ -53,3 +53,25 @@ class InChannel(_Named):
     def tile(self, kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
         outputs = matrix(kind, shape)[0]
         return (outputs // shape[0], 1) if kind in EXPERTS else (outputs, prod(shape[2:]))
+
+
+@PATTERNS.register("unit")
+class Unit(Channel):
+    """``unit:0.5``: this fraction of a layer's units goes, as if they had never been there.
+
+    The mask drops a unit's weights, as ``channel`` does; its bias, its entries of the norm behind it and what the next layer
+    reads of it go, too (:mod:`sparselab.weights.whole_units`), so it puts out nothing, and the network is the smaller one.
+    """
+
+    form = "unit"
+    example = "unit:0.5"
+    order = 5
+    unit = "unit"
+    whole = True
+
+    def misfit(self, layer: Layer, axis: str) -> str | None:
+        if layer.kind not in ("linear", "conv") or layer.groups > 1:
+            return f"units of {layer.name} ({layer.kind}) are not told apart"
+        if not layer.readers:
+            return f"units of {layer.name} cannot be taken out: no other layer alone reads them"
+        return super().misfit(layer, axis)
