@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,7 @@ class Inference(SingleProcessEngine):
         else:
             facts.append(("MACs", f"{macs // block:,} a token, dense"))
         return Job(
-            parts=parts,
+            parts=replace(parts, source=canonical({"files": files, "data": parts.data.fingerprint})),
             size=f"{self.options.tokens or 'all'} tokens",
             work=float(passes * macs),
             facts=facts,

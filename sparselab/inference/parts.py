@@ -30,7 +30,10 @@ class InferenceOptions(Options):
 
 @dataclass
 class Parts:
-    """The parts of an intervention. target: the sparsity asked for, None where a rule has its own threshold."""
+    """The parts of an intervention. target: the sparsity asked for, None where a rule has its own threshold.
+
+    source: the content of the network's files and of the data, as text.
+    """
 
     cell: Any
     target: float | None
@@ -40,6 +43,7 @@ class Parts:
     data: DataSpec
     family: Family
     model_spec: ModelSpec | None
+    source: str = ""
 
 
 @dataclass

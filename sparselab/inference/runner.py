@@ -28,6 +28,7 @@ from sparselab.inference.windows import Batch, batches, draw
 from sparselab.inputs.data.splits import loaded
 from sparselab.inputs.models.trace import traced
 from sparselab.running.single_process import Outcome
+from sparselab.storage.ids import canonical
 
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
 
+LOOKED_AT = 64  # tokens of a window that show how the network is built, and whether a rotation left it as it was
 SAME = 1e-3  # largest relative change of the logits that a rotation may cost, of their spread
 
 
@@ -72,7 +74,7 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     if parts.attention is not None:
         first = batch_of(splits.test, starts[:1], block, device)
         check_applies(model, logits, parts.attention, options.phase, first)
-    dense = score(logits, test())
+    dense = kept_dense(parts, options, device, lambda: score(logits, test()))
     with torch.no_grad(), ExitStack() as rules:
         active = masking = ledger = None
         if parts.activation is not None:
@@ -96,6 +98,19 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         cost=cost,
         data=loaded(parts.data, splits),
     )
+
+
+_dense: dict[str, Score] = {}
+
+
+def kept_dense(parts: Parts, options: InferenceOptions, device: torch.device, measure: Callable[[], Score]) -> Score:
+    """The score of the network without rules: the cells of a sweep that differ in their rules alone share it."""
+    cell, computing = parts.cell, [str(device), torch.get_num_threads()]
+    about = [parts.source, cell.model, cell.dataset, cell.seed, options.tokens, options.batch_size]
+    key = canonical([*about, *computing])
+    if key not in _dense:
+        _dense[key] = measure()
+    return _dense[key]
 
 
 def without_experts(model_spec: ModelSpec) -> None:
@@ -135,12 +150,13 @@ def prepare(
     assert rule is not None
     options, target = rule.options, parts.target or 0.0
     tokens = [inputs for inputs, _ in calibration]
-    blocks = find_blocks(model, tokens[0][:1], options.pivots)
+    some = tokens[0][:, :LOOKED_AT]
+    blocks = find_blocks(model, some[:1], options.pivots)
     macs = 0
     if options.transform:
-        before = logits(tokens[0])
+        before = logits(some)
         macs = rotate(blocks)
-        change = float((logits(tokens[0]) - before).norm() / before.norm())
+        change = float((logits(some) - before).norm() / before.norm())
         if not change < SAME:
             raise RunFailed(
                 f"activation.transform: rotating changed the output by {change:.2g} of its size — write transform=false"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+NETWORKS = "weights/"
+"""Where networks that others trained lie among local copies."""
+
 
 def near_data(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     """Options that name what is not here but lies in the folder of local copies name it there."""
@@ -19,3 +22,8 @@ def near_data(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         and (folder / value).exists()
     }
     return {**values, **moved} if moved else values
+
+
+def only_here(path: str) -> bool:
+    """True of a path that can lie nowhere but among local copies: a network there has no name on a hub."""
+    return path.startswith(NETWORKS)

@@ -9,7 +9,7 @@ from typing import Any
 from sparselab.core.errors import ConfigError, Issue, short
 from sparselab.inputs.data.dataset import LocalCopies
 from sparselab.inputs.data.tokens import AUTO, BYTES, UNITS, holds_tokenizer, tokenizer_of
-from sparselab.inputs.local_copies import near_data
+from sparselab.inputs.local_copies import near_data, only_here
 from sparselab.inputs.models.family import MODELS, OwnTokens
 
 
@@ -41,7 +41,8 @@ def choose_tokenizer(config: dict[str, Any], invalid: Iterable[str] = ()) -> lis
 
 def may_be_on_hub(path: str) -> bool:
     """True where a path can be a hub name (``owner/model``)."""
-    return not (Path(path).expanduser().is_absolute() or path.startswith(".") or path.count("/") > 1)
+    away = Path(path).expanduser().is_absolute() or path.startswith(".") or path.count("/") > 1
+    return not (away or only_here(path))
 
 
 def folder_of_copies(data_dir: Any) -> Path | None:

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sparselab.cli import application, check
 from sparselab.config.members import CONFIGS
 from sparselab.core.errors import ConfigError
+from sparselab.inference import runner
 from sparselab.inference.count import macs_per_token
 from sparselab.inference.windows import batches, draw
 from sparselab.inputs.models.families.llama import llama_spec
@@ -62,6 +63,19 @@ def test_the_dense_cell_scores_the_network_once(cell, capsys):
     assert record["account"]["macs"] == record["account"]["macs_dense"] and record["sparsity"]["requested"] == "dense"
     assert "MACs" in capsys.readouterr().out
     json.dumps(record)
+
+
+def test_cells_that_differ_in_their_rule_alone_score_the_dense_network_once(cell, monkeypatch):
+    monkeypatch.setattr(runner, "_dense", {})
+    scored, score = [], runner.score
+    monkeypatch.setattr(runner, "score", lambda *args: scored.append(1) or score(*args))
+    teal, wina = (cell(f"activation={name}", "sparsity=0.5")["metrics"] for name in ("teal", "wina"))
+    assert len(scored) == 3 and teal["test.dense_loss"] == wina["test.dense_loss"]
+    monkeypatch.setattr(runner, "_dense", {})
+    assert cell("activation=teal", "sparsity=0.5", "force=true")["metrics"] == teal
+    for other in ("seed=1", "engine.tokens=128", "dataset.block=16"):
+        cell("engine=inference", other)
+    assert len(runner._dense) == 4
 
 
 @pytest.mark.parametrize(

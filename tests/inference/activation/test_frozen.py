@@ -9,6 +9,7 @@ import torch
 from transformers import GemmaConfig, GemmaForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from sparselab.core.errors import ConfigError
+from sparselab.inference.activation.frozen import rotate as rotate_module
 from sparselab.inference.activation.frozen.allocate import (
     _error,
     _output,
@@ -227,3 +228,14 @@ def test_a_stride_meets_every_input(inputs):
     assert stride(1000, inputs) == 1
     step = stride(20 * SAMPLE, inputs)
     assert step >= 20 and len({at % inputs for at in range(0, step * inputs, step)}) == inputs
+
+
+def test_a_basis_is_kept_for_the_same_bytes_up_to_a_size(monkeypatch):
+    monkeypatch.setattr(rotate_module, "_bases", {})
+    weight = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    first = rotate_module.right_basis(weight)
+    assert rotate_module.right_basis(weight.T.contiguous().T) is first
+    assert rotate_module.right_basis(weight.double()) is not first
+    monkeypatch.setattr(rotate_module, "KEPT", 3 * 8 * 64 - 1)
+    other = rotate_module.right_basis(weight + 1)
+    assert torch.equal(rotate_module.right_basis(weight + 1), other) and len(rotate_module._bases) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,16 @@ def test_the_local_copy_is_named_for_what_it_is(data_dir):
     assert (spec.source, spec.title, spec.path) == ("local", "cifar10-jpeg", str(data_dir / "cifar10"))
     assert make(Cifar100, data_dir).spec().title == "cifar100"
     assert make(Mnist, data_dir).spec().title == "mnist"
+
+
+def test_published_pictures_never_come_from_a_copy_in_jpeg(data_dir):
+    asked = make(Cifar10, data_dir, published=True)
+    assert "no local copy" in refusal(asked.spec) and "cifar10_original" in refusal(asked.spec)
+    shutil.copytree(data_dir / "cifar100", data_dir / "cifar10_original")
+    spec = asked.spec()
+    assert (spec.title, spec.path) == ("cifar10", str(data_dir / "cifar10_original"))
+    assert spec.fingerprint != make(Cifar10, data_dir).spec().fingerprint
+    assert make(Cifar100, data_dir, published=True).spec().path == str(data_dir / "cifar100")
 
 
 def test_data_dir_wins_over_the_environment(data_dir, tmp_path, monkeypatch):

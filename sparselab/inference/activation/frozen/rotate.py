@@ -9,12 +9,16 @@ embeddings, shortcuts or heads and costs the same: one d x d matrix for each nor
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import refuse
 from sparselab.inference.activation.frozen.sites import Block, Shared
 
+KEPT = 1 << 28
+"""Bytes of bases that a process keeps: the cells of a sweep ask for those of one network again and again."""
 PROBE = 1e-4  # relative error beyond which a norm's gain is not what its weight says
 
 
@@ -42,9 +46,30 @@ def rotate(blocks: list[Block]) -> int:
     return sum(shared.sites[0].inputs ** 2 for shared, _ in pairs)
 
 
+_bases: dict[str, Tensor] = {}
+
+
 def right_basis(weight: Tensor) -> Tensor:
-    """(inputs, inputs) float64, orthogonal: all right singular vectors of ``weight`` (outputs, inputs) as columns."""
-    return torch.linalg.svd(weight.double(), full_matrices=True).Vh.T
+    """(inputs, inputs) float64, orthogonal: all right singular vectors of ``weight`` (outputs, inputs) as columns.
+
+    It is the longest step of a cell, so it is kept for the next matrix of the same bytes and must not be changed.
+    """
+    here = weight.detach().contiguous()
+    key = f"{here.device} {tuple(here.shape)} {here.dtype} " + hashlib.sha256(_bytes(here)).hexdigest()
+    if key not in _bases:
+        basis = torch.linalg.svd(here.double(), full_matrices=True).Vh.T
+        if sum(map(_size, _bases.values())) + _size(basis) > KEPT:
+            return basis
+        _bases[key] = basis
+    return _bases[key]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.cpu().view(torch.uint8).numpy().tobytes()
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def fold(shared: Shared) -> None:

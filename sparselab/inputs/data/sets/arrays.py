@@ -257,15 +257,16 @@ class PublicSet(ArraySet):
     std: ClassVar[tuple[float, ...]]
 
     def source(self) -> Source:
-        folder = self.local(self.name)
-        if folder is None:
-            hub.check(self.repo, self.where, self._layout)
-            return Source("hub", files.listing_hash([(self.repo, 0)]))
-        paths = [path for part in self.sizes for path in self._shards(folder, part)]
-        for path in paths:
-            files.check_parquet(path, self.where)
-        title = f"{self.name}-jpeg" if files.holds(paths[-1], b"JFIF") else self.name
-        return Source("local", files.content_hash(paths), folder, title)
+        for folder in filter(None, map(self.local, self._folders)):
+            paths = [path for part in self.sizes for path in self._shards(folder, part)]
+            for path in paths:
+                files.check_parquet(path, self.where)
+            altered = files.holds(paths[-1], b"JFIF")
+            if self._takes_altered or not altered:
+                title = f"{self.name}-jpeg" if altered else self.name
+                return Source("local", files.content_hash(paths), folder, title)
+        hub.check(self.repo, self.where, self._layout)
+        return Source("hub", files.listing_hash([(self.repo, 0)]))
 
     def arrays(self, source: Source) -> tuple[Pair, Pair]:
         return self._part(source, "train"), self._part(source, "test")
@@ -274,8 +275,18 @@ class PublicSet(ArraySet):
         return self.mean, self.std
 
     @property
+    def _takes_altered(self) -> bool:
+        """True if a copy whose images went through JPEG will do."""
+        return True
+
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        """Where a copy may lie in the folder of local copies, the first choice first."""
+        return (self.name,)
+
+    @property
     def _layout(self) -> str:
-        return f"{self.name}/{{train,test}}.parquet"
+        return f"{self._folders[0]}/{{train,test}}.parquet"
 
     def _shards(self, folder: Path, part: str) -> list[Path]:
         shards = sorted(folder.glob(f"{part}*.parquet"))
@@ -378,6 +389,9 @@ class ColourOptions(ArrayOptions):
     normalise: Literal["dataset", "imagenet"] = Field(
         default="dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
     )
+    published: bool = off(
+        False, description="true: only the pictures as published, never a copy of them that went through JPEG"
+    )
 
 
 class ColourSet(PublicSet):
@@ -386,6 +400,14 @@ class ColourSet(PublicSet):
     balanced = True
     Options = ColourOptions
     options: ColourOptions
+
+    @property
+    def _takes_altered(self) -> bool:
+        return not self.options.published
+
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        return (f"{self.name}_original", self.name) if self.options.published else (self.name,)
 
     def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return {"dataset": (self.mean, self.std), "imagenet": IMAGENET}[self.options.normalise]

@@ -12,6 +12,7 @@ from pydantic import Field
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue, refuse
 from sparselab.core.options import off
+from sparselab.inputs.local_copies import only_here
 from sparselab.inputs.models.families.gpt import gpt2_spec
 from sparselab.inputs.models.families.llama import llama_spec
 from sparselab.inputs.models.family import MODELS, OwnTokens, TextFamily, classes_of, head_of
@@ -63,6 +64,8 @@ class HuggingFace(TextFamily):
             return path
         if path.exists():
             refuse(self.where, "is a file", "name the folder it lies in")
+        if only_here(self.options.path):
+            refuse(self.where, "no local copy", "make it in data_dir (SPARSELAB_DATA), as docs/real-networks.md says")
         if path.is_absolute() or self.options.path.startswith(".") or self.options.path.count("/") > 1:
             refuse(self.where, "no such folder", "give a transformers folder, or a hub name owner/model")
         return None
