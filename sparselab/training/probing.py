@@ -21,4 +21,7 @@ def make_probe(parts: Parts, task: TaskModule, splits: Any, device: torch.device
     def loader() -> Any:
         return iter(splits.loader("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))
 
-    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed)
+    def outputs(network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        return parts.family.logits(network, inputs.to(device))
+
+    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed, outputs)

@@ -31,6 +31,7 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         counts = parts.kept = {slot.layer.name: int(given[slot.name].sum()) for slot in slots}
         made = Sparsifier(parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed)
         made.given = given
+        made.shuffled = parts.cell.targets.shuffle
         return made
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}
@@ -43,9 +44,12 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         return kept
 
     judge = distribution.score if distribution.own_scores else None
-    return Sparsifier(
+    made = Sparsifier(
         parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge
     )
+    made.smallest = parts.cell.targets.keep == "smallest"
+    made.shuffled = parts.cell.targets.shuffle
+    return made
 
 
 def targeted(parts: Parts, network: torch.nn.Module) -> dict[Layer, torch.nn.Parameter]:

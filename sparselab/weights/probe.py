@@ -24,6 +24,7 @@ class Probe:
     loader:  a fresh iterator over the GLOBAL batches of an epoch, each as training will see it, ``(inputs, targets)``;
              each call starts the first epoch again.
     classes: how many classes targets tell apart.
+    outputs: (network, inputs) -> what the network puts out, before any loss.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Probe:
         loader: Callable[[], Iterator[Batch]],
         classes: int,
         seed: int,
+        outputs: Callable[[nn.Module, Tensor], Tensor] | None = None,
     ):
         self.network = network
         self.loss = loss
         self.loader = loader
         self.classes = classes
         self.seed = seed
+        self.outputs = outputs
 
     def copy(self) -> nn.Module:
         """A copy in training mode, so that neither weights nor running statistics of the network are touched."""
@@ -105,7 +108,7 @@ class Probe:
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index, batch in enumerate(batches):
             seed_torch(derive_seed(self.seed, "probe", index))  # dropout
-            with torch.enable_grad(), _differentiable_twice(network):
+            with torch.enable_grad(), differentiable_twice(network):
                 loss = self.loss(network, batch, temperature) * (len(batch[0]) / total)
                 parts = torch.autograd.grad(loss, parameters, create_graph=along is not None)
                 if along is not None:
@@ -117,7 +120,7 @@ class Probe:
 
 
 @contextmanager
-def _differentiable_twice(network: nn.Module) -> Iterator[None]:
+def differentiable_twice(network: nn.Module) -> Iterator[None]:
     """The fused kernels of attention and, on a GPU, of recurrent layers have no second derivative."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
     plain = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
