@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparselab.running.records import environment, keep
 from sparselab.storage import export
+from sparselab.storage import record as records
 from sparselab.training.cost import account
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
@@ -37,6 +39,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
             "updates": finished.pace[0],
             "updating": round(finished.pace[1], 3),
             "steps": parts.steps,
+            **lineage(plan, finished),
         },
         "environment": where(parts, finished),
         "data": finished.data,
@@ -49,6 +52,22 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     return keep(
         finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside)
     )
+
+
+def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:
+    """What the cell cost with all cells that it stands on, each once: ``lineage_fit`` in seconds and ``lineage_steps``;
+    ``lineage`` names these cells with their own. Nothing where one of them does not say."""
+    stood_on: dict[str, list[float]] = {}
+    for path, cell in plan.dependencies.items():
+        record = records.glance(Path(path).parent, cell)
+        if record is None or "steps" not in record.get("times", {}):
+            return {}
+        times = record["times"]
+        stood_on |= {**times.get("lineage", {}), cell: [times["fit"], times["steps"]]}
+    costs = [*stood_on.values(), [round(finished.fit_seconds, 3), plan.parts.steps]]
+    fit, steps = (sum(values) for values in zip(*costs, strict=True))
+    named = {"lineage": stood_on} if stood_on else {}
+    return {**named, "lineage_fit": round(fit, 3), "lineage_steps": int(steps)}
 
 
 def where(parts: Parts, finished: Finished) -> dict[str, Any]:
