@@ -5,8 +5,7 @@ mapping in a mapping, so that nothing is quoted inside quotes. The older text ``
 
 A chain is a recipe that runs several times, each time from where it ended before: of ``{cell: {method: dense}, chain:
 {dataset.limit_train: [500, 5000]}}`` the parent trains on 5,000 examples, and starts from the weights that another cell learnt
-from 500. With ``onto: method.source`` a link has the link before it there, in place of its start: the rounds of a lottery ticket,
-each of which begins with the same early weights.
+from 500.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ CELL = "cell"
 TEXT = "cell:"  # how the older form begins
 WEIGHTS, MASKS, BOTH = TAKES = ("weights", "masks", "both")
 CHAIN = "chain"
-ONTO = "onto"
-KEYS = (CELL, "take", "at", CHAIN, ONTO)
+KEYS = (CELL, "take", "at", CHAIN)
 START = {WEIGHTS: "model.weights", MASKS: "targets.masks"}
 """Options at which a link of a chain takes what the link before it made."""
 PHASE = ("phase", "with")  # what tables write in the place of a cell
@@ -70,12 +68,8 @@ class CellRef:
             refuse(f"{where}.at={short(spell(at), 30)}", "is no point of a run", f"write {FORM}")
         if point is not None and take in (MASKS, BOTH):
             refuse(f"{where}.at={point}", "masks are those of the end", "take weights here, and masks at targets.masks")
-        onto = value.get(ONTO)
-        if ONTO in value and (CHAIN not in value or not isinstance(onto, str) or "." not in onto):
-            problem = "is said of a chain" if CHAIN not in value else "is no option"
-            refuse(f"{where}.{ONTO}={short(spell(onto), 30)}", problem, f"write {CHAIN}: {{…}}, {ONTO}: method.source")
         if CHAIN in value:
-            own = _last_link(own, value[CHAIN], take, where, onto)
+            own = _last_link(own, value[CHAIN], take, where)
         return cls(tuple(f"{key}={written(plain_cells(item, key))}" for key, item in own.items()), take, point)
 
     def planned(self, id: str, path: str) -> CellRef:
@@ -99,9 +93,9 @@ class CellRef:
         return written(self.tree())
 
 
-def _last_link(own: dict[str, Any], chain: Any, take: str | None, where: str, onto: str | None) -> dict[str, Any]:
+def _last_link(own: dict[str, Any], chain: Any, take: str | None, where: str) -> dict[str, Any]:
     """Overrides of a chain's last cell, with the rest of the chain as its parent. chain: a list of values for each key."""
-    at, start = f"{where}.{CHAIN}", onto or START[MASKS if take == MASKS or where == START[MASKS] else WEIGHTS]
+    at, start = f"{where}.{CHAIN}", START[MASKS if take == MASKS or where == START[MASKS] else WEIGHTS]
     if not isinstance(chain, dict) or not chain or not all(isinstance(item, list) and item for item in chain.values()):
         refuse(f"{at}={short(spell(chain), 30)}", "is no chain", f"write {CHAIN}: {{optim.lr: [0.1, 0.01]}}")
     lengths = {len(item) for item in chain.values()}
@@ -115,8 +109,7 @@ def _last_link(own: dict[str, Any], chain: Any, take: str | None, where: str, on
     if lengths == {1}:
         return last
     rest = {key: item[:-1] for key, item in chain.items()}
-    said = {"take": take, ONTO: onto}
-    return {**last, start: {CELL: own, CHAIN: rest, **{key: item for key, item in said.items() if item is not None}}}
+    return {**last, start: {CELL: own, CHAIN: rest, **({} if take is None else {"take": take})}}
 
 
 def names_cell(value: Any) -> bool:

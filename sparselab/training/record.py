@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparselab.core.points import update_of
 from sparselab.running.records import environment, keep
 from sparselab.storage import export
 from sparselab.storage import record as records
@@ -56,14 +57,21 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
 
 def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:
     """What the cell cost with all cells that it stands on, each once: ``lineage_fit`` in seconds and ``lineage_steps``;
-    ``lineage`` names these cells with their own. Nothing where one of them does not say."""
+    ``lineage`` names these cells with their own. Nothing where one of them does not say.
+
+    Of a cell whose early weights are taken its updates up to there count, and the same share of its seconds.
+    """
     stood_on: dict[str, list[float]] = {}
-    for path, cell in plan.dependencies.items():
+    for path, said in plan.dependencies.items():
+        cell, _, point = said.partition("@")
         record = records.glance(Path(path).parent, cell)
         if record is None or "steps" not in record.get("times", {}):
             return {}
-        times = record["times"]
-        stood_on |= {**times.get("lineage", {}), cell: [times["fit"], times["steps"]]}
+        times, steps = record["times"], record["times"]["steps"]
+        batches = record["data"]["train"] // record["config"]["trainer"]["batch_size"]
+        taken = update_of(point, batches) if point else steps
+        own = [round(times["fit"] * (taken / steps if steps else 1.0), 3), taken]
+        stood_on |= {**times.get("lineage", {}), cell: max(own, stood_on.get(cell, own), key=lambda cost: cost[1])}
     costs = [*stood_on.values(), [round(finished.fit_seconds, 3), plan.parts.steps]]
     fit, steps = (sum(values) for values in zip(*costs, strict=True))
     named = {"lineage": stood_on} if stood_on else {}
