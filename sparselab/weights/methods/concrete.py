@@ -79,7 +79,7 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
 
         assert slot.learned is not None
         u = context.random(slot).to(out.dtype).clamp_(TINY, 1 - TINY)
-        gates = self.gates[slot.name] = torch.sigmoid(u.logit() / self.options.tau + slot.learned)
+        gates = self.gates[slot.name] = torch.sigmoid(u.logit() / self.options.tau + slot.learned.detach())
         torch.mul(slot.dense, gates, out=out)
 
     def before_learning(self, slots: list[Slot]) -> None:
@@ -90,7 +90,7 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
         wanted = sum(slot.pattern.sparsity.density * slot.mask.numel() for slot in slots)
         target = wanted * (self.options.slack if self.options.balance == "gradbalance" else 1.0)
         for slot in slots:
-            gates, open_ = self.gates[slot.name], torch.sigmoid(slot.learned)
+            gates, open_ = self.gates[slot.name], torch.sigmoid(slot.learned.detach())
             task[slot.name] = self.options.scale * slot.dense * slot.grad * gates * (1 - gates)
             budget[slot.name] = (PERCENT / target) * open_ * (1 - open_)
             expected = expected + open_.sum(dtype=torch.float64)
