@@ -153,6 +153,11 @@ class Sparsifier:
                 self.method.draw(slot, context, out=slot.param.data)
             self.drawn = True
 
+    @property
+    def drawing(self) -> bool | None:
+        """True during an update that computes with a draw, False in others of a method that draws; None if it draws none."""
+        return self.drawn if isinstance(self.method, DrawsMasks) else None
+
     @contextmanager
     def without_masks(self) -> Iterator[None]:
         """Inside, during a forward pass, the network computes with its dense weights, where the method keeps them."""

@@ -1,4 +1,4 @@
-"""Checks of any mask: shuffled in its layers, inverted, under other initial weights; and what a cell cost with all it stands on."""
+"""Checks of any mask: shuffled, inverted, under other initial weights; and what a cell cost with all that it stands on."""
 
 from __future__ import annotations
 

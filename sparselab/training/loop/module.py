@@ -55,7 +55,9 @@ class TaskModule(pl.LightningModule):
         self.states: States | None = None  # of the batch under way, where an extra loss watches them
         self.bytes_per_token: dict[str, float] = {}
         self.sparsifier: Sparsifier | None = None  # the network's masks, for losses that look past them
-        self.seen: tuple[Tensor, Tensor, States | None] | None = None  # inputs, and what the dense network makes of them
+        self.seen: tuple[Tensor, Tensor, States | None] | None = (
+            None  # inputs, and what the dense network makes of them
+        )
         self.began: Any = None  # the state that the batch under way began with, where one is carried
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
 
@@ -116,6 +118,11 @@ class TaskModule(pl.LightningModule):
         """The parameters that have masks, each with its dense values."""
         return [(slot.param, slot.dense) for slot in self.sparsifier.slots] if self.sparsifier else []
 
+    @property
+    def drawing(self) -> bool | None:
+        """As the sparsifier's."""
+        return self.sparsifier.drawing if self.sparsifier else None
+
     @contextmanager
     def aside(self, dense: bool) -> Iterator[None]:
         """Inside, passes beside the update's own leave no trace in running statistics; with ``dense`` masks are off."""
@@ -153,6 +160,8 @@ class TaskModule(pl.LightningModule):
         self.states = self.recorder.take() if self.recorder else None
         loss = self.criterion(logits, batch)
         for extra in self.losses:
+            if not extra.due(self):
+                continue
             loss = extra.share_of_task_loss() * loss
             if extra.options.weight:
                 loss = loss + extra.options.weight * extra.loss(self, batch, logits)

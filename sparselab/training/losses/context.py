@@ -25,6 +25,7 @@ class StepContext(Protocol):
     optim:       the optimiser's recipe. bytes_per_token: of a text, per split.
     states:      outputs of the family's blocks for this batch, after :meth:`watch_states`; otherwise None.
     teachers:    frozen networks that several losses share, by the file of their weights.
+    drawing:     the update computes with drawn masks; False after a search by draws, None where there is none.
     masked:      the parameters that have masks, each with its dense values.
     """
 
@@ -45,6 +46,9 @@ class StepContext(Protocol):
 
     def watch_states(self) -> None:
         """Record the outputs of the family's blocks from now on."""
+
+    @property
+    def drawing(self) -> bool | None: ...
 
     @property
     def masked(self) -> list[tuple[nn.Parameter, Tensor]]: ...

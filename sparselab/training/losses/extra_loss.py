@@ -57,6 +57,10 @@ class ExtraLoss:
         """The unweighted loss of one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
+    def due(self, context: StepContext) -> bool:
+        """True where the update under way has this loss; else its loss is what it is without."""
+        return True
+
     def share_of_task_loss(self) -> float:
         """Return the factor of the task's own loss."""
         return 1.0

@@ -21,7 +21,7 @@ class Preserving(ExtraLoss):
     """Base: in place of the task's loss (``task_share`` of it stays), at one more forward pass of the same batch.
 
     The dense network is the same one with its masks off, in training mode: its batch norms use the batch's statistics and
-    remember none of them.
+    remember none of them. Of a method that searches by draws it is the loss of the search: afterwards the task's is back.
     """
 
     needs_dense_weights = True
@@ -32,6 +32,9 @@ class Preserving(ExtraLoss):
         task_share: float = Field(0.0, ge=0, description="factor of the task's own loss, at least 0")
 
     options: Options
+
+    def due(self, context: StepContext) -> bool:
+        return context.drawing is not False
 
     def share_of_task_loss(self) -> float:
         return self.options.task_share
@@ -109,7 +112,9 @@ class OfGradients(Preserving):
 
     needs_drawn_masks = True
 
-    def gradients(self, context: StepContext, batch: tuple[Tensor, ...], dense: bool) -> tuple[list[Tensor], list[Tensor]]:
+    def gradients(
+        self, context: StepContext, batch: tuple[Tensor, ...], dense: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """(of the weights with masks, of all other parameters): with masks as drawn, differentiable; or with none."""
         import torch
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 @METRICS.register("against_dense")
 class AgainstDense(Metric):
-    """``kl_reverse`` KL(sparse || dense), ``kl_forward`` KL(dense || sparse) and ``loss_batch``, the sparse network's loss, means
-    over examples; batch norms of both networks use the statistics of the batch, as a search for masks does.
+    """``kl_reverse`` KL(sparse || dense), ``kl_forward`` KL(dense || sparse) and ``loss_batch``, the sparse network's loss.
+
+    Means over examples; batch norms of both networks use the statistics of the batch, as a search for masks does.
 
     dense: the weights of the network without masks, such as those that the cell itself starts from.
     """

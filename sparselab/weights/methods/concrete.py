@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TINY = 1e-10
 """How near to 0 a uniform number may come before its logarithm is taken."""
 
+WHOLE = 1e-6
+"""How near to 1 the density may come whose logit is taken."""
+
 PERCENT = 100.0
 """The budget's error is in percent of the budget."""
 
@@ -48,7 +51,9 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
         balance: Literal["gradbalance", "lagrange"] = Field("gradbalance", description="gradbalance or lagrange")
         tau: float = Field(2 / 3, gt=0, description="temperature of the gates, above 0")
         scale: float = Field(100.0, gt=0, description="what the loss is multiplied by, above 0")
-        slack: float = Field(1.1, ge=1, description="budget of gradbalance over the wanted number of weights, at least 1")
+        slack: float = Field(
+            1.1, ge=1, description="budget of gradbalance over the wanted number of weights, at least 1"
+        )
         smoothing: float = Field(0.01, gt=0, le=1, description="share of the new multiplier of gradbalance, in (0, 1]")
         multiplier_lr: float = Field(1e-3, gt=0, description="learning rate of the multiplier of lagrange, above 0")
 
@@ -71,29 +76,29 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
     def learned(self, slot: Slot) -> Tensor:
         import torch
 
-        density = slot.pattern.sparsity.density
+        density = min(slot.pattern.sparsity.density, 1 - WHOLE)
         return torch.full_like(slot.dense, log(density / (1 - density)))
 
     def draw(self, slot: Slot, context: UpdateContext, out: Tensor) -> None:
         import torch
 
-        assert slot.learned is not None
         u = context.random(slot).to(out.dtype).clamp_(TINY, 1 - TINY)
-        gates = self.gates[slot.name] = torch.sigmoid(u.logit() / self.options.tau + slot.learned.detach())
+        gates = self.gates[slot.name] = torch.sigmoid(u.logit() / self.options.tau + self.logits(slot))
         torch.mul(slot.dense, gates, out=out)
 
     def before_learning(self, slots: list[Slot]) -> None:
         """The gradients of all logits: of the objective, and of the budget times the multiplier."""
         import torch
 
-        task, budget, expected = {}, {}, 0.0
         wanted = sum(slot.pattern.sparsity.density * slot.mask.numel() for slot in slots)
         target = wanted * (self.options.slack if self.options.balance == "gradbalance" else 1.0)
+        task, budget, parts = {}, {}, []
         for slot in slots:
-            gates, open_ = self.gates[slot.name], torch.sigmoid(slot.learned.detach())
+            gates, open_ = self.gates[slot.name], torch.sigmoid(self.logits(slot))
             task[slot.name] = self.options.scale * slot.dense * slot.grad * gates * (1 - gates)
             budget[slot.name] = (PERCENT / target) * open_ * (1 - open_)
-            expected = expected + open_.sum(dtype=torch.float64)
+            parts.append(open_.sum(dtype=torch.float64))
+        expected = torch.stack(parts).sum()
         error = PERCENT * (expected / target - 1)
         state = slots[0].state
         before = state.get("multiplier")
@@ -113,15 +118,20 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
     def learn(self, slot: Slot) -> Tensor:
         return self.gradients.pop(slot.name)
 
-    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
+    @staticmethod
+    def logits(slot: Slot) -> Tensor:
+        """phi, without its gradient."""
         assert slot.learned is not None
         return slot.learned.detach()
+
+    def score(self, slot: Slot, context: UpdateContext) -> Tensor:
+        return self.logits(slot)
 
     def measures(self, slots: list[Slot]) -> dict[str, float]:
         """``expected_density``: the mean of sigmoid(phi); ``open``: the share of phi above 0; ``multiplier``: the last one."""
         import torch
 
-        logits = torch.cat([slot.learned.detach().flatten() for slot in slots if slot.learned is not None])
+        logits = torch.cat([self.logits(slot).flatten() for slot in slots])
         multiplier = slots[0].state.get("multiplier")
         return {
             "expected_density": float(torch.sigmoid(logits).mean(dtype=torch.float64)),

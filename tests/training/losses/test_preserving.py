@@ -91,6 +91,7 @@ def example(seed=0):
 
 def by_definition(name, theta, m, x, y):
     """The loss as a function of the gates, with theta as the variable of its gradients."""
+
     def gradients(gates):
         weight, bias = theta.clone().requires_grad_(), torch.full((3,), 0.1).double().requires_grad_()
         value = nn.functional.cross_entropy(x @ (weight * gates).T + bias, y)
@@ -139,3 +140,8 @@ def test_the_ratio_of_losses():
 def test_what_it_cannot_look_at_is_refused(overrides, match):
     with pytest.raises(ConfigError, match=match):
         plan_of(["sparsity=0.9", "model=mlp", *overrides])
+
+
+@pytest.mark.parametrize(("drawing", "due"), [(True, True), (False, False), (None, True)])
+def test_it_is_the_loss_of_a_search_and_not_of_what_follows(drawing, due):
+    assert made("dense_kl").due(types.SimpleNamespace(drawing=drawing)) is due

@@ -111,7 +111,7 @@ def test_the_gradient_of_the_budget_at_one_half():
     """g_s = 25 / T for each weight; seen through the multiplier, which is |g_t| over its norm."""
     sparsifier, _, task = balanced(0.0, slack=1.0 + 1e-12)  # p = 1/2 is the density asked for: not above it
     assert float(sparsifier.slots[0].state["multiplier"]) == 0
-    sparsifier, whole, task = balanced(1e-3, slack=1.0)
+    sparsifier, _, task = balanced(1e-3, slack=1.0)
     target, n = 0.5 * 30, 30
     assert float(sparsifier.slots[0].state["multiplier"]) == pytest.approx(
         float(norm([task])) / (25 / target * math.sqrt(n)), rel=1e-5
@@ -125,7 +125,7 @@ def test_below_the_budget_nothing_holds_the_objective_back():
 
 def test_the_multiplier_is_a_moving_average():
     """lambda_2 = 0.99 a + 0.01 b."""
-    sparsifier, whole, task = balanced(1.0)
+    sparsifier, _, _ = balanced(1.0)
     (slot,) = sparsifier.slots
     first = float(slot.state["multiplier"])
     slot.param.grad = 3 * slot.param.grad  # g_t, and so the balance, is three times as large

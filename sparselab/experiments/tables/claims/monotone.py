@@ -36,7 +36,7 @@ class Monotone(Claim):
                 (1, self.of.at(spot.row, spot.column)),
                 *(((-1, self.minus.at(spot.row, spot.column)),) if self.minus is not None else ()),
             )
-            lines.setdefault(other, []).append((here or "", contrast))
+            lines.setdefault(other, []).append((here or "", dict(contrast)))
         return [(f"{other}: " if other else "", line) for other, line in lines.items() if len(line) > 1]
 
     def bounds(self, layout: Layout) -> list[Bound]:
