@@ -56,8 +56,10 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
 
 
 def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:
-    """What the cell cost with all cells that it stands on, each once: ``lineage_fit`` in seconds and ``lineage_steps``;
-    ``lineage`` names these cells with their own. Nothing where one of them does not say.
+    """Return what the cell cost with all cells that it stands on, each once.
+
+    ``lineage_fit`` is in seconds, ``lineage_steps`` in updates, and ``lineage`` names these cells with their own. Nothing
+    where one of them does not say.
 
     Of a cell whose early weights are taken its updates up to there count, and the same share of its seconds.
     """
