@@ -1,4 +1,4 @@
-"""Capabilities: what some methods do beside the five hooks of :class:`~sparselab.weights.method.Method`. [no torch]
+"""Capabilities: what some methods do beside the five hooks of :class:`~sparselab.weights.method.Method` [no torch].
 
 A method names its capabilities before its base, ``class IMP(Rewinds, Method)``; planning, the sparsifier and the account ask
 ``isinstance(method, Rewinds)``. A new capability is a class here, its name in :data:`CAPABILITIES`, and the one place that asks
@@ -93,8 +93,11 @@ class LearnsTensors:
         raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
 
     def before_learning(self, slots: list[Slot]) -> None:
-        """Called before :meth:`learn` of an update, with the gradients of all layers in place: what they need to know of
-        each other. What has to outlast the update is kept in ``slot.state``, which checkpoints hold."""
+        """Called before :meth:`learn` of an update, with the gradients of all layers in place.
+
+        Here layers learn what they need to know of each other. What has to outlast the update is kept in ``slot.state``,
+        which checkpoints hold.
+        """
 
     def learning(self) -> dict[str, Any]:
         """Return the optimiser's settings for it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
@@ -134,8 +137,10 @@ class ChangesMoments:
     """Has a say in the optimiser's first moment; needs an optimiser that asks for it (``Optim.blends``)."""
 
     def begin(self, slots: list[Slot], context: UpdateContext) -> None:
-        """Before the pull-backs of an update; ``context.step`` is its number, from 1. What has to outlast the update is
-        kept in ``slot.state``, which checkpoints hold."""
+        """Before the pull-backs of an update; ``context.step`` is its number, from 1.
+
+        What has to outlast the update is kept in ``slot.state``, which checkpoints hold.
+        """
 
     def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
         """Return the optimiser's replacement for its first moment ``first`` of the (dense) ``weight``: a new tensor."""
