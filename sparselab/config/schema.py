@@ -75,6 +75,12 @@ class TargetOptions(Options):
     masks: str | None = off(
         None, description="a masks.safetensors of this network, {cell: …} of a cell that makes it, or null"
     )
+    keep: Literal["largest", "smallest"] = off(
+        "largest", description="largest or smallest: which scores stay (smallest inverts a mask, as a check of it)"
+    )
+    shuffle: bool = off(
+        False, description="true or false: permute the masks within their layers (a check of what positions are worth)"
+    )
 
 
 class Common(Options):

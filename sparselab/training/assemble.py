@@ -137,7 +137,7 @@ def _sparsifier(parts: Parts, built: Built, trainer: pl.Trainer) -> Sparsifier:
 def _task(parts: Parts, built: Built, sparsifier: Sparsifier, batches: int) -> TaskModule:
     """The task at work. batches: of an epoch."""
     task = TaskModule(parts.task, built.network, parts.family, parts.data, parts.optim, parts.losses, parts.steps)
-    task.beside = sparsifier.groups()
+    task.beside, task.sparsifier = sparsifier.groups(), sparsifier
     task.bytes_per_token = getattr(built.splits, "bytes_per_token", {})
     if parts.family.carries:
         accumulate = parts.cell.trainer.accumulate

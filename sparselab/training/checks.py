@@ -13,7 +13,7 @@ from sparselab.core.sparsity import PATTERNS
 from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.storage.export import MASKS, MODEL
-from sparselab.weights.capabilities import ReadsInputs, by_chance, ranks_layers
+from sparselab.weights.capabilities import DrawsMasks, ReadsInputs, by_chance, ranks_layers
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
 from sparselab.weights.method import METHODS
@@ -21,7 +21,7 @@ from sparselab.weights.method import METHODS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sparselab.config.schema import Cell, TrainerOptions
+    from sparselab.config.schema import Cell, TargetOptions, TrainerOptions
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
     from sparselab.core.sparsity import Sparsity
@@ -203,6 +203,43 @@ def small_batches(trainer: TrainerOptions, family: Family, task: Task) -> list[I
     return found
 
 
+def sanity_checks(
+    targets: TargetOptions, method: Method, patterns: Sequence[Sparsity], schedule: Schedule, steps: int
+) -> list[Issue]:
+    """Issues of ``targets.keep`` and ``targets.shuffle``, which ask of a mask what it is worth."""
+    found = []
+    smallest, shuffle = "targets.keep=smallest", "targets.shuffle=true"
+    asked = [where for where, on in ((smallest, targets.keep == "smallest"), (shuffle, targets.shuffle)) if on]
+    if asked and not patterns[0].prunes:
+        return [Issue(asked[0], "a dense cell has no masks", "write a sparsity, or leave it out")]
+    if smallest in asked and targets.masks is not None:
+        found.append(Issue(smallest, "a mask of a file has no scores", "write it in the cell that makes this mask"))
+    elif smallest in asked and not method.by_score:
+        fix = "choose a method that ranks scores, such as magnitude"
+        found.append(Issue(smallest, f"method={method.name} does not keep what scores best", fix))
+    if shuffle in asked:
+        if fixed := next((pattern for pattern in patterns if not pattern.free), None):
+            found.append(Issue(shuffle, f"{fixed} says where weights may lie", "write a sparsity such as 0.9"))
+        if method.every_step or (steps and len(schedule.updates(steps)) > 1):
+            problem = f"method={method.name} with schedule={schedule.name} makes more than one mask"
+            found.append(Issue(shuffle, problem, "write it in a cell that takes the last one (targets.masks)"))
+    return found
+
+
+def demands_of_method(loss: ExtraLoss, method: Method, trainer: TrainerOptions | None) -> list[Issue]:
+    """Return the issues of an extra loss that looks at the network without its masks."""
+    where = f"loss.{loss.name}"
+    if loss.needs_drawn_masks and not isinstance(method, DrawsMasks):
+        able = " or method=".join(name for name in METHODS if issubclass(METHODS[name], DrawsMasks))
+        return [Issue(where, f"method={method.name} draws no masks that it could move", f"write method={able}")]
+    if loss.needs_dense_weights and not method.keeps_master:
+        problem = f"method={method.name} keeps no dense weights to compare with"
+        return [Issue(where, problem, "leave it out, or choose a method that keeps them")]
+    if loss.needs_drawn_masks and trainer is not None and trainer.compile:
+        return [Issue(where, "asks for second derivatives, which compile has not", "write trainer.compile=false")]
+    return []
+
+
 def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issue]:
     """Return the issues of an extra loss with the model and the data."""
     found = []
@@ -215,7 +252,7 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
     if loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))
-    if loss.taught_by is not None and family.carries:
+    if loss.taught_by is not None and family.carries and not loss.needs_dense_weights:
         problem = "its teacher reads each window from nothing, and the model goes on from the one before"
         found.append(Issue(f"loss.{loss.name}", problem, "write model.carry=false"))
     if loss.needs_trained_start and not family.starts_trained:

@@ -13,9 +13,11 @@ from sparselab.training import given_masks
 from sparselab.training.checks import (
     combination,
     demands,
+    demands_of_method,
     lone_values,
     other_masks,
     own_combinations,
+    sanity_checks,
     small_batches,
     weights_files,
 )
@@ -23,7 +25,7 @@ from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
-from sparselab.weights.capabilities import ChangesMoments, MeasuresFirst, ReadsFiles
+from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,6 +100,13 @@ def _against_each_other(made: UncheckedParts) -> None:
         method, sparsity, schedule = parts["method"], parts["sparsity"], parts["schedule"]
         combination(cell, method, sparsity, schedule, parts["distribution"], made.steps, issues)
         own_combinations(cell, made.own, sparsity, method, schedule, made.steps, issues)
+        if "targets" not in made.invalid:
+            issues.found += sanity_checks(cell.targets, method, [sparsity, *made.own.values()], schedule, made.steps)
+        if isinstance(method, FollowsSchedule):
+            method.schedule = schedule
+        if isinstance(method, DrawsMasks) and sparsity.prunes and schedule.updates(made.steps)[:1] == [0]:
+            problem = f"method={method.name} searches in the updates before its mask, and there are none"
+            issues.add(f"schedule={schedule.name}", problem, "write schedule.at=1.0, and train for at least an update")
     if made.has("model") and made.steps and made.model_spec is not None:
         issues.found += lone_values(cell.trainer, parts["model"], made.model_spec)
     if made.has("model", "task") and made.steps:
@@ -118,6 +127,8 @@ def _against_each_other(made: UncheckedParts) -> None:
         weights_files(f"loss.{loss.name}", loss.files(), made.model_spec, issues, made.dependencies, compare)
         if made.has("model"):
             issues.found += demands(loss, parts["model"], parts.get("data"))
+        if method is not None:
+            issues.found += demands_of_method(loss, method, cell.trainer if "trainer" not in made.invalid else None)
 
 
 def _merging(made: UncheckedParts) -> None:

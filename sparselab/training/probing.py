@@ -14,15 +14,17 @@ from sparselab.weights.probe import Probe
 def make_probe(parts: Parts, task: TaskModule, splits: Any, device: torch.device) -> Probe:
     """Whole batches on every rank, whatever their number: each measures all, and all measure the same."""
 
-    def loss(network: torch.nn.Module, batch: Any, temperature: float) -> torch.Tensor:
-        batch = parts.task.batch(tuple(part.to(device) for part in batch))
-        return task.criterion(parts.family.logits(network, batch[0]) / temperature, batch)
+    def seen(batch: Any) -> Any:
+        return parts.task.batch(tuple(part.to(device) for part in batch))
 
-    def outputs(network: torch.nn.Module, batch: Any) -> Any:
-        batch = parts.task.batch(tuple(part.to(device) for part in batch))
-        return parts.family.logits(network, batch[0]), batch[1]
+    def outputs(network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        return parts.family.logits(network, inputs.to(device))
+
+    def loss(network: torch.nn.Module, batch: Any, temperature: float) -> torch.Tensor:
+        batch = seen(batch)
+        return task.criterion(parts.family.logits(network, batch[0]) / temperature, batch)
 
     def loader() -> Any:
         return iter(splits.loader("train", parts.cell.trainer.batch_size, parts.cell.seed, device=str(device)))
 
-    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed, outputs)
+    return Probe(task.network, loss, loader, parts.data.classes, parts.cell.seed, outputs, seen)

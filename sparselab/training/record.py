@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparselab.core.points import update_of
 from sparselab.running.records import environment, keep
 from sparselab.storage import export
+from sparselab.storage import record as records
 from sparselab.training.cost import counts
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
@@ -37,6 +40,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
             "updates": finished.pace[0],
             "updating": round(finished.pace[1], 3),
             "steps": parts.steps,
+            **lineage(plan, finished),
         },
         "environment": where(parts, finished),
         "data": finished.data,
@@ -49,6 +53,31 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     return keep(
         finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside)
     )
+
+
+def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:
+    """Return what the cell cost with all cells that it stands on, each once.
+
+    ``lineage_fit`` is in seconds, ``lineage_steps`` in updates, and ``lineage`` names these cells with their own. Nothing
+    where one of them does not say.
+
+    Of a cell whose early weights are taken its updates up to there count, and the same share of its seconds.
+    """
+    stood_on: dict[str, list[float]] = {}
+    for path, said in plan.dependencies.items():
+        cell, _, point = said.partition("@")
+        record = records.glance(Path(path).parent, cell)
+        if record is None or "steps" not in record.get("times", {}):
+            return {}
+        times, steps = record["times"], record["times"]["steps"]
+        batches = record["data"]["train"] // record["config"]["trainer"]["batch_size"]
+        taken = update_of(point, batches) if point else steps
+        own = [round(times["fit"] * (taken / steps if steps else 1.0), 3), taken]
+        stood_on |= {**times.get("lineage", {}), cell: max(own, stood_on.get(cell, own), key=lambda cost: cost[1])}
+    costs = [*stood_on.values(), [round(finished.fit_seconds, 3), plan.parts.steps]]
+    fit, steps = (sum(values) for values in zip(*costs, strict=True))
+    named = {"lineage": stood_on} if stood_on else {}
+    return {**named, "lineage_fit": round(fit, 3), "lineage_steps": int(steps)}
 
 
 def where(parts: Parts, finished: Finished) -> dict[str, Any]:

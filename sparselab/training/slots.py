@@ -35,6 +35,7 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
             parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed, units=units
         )
         made.given = given
+        made.shuffled = parts.cell.targets.shuffle
         return made
     distribution, density = parts.distribution, parts.sparsity.density
     sizes = {layer.name: layer.numel for layer in parts.layers}
@@ -47,10 +48,13 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         return kept
 
     judge = distribution.score if distribution.own_scores else None
-    return Sparsifier(
+    made = Sparsifier(
         parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge,
         units,
     )  # fmt: skip
+    made.smallest = parts.cell.targets.keep == "smallest"
+    made.shuffled = parts.cell.targets.shuffle
+    return made
 
 
 def targeted(parts: Parts, network: torch.nn.Module) -> dict[Layer, torch.nn.Parameter]:

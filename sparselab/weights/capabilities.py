@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.errors import Issue
     from sparselab.weights.probe import Probe
+    from sparselab.weights.schedules import Schedule
     from sparselab.weights.slot import Slot, UpdateContext
 
 
@@ -91,9 +92,34 @@ class LearnsTensors:
         """The gradient of ``slot.learned``, from ``slot.grad``, the dense gradient of the effective weights."""
         raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
 
+    def before_learning(self, slots: list[Slot]) -> None:
+        """Called before :meth:`learn` of an update, with the gradients of all layers in place.
+
+        Here layers learn what they need to know of each other. What has to outlast the update is kept in ``slot.state``,
+        which checkpoints hold.
+        """
+
     def learning(self) -> dict[str, Any]:
         """Return the optimiser's settings for it: ``lr``, and ``schedule`` (a shape of ``optim.schedule``)."""
         return {}
+
+
+class DrawsMasks:
+    """Computes with masks drawn anew for every update until its first mask is made, which so is searched for.
+
+    All micro-batches of an update, on all ranks, see one draw (a function of the seed, the layer and the update). Between
+    updates the parameters are what they are without draws: the dense weights, and from the first mask on the sparse ones.
+    """
+
+    def draw(self, slot: Slot, context: UpdateContext, out: Tensor) -> None:
+        """Write the weights of update ``context.step`` (from 1) into ``out``; ``context.random`` has its numbers."""
+        raise NotImplementedError(f"{type(self).__name__} draws masks and does not say how")
+
+
+class FollowsSchedule:
+    """Does other things before a mask is made than after it. ``schedule`` is the cell's, which the plan gives it."""
+
+    schedule: Schedule
 
 
 class Alternates:
@@ -150,8 +176,8 @@ class Reports:
 
 
 CAPABILITIES = (
-    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, KnowsCounts, LearnsTensors, Alternates,
-    ChangesMoments, Rewinds, PullsBackTogether, Reports,
+    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, KnowsCounts, LearnsTensors, DrawsMasks,
+    FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, Reports,
 )  # fmt: skip
 
 

@@ -82,6 +82,11 @@ class Method:
     def after_step(self, slot: Slot) -> None:
         """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
 
+    @property
+    def by_score(self) -> bool:
+        """True if its masks keep what scores best, so that what scores worst can be asked for instead."""
+        return not self.overrides("remask")
+
     def overrides(self, *hooks: str) -> bool:
         """True if the rule replaces any of these defaults; where it does not, several may be done in one pass."""
         return any(getattr(type(self), hook) is not getattr(Method, hook) for hook in hooks)

@@ -24,7 +24,8 @@ class Probe:
     loader:  a fresh iterator over the GLOBAL batches of an epoch, each as training will see it, ``(inputs, targets)``;
              each call starts the first epoch again.
     classes: how many classes targets tell apart.
-    outputs: (network, batch) -> its logits and the batch's targets.
+    outputs: (network, inputs) -> what the network puts out, before any loss.
+    seen:    batch -> the batch as the network and the loss see it.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Probe:
         loader: Callable[[], Iterator[Batch]],
         classes: int,
         seed: int,
-        outputs: Callable[[nn.Module, Batch], Batch] | None = None,
+        outputs: Callable[[nn.Module, Tensor], Tensor] | None = None,
+        seen: Callable[[Batch], Batch] = lambda batch: batch,
     ):
         self.network = network
         self.loss = loss
@@ -42,6 +44,7 @@ class Probe:
         self.classes = classes
         self.seed = seed
         self.outputs = outputs
+        self.seen = seen
 
     def copy(self) -> nn.Module:
         """A copy in training mode, so that neither weights nor running statistics of the network are touched."""
@@ -104,7 +107,8 @@ class Probe:
         """The share of a batch's examples that the network takes for another class, a scalar."""
         assert self.outputs is not None
         seed_torch(derive_seed(self.seed, "probe", index))
-        logits, targets = self.outputs(network, batch)
+        inputs, targets, *_ = self.seen(batch)
+        logits = self.outputs(network, inputs)
         labels = targets.argmax(-1) if targets.is_floating_point() else targets  # mixup gives shares of classes
         return (logits.argmax(-1) != labels).double().mean()
 
@@ -121,7 +125,7 @@ class Probe:
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index, batch in enumerate(batches):
             seed_torch(derive_seed(self.seed, "probe", index))  # dropout
-            with torch.enable_grad(), _differentiable_twice(network):
+            with torch.enable_grad(), differentiable_twice(network):
                 loss = self.loss(network, batch, temperature) * (len(batch[0]) / total)
                 parts = torch.autograd.grad(loss, parameters, create_graph=along is not None)
                 if along is not None:
@@ -133,7 +137,7 @@ class Probe:
 
 
 @contextmanager
-def _differentiable_twice(network: nn.Module) -> Iterator[None]:
+def differentiable_twice(network: nn.Module) -> Iterator[None]:
     """The fused kernels of attention and, on a GPU, of recurrent layers have no second derivative."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
     plain = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()

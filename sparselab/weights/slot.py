@@ -92,6 +92,12 @@ class UpdateContext:
         """
         return (self._numbers(slot) >= 1 - kept / slot.mask.numel()).to(slot.param.device)
 
+    def permuted(self, slot: Slot, mask: Tensor) -> Tensor:
+        """``mask`` with its entries in another order, drawn for this layer: as many are kept, elsewhere."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "permutation", slot.name))
+        order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+        return torch.empty_like(mask).copy_(mask.flatten()[order].view(mask.shape))
+
     def _numbers(self, slot: Slot) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "mask", slot.name, self.step))
         return torch.rand(slot.param.shape, generator=generator)

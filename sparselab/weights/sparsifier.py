@@ -6,18 +6,21 @@ master copy, where a method has one, lives in the slot, beside the network.
 
 One optimiser update::
 
+    sparsifier.before_forward() a method that draws masks puts the weights of this update's draw into the parameter
     backward                    dL/dW_effective lands in .grad, dense
     sparsifier.before_step()      method.pullback rewrites .grad; the master, if any, goes into the parameter
     clip, optimizer.step()
     sparsifier.after_step(...)    method.after_step; a new mask if one is due; effective weights back into the parameter
 
-A step that the loss scaler skips never reaches ``after_step``; ``unswap`` then puts the effective weights back.
+A step that the loss scaler skips never reaches ``after_step``; ``unswap`` then puts the effective weights back, as it does
+after every micro-batch where masks are drawn.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,7 @@ from torch import Tensor, nn
 from sparselab.core.errors import RunFailed
 from sparselab.weights.capabilities import (
     ChangesMoments,
+    DrawsMasks,
     KnowsCounts,
     LearnsTensors,
     MeasuresFirst,
@@ -89,6 +93,7 @@ class Sparsifier:
         # together and masks move at every update, weights shift between layers in between; their total stands.)
         self.ledger: list[tuple[int, dict[str, int]]] = []
         self.swapped = False
+        self.drawn = False  # the parameters are the weights of a draw, which nobody but an update's own passes may see
         self.early: list[Tensor] = []  # all parameters, in the optimiser's order, as rewinding brings them back
         # Mask and effective weights of the usual rule are made while a weight is looked at once.
         self.one_pass = not (self.units or method.overrides("score", "remask", "effective"))
@@ -105,6 +110,8 @@ class Sparsifier:
         self.changed = torch.zeros(2, dtype=torch.int64, device=slots[0].mask.device if slots else "cpu")
         self.on_mask_change: Callable[[], None] = lambda: None
         self.on_last_cut: Callable[[], None] | None = None  # just before a dense network is cut at the end of the run
+        self.smallest = False  # keep the smallest scores in place of the largest
+        self.shuffled = False  # permute each mask within its layer once it is made
         self.given: dict[str, Tensor] | None = (
             None  # the masks to begin with, by name of the tensor, in place of the method's
         )
@@ -122,7 +129,7 @@ class Sparsifier:
         if isinstance(self.method, ChangesMoments):
             optimizer.blends = {slot.param: partial(self.method.blend, slot) for slot in self.slots}  # type: ignore[attr-defined]
 
-    # -- the three calls of an update -----------------------------------------------------------------------------
+    # -- the calls of an update -----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def start(self, probe: Probe | None = None) -> None:
@@ -141,12 +148,40 @@ class Sparsifier:
         self._write_effective()
 
     @torch.no_grad()
+    def before_forward(self, step: int) -> None:
+        """Before each forward pass of update ``step``: the weights of its draw, where the method searches by draws."""
+        if isinstance(self.method, DrawsMasks) and step <= self.updates[0]:
+            context = self._context(step)
+            for slot in self.slots:
+                self.method.draw(slot, context, out=slot.param.data)
+            self.drawn = True
+
+    @property
+    def drawing(self) -> bool | None:
+        """True during an update that computes with a draw, False in others of a method that draws; None if it draws none."""
+        return self.drawn if isinstance(self.method, DrawsMasks) else None
+
+    @contextmanager
+    def without_masks(self) -> Iterator[None]:
+        """Inside, during a forward pass, the network computes with its dense weights, where the method keeps them."""
+        held = [slot for slot in self.slots if slot.master is not None]
+        for slot in held:
+            slot.param.data, slot.master = slot.dense, slot.param.data
+        try:
+            yield
+        finally:
+            for slot in held:
+                slot.param.data, slot.master = slot.dense, slot.param.data
+
+    @torch.no_grad()
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
         """After backward, before clipping: gradients as the optimiser must see them. ``step`` is the update to come."""
         wants_dense = self.method.needs_dense_grad and self._due(step)
         update = alternating_update(self.method, step, self.total)
         if isinstance(self.method, ChangesMoments):
             self.method.begin(self.slots, self._context(step))
+        if isinstance(self.method, LearnsTensors) and update.learned:
+            self.method.before_learning([slot for slot in self.slots if slot.learned is not None])
         for slot in self.slots:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
             if isinstance(self.method, LearnsTensors) and slot.learned is not None:
@@ -180,9 +215,11 @@ class Sparsifier:
 
     @torch.no_grad()
     def unswap(self) -> None:
-        """At the end of every batch: undo a swap whose optimiser step was skipped."""
+        """At the end of every batch: undo a swap whose optimiser step was skipped, and what was drawn for the batch."""
         if self.swapped:
             self._swap_back()
+        if self.drawn:
+            self._write_effective()
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -264,18 +301,24 @@ class Sparsifier:
         if isinstance(self.method, KnowsCounts):
             self.method.allocated(self.slots, kept)
         given = self.given if step == 0 else None
-        together = self._all_at_once(step, changes) if self.one_pass and given is None else None
+        one_pass = self.one_pass and given is None and not (self.smallest or self.shuffled)
+        together = self._all_at_once(step, changes) if one_pass else None
         for i, slot in enumerate(self.slots):
             try:
                 if given is not None:
                     mask = given[slot.name]
                 elif together is not None:
                     mask = together[i]
-                elif self.one_pass:
+                elif one_pass:
                     density = kept[slot.layer.name] / slot.mask.numel()
                     mask = slot.pattern.mask(slot.dense, density, magnitude=True, out=slot.param.data)
+                elif self.smallest:
+                    density = kept[slot.layer.name] / slot.mask.numel()
+                    mask = slot.pattern.mask(-self.method.score(slot, context), density)
                 else:
                     mask = self.method.remask(slot, kept[slot.layer.name], context)
+                if self.shuffled:
+                    mask = context.permuted(slot, mask)
             except ValueError as error:
                 raise RunFailed(f"step {step}: {slot.name}: {error}") from None
             if self.method.clears_state and optimizer is not None:
@@ -287,7 +330,7 @@ class Sparsifier:
                 slot.kept = count(mask)
         if changes:
             self._note(step)
-        if self.one_pass and given is None:
+        if one_pass:
             self.written = True
         else:
             self._write_effective()
@@ -331,6 +374,8 @@ class Sparsifier:
         score = self.method.score if self.judge is None else self.judge
         told = context if self.judge is None else replace(context, inputs=self.judged_inputs)
         scores = {slot.layer.name: score(slot, told) for slot in self.slots}
+        if self.smallest and self.judge is None:
+            scores = {name: -values for name, values in scores.items()}
         try:
             return self.allocate(level, scores)
         except ValueError as error:
@@ -354,6 +399,7 @@ class Sparsifier:
         self.units.look()
         self.units.silence()
         self.written = True
+        self.drawn = False
 
     def divergence(self) -> dict[str, float]:
         """Sparse architecture divergence (arXiv 2102.04010), summed over the run and over its second half.

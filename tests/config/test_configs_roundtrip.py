@@ -71,6 +71,9 @@ NEEDS = {
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
+    "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
+    "loss=dense_gradients": ["method=cts", "schedule.at=1.0"],
+    "loss=gradient_norm": ["method=cts", "schedule.at=1.0"],
     "metric=mask_cosine": ["metric.mask_cosine.masks={cell: {sparsity: 2:4, method: random, distribution: uniform}}"],
     **{
         choice: ["model=sae", *RECORDED]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from matrix_cells import SPARSITIES, UPDATES, Row, Watch, composed, first_rows, later, rows
+from matrix_cells import SPARSITIES, UPDATES, Row, Watch, composed, config_of, first_rows, later, rows
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from sparselab.core.errors import ConfigError
@@ -137,15 +137,15 @@ EACH_KIND = [
 @pytest.mark.parametrize(
     ("row", "optim"), [(r, "adamw") for r in EACH_KIND] + later((r, "sgd") for r in EACH_KIND), ids=str
 )
-def test_a_mask_of_ones_is_dense_training_bit_for_bit(row, optim, run):
+def test_a_mask_of_ones_is_dense_training_bit_for_bit(row, optim, run, tmp_path):
     """Drill R4, for every method: nothing that a method does to kept weights differs from doing nothing.
 
     Updates in which a method moves something else than the weights are none of the dense run's either.
     """
 
     def takes_turns(parts):
-        cls = METHODS[row.method]
-        turns = functools.partial(alternating_update, cls(cls.Options()))
+        config = config_of(row, tmp_path)
+        turns = functools.partial(alternating_update, engine_of(config).plan(config, []).parts.method)
         parts.method = type("InTurns", (Alternates, type(parts.method)), {"alternating_update": staticmethod(turns)})(
             None
         )

@@ -94,6 +94,7 @@ class Loop(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
         seed_torch(derive_seed(self.seed, "batch", self.batches, trainer.global_rank))
         task.begin(self.batches)
+        self.sparsifier.before_forward(trainer.global_step + 1)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, task: Any, optimizer: Any) -> None:
         self.sparsifier.before_step(trainer.global_step + 1, optimizer)

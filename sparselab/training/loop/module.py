@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparselab.training.losses.taught import Teacher
     from sparselab.training.optim.optim import Optim
     from sparselab.training.tasks.task import Batch, Task
+    from sparselab.weights.sparsifier import Sparsifier
 
 
 class TaskModule(pl.LightningModule):
@@ -53,6 +54,11 @@ class TaskModule(pl.LightningModule):
         self.recorder: FeatureRecorder | None = None
         self.states: States | None = None  # of the batch under way, where an extra loss watches them
         self.bytes_per_token: dict[str, float] = {}
+        self.sparsifier: Sparsifier | None = None  # the network's masks, for losses that look past them
+        self.seen: tuple[Tensor, Tensor, States | None] | None = (
+            None  # inputs, and what the dense network makes of them
+        )
+        self.began: Any = None  # the state that the batch under way began with, where one is carried
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
 
     @property
@@ -66,9 +72,16 @@ class TaskModule(pl.LightningModule):
         """Return the logits of the next inputs; a family that carries a state goes on from those before."""
         if self.carry is None:
             return self.family.logits(self.network, inputs)
-        logits, state = self.family.carried(self.network, inputs, self.carry.take(inputs.device))
+        self.began = self.carry.take(inputs.device)
+        logits, state = self.family.carried(self.network, inputs, self.began)
         self.carry.put(state)
         return logits
+
+    def again(self, inputs: Tensor) -> Tensor:
+        """Return the logits of the batch under way once more; a state that is carried is as it was before the batch."""
+        if self.carry is None:
+            return self.family.logits(self.network, inputs)
+        return self.family.carried(self.network, inputs, self.began)[0]
 
     def begin(self, index: int) -> None:
         """Micro-batch number ``index`` of the run, from 0, is about to be trained on."""
@@ -100,6 +113,38 @@ class TaskModule(pl.LightningModule):
         """From now on ``states`` holds the outputs of the family's blocks during a training step."""
         self.recorder = self.recorder or self.family.recorder(self.network)
 
+    @property
+    def masked(self) -> list[tuple[torch.nn.Parameter, Tensor]]:
+        """The parameters that have masks, each with its dense values."""
+        return [(slot.param, slot.dense) for slot in self.sparsifier.slots] if self.sparsifier else []
+
+    @property
+    def drawing(self) -> bool | None:
+        """As the sparsifier's."""
+        return self.sparsifier.drawing if self.sparsifier else None
+
+    @contextmanager
+    def aside(self, dense: bool) -> Iterator[None]:
+        """Inside, passes beside the update's own leave no trace in running statistics; with ``dense`` masks are off."""
+        kept = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        cached = torch.is_autocast_cache_enabled()  # of casts of other values that these parameters had
+        torch.set_autocast_cache_enabled(False)
+        try:
+            with self.sparsifier.without_masks() if dense and self.sparsifier else nullcontext():
+                yield
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            for buffer, value in kept:
+                buffer.data.copy_(value)  # .data: the passes under way may have saved them
+
+    def look_dense(self, inputs: Tensor) -> tuple[Tensor, States | None]:
+        """(logits, hidden states) of the network with its dense weights, on the batch under way: no gradient, computed once."""
+        if self.seen is None or self.seen[0] is not inputs:
+            with torch.no_grad(), self.aside(dense=True), self.recorder or nullcontext():
+                logits = self.again(inputs)
+            self.seen = inputs, logits, self.recorder.take() if self.recorder else None
+        return self.seen[1:]
+
     def counted(self, batch: Batch) -> Tensor | None:
         """As the task's."""
         return self.task.counted(batch)
@@ -115,10 +160,12 @@ class TaskModule(pl.LightningModule):
         self.states = self.recorder.take() if self.recorder else None
         loss = self.criterion(logits, batch)
         for extra in self.losses:
+            if not extra.due(self):
+                continue
             loss = extra.share_of_task_loss() * loss
             if extra.options.weight:
                 loss = loss + extra.options.weight * extra.loss(self, batch, logits)
-        self.states = None
+        self.states = self.seen = None
         for teacher in self.teachers.values():
             teacher.forget()
         self.last_loss = loss.detach()

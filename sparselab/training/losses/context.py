@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
     from torch import Tensor, nn
 
@@ -23,6 +25,8 @@ class StepContext(Protocol):
     optim:       the optimiser's recipe. bytes_per_token: of a text, per split.
     states:      outputs of the family's blocks for this batch, after :meth:`watch_states`; otherwise None.
     teachers:    frozen networks that several losses share, by the file of their weights.
+    drawing:     the update computes with drawn masks; False after a search by draws, None where there is none.
+    masked:      the parameters that have masks, each with its dense values.
     """
 
     network: nn.Module
@@ -42,6 +46,24 @@ class StepContext(Protocol):
 
     def watch_states(self) -> None:
         """Record the outputs of the family's blocks from now on."""
+
+    @property
+    def drawing(self) -> bool | None: ...
+
+    @property
+    def masked(self) -> list[tuple[nn.Parameter, Tensor]]: ...
+
+    def criterion(self, logits: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
+        """The task's own mean loss of a batch: a scalar."""
+
+    def again(self, inputs: Tensor) -> Tensor:
+        """The logits of the batch under way once more."""
+
+    def look_dense(self, inputs: Tensor) -> tuple[Tensor, States | None]:
+        """(logits, hidden states) of the network with its dense weights, on the batch under way: no gradient, computed once."""
+
+    def aside(self, dense: bool) -> AbstractContextManager[None]:
+        """Inside, passes beside the update's own leave no trace in running statistics; with ``dense`` masks are off."""
 
     def counted(self, batch: tuple[Tensor, ...]) -> Tensor | None:
         """Mask of the predictions that the loss counts, bool of the targets' shape; None: all."""

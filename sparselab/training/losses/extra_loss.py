@@ -25,6 +25,8 @@ class ExtraLoss:
     ``needs_pair``           types of inputs and targets that it is for; None: any.
     ``needs_classes``        compares probabilities, of classes or of next tokens.
     ``needs_trained_start``  makes no sense where training starts from random weights.
+    ``needs_dense_weights``  compares the network with itself without masks (``context.look_dense``).
+    ``needs_drawn_masks``    differentiates through a draw of masks (``context.masked``), twice.
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
     """
 
@@ -37,6 +39,8 @@ class ExtraLoss:
     needs_pair: ClassVar[Pair | None] = None
     needs_classes: ClassVar[bool] = False
     needs_trained_start: bool = False
+    needs_dense_weights: ClassVar[bool] = False
+    needs_drawn_masks: ClassVar[bool] = False
     taught_by: str | None = None
 
     def __init__(self, options: Any):
@@ -52,6 +56,10 @@ class ExtraLoss:
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         """The unweighted loss of one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def due(self, context: StepContext) -> bool:
+        """True where the update under way has this loss; else its loss is what it is without."""
+        return True
 
     def share_of_task_loss(self) -> float:
         """Return the factor of the task's own loss."""

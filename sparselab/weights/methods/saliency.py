@@ -53,6 +53,10 @@ class Saliency(MeasuresFirst, KeepsByChance, Method):
     def by_chance(self) -> str | None:  # type: ignore[override]
         return "method.positions=random" if self.options.positions == "bernoulli" else None
 
+    @property
+    def by_score(self) -> bool:
+        return self.options.positions == "scores"
+
     def issues(self, data: DataSpec) -> list[Issue]:
         if self.options.per_class is None or isinstance(data.targets, Classes):
             return []

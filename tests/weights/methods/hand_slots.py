@@ -9,6 +9,7 @@ from torch import nn
 
 from sparselab.core.model_spec import Layer
 from sparselab.core.sparsity import Sparsity
+from sparselab.weights.capabilities import FollowsSchedule
 from sparselab.weights.count import keep_count
 from sparselab.weights.method import METHODS
 from sparselab.weights.patterns.pattern import Pattern
@@ -45,26 +46,30 @@ def hand_slots(
         return {name: size - round(level * (size - keep_count(size, asked.density))) for name, size in sizes.items()}
 
     cls, timing = METHODS[method], SCHEDULES[schedule]
-    return Sparsifier(
-        cls(cls.Options(**(options or {}))), slots, timing(timing.Options(**moments), asked), allocate, total, seed
-    )
+    made, way = cls(cls.Options(**(options or {}))), timing(timing.Options(**moments), asked)
+    if isinstance(made, FollowsSchedule):
+        made.schedule = way
+    return Sparsifier(made, slots, way, allocate, total, seed)
 
 
 def hand_probe(sparsifier: Sparsifier, batches: list[Any], classes: int = 2) -> Probe:
     """A probe whose network multiplies by the slots' weights in turn, with ReLU between; the loss is squared."""
 
     def loss(network: nn.Module, batch: Any, temperature: float) -> torch.Tensor:
-        hidden, *weights = batch[0], *(layer.weight for layer in network.children())
+        return ((outputs(network, batch[0]) / temperature - batch[1]) ** 2).mean()
+
+    def outputs(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        hidden, *weights = inputs, *(layer.weight for layer in network.children())
         for weight in weights[:-1]:
             hidden = (hidden @ weight.T).relu()
-        return (((hidden @ weights[-1].T) / temperature - batch[1]) ** 2).mean()
+        return hidden @ weights[-1].T
 
     network = nn.Module()
     for slot in sparsifier.slots:
         layer = nn.Module()
         layer.weight = slot.param
         network.add_module(slot.layer.name, layer)
-    return Probe(network, loss, lambda: iter(batches), classes, sparsifier.seed)
+    return Probe(network, loss, lambda: iter(batches), classes, sparsifier.seed, outputs)
 
 
 def update(

@@ -19,19 +19,24 @@ class Monotone(Claim):
     """
 
     of: Point
+    minus: Point | None = Field(None, description="another cell, whose number is taken away from each")
     along: Literal["rows", "columns"] = Field(description='"rows" or "columns"')
     direction: Literal["rising", "falling"] = Field(description='"rising" or "falling"')
     strict: bool = Field(False, description="true: every single step has to be shown")
 
     def points(self) -> list[Point]:
-        return [self.of]
+        return [self.of] if self.minus is None else [self.of, self.minus]
 
     def _lines(self, layout: Layout) -> list[tuple[str, list[tuple[str, dict]]]]:
         """For each name of the other axis: the ordered (name, contrast) along ``along``; at least two."""
         lines: dict[str | None, list[tuple[str, dict]]] = {}
         for spot in self.spots(layout):
             here, other = (spot.row, spot.column) if self.along == "rows" else (spot.column, spot.row)
-            lines.setdefault(other, []).append((here or "", dict(self.of.at(spot.row, spot.column))))
+            contrast = weighted(
+                (1, self.of.at(spot.row, spot.column)),
+                *(((-1, self.minus.at(spot.row, spot.column)),) if self.minus is not None else ()),
+            )
+            lines.setdefault(other, []).append((here or "", dict(contrast)))
         return [(f"{other}: " if other else "", line) for other, line in lines.items() if len(line) > 1]
 
     def bounds(self, layout: Layout) -> list[Bound]:
