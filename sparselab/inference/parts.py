@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +52,7 @@ class Activations:
     coefficient of variation.
     """
 
-    places: list[Place]
+    places: Sequence[Place]
     levels: dict[str, float]
     gates: dict[str, Any]
     rotation_macs: int = 0

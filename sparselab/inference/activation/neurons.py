@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Channels:
-    """What a channel's gate is multiplied by: (mean of |u|^power over calibration tokens)^(1 / power).
+    """The size of a channel, which its gate is multiplied by: (mean of |u|^power over calibration tokens)^(1 / power).
 
     down_norm: times the norm of the column of the down-projection that reads it. fresh: the threshold is read on other
     windows than the mean.

@@ -353,5 +353,8 @@ def test_thresholds_of_bfloat16_networks_are_float32():
         assert logits(model).dtype == torch.bfloat16
     for place in active.places:
         assert masking.counts[place.name].gated_sparsity == pytest.approx(0.5, abs=0.1)
-    limit = torch.full((1, 48), 0.1, dtype=torch.bfloat16)
-    assert threshold(torch.full((48,), 0.10001))(limit).any()  # bfloat16's 0.1 is 0.10009..., above it in float32
+    _, one = prepared(model, "cats", 0.5)
+    zero = torch.zeros(1, 48, dtype=torch.bfloat16)
+    for gate in (active.gates[active.places[0].name], one.gates[one.places[0].name]):
+        limit = gate.__closure__[0].cell_contents
+        assert limit.dtype == torch.float32 and torch.result_type(zero, limit) == torch.float32

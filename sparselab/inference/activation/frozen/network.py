@@ -1,4 +1,4 @@
-"""What a rule is prepared on: a frozen network, and text to calibrate it with."""
+"""A frozen network that a rule is prepared on, and text to calibrate it with."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,10 +47,13 @@ class Neurons:
         """Show every g to ``mask``."""
         return self.act.register_forward_hook(lambda module, args, output: mask(output))
 
-    def attach_up(self, look: Callable[[Tensor], None]) -> Any:
-        """Show every u to ``look``."""
-        end = self.first + self.inputs
-        return self.up.module.register_forward_hook(lambda module, args, output: look(output[..., self.first : end]))
+    def attach_up(self, look: Mask) -> Any:
+        """Show every u to ``look``, and leave it."""
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            look(output[..., self.first : self.first + self.inputs])
+
+        return self.up.module.register_forward_hook(leave)
 
 
 @torch.no_grad()

@@ -50,13 +50,12 @@ def prepare(rule: NeuronRule, network: Network) -> Activations:
     if channels is not None:
         weights = {n.name: found[n.name] * _down(n, channels) for n in neurons}
         again = network.windows("calibrate again", rule.options.group) if channels.fresh else groups
-        second: dict[str, Look] = {
-            n.name: (n.attach, lambda g, w=weights[n.name]: cut(scores(g, w, power), level)) for n in neurons
-        }
+        second = {n.name: (n.attach, _cut_of(weights[n.name], power, level)) for n in neurons}
         for name, value in averaged(model, second, again, prefix, network.check).items():
             values[name] = by_channel(value, weights[name], power)
             spreads[name] = spread(weights[name] ** (1 / power))
-    return Activations(places, levels, {name: threshold(value) for name, value in values.items()}, spreads=spreads)
+    gates = {name: threshold(value.reshape(-1)) for name, value in values.items()}  # no scalars: compared in float32
+    return Activations(places, levels, gates, spreads=spreads)
 
 
 def cut(scores: Tensor, level: float) -> Tensor:
@@ -64,6 +63,10 @@ def cut(scores: Tensor, level: float) -> Tensor:
     flat = scores.float().flatten()
     rank = int(flat.numel() * level)
     return flat.kthvalue(rank).values if rank else flat.new_zeros(())
+
+
+def _cut_of(weights: Tensor, power: int, level: float) -> Callable[[Tensor], Tensor]:
+    return lambda g: cut(scores(g, weights, power), level)
 
 
 def size(u: Tensor, power: int) -> Tensor:
