@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -96,7 +96,7 @@ def _down(neurons: Neurons, channels: Channels) -> Tensor | float:
 
 @torch.no_grad()
 def averaged(
-    model: nn.Module, looks: dict[str, Look], groups: list[Tensor], prefix: float, check: Callable[[str], None]
+    model: nn.Module, looks: Mapping[str, Look], groups: list[Tensor], prefix: float, check: Callable[[str], None]
 ) -> dict[str, Tensor]:
     """By name, what each look makes of each group's tokens, averaged over the groups: all weigh alike.
 
