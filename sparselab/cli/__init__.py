@@ -1,0 +1,1 @@
+"""The commands: `run.py`'s application and `sparselab`'s."""

@@ -32,17 +32,17 @@ def _run(asked: Arguments) -> int:
         return start(asked.overrides, asked.config_dir)
     from sparselab.running.planning import plan_of
 
-    return _run_with_needs(plan_of(asked.overrides, asked.config_dir))
+    return _run_with_parents(plan_of(asked.overrides, asked.config_dir))
 
 
-def _run_with_needs(plan: Plan) -> int:
-    """Run the cells that this one needs, unless they are finished, and then the cell itself."""
+def _run_with_parents(plan: Plan) -> int:
+    """Run the parents of a cell, unless they are finished, and then the cell itself."""
     from sparselab.running.run_cell import run_cell
     from sparselab.storage import record as records
 
-    for needed in plan.first:
-        if records.finished(needed.folder, needed.id) is None:
-            code = _run_with_needs(needed)
+    for parent in plan.parent_plans:
+        if records.finished(parent.folder, parent.id) is None:
+            code = _run_with_parents(parent)
             if code:
                 return code
     return run_cell(plan)

@@ -48,7 +48,7 @@ class Outside:
         for word in words:
             name, equals, value = word.partition("=")
             if name == plugins.KEY and equals:
-                with issues.catch():
+                with issues.collect():
                     if out.files:
                         refuse(short(word), "is there twice", f"name all files in one {plugins.KEY}=[…]")
                     out.files = plugins.named(value)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sparselab.cli.arguments import Arguments, parse
 from sparselab.cli.estimate import estimate
 from sparselab.config.overrides import TABLE
-from sparselab.core.errors import ConfigError, Issues
+from sparselab.core.errors import ConfigError, Issues, refuse, short
 from sparselab.core.memo import sharing
 from sparselab.inputs.data import hub
 from sparselab.running.engine import ENGINES
@@ -24,7 +24,8 @@ T = TypeVar("T")
 USAGE = """usage: sparselab check [-m] [--config-dir FOLDER] [group=member ...] [key=value ...]
 
 What `python run.py` with the same arguments would do: the cell, its id, steps, cost, and every problem it can foresee.
-With -m, or paper=… tier=…: a line per cell, what all of them cost, and the seeds that inconclusive claims would take.
+With -m, or paper=… tier=…: a line per cell, what all of them cost, and the seeds that inconclusive claims would take, as far as
+the records in runs_dir and in results_dir=… (results) decide them.
 `python run.py --help` shows the groups."""
 
 
@@ -35,15 +36,16 @@ def run(argv: list[str]) -> int:
 
     refused: ConfigError | None = None
     asked = parse(argv)
+    results_dir = kept_in(asked)
     if asked.help:
         print(USAGE)
     elif asked.sweep or {TABLE, "tier"} <= {text.partition("=")[0] for text in asked.overrides}:
         plans, refused = despite_the_hub(lambda: plans_of(asked))
-        refused = outlined(plans) or refused
-        print("\n".join([*lines(plans), *undecided(asked, plans)]))
+        refused = traced(plans) or refused
+        print("\n".join([*lines(plans), *undecided(asked, plans, results_dir)]))
     else:
         plan, refused = despite_the_hub(lambda: plan_of(asked.overrides, asked.config_dir))
-        refused = outlined([plan]) or refused
+        refused = traced([plan]) or refused
         for label, text in rows(plan):
             print(f"{label:<16}{text}")
     if refused is not None:
@@ -69,13 +71,13 @@ def despite_the_hub(plan: Callable[[], T]) -> tuple[T, ConfigError | None]:
                 raise refused from None
 
 
-def outlined(plans: list[Any]) -> ConfigError | None:
+def traced(plans: list[Any]) -> ConfigError | None:
     """Complete plans with what only building their networks tells; return what of that would be refused then."""
     issues = Issues()
     with sharing():
         for plan in plans:
-            with issues.catch():
-                ENGINES[plan.config["engine"]["name"]].outline(plan)
+            with issues.collect():
+                ENGINES[plan.config["engine"]["name"]].trace(plan)
     return ConfigError(dict.fromkeys(issues.found)) if issues.found else None
 
 
@@ -83,7 +85,7 @@ def lines(plans: list[Any]) -> list[str]:
     """A line per cell, those that others need first, and one about all of them."""
     cells: dict[str, Any] = {}
     for plan in plans:
-        cells |= {needed.id: needed for needed in plan.first}
+        cells |= {parent.id: parent for parent in plan.parent_plans}
     shared = len(cells.keys() - {plan.id for plan in plans})
     cells |= {plan.id: plan for plan in plans}
     missing = [plan for plan in cells.values() if state(plan) == "to run"]
@@ -98,7 +100,17 @@ def lines(plans: list[Any]) -> list[str]:
     return [*out, total]
 
 
-def undecided(command: Arguments, plans: list[Any]) -> list[str]:
+def kept_in(asked: Arguments) -> Path:
+    """Take ``results_dir=…``, which is no part of a cell, out of the overrides; return the folder."""
+    word = "results_dir="
+    named = [text.removeprefix(word) for text in asked.overrides if text.startswith(word)]
+    asked.overrides = [text for text in asked.overrides if not text.startswith(word)]
+    if named and not Path(named[-1]).is_dir():
+        refuse(short(f"{word}{named[-1]}"), "there is no such folder", "correct the path, or leave it out")
+    return Path(named[-1] if named else "results")
+
+
+def undecided(command: Arguments, plans: list[Any], results_dir: Path) -> list[str]:
     """A line for each claim that a table's records, kept or in the runs folder, leave inconclusive."""
     from sparselab.experiments.sweeps import cells
     from sparselab.experiments.tables.claims import POWER
@@ -109,7 +121,7 @@ def undecided(command: Arguments, plans: list[Any]) -> list[str]:
     for table in asked.tables:
         assert asked.tier
         runs_dir = Path(plans[0].config["runs_dir"]) if plans else None
-        entries = gather(Path("results"), runs_dir, table, asked.tier, search_path=command.config_dir)
+        entries = gather(results_dir, runs_dir, table, asked.tier, search_path=command.config_dir)
         for v in summarise(table, asked.tier, entries).verdicts:
             if v.verdict == "inconclusive":
                 takes = (
@@ -144,13 +156,13 @@ def rows(plan: Any) -> list[tuple[str, str]]:
 def tree(plan: Any, shown: dict[str, Any], depth: int = 0) -> list[tuple[str, str]]:
     """A line for each cell that a plan starts from, under the one that needs it; what was ``shown`` before is not unfolded."""
     out = []
-    plans = {needed.id: needed for needed in plan.first}
+    plans = {parent.id: parent for parent in plan.parent_plans}
     for place, ref in plan.parents:
-        needed, known = plans[ref.id], ref.id in shown
-        shown[ref.id] = needed
+        parent, known = plans[ref.id], ref.id in shown
+        shown[ref.id] = parent
         what = f"{place} = {ref.take or 'weights'}{f' at {ref.at}' if ref.at else ''} of {ref.id}"
-        more = "as above" if known else f"{state(needed)}, {needed.size}"
-        cost = f", {estimate([needed]).partition(' (')[0]}" if needed.work and not known else ""
+        more = "as above" if known else f"{state(parent)}, {parent.size}"
+        cost = f", {estimate([parent]).partition(' (')[0]}" if parent.work and not known else ""
         out.append(("phase", f"{'  ' * depth}{what} ({more}{cost})"))
-        out += [] if known else tree(needed, shown, depth + 1)
+        out += [] if known else tree(parent, shown, depth + 1)
     return out

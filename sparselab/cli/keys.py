@@ -90,7 +90,7 @@ def _check_folder(issues: Issues, where: str, folder: Path, new: bool) -> None:
     if not there.is_dir():
         issues.add(where, "is not a folder" if there == folder else f"{there} is not a folder", "name a folder")
     elif not new and there != folder:
-        issues.add(where, "there is no such folder", "mend the path, or leave it out")
+        issues.add(where, "there is no such folder", "correct the path, or leave it out")
 
 
 def usage(command: str, keys: Mapping[str, Key], outside: bool = True) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselab.core.errors import refuse, short
+from sparselab.cli.arguments import Outside
+from sparselab.core.errors import Issues, refuse, short
 
 USAGE = (
-    "sparselab migrate [FOLDER …] [--outdated]     a runs folder, or one with kept results; by default runs and results"
+    "sparselab migrate [FOLDER …] [--outdated] [--config-dir FOLDER] [plugins=[FILE]]"
+    "     a runs folder, or one with kept results; by default runs and results"
 )
 MORE = """\
   --outdated  also records whose cell has another id today for another reason than its names (a method's newer version,
-              data that is not here): they keep their id"""
+              data that is not here): they keep their id
+  --config-dir, plugins   what the records' cells took from outside, as for the command that ran them"""
 USUAL = ("runs", "results")
 
 
@@ -24,8 +27,12 @@ def run(argv: list[str]) -> int:
     if not {"-h", "--help"}.isdisjoint(argv):
         print(f"usage: {USAGE}\n{MORE}")
         return 0
-    outdated = "--outdated" in argv
-    argv = [word for word in argv if word != "--outdated"]
+    issues = Issues()
+    outside = Outside.of(argv, issues)
+    issues.raise_if_any()
+    outside.announce()
+    outdated = "--outdated" in outside.rest
+    argv = [word for word in outside.rest if word != "--outdated"]
     for word in argv:
         if not Path(word).is_dir():
             refuse(f"migrate {short(word)}", "there is no such folder", f"write {USAGE.partition('  ')[0]}")
@@ -38,7 +45,7 @@ def run(argv: list[str]) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    lineage, total = Lineage(), Count()
+    lineage, total = Lineage(outside.config_dir), Count()
     for folder in folders:
         count = runs(folder, lineage, say, outdated) + results(folder, lineage, say, outdated)
         print(f"{folder}: {count}")

@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
         refuse(f"speed {' '.join(argv)[:40]}".rstrip(), "one run folder is needed", USAGE)
     issues = Issues()
     asked = None
-    with issues.catch():
+    with issues.collect():
         asked = parse("speed", KEYS, [word for word in argv if word != folders[0]], outside=False)
     if asked:
         for key, least in (("batch", 1), ("rounds", 3)):

@@ -1,4 +1,4 @@
-"""A cell as a value of another one's config: a parent, from which weights, masks or both are taken. [no torch]
+"""A cell as a value of another one's config: a parent, from which weights, masks or both are taken [no torch].
 
 One syntax, in YAML and on a command line: ``{cell: {method: dense, seed: 0}, take: weights, at: 100}``. A cell in a cell is a
 mapping in a mapping, so that nothing is quoted inside quotes. The older text ``cell:method=dense seed=0`` means the same.

@@ -166,7 +166,7 @@ def _hydra(overrides: list[str], search_path: str | None, with_hydra: bool) -> d
         reason = " ".join(str(error).split()).removeprefix("In 'config': ")
         for pattern, problem in ERRORS.items():
             if match := re.search(pattern, reason):
-                refuse("=".join(match[1].rsplit("/", 1)), problem, "mend the name")
+                refuse("=".join(match[1].rsplit("/", 1)), problem, "correct the name")
         where = re.search(r"(?:full_key|key): '?([\w.]+)", reason)
         refuse(where[1] if where else "config", reason[:90], "`python run.py --help` lists the groups")
     finally:

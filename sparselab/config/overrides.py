@@ -279,7 +279,7 @@ def expand(overrides: list[str]) -> tuple[list[list[str]], list[str]]:
     axes: list[list[str]] = []
     own: list[str] = []
     for text in overrides:
-        with issues.catch():
+        with issues.collect():
             key, item = _read(text)
             if _is_hydra(key):
                 if not re.match(r"hydra(/launcher$|\.launcher\.|\.sweep\.(dir|subdir)$|\.verbose$)", key):

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sparselab.core.cache_folder import MISHAPS, cache_folder
+from sparselab.core import cache_folder
 
 DAYS = 30  # after which trees of other files are dropped
 
@@ -28,18 +27,18 @@ def kept(choices: tuple[str, ...], configs: Path, make: Callable[[], dict[str, A
 
     Nothing that happens to the cache is an error: then the tree is made, and not kept.
     """
-    with contextlib.suppress(*MISHAPS):
+    with contextlib.suppress(*cache_folder.MISHAPS):
         if (tree := _read(_path(choices, configs), choices)) is not None:
             return tree
     tree = make()
-    with contextlib.suppress(*MISHAPS):
+    with contextlib.suppress(*cache_folder.MISHAPS):
         if fingerprint(configs) == _at_start(configs):  # else it may be of files that were edited meanwhile
             _write(_path(choices, configs), choices, tree)
     return tree
 
 
 def _path(choices: tuple[str, ...], configs: Path) -> Path:
-    return cache_folder() / "trees" / _at_start(configs) / f"{_hash(json.dumps(choices))[:32]}.json"
+    return Path("trees") / _at_start(configs) / f"{hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:32]}.json"
 
 
 def fingerprint(configs: Path) -> str:
@@ -63,32 +62,20 @@ def _at_start(configs: Path) -> str:
 
 
 def _read(path: Path, choices: tuple[str, ...]) -> dict[str, Any] | None:
-    try:
-        text = path.read_text(encoding="utf-8")
-        seal, _, body = text.partition("\n")
-        item = json.loads(body)
-    except (OSError, ValueError):  # missing, not text, not JSON
-        return None
-    if seal != _hash(body) or item["choices"] != list(choices):
+    item = cache_folder.read(path)
+    if not isinstance(item, dict) or item.get("choices") != list(choices):
         return None
     tree: dict[str, Any] = item["tree"]
     return tree
 
 
 def _write(path: Path, choices: tuple[str, ...], tree: dict[str, Any]) -> None:
-    body = json.dumps({"choices": choices, "tree": tree})
-    if json.loads(body)["tree"] != tree:  # a key that is no text, say
+    if json.loads(json.dumps(tree)) != tree:  # a key that is no text, say
         return
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_old(path.parent)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{_hash(body)}\n{body}")
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    if not (folder := cache_folder.cache_folder() / path.parent).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_old(folder)
+    cache_folder.write(path, {"choices": choices, "tree": tree})
 
 
 def _drop_old(current: Path) -> None:
@@ -96,7 +83,3 @@ def _drop_old(current: Path) -> None:
     for folder in current.parent.iterdir():
         if folder != current and folder.stat().st_mtime < time.time() - DAYS * 86_400:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -35,7 +35,7 @@ def scan(search_path: str | None) -> None:
     for number, file in enumerate(_files(root)):
         if number == MAX_FILES:
             refuse(where, f"holds more than {MAX_FILES:,} YAML files", "name a folder of its own")
-        with issues.catch():
+        with issues.collect():
             scan_file(file)
     issues.raise_if_any()
 
@@ -65,7 +65,7 @@ def scan_file(file: Path) -> None:
     except UnicodeDecodeError:
         refuse(file.name, "is not text", "a config is a UTF-8 YAML file")
     except OSError as error:
-        refuse(file.name, f"cannot be read ({error.strerror})", "mend or remove it")
+        refuse(file.name, f"cannot be read ({error.strerror})", "correct or remove it")
     if text.startswith("\ufeff"):  # Hydra reads no "# @package" behind it, and says nothing
         refuse(file.name, "begins with a byte order mark", "save it as plain UTF-8, without BOM")
     if (package := PACKAGE.search(text)) and package[1] != "_global_":

@@ -39,7 +39,7 @@ def mapping_of(text: str, name: str, look: Look | None = None) -> dict[str, Any]
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0)
         problem = getattr(error, "problem", None) or "odd characters"
-        refuse(f"{name}:{line + 1}", f"is not YAML ({problem})", "mend the line")
+        refuse(f"{name}:{line + 1}", f"is not YAML ({problem})", "correct the line")
     except (RecursionError, ValueError):  # a key that is a list, a date that is none
         refuse(name, "holds values that cannot be read", "write plain values")
 

@@ -18,6 +18,7 @@ MISHAPS = (OSError, RuntimeError, TypeError, ValueError)  # no home, no right to
 
 
 def cache_folder() -> Path:
+    """Return the folder, which need not be there yet."""
     return Path(os.environ.get("SPARSELAB_CACHE") or Path("~/.cache/sparselab").expanduser())
 
 

@@ -1,4 +1,4 @@
-"""Types of what an example holds: what a network reads, and what it is to predict. [no torch at import]
+"""Types of what an example holds: what a network reads, and what it is to predict [no torch at import].
 
 A dataset declares a pair of them, a family the pairs that its networks are for, a task the pair that it trains on. Classes are
 compared, never names: a new kind of data is one class here.
@@ -96,8 +96,10 @@ class Tokens(DataType):
 
 @dataclass(frozen=True)
 class Sentences(DataType):
-    """(3, t) int64: a sentence or a pair of them. Row 0 has the tokens, row 1 a 1 where there is one and a 0 where there is
-    padding, row 2 whether it is of the first or the second (0, 1). One tensor, so that whatever takes a batch takes these.
+    """(3, t) int64: a sentence or a pair of them.
+
+    Row 0 has the tokens, row 1 a 1 where there is one and a 0 where there is padding, row 2 whether it is of the first or the
+    second (0, 1). One tensor, so that whatever takes a batch takes these.
 
     pad: the token that padding has; it stands at the end.
     """

@@ -1,4 +1,4 @@
-"""One line per fault: where, what is wrong, and how to mend it."""
+"""One line per fault: where, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Issue:
 
     def __str__(self) -> str:
         where, problem, fix = (_plain(part) for part in (self.where, self.problem, self.fix))
-        # What is too long loses the end of a long value, then of the problem: the mend is what a reader needs.
+        # What is too long loses the end of a long value, then of the problem: the fix is what a reader needs.
         where = _cut(where, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=40)
         problem = _cut(problem, len(f"{where}: {problem} — {fix}") - WIDTH, at_least=30)
         line = f"{where}: {problem} — {fix}"
@@ -77,7 +77,7 @@ class Issues:
         self.found.append(Issue(where, problem, fix))
 
     @contextmanager
-    def catch(self) -> Iterator[None]:
+    def collect(self) -> Iterator[None]:
         """Collect the faults of a :class:`ConfigError` raised inside instead of letting it through."""
         try:
             yield

@@ -67,7 +67,7 @@ def named(text: str) -> list[Path]:
         if path.suffix != ".py":
             issues.add(at, f"{short(word, 40)} is no Python file", "name files, as in plugins=[mine.py]")
         elif not path.is_file():
-            issues.add(at, f"there is no file {short(word, 40)}", "mend the path")
+            issues.add(at, f"there is no file {short(word, 40)}", "correct the path")
         elif os.pathsep in str(path):
             issues.add(at, f"{short(word, 40)} has {os.pathsep} in its path", "move the file")
         elif path in out:
@@ -97,10 +97,10 @@ def loaded() -> list[Plugin]:
         _state.done = True  # a plug-in may itself look into a registry
         issues = Issues()
         for path in _files():
-            with issues.catch():
+            with issues.collect():
                 _load_file(path)
         for point in _points():
-            with issues.catch():
+            with issues.collect():
                 _load_package(point)
         if issues.found:
             _state.done = False
@@ -146,7 +146,7 @@ def _load_file(path: Path) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        refuse(at, f"cannot be read ({error.strerror})", f"mend the path, or unset {VARIABLE}")
+        refuse(at, f"cannot be read ({error.strerror})", f"correct the path, or unset {VARIABLE}")
     plugin = Plugin(path.name, hashlib.sha256(content).hexdigest())
     name = f"{MODULES}_{plugin.digest[:12]}_{path.stem}"
     if name in sys.modules:  # two names for one content
@@ -194,7 +194,7 @@ def _run(plugin: Plugin, at: str, action: Any, place: str) -> None:
         ]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
         where = f"line {line}: " if line else ""
-        refuse(at, f"{where}{type(error).__name__}: {error}", "mend the file")
+        refuse(at, f"{where}{type(error).__name__}: {error}", "correct the file")
     finally:
         _state.current = outer
     _state.loaded.append(plugin)

@@ -1,4 +1,4 @@
-"""The hardware's abilities: its processor as Linux and oneDNN name things, its GPUs as NVML does. [no torch]"""
+"""The hardware's abilities: its processor as Linux and oneDNN name things, its GPUs as NVML does [no torch]."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def native_bf16(accelerator: str) -> bool:
     if (asked := os.environ.get(ASKED)) is not None:
         words = asked.split(",")
         if not set(words) <= {"cpu", "gpu", "none"}:
-            refuse(f"{ASKED}={asked[:20]}", "is not cpu, gpu, cpu,gpu or none", "mend the environment, or unset it")
+            refuse(f"{ASKED}={asked[:20]}", "is not cpu, gpu, cpu,gpu or none", "correct the environment, or unset it")
         return device in words
     if device == "cpu":
         return bool(flags() & NATIVE)

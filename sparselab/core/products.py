@@ -1,4 +1,4 @@
-"""Which parameters a network multiplies with, and what: seen where torch multiplies, whichever module asked for it. [torch]
+"""Which parameters a network multiplies with, and what: seen where torch multiplies, whichever module asked for it [torch].
 
 A layer's weight may be used without a call of the layer (``linear(x, self.qkv.weight)``), several matrices may lie in one
 tensor (mixtures of experts), and what a layer multiplies with need not be its weight (weight standardisation). Hooks on
@@ -191,8 +191,11 @@ READERS: dict[Any, Callable[..., list[Use]]] = {
 
 
 def patches(x: Tensor, kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-    """Return the matrix that a convolution's filters multiply: (positions, inputs), with ``groups`` above 1 (groups, positions,
-    inputs); an input is a group's channels times the kernel, as a filter is stored. ``x``: (n, channels, *size)."""
+    """Return the matrix that a convolution's filters multiply.
+
+    x: (n, channels, *size). Returns (positions, inputs), with ``groups`` above 1 (groups, positions, inputs); an input is a
+    group's channels times the kernel, as a filter is stored.
+    """
     if len(kernel) == 2 and groups == 1:
         return F.unfold(x, kernel, dilation, padding, stride).transpose(1, 2).flatten(0, 1)
     around = [side for pad in reversed(padding) for side in (pad, pad)]

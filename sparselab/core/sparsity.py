@@ -1,4 +1,4 @@
-"""The value after ``sparsity=``: how much is kept, and in what shape. Patterns are classes in a registry. [no torch]"""
+"""The value after ``sparsity=``: how much is kept, and in what shape. Patterns are classes in a registry [no torch]."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Sparsity(ABC):
         """
 
     @classmethod
-    def mend(cls, text: str) -> str | None:
+    def fix(cls, text: str) -> str | None:
         """The fix for a text that no pattern reads and that is nearly this one; None where it is not."""
         return None
 
@@ -116,7 +116,7 @@ class Sparsity(ABC):
         for pattern in patterns:
             if (found := pattern.read(given, at)) is not None:
                 return found
-        fixes = [fix for pattern in patterns if (fix := pattern.mend(str(given)))]
+        fixes = [fix for pattern in patterns if (fix := pattern.fix(str(given)))]
         raise ConfigError([Issue(at, "not a sparsity", fixes[0] if fixes else examples())])
 
     # -- on one weight ----------------------------------------------------------------------------------------------

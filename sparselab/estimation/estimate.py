@@ -1,18 +1,14 @@
-"""The `estimate` engine: a scikit-learn style estimator, fitted to many draws of a problem. [no torch]"""
+"""The `estimate` engine: a scikit-learn style estimator, fitted to many draws of a problem [no torch]."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from sparselab.config.schema import Common
-from sparselab.core.errors import RunFailed
 from sparselab.core.seeds import derive_seed
 from sparselab.estimation.estimators.estimator import ESTIMATORS
 from sparselab.estimation.monte_carlo import MonteCarloEngine
-from sparselab.running.engine import ENGINES, Plan
-from sparselab.running.signals import StopFlag
-from sparselab.running.single_process import Outcome, write_files
+from sparselab.running.engine import ENGINES
 
 
 class EstimateCell(Common):
@@ -32,24 +28,13 @@ class Estimate(MonteCarloEngine):
     group = "estimator"
     registry = ESTIMATORS
 
-    def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
-        cell, problem, estimator, hashes = plan.parts
-        rows: list[dict[str, float]] = []
-        pictures: dict[str, bytes] = {}
-        for start in range(0, self.options.draws, estimator.together):
-            stop.check(f"after {start} of {self.options.draws} draws")
-            numbers = range(start, min(start + estimator.together, self.options.draws))
-            samples = [problem.draw(cell.seed, number) for number in numbers]
-            seeds = [derive_seed("estimator", cell.seed, number) for number in numbers]
-            try:
-                fitted = estimator.fit([sample.X for sample in samples], [sample.y for sample in samples], seeds)
-            except ValueError as error:
-                raise RunFailed(f"draws {numbers.start} to {numbers.stop - 1}: {error}") from None
-            if start == 0:
-                pictures = estimator.pictures(fitted[0])
-            for sample, found in zip(samples, fitted, strict=True):
-                rows.append({**sample.measure(found), **estimator.report(found)})
-        outcome = self.conclude(problem, hashes, rows)
-        if pictures:
-            outcome.write = partial(write_files, pictures)
-        return outcome
+    def scores(
+        self, problem: Any, member: Any, seed: int, numbers: range
+    ) -> tuple[list[dict[str, float]], dict[str, bytes]]:
+        samples = [problem.draw(seed, number) for number in numbers]
+        seeds = [derive_seed("estimator", seed, number) for number in numbers]
+        fitted = member.fit([sample.X for sample in samples], [sample.y for sample in samples], seeds)
+        rows = [
+            {**sample.measure(found), **member.report(found)} for sample, found in zip(samples, fitted, strict=True)
+        ]
+        return rows, member.pictures(fitted[0]) if numbers.start == 0 else {}

@@ -1,4 +1,4 @@
-"""Engines whose cell is many draws of a problem: one record, with the mean and the spread over draws. [no torch]
+"""Engines whose cell is many draws of a problem: one record, with the mean and the spread over draws [no torch].
 
 A draw is decided by the cell's seed and its own number, never by what is done with it: all estimators (or solvers) of a
 seed meet the same draws.
@@ -7,19 +7,23 @@ seed meet the same draws.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from sparselab.config.schema import Common
-from sparselab.core.errors import Issue, Issues
+from sparselab.core.errors import Issue, Issues, RunFailed
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 from sparselab.estimation.problems.problem import PROBLEMS, Problem
+from sparselab.running.engine import Plan
 from sparselab.running.identity import content
 from sparselab.running.parts import build
-from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
+from sparselab.running.signals import StopFlag
+from sparselab.running.single_process import Job, Outcome, SingleProcessEngine, write_files
 
 
 class DrawOptions(Options):
@@ -29,10 +33,7 @@ class DrawOptions(Options):
 
 
 class MonteCarloEngine(SingleProcessEngine):
-    """Base: a subclass names the group of what meets the draws, and says in ``execute`` how.
-
-    Members of the group have ``takes``, ``version``, ``issues(problem)`` and ``work(problem)``.
-    """
+    """Base: a subclass names the group of procedures that meet the draws, and says in :meth:`scores` how they do."""
 
     Options: ClassVar[type[DrawOptions]] = DrawOptions
     options: DrawOptions
@@ -47,14 +48,14 @@ class MonteCarloEngine(SingleProcessEngine):
         member: Any = None
         files: dict[str, str] = {}
         if "problem" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 problem = build(PROBLEMS, cell.problem, "problem", cell.data_dir)  # type: ignore[attr-defined]
                 issues.found += problem.issues()
         if self.group not in invalid:
-            with issues.catch():
+            with issues.collect():
                 member = build(self.registry, getattr(cell, self.group), self.group)
         if problem is not None and "data_dir" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 files = problem.files()
         if problem is None or member is None or issues.found:
             return None
@@ -81,6 +82,35 @@ class MonteCarloEngine(SingleProcessEngine):
             extra={"problem": problem.version, self.group: member.version, "files": hashes},
             spent=tuple(f"problem.{option}" for option in problem.places()),
         )
+
+    @abstractmethod
+    def scores(
+        self, problem: Any, member: Any, seed: int, numbers: range
+    ) -> tuple[list[dict[str, float]], dict[str, bytes]]:
+        """Draw, run the procedure and score it: ``member.together`` draws, or what is left of them.
+
+        Returns the scores of each draw, and PNG files to lie beside the record (by name; the last ones given are kept).
+        Raises ValueError, in one line, for draws that the procedure cannot work on.
+        """
+
+    def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
+        cell, problem, member, hashes = plan.parts
+        rows: list[dict[str, float]] = []
+        pictures: dict[str, bytes] = {}
+        for start in range(0, self.options.draws, member.together):
+            stop.check(f"after {start} of {self.options.draws} draws")
+            numbers = range(start, min(start + member.together, self.options.draws))
+            try:
+                scored, drawn = self.scores(problem, member, cell.seed, numbers)
+            except ValueError as error:
+                several = f"s {numbers.start} to {numbers.stop - 1}" if len(numbers) > 1 else f" {start}"
+                raise RunFailed(f"draw{several}: {error}") from None
+            rows += scored
+            pictures |= drawn
+        outcome = self.conclude(problem, hashes, rows)
+        if pictures:
+            outcome.write = partial(write_files, pictures)
+        return outcome
 
     def conclude(self, problem: Problem, hashes: Mapping[str, str], rows: Sequence[Mapping[str, float]]) -> Outcome:
         """The outcome of a cell from the scores of its draws."""

@@ -1,17 +1,14 @@
-"""The `online` engine: a solver asks an environment until it has an answer, in many draws. [no torch]"""
+"""The `online` engine: a solver asks an environment until it has an answer, in many draws [no torch]."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sparselab.config.schema import Common
-from sparselab.core.errors import RunFailed
 from sparselab.core.seeds import derive_seed
 from sparselab.estimation.monte_carlo import MonteCarloEngine
 from sparselab.estimation.solvers.solver import SOLVERS
-from sparselab.running.engine import ENGINES, Plan
-from sparselab.running.signals import StopFlag
-from sparselab.running.single_process import Outcome
+from sparselab.running.engine import ENGINES
 
 
 class OnlineCell(Common):
@@ -31,17 +28,14 @@ class Online(MonteCarloEngine):
     group = "solver"
     registry = SOLVERS
 
-    def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
+    def scores(
+        self, problem: Any, member: Any, seed: int, numbers: range
+    ) -> tuple[list[dict[str, float]], dict[str, bytes]]:
         import numpy as np
 
-        cell, problem, solver, hashes = plan.parts
-        rows: list[dict[str, float]] = []
-        for number in range(self.options.draws):
-            stop.check(f"after {number} of {self.options.draws} draws")
-            try:
-                environment = problem.draw(cell.seed, number)
-                answer = solver.solve(environment, np.random.default_rng(derive_seed("solver", cell.seed, number)))
-            except ValueError as error:
-                raise RunFailed(f"draw {number}: {error}") from None
+        rows = []
+        for number in numbers:
+            environment = problem.draw(seed, number)
+            answer = member.solve(environment, np.random.default_rng(derive_seed("solver", seed, number)))
             rows.append(environment.measure(answer))
-        return self.conclude(problem, hashes, rows)
+        return rows, {}

@@ -62,28 +62,28 @@ class Inference(SingleProcessEngine):
 
     def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         made: dict[str, Any] = {"activation": None, "attention": None, "target": None}
-        with issues.catch():
+        with issues.collect():
             if "sparsity" not in invalid:
                 made["target"] = _target(cell.sparsity)
         if cell.activation is not None and "activation" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 made["activation"] = build(ACTIVATIONS, cell.activation, "activation")
                 issues.found += made["activation"].unfit(self.options.windows)
         if cell.attention is not None and "attention" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 own = (
                     made["target"] if cell.activation is None else None
                 )  # of two rules the sparsity is the activations'
                 made["attention"] = build(ATTENTIONS, cell.attention, "attention", own)
         issues.found += [] if "sparsity" in invalid else self._misfits(cell, made)
         if "dataset" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 made["dataset"] = build(DATASETS, cell.dataset, "dataset", cell.data_dir)
         if "dataset" in made and "data_dir" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
         if "model" not in invalid and "data" in made:
-            with issues.catch():
+            with issues.collect():
                 model = near_data(cell.model, made["dataset"].folder())
                 made["family"] = build(MODELS, model, "model")
                 checked = without_pending(model, dependencies)

@@ -1,4 +1,4 @@
-"""The options of the engine, and what a cell of it is made of. [no torch]"""
+"""The options of the engine, and what a cell of it is made of [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that name files in the folder of local copies. [no torch]"""
+"""Options that name files in the folder of local copies [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokenizer cuts a text: the one that belongs to the model, wherever it has one. [no torch]"""
+"""Which tokenizer cuts a text: the one that belongs to the model, wherever it has one [no torch]."""
 
 from __future__ import annotations
 

@@ -38,6 +38,8 @@ class Parts:
 
 
 class MeasureOptions(Options):
+    """Options of a latency measurement."""
+
     rounds: int = Field(15, ge=3, description="timed runs of each kernel, at least 3")
     against: list[str] = Field(
         ["dense"], min_length=1, description="kernels timed in turns with it, such as [dense, csr]"
@@ -71,14 +73,14 @@ class Measure(SingleProcessEngine):
         made: dict[str, Any] = {}
         for where, registry in (("kernel", KERNELS), ("workload", WORKLOADS)):
             if where not in invalid:
-                with issues.catch():
+                with issues.collect():
                     made[where] = build(registry, getattr(cell, where), where)
         if "sparsity" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 made["sparsity"] = Sparsity.parse("dense" if cell.sparsity is None else cell.sparsity)
         others: dict[str, Kernel] = {}
         for name in self.options.against:
-            with issues.catch():
+            with issues.collect():
                 others[name] = build(KERNELS, {"name": name}, "engine.against")
         for kernel in [*([made["kernel"]] if "kernel" in made else []), *others.values()]:
             issues.found += kernel.issues()

@@ -1,4 +1,4 @@
-"""Ids of cells without plans, as tables and the report want them. [no torch]
+"""Ids of cells without plans, as tables and the report want them [no torch].
 
 One shortcut is taken here and nowhere else: cells that differ in their seed alone are read once for all seeds.
 Over 3,223 cells of six tables that is 0.2 ms a cell in place of 1.05 ms; a report over 10,000 records would take 8 s longer.
@@ -45,7 +45,7 @@ def identity_of(overrides: list[str], needed: list[Needed] | None = None, search
         return id, None
 
     found = resolved(overrides, search_path, named)
-    with found.issues.catch():
+    with found.issues.collect():
         engine = chosen_engine(found, without_passing(overrides))
         found.issues.raise_if_any()
         return engine.identity(part_of(engine, found.config), found.parents.files)

@@ -32,7 +32,7 @@ class Plan:
     typed:     the overrides as typed, with folders; for the command that is printed, never for a record.
     config_dir: the user's folder of configs that they were read with; for that command too.
     notes:     lines for a person: what could not be checked yet, and why.
-    dependencies: files that other cells make, with the ids of these cells. first: their plans; they run first.
+    dependencies: files that other cells make, with the ids of these cells. parent_plans: their plans; they run first.
     parents:   (key of the config, what it takes of which cell), one for each of those files.
     identity:  what the id is a hash of (:func:`sparselab.storage.ids.cell_id`): a config, and what it does not say.
     """
@@ -51,7 +51,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     parts: Any = None
     dependencies: dict[str, str] = field(default_factory=dict)
-    first: list[Plan] = field(default_factory=list)
+    parent_plans: list[Plan] = field(default_factory=list)
     parents: list[tuple[str, CellRef]] = field(default_factory=list)
     identity: Identity = field(default_factory=lambda: ({}, {}))
 
@@ -120,7 +120,7 @@ class Engine(ABC):
         return self.plan(config, [], dependencies=dependencies).identity
 
     @classmethod
-    def outline(cls, plan: Plan) -> None:
+    def trace(cls, plan: Plan) -> None:
         """Complete a plan, for a person to read, with what only building the network tells; by default nothing.
 
         It may import torch. Raises ConfigError with what running the plan would refuse then.
@@ -143,8 +143,10 @@ class Engine(ABC):
 
     @classmethod
     def pace_of(cls, record: dict[str, Any]) -> tuple[float, float] | None:
-        """(seconds beside the work, seconds per unit of work) of a finished cell; None where it was hardly more than
-        its start."""
+        """Return (seconds beside the work, seconds per unit of work) of a finished cell.
+
+        None where it was hardly more than its start.
+        """
         seconds, work = float(record["seconds"]), cls.work_of(record)
         return (cls.start, (seconds - cls.start) / work) if work > 0 and seconds > 2 * cls.start else None
 

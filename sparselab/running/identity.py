@@ -1,4 +1,4 @@
-"""The values that a cell's id is a hash of: content decides, never where it lies or how it runs. [no torch]"""
+"""The values that a cell's id is a hash of: content decides, never where it lies or how it runs [no torch]."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def plugins_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _members(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(kind, name) of every registered member that a config may mean, and of some that it does not: by its groups, by what
-    is called a name anywhere, and by its sparsities."""
+    """Yield (kind, name) of every registered member that a config may mean, and of some that it does not.
+
+    They are told by its groups, by what is called a name anywhere, and by its sparsities.
+    """
     for key, value in config.items():
         if key in REGISTRIES and isinstance(value, dict):
             yield from ((key, name) for name in ([value["name"]] if "name" in value else value))
@@ -103,4 +105,4 @@ def _digest(path: str, where: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        refuse(f"{where}={short(path)}", f"cannot be read ({error.strerror})", "mend the path")
+        refuse(f"{where}={short(path)}", f"cannot be read ({error.strerror})", "correct the path")

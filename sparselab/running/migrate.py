@@ -1,4 +1,4 @@
-"""Runs of an older sparselab, brought to today's names: records rewritten, folders called by the new ids. [no torch]"""
+"""Runs of an older sparselab, brought to today's names: records rewritten, folders called by the new ids [no torch]."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ Say = Callable[[str], None]
 
 
 class Lineage:
-    """The ids of cells, today's and those of an older layout; each cell is read once."""
+    """The ids of cells, today's and those of an older layout; each cell is read once.
 
-    def __init__(self) -> None:
+    search_path: a user's folder of config groups, whose members cells may name.
+    """
+
+    def __init__(self, search_path: str | None = None) -> None:
+        self.search_path = search_path
         self._known: dict[tuple[int, tuple[str, ...]], Traced] = {}
 
     def trace(self, overrides: Sequence[str], schema: int) -> Traced:
@@ -37,7 +41,7 @@ class Lineage:
 
     def _traced(self, overrides: tuple[str, ...], schema: int) -> Traced:
         needed: list[Needed] = []
-        identity = identity_of(list(overrides), needed)
+        identity = identity_of(list(overrides), needed, self.search_path)
         before = {cell.id: self.trace((*cell.how, *cell.own), schema).former for cell in needed}
         former = former_id(identity, before, schema)
         return Traced(cell_id(*identity), former, {old: new for new, old in before.items()})

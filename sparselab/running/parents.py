@@ -1,4 +1,4 @@
-"""The cells that a config's values name, and the files that stand for them in their places. [no torch]"""
+"""The cells that a config's values name, and the files that stand for them in their places [no torch]."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ class Parents:
         outer: the overrides of the cell itself. Returns the top-level keys of which nothing else is to be said, because a
         cell that they name cannot be.
         """
-        lost: set[str] = set()
-        self._walk(config, "", config, outer, named, issues, lost)
-        return lost
+        invalid: set[str] = set()
+        self._walk(config, "", config, outer, named, issues, invalid)
+        return invalid
 
     def _walk(
         self, node: dict[str, Any], where: str, config: dict[str, Any], outer: list[str], named: Named, issues: Issues,
-        lost: set[str],
+        invalid: set[str],
     ) -> None:  # fmt: skip
         for key, value in node.items():
             place = f"{where}{key}"
             if names_cell(value) or names_cells(value):
                 before = len(issues.found)
-                with issues.catch():
+                with issues.collect():
                     node[key] = self._files(place, value, config, outer, named)
                 if len(issues.found) > before:
-                    lost.add(place.partition(".")[0])
+                    invalid.add(place.partition(".")[0])
             elif isinstance(value, dict):
-                self._walk(value, f"{place}.", config, outer, named, issues, lost)
+                self._walk(value, f"{place}.", config, outer, named, issues, invalid)
 
     def _files(self, place: str, value: Any, config: dict[str, Any], outer: list[str], named: Named) -> Any:
         """The path, or the paths, for a value at ``place``."""

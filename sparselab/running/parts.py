@@ -1,4 +1,4 @@
-"""The first steps of every engine's plan: the top level, the plug-ins, the folder. [no torch]"""
+"""The first steps of every engine's plan: the top level, the plug-ins, the folder [no torch]."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build(registry: Registry, values: dict[str, Any], where: str, *arguments: An
 def top_level(
     schema: type[Top], config: dict[str, Any], invalid: frozenset[str]
 ) -> tuple[Top, list[Issue], frozenset[str]]:
-    """(the top level, its faults, the keys that are lost with them).
+    """(the top level, its faults, the keys that are invalid with them).
 
     A faulty value is replaced by the default, so that the rest can be checked nevertheless. ConfigError where there is no
     default: the group has to be chosen.

@@ -43,7 +43,7 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
     """The plan of the cell that ``overrides`` describe; ConfigError with every fault that can be foreseen.
 
     A value that names another cell (:class:`~sparselab.config.cell_ref.CellRef`) stands for a file of it; the plan of that cell
-    is then among ``plan.first``.
+    is then among ``plan.parent_plans``.
     """
 
     def planned(own: list[str], how: list[str]) -> tuple[str, Plan]:
@@ -51,12 +51,12 @@ def plan_of(overrides: list[str], search_path: str | None = None) -> Plan:
         return plan.id, plan
 
     found, cell = resolved(overrides, search_path, planned), without_passing(overrides)
-    with found.issues.catch():
+    with found.issues.collect():
         engine = chosen_engine(found, cell)
         plan = engine.plan(part_of(engine, found.config), cell, frozenset(found.invalid), found.parents.files)
         plan.typed = [text for text in overrides if not text.startswith(("force=", "debug="))]
         plan.config_dir = search_path
-        plan.first = list(found.parents.plans.values())
+        plan.parent_plans = list(found.parents.plans.values())
         plan.parents = list(found.parents.refs)
     found.issues.raise_if_any()
     return plan
@@ -66,8 +66,8 @@ def resolved(overrides: list[str], search_path: str | None, named: Named) -> Rea
     """The config of ``overrides``, with files in the places of the cells that they name, as ``named`` has them."""
     composed = compose(overrides, search_path)
     found = Read(composed.config, set(composed.invalid), Issues(list(composed.issues)))
-    lost = found.parents.resolve(composed.config, overrides, named, found.issues)
-    found.invalid |= lost
+    invalid = found.parents.resolve(composed.config, overrides, named, found.issues)
+    found.invalid |= invalid
     return found
 
 

@@ -1,4 +1,4 @@
-"""The common part of every engine's record: the environment, and how it is written. [no torch unless the engine used it]"""
+"""The common part of every engine's record: the environment, and how it is written [no torch unless the engine used it]."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ EXIT_FAILED, EXIT_REFUSED, EXIT_NONDETERMINISTIC, EXIT_STOPPED = 1, 2, 3, 75
 
 
 def guarded(action: Callable[[], int], debug: bool = False) -> int:
-    """Run ``action``; turn what a user can mend into lines and an exit code. Tracebacks only with ``debug``."""
+    """Run ``action``; turn what a user can fix into lines and an exit code. Tracebacks only with ``debug``."""
     with steady():
         return _guarded(action, debug)
 

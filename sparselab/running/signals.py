@@ -1,4 +1,4 @@
-"""Signals: the first one sets a flag, which is honoured where nothing is lost by it. [no torch]"""
+"""Signals: the first one sets a flag, which is honoured where nothing is lost by it [no torch]."""
 
 from __future__ import annotations
 

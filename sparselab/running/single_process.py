@@ -1,4 +1,4 @@
-"""Engines whose cell runs in one process from start to end: no Lightning, no checkpoints. [no torch]
+"""Engines whose cell runs in one process from start to end: no Lightning, no checkpoints [no torch].
 
 What is lost by a stop is the cell under way; the sweep's other cells stand. Work that takes hours is a training cell, or
 several cells that name each other.
@@ -48,6 +48,7 @@ class Job:
 
 
 def write_nothing(folder: Path) -> dict[str, Any]:
+    """Write no file beside the record."""
     return {}
 
 
@@ -94,7 +95,7 @@ class SingleProcessEngine(Engine):
     def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
         """Build the parts and check them against each other, without torch and in well under a second.
 
-        Issues go to ``issues`` (all of them at once: ``with issues.catch()``); None where the parts could not be made.
+        Issues go to ``issues`` (all of them at once: ``with issues.collect()``); None where the parts could not be made.
         invalid: groups that are not what was asked for, and should not be looked at. dependencies: files that other cells make.
         """
 
@@ -113,16 +114,16 @@ class SingleProcessEngine(Engine):
         cell, found, invalid = top_level(self.Top, config, invalid)
         issues.found += found
         if "logger" not in invalid:
-            with issues.catch():
+            with issues.collect():
                 build(LOGGERS, cell.logger, "logger")
         if "runs_dir" not in invalid:
             issues.found += once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir))
         job = None
-        with issues.catch():
+        with issues.collect():
             job = self.gather(cell, issues, invalid, dependencies)
         issues.raise_if_any()
         if invalid:
-            raise ConfigError([])  # the caller has the faults of what is lost
+            raise ConfigError([])  # the caller has the faults of what is invalid
         assert job is not None, f"{type(self).__name__}.gather found no fault and made nothing"
         identity = self._identify(config, job)
         id = cell_id(*identity)

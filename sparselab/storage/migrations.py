@@ -45,10 +45,9 @@ def former_id(identity: Identity, cells: Mapping[str, str], schema: int) -> str:
 
     cells: new ids to old ones of the cells that it names.
     """
-    old = {f"{CELL}{new}": f"{CELL}{was}" for new, was in cells.items()}
     for step in reversed(_steps(schema)):
         identity = step.undone(identity)
-    config, extra = replaced(list(identity), lambda text: old.get(text, text))
+    config, extra = replaced(list(identity), lambda text: _of_cell(text, cells))
     return cell_id(config, extra)
 
 
@@ -73,14 +72,20 @@ def migrated(record: Any, where: str, trace: Trace, outdated: bool = False) -> d
         if not proven and not outdated:
             problem = f"cell {record['id']} is {traced.id} today, not by names alone"
             refuse(where, problem, "run it again, set SPARSELAB_DATA, or add --outdated")
-        new = {f"{CELL}{was}": f"{CELL}{now}" for was, now in traced.cells.items()}
-        body["config"] = replaced(config, lambda text: new.get(text, text))
+        body["config"] = replaced(config, lambda text: _of_cell(text, traced.cells))
         if proven and traced.id != record["id"]:
             body |= {"id": traced.id, "migrated": [*record.get("migrated", []), record["id"]]}
     try:
         return records.sealed(body)
     except RunFailed as failed:
         refuse(where, f"cannot be sealed again ({failed})", "run the cell again")
+
+
+def _of_cell(text: str, ids: Mapping[str, str]) -> str:
+    """A value that names a cell (``cell:<id>``, or with ``@<point>`` behind it) with its other id; any other text as it is."""
+    name, at, point = text.partition("@")
+    id = name.removeprefix(CELL)
+    return f"{CELL}{ids[id]}{at}{point}" if name.startswith(CELL) and id in ids else text
 
 
 def _steps(schema: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Parts of a training cell, checked against each other. [no torch]"""
+"""Parts of a training cell, checked against each other [no torch]."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def weights_files(
         if pending(path, dependencies):
             continue
         key = f"{where}.{option}"
-        with issues.catch():
+        with issues.collect():
             entries = read_header(path, key)
             if model_spec is not None:
                 issues.found += compare(entries, model_spec, place(path, key))

@@ -106,8 +106,10 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
 
 
 def _leeway(parts: Parts, sparsifier: Sparsifier) -> float:
-    """Weights by which the total may miss the request: one unit of each layer that has blocks or channels, or what
-    chance explains; else none."""
+    """Return the weights by which the total may miss the request.
+
+    One unit of each layer that has blocks or channels, or what chance explains; else none.
+    """
     if by_chance(parts.method):
         return chance_miss((parts.kept[slot.layer.name], slot.mask.numel()) for slot in sparsifier.slots)
     units = (slot.mask.numel() // slot.pattern.units(slot.mask.shape) for slot in sparsifier.slots)

@@ -1,4 +1,4 @@
-"""The cost of a training cell, in closed form: parameters, multiply-accumulates and FLOPs. [no torch]"""
+"""The cost of a training cell, in closed form: parameters, multiply-accumulates and FLOPs [no torch]."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Ledger = Sequence[tuple[int, Mapping[str, int]]]
 """The weights that each layer keeps, from after an update on: (update, number by layer), in order."""
 
 
-def account(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, Any]:
-    """The account of a network in which layers keep ``kept`` weights (a layer not named all), and of its training."""
+def counts(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, Any]:
+    """The cost of a network in which layers keep ``kept`` weights (a layer not named all), and of its training."""
     from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
 
     model_spec, batch = parts.model_spec, parts.cell.trainer.batch_size
@@ -37,12 +37,12 @@ def account(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, 
 
 
 def foresee(parts: Parts) -> dict[str, Any]:
-    """The account of the finished network, and of training as the schedule foresees it; without its single layers."""
+    """The cost of the finished network, and of training as the schedule foresees it; without its single layers."""
     if parts.model_spec is None:
         return {}
     patterns = {layer.name: parts.pattern_of(layer.name) for layer in parts.layers}
     final = {layer.name: in_whole_tiles(layer, patterns[layer.name], parts.kept[layer.name]) for layer in parts.layers}
-    foreseen = account(parts, final, _foreseen(parts, patterns))
+    foreseen = counts(parts, final, _foreseen(parts, patterns))
     return {key: value for key, value in foreseen.items() if key != "layers"}
 
 

@@ -1,4 +1,4 @@
-"""A training cell in words: before it runs and after. [no torch]"""
+"""A training cell in words: before it runs and after [no torch]."""
 
 from __future__ import annotations
 

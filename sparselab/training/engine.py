@@ -8,7 +8,7 @@ from typing import Any
 
 from sparselab.core.errors import Issue
 from sparselab.core.memo import once
-from sparselab.inputs.models.outline import outline
+from sparselab.inputs.models.traced_spec import traced_spec
 from sparselab.inputs.tokenizers import choose_tokenizer
 from sparselab.running.engine import ENGINES, NOTHING, Engine, Identity, Plan
 from sparselab.running.signals import StopFlag
@@ -76,11 +76,11 @@ class Train(Engine):
         return plan
 
     @classmethod
-    def outline(cls, plan: Plan) -> None:
+    def trace(cls, plan: Plan) -> None:
         parts: Parts = plan.parts
         if parts.model_spec is not None:
             return
-        model_spec = outline(parts.family, parts.data)
+        model_spec = traced_spec(parts.family, parts.data)
         if model_spec is None:
             return
         place_masks(parts, model_spec)
@@ -147,10 +147,10 @@ class Train(Engine):
 
 
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
-    """All that the account of a cell depends on, so that those of a table that differ in seed or rate share one."""
+    """All that the cost of a cell depends on, so that those of a table that differ in seed or rate share one."""
     groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit", "task")
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
-    return "account", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
+    return "cost", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 
 
 def parallel(plan: Plan) -> bool:

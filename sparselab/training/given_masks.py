@@ -1,4 +1,4 @@
-"""The first masks of a cell, from a file (``targets.masks``), whatever its method: do they fit? [no torch at import]"""
+"""The first masks of a cell, from a file (``targets.masks``), whatever its method [no torch at import]."""
 
 from __future__ import annotations
 

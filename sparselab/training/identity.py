@@ -68,7 +68,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     if parts.task.version > 1:
         extra["task"] = parts.task.version
     if isinstance(parts.method, ReadsInputs) and isinstance(parts.data.inputs, Sentences):
-        extra["calibration"] = 2  # padding counted as tokens do
+        extra["calibration"] = 3  # padding counted as tokens do; then for experts alone
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
     if parts.merge is not None:

@@ -1,4 +1,4 @@
-"""Which layers of a network are sparse, and how many weights each keeps. [no torch]"""
+"""Which layers of a network are sparse, and how many weights each keeps [no torch]."""
 
 from __future__ import annotations
 

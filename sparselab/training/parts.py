@@ -1,4 +1,4 @@
-"""The parts of a training cell, made of its config. [no torch]"""
+"""The parts of a training cell, made of its config [no torch]."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class UncheckedParts:
         return self.parts.keys() >= set(names)
 
     def complete(self, layers: list[Layer] | None = None, exceptions: dict[str, Sparsity] | None = None) -> Parts:
-        """The parts; ConfigError with every fault where one is missing or lost."""
+        """The parts; ConfigError with every fault where one is missing or invalid."""
         if self.issues.found or self.invalid or not self.has(*NEEDED):
             raise ConfigError(self.issues.found)
         found = self.parts
@@ -173,32 +173,32 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         ("logger", LOGGERS, ()),
     ):
         if where not in invalid:
-            with issues.catch():
+            with issues.collect():
                 parts[where] = build(registry, getattr(cell, where), where, *extra)
     for name, values in cell.loss.items() if "loss" not in invalid else ():
-        with issues.catch():
+        with issues.collect():
             made.losses.append(build(LOSSES, {"name": name, **values}, f"loss.{name}"))
-    with issues.catch():
+    with issues.collect():
         if cell.edit is not None and "edit" not in invalid:
             made.edit = build(EDITS, cell.edit, "edit")
-    with issues.catch():
+    with issues.collect():
         if cell.merge is not None and "merge" not in invalid:
             made.merge = build(MERGES, cell.merge, "merge")
     for name, values in cell.metric.items() if not invalid & {"metric", "data_dir"} else ():
-        with issues.catch():
+        with issues.collect():
             made.metrics.append(build(METRICS, {"name": name, **values}, f"metric.{name}", cell.data_dir))
-    with issues.catch():
+    with issues.collect():
         if "sparsity" not in invalid and ("method" in parts or cell.sparsity is not None):
             parts["sparsity"] = _sparsity(cell, parts.get("method"))
-    with issues.catch():
+    with issues.collect():
         if "targets" not in invalid:
             made.own = own_patterns(cell.targets.patterns)
             if made.own and "sparsity" in parts and parts["sparsity"].matches_cost:
                 refuse(ISO, "is one sparsity for all layers", f"write sparsity=0.9, or leave {OWN} out")
-    with issues.catch():
+    with issues.collect():
         if "dataset" in parts and "data_dir" not in invalid:
             parts["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), parts["dataset"].spec)
-    with issues.catch():
+    with issues.collect():
         if "dataset" in parts and "task" not in invalid:
             parts["task"] = build(TASKS, cell.task or {"name": parts["dataset"].task}, "task")
         if "task" in parts and "data" in parts:
@@ -208,7 +208,7 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     issues.found += (
         once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []
     )
-    with issues.catch():
+    with issues.collect():
         if "data" in parts and "trainer" not in invalid:
             made.steps, made.batches_per_epoch = _length(cell.trainer, parts["data"])
     return made
@@ -238,7 +238,7 @@ def match_sparsity(made: UncheckedParts) -> None:
     if "sparsity" in made.parts and made.parts["sparsity"].matches_cost:
         made.parts.pop("sparsity")
         model_spec, targets = made.model_spec, made.cell.targets
-        with made.issues.catch():
+        with made.issues.collect():
             if not made.issues.found and not made.invalid:
                 chosen = select(model_spec, targets.include, targets.exclude) if model_spec else []
                 made.parts["sparsity"] = matched(model_spec, chosen, made.parts["distribution"])

@@ -147,6 +147,6 @@ def _layers(made: UncheckedParts) -> tuple[list[Layer], dict[str, Sparsity]]:
     if made.model_spec is None or not made.has("sparsity") or "targets" in made.invalid:
         return [], {}
     if len(made.own) == len(targets.patterns):
-        with made.issues.catch():
+        with made.issues.collect():
             return choose_layers(targets, made.parts["sparsity"], made.own, made.model_spec, made.parts.get("schedule"))
     return [], {}

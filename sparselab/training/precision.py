@@ -1,4 +1,4 @@
-"""The precision that ``trainer.precision=auto`` stands for on this machine, and how it is reported. [no torch]"""
+"""The precision that ``trainer.precision=auto`` stands for on this machine, and how it is reported [no torch]."""
 
 from __future__ import annotations
 

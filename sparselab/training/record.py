@@ -8,7 +8,7 @@ import torch
 
 from sparselab.running.records import environment, keep
 from sparselab.storage import export
-from sparselab.training.cost import account
+from sparselab.training.cost import counts
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
 from sparselab.weights.kernels import native
@@ -93,7 +93,7 @@ def realised(parts: Parts, finished: Finished) -> dict[str, Any]:
 
 
 def counted(parts: Parts, finished: Finished) -> dict[str, Any]:
-    """The account of the network as it is, and of the training as it went (the ledger of kept weights)."""
+    """The cost of the network as it is, and of the training as it went (the ledger of kept weights)."""
     assert parts.model_spec is not None
     there = {layer.name: int(torch.count_nonzero(finished.state[layer.tensor])) for layer in parts.model_spec.layers}
-    return {**account(parts, there, finished.sparsifier.ledger or [(0, {})]), "updates": parts.steps}
+    return {**counts(parts, there, finished.sparsifier.ledger or [(0, {})]), "updates": parts.steps}

@@ -1,4 +1,4 @@
-"""The parts that an optimiser update moves. [no torch]"""
+"""The parts that an optimiser update moves [no torch]."""
 
 from __future__ import annotations
 

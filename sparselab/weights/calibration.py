@@ -1,4 +1,4 @@
-"""Calibration: second moments of their inputs over calibration batches, block after block. [torch]"""
+"""Calibration: second moments of their inputs over calibration batches, block after block [torch]."""
 
 from __future__ import annotations
 
@@ -63,9 +63,11 @@ class Calibration:
 
     @torch.no_grad()
     def moments(self, slot: Slot) -> Tensor:
-        """Mean of x x^T over all positions, float32 (inputs, inputs); of a convolution x is a patch (in, *kernel), of a
-        recurrent matrix the hidden state before a token. In groups, and of experts: (groups, inputs, inputs), each group
-        with inputs of its own, each expert with those of the tokens that reach it.
+        """Return the mean of x x^T over all positions, float32 (inputs, inputs).
+
+        Of a convolution x is a patch (in, *kernel), of a recurrent matrix the hidden state before a token. In groups, and of
+        experts: (groups, inputs, inputs), each group with inputs of its own, each expert with those of the tokens that reach
+        it.
 
         An embedding reads numbers of tokens, which say nothing about its columns: the identity. RunFailed where nothing
         reaches a layer or an expert, and where several inputs are multiplied with parts of one weight.

@@ -1,4 +1,4 @@
-"""Capabilities: what some methods do beside the five hooks of :class:`~sparselab.weights.method.Method`. [no torch]
+"""Capabilities: what some methods do beside the five hooks of :class:`~sparselab.weights.method.Method` [no torch].
 
 A method names its capabilities before its base, ``class IMP(Rewinds, Method)``; planning, the sparsifier and the account ask
 ``isinstance(method, Rewinds)``. A new capability is a class here, its name in :data:`CAPABILITIES`, and the one place that asks
@@ -111,8 +111,10 @@ class ChangesMoments:
     """Has a say in the optimiser's first moment; needs an optimiser that asks for it (``Optim.blends``)."""
 
     def begin(self, slots: list[Slot], context: UpdateContext) -> None:
-        """Before the pull-backs of an update; ``context.step`` is its number, from 1. What has to outlast the update is
-        kept in ``slot.state``, which checkpoints hold."""
+        """Before the pull-backs of an update; ``context.step`` is its number, from 1.
+
+        What has to outlast the update is kept in ``slot.state``, which checkpoints hold.
+        """
 
     def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
         """Return the optimiser's replacement for its first moment ``first`` of the (dense) ``weight``: a new tensor."""

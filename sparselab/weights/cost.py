@@ -108,11 +108,11 @@ def train_flops(
     So dense training costs 3 F a sample. As in the papers, the first layer's input gradient is counted although nobody
     needs it; the optimiser's arithmetic and the making of masks are not counted.
 
-    ledger:      (first, kept) segments: ``kept``, as for :func:`account`, is in force from after update ``first`` (0:
+    ledger:      (first, kept) segments: ``kept``, as for :func:`cost_of`, is in force from after update ``first`` (0:
                  from the start) until the next segment. The first one starts at 0, later ones further on.
     dense_steps: numbers of updates, counted from 1.
 
-    Raises ValueError for a ledger out of order, and for what :func:`account` refuses.
+    Raises ValueError for a ledger out of order, and for what :func:`cost_of` refuses.
     """
     starts = [first for first, _ in ledger]
     if starts[:1] != [0] or starts != sorted(set(starts)):

@@ -19,7 +19,7 @@ def own_patterns(patterns: Mapping[str, Any]) -> dict[str, Sparsity]:
     issues = Issues()
     for selector, value in patterns.items():
         where = f"{WHERE}.{selector}"
-        with issues.catch():
+        with issues.collect():
             own[selector] = parsed = Sparsity.parse(value, where)
             if not parsed.prunes:
                 refuse(f"{where}={parsed}", "keeps every weight", f'write targets.exclude=["{selector}"]')
@@ -39,7 +39,7 @@ def exceptions(layers: list[Layer], sparsity: Sparsity, own: Mapping[str, Sparsi
     issues = Issues()
     for selector, pattern in own.items():
         where = f"{WHERE}.{selector}"
-        with issues.catch():
+        with issues.collect():
             matched = {layer.name for layer in matching(layers, selector, where)}
             if matched <= found.keys():
                 refuse(where, "earlier selectors have all its layers", "write it before them")

@@ -1,4 +1,4 @@
-"""A weight as a matrix (outputs, inputs), whatever way it is stored. [no torch of its own]"""
+"""A weight as a matrix (outputs, inputs), whatever way it is stored [no torch of its own]."""
 
 from __future__ import annotations
 

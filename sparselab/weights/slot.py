@@ -62,6 +62,7 @@ class Slot:
 
 
 def no_inputs(slot: Slot) -> Tensor:
+    """Refuse to tell a layer's inputs: the method did not ask for them."""
     raise RuntimeError(f"{slot.name}: nothing is known of its inputs; the method has not the capability ReadsInputs")
 
 

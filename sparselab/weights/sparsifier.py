@@ -290,8 +290,11 @@ class Sparsifier:
         return None
 
     def _all_at_once(self, step: int, look: bool) -> list[Tensor] | None:
-        """Masks and effective weights of all layers in one launch, where there is one. Scores are looked at every
-        ``LOOK_EVERY`` updates, at the end and where ``look`` says so: until then nothing waits for the device."""
+        """Masks and effective weights of all layers in one launch, where there is one.
+
+        Scores are looked at every ``LOOK_EVERY`` updates, at the end and where ``look`` says so: until then nothing waits for
+        the device.
+        """
         made = n_of_m_on_device(
             [slot.pattern for slot in self.slots],
             [slot.dense for slot in self.slots],
@@ -366,7 +369,7 @@ class Sparsifier:
         return [{"params": [*learned.values()], "names": [*learned], "weight_decay": 0.0, **self.method.learning()}]
 
     def stage(self) -> dict[str, float]:
-        """Return where a schedule that tightens little by little is: ``leak``, or ``n`` and ``m`` of the structure in force."""
+        """Return how tight the masks are: ``leak`` (the soft-mask coefficient), or ``n`` and ``m`` of the structure."""
         if not self.slots:
             return {}
         ours = (

@@ -41,7 +41,7 @@ def select(model_spec: ModelSpec, include: Sequence[str], exclude: Sequence[str]
             loose = [one for one in model_spec.loose if names(selector, one)]
             if key == "exclude" and loose and not any(fnmatchcase(layer.name, selector) for layer in model_spec.layers):
                 continue
-            with issues.catch():
+            with issues.collect():
                 if loose and not any(fnmatchcase(layer.name, selector) for layer in model_spec.layers):
                     refuse(f"targets.{key}[{i}]", f"{loose[0].name} {WHY[loose[0].use]}", "leave it out")
                 found = matching(model_spec.layers, selector, f"targets.{key}[{i}]")

@@ -1,4 +1,4 @@
-"""Parameters that no mask can be put on: what becomes of them when a network is to be sparse. [no torch]"""
+"""Parameters that no mask can be put on: what becomes of them when a network is to be sparse [no torch]."""
 
 from __future__ import annotations
 

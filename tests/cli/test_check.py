@@ -297,8 +297,8 @@ def test_what_a_run_would_refuse_once_it_is_built_is_refused(pictures, capsys):
 
 def test_many_such_cells_are_built_once_and_then_no_more(pictures, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SPARSELAB_CACHE", str(tmp_path / "cache"))
-    built, trace = [], TimmModel.outline
-    monkeypatch.setattr(TimmModel, "outline", lambda *args: built.append(args) or trace(*args))
+    built, trace = [], TimmModel.traced_spec
+    monkeypatch.setattr(TimmModel, "traced_spec", lambda *args: built.append(args) or trace(*args))
     for words in (["-m", *TIMM, "model.arch=test_vit", "seed=0,1"], [*TIMM, "model.arch=test_vit"]):
         assert main.main(["check", *words]) == 0
         out = capsys.readouterr().out

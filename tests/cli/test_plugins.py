@@ -126,9 +126,9 @@ def test_a_package_registers_by_its_entry_point_and_brings_its_configs(fresh, tm
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("x = 1\ny = nowhere\n", "plugins=bad.py: line 2: NameError: name 'nowhere' is not defined — mend the file"),
-        ("x = (\n", "plugins=bad.py: line 1: SyntaxError: '(' was never closed (bad.py, line 1) — mend the file"),
-        ("raise SystemExit('no')\n", "plugins=bad.py: line 1: SystemExit: no — mend the file"),
+        ("x = 1\ny = nowhere\n", "plugins=bad.py: line 2: NameError: name 'nowhere' is not defined — correct the file"),
+        ("x = (\n", "plugins=bad.py: line 1: SyntaxError: '(' was never closed (bad.py, line 1) — correct the file"),
+        ("raise SystemExit('no')\n", "plugins=bad.py: line 1: SystemExit: no — correct the file"),
         (METHOD.format(name="gmp", power=1.0), "ValueError: method 'gmp' is registered twice"),
     ],
 )

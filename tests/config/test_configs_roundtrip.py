@@ -7,6 +7,7 @@ import re
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.plain import written
@@ -14,7 +15,7 @@ from sparselab.config.schema import TargetOptions, TrainerOptions
 from sparselab.config.yaml_file import BASE_60
 from sparselab.core.data_types import Activations, Images, NextTokens, Tokens
 from sparselab.core.errors import WIDTH, ConfigError
-from sparselab.core.options import UNSET
+from sparselab.core.options import UNSET, Options
 from sparselab.core.sparsity import PATTERNS
 from sparselab.estimation.estimators.estimator import ESTIMATORS
 from sparselab.estimation.problems.problem import PROBLEMS
@@ -220,13 +221,53 @@ def test_v3_yaml_and_class_have_the_same_options(group):
         assert set(values) - {"name"} == set(cls.Options.model_fields) - {"name"}, f"{group}/{member}.yaml"
 
 
+# Classes of several members, whose YAMLs set these to recipes of their own.
+RECIPES = {"schedule": {"end", "every"}, "dataset": {"block"}}
+
+
+def disagreeing(options, values, recipes=()):
+    """Options whose default in the class is neither what the YAML says nor the value that does nothing.
+
+    What a run takes is the YAML's to say. A class has a default for code that makes a member without YAML (a network in a
+    dataset's option, say): the same value, or the neutral one (0, null, false, nothing, auto) beside which
+    the YAML is a recipe.
+    """
+    found = []
+    for key, field in options.model_fields.items():
+        default = field.default
+        neutral = default == "auto" or not default or (isinstance(default, BaseModel) and not default.model_fields_set)
+        if field.is_required() or key in recipes or neutral:
+            continue
+        if key in values and default != values[key]:
+            found.append(f"{key}: {default!r} in the class, {values[key]!r} in the YAML")
+    return found
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_v3_a_default_of_a_class_is_the_one_of_its_yaml_or_does_nothing(group):
+    for member in sorted(set(groups()[group]) & set(REGISTRIES[group])):
+        values = compose([f"{group}={member}"]).config[group]
+        assert disagreeing(REGISTRIES[group][member].Options, values, RECIPES.get(group, ())) == [], (
+            f"{group}/{member}.yaml"
+        )
+
+
+def test_v3_control_a_second_default_is_found():
+    class Own(Options):
+        rate: float = 0.1
+        power: float = 0.0
+
+    assert disagreeing(Own, {"rate": 0.2, "power": 3.0}) == ["rate: 0.1 in the class, 0.2 in the YAML"]
+    assert disagreeing(Own, {"rate": 0.1, "power": 0.0}) == []
+
+
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_v3_every_class_has_a_yaml(group):
     named = {compose([f"{group}={member}"]).config[group]["name"] for member in groups()[group]}
     assert set(REGISTRIES[group]) == named
 
 
-def test_v3_trainer_targets_terms_and_metrics_have_the_same_options_as_their_classes():
+def test_v3_trainer_targets_losses_and_metrics_have_the_same_options_as_their_classes():
     for member in groups()["trainer"]:
         assert set(compose([f"trainer={member}"]).config["trainer"]) == set(TrainerOptions.model_fields), member
     assert set(compose([]).config["targets"]) == set(TargetOptions.model_fields)

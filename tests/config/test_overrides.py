@@ -192,7 +192,7 @@ def test_a_long_line_keeps_its_key_and_its_mend(where, told):
 def test_faults_are_collected_and_told_once():
     issues = Issues()
     for _ in range(2):
-        with issues.catch():
+        with issues.collect():
             refuse("a", "b", "c")
     with pytest.raises(ConfigError) as refused:
         issues.raise_if_any()

@@ -200,7 +200,7 @@ TOLD = {
     "secret": "evil.yaml:2: interpolations are not allowed (they can read the environment) — write the value itself",
     "unquoted pattern": 'evil.yaml:2: an unquoted 2:4 is a base-60 number in YAML — write "2:4"',
     "not UTF-8": "evil.yaml: is not text — a config is a UTF-8 YAML file",
-    "not YAML": "evil.yaml:2: is not YAML (did not find expected ',' or ']') — mend the line",
+    "not YAML": "evil.yaml:2: is not YAML (did not find expected ',' or ']') — correct the line",
     "a list": "evil.yaml:1: is not a list of keys — write key: value, a line each",
     "twice the same key": "evil.yaml:2: the key name is there twice — keep one",
     "two documents": "evil.yaml: holds several documents — keep one, without ---",

@@ -150,7 +150,7 @@ def test_s4_failures_stop_nothing_and_are_listed(tmp_path: Path, failing: list[i
         assert re.fullmatch(rf"  {toy_sweep.cell_id(i)}  toy {i}  toy {i} cannot be run", line)
     good = [i for i in range(6) if i not in failing]
     assert all(records.finished(tmp_path / toy_sweep.cell_id(i), toy_sweep.cell_id(i)) for i in good)
-    again = start(tmp_path, 6, 0.0)  # once it is mended, the same command runs what is missing and nothing else
+    again = start(tmp_path, 6, 0.0)  # once it is fixed, the same command runs what is missing and nothing else
     again.communicate()
     assert again.returncode == 0
     assert computed(tmp_path) == Counter(range(6)) + Counter(failing)

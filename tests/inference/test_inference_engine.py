@@ -174,8 +174,8 @@ def test_check_says_what_would_run_and_a_network_may_be_another_cells(capsys):
     base = "cell:method=dense model=llama_tiny dataset=stdlib dataset.max_bytes=100000 dataset.block=32 trainer.max_steps=2"
     words = [*TEXT, "model=llama_tiny", f"model.weights='{base}'", "activation=wina", "sparsity=0.5"]
     plan = plan_of(words)
-    assert [first.config["engine"]["name"] for first in plan.first] == ["train"]
-    assert plan.recorded_config()["model"]["weights"] == f"cell:{plan.first[0].id}"
+    assert [first.config["engine"]["name"] for first in plan.parent_plans] == ["train"]
+    assert plan.recorded_config()["model"]["weights"] == f"cell:{plan.parent_plans[0].id}"
     assert check.run(words) == 0
     shown = capsys.readouterr().out
     assert "wina · sparsity 0.5" in shown and "MACs" in shown

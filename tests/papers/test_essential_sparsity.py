@@ -88,7 +88,7 @@ def test_the_number_of_prunable_weights(config, selector, depth, weights, tmp_pa
          "dataset.max_bytes=60000", "dataset.tokenizer=bytes", "dataset.block=32", "method=magnitude", "sparsity=0.5",
          f"targets.include=['{selector}']"]
     )  # fmt: skip
-    engine_of(plan.config).outline(plan)
+    engine_of(plan.config).trace(plan)
     layers = plan.parts.layers
     assert sum(layer.numel for layer in layers) * depth == 2 * weights and len(layers) == 12
 

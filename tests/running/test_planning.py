@@ -159,7 +159,7 @@ def test_where_a_cell_runs_is_not_of_its_seed(tmp_path):
 
 def test_a_cell_may_run_elsewhere_than_the_one_that_starts_from_it(tmp_path):
     plan = plan_of([*CELL, f"model.weights='{FIRST} runs_dir={tmp_path}/o'", f"runs_dir={tmp_path}/r"])
-    (first,) = plan.first
+    (first,) = plan.parent_plans
     assert first.folder == f"{tmp_path}/o/{first.id}"
     assert plan.config["model"]["weights"] == f"{first.folder}/model.safetensors"
 
@@ -196,4 +196,6 @@ def test_both_forms_of_a_cell_are_one_cell_whose_seed_flows():
     same_ids(*(mapped(seed, seed) for seed in range(2)))
     plan = plan_of(mapped(1, 1))
     assert [place for place, _ in plan.parents] == ["model.weights"]
-    assert plan.parents[0][1].id == plan.first[0].id and plan.parents[0][1].path == plan.config["model"]["weights"]
+    assert (
+        plan.parents[0][1].id == plan.parent_plans[0].id and plan.parents[0][1].path == plan.config["model"]["weights"]
+    )

@@ -49,7 +49,7 @@ def test_a_cell_to_start_from_is_settled_too(machine):
         machine(kind)
         plan = plan_of([*CELL, "trainer.precision=32", start])
         ids[kind] = plan.id
-        assert plan.first[0].config["trainer"]["precision"] == ("bf16" if kind == "able" else "32")
+        assert plan.parent_plans[0].config["trainer"]["precision"] == ("bf16" if kind == "able" else "32")
         assert cell_id_of([*CELL, "trainer.precision=32", start]) == plan.id
     assert ids["able"] != ids["old"]
 

@@ -45,6 +45,25 @@ def old(**changes):
     return json.loads(json.dumps(body | {"seal": digest(body)}))
 
 
+@pytest.mark.parametrize("point", ["", "@100", "@2epochs"])
+def test_the_former_id_names_parents_by_theirs_and_keeps_the_point(point):
+    now = IDENTITY[0], {**IDENTITY[1], "files": {"model.weights": [f"cell:{TODAY}{point}", f"cell:{NEW}{point}"]}}
+    before = (
+        IDENTITY_BEFORE[0],
+        {
+            **IDENTITY_BEFORE[1],
+            "files": {"model.weights": [f"cell:{DENSE}{point}", f"cell:{NEW}{point}"]},
+        },
+    )
+    assert former_id(now, {TODAY: DENSE}, 1) == cell_id(*before)
+
+
+def test_a_parent_at_a_point_gets_its_id_of_today_in_the_record():
+    config = {"engine": {"name": "train"}, "model": {"weights": f"cell:{DENSE}@2epochs"}, "seed": 3}
+    new = migrated(old(config=config), "here", trace)
+    assert new["config"]["model"]["weights"] == f"cell:{TODAY}@2epochs"
+
+
 def trace(overrides, schema):
     assert schema == 1 and not any("term" in text for text in overrides)
     return Traced(NEW, OLD, {DENSE: TODAY})

@@ -61,7 +61,7 @@ def test_rewinding_takes_early_weights_of_one_cell_and_the_masks_of_another(tmp_
     monkeypatch.chdir(tmp_path)
     asked = words(method="ticket", sparsity=0.75, trainer__max_steps=0)
     plan = plan_of([*asked, f"model.weights={ref(', at: 2', **DENSE)}", f"targets.masks={ref(**PRUNED)}"])
-    pruned, dense = plan.first
+    pruned, dense = plan.parent_plans
     assert dense.id != plan_of(words(method="dense", trainer__max_steps=5)).id
     assert plan.recorded_config()["model"]["weights"] == f"cell:{dense.id}@2"
     assert plan.recorded_config()["targets"]["masks"] == f"cell:{pruned.id}"
@@ -100,8 +100,8 @@ def test_a_chain_trains_on_one_set_after_another(tmp_path, monkeypatch):
         *words(**task, dataset__limit_train=sizes[2]),
         f"model.weights={ref('', **task, dataset__limit_train=300, model__weights=ref('', **task))}",
     ])  # fmt: skip
-    (second,) = plan.first
-    (first,) = second.first
+    (second,) = plan.parent_plans
+    (first,) = second.parent_plans
     assert plan.id == by_hand.id == cell_id_of(list(plan.overrides)) and len({plan.id, second.id, first.id}) == 3
     assert [one.config["dataset"]["limit_train"] for one in (first, second, plan)] == [*sizes]
     for one in (first, second, plan):
@@ -117,7 +117,7 @@ def test_both_are_taken_at_once(tmp_path, monkeypatch):
     asked = words(method="ticket", sparsity=0.75, trainer__max_steps=1)
     plan = plan_of([*asked, f"model.weights={ref(', take: both', **PRUNED)}"])
     apart = plan_of([*asked, f"model.weights={ref(**PRUNED)}", f"targets.masks={ref(', take: masks', **PRUNED)}"])
-    assert plan.id == apart.id and len(plan.first) == 1 and [place for place, _ in plan.parents] == [
+    assert plan.id == apart.id and len(plan.parent_plans) == 1 and [place for place, _ in plan.parents] == [
         "model.weights", "targets.masks"]  # fmt: skip
     line = refused(*asked, f"model.weights={ref(', take: both', **PRUNED)}", f"targets.masks={ref(**PRUNED)}")
     assert "targets.masks: masks are said here and by model.weights.take=both — leave one of them out" in line

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.utils.validation import validate_data
-
 
 @contextmanager
 def one_line() -> Iterator[None]:
@@ -32,6 +30,8 @@ def is_whole(value: Any) -> bool:
 
 def checked(estimator: Any, *data: Any, **options: Any) -> Any:
     """scikit-learn's ``validate_data``. Its ValueError or TypeError (sparse, NaN, too few samples …) comes in one line."""
+    from sklearn.utils.validation import validate_data  # planning imports this module
+
     with one_line():
         return validate_data(estimator, *data, **options)
 

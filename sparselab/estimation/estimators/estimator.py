@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from sparselab.core.options import Options as AnyOptions
 from sparselab.core.registry import Registry
+from sparselab.estimation.procedure import Procedure
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
-    from sparselab.core.errors import Issue
 
-
-class Estimator:
-    """Base of estimators.
-
-    ``takes``    the kinds of draws it can be fitted to (see ``Problem.draws``).
-    ``together`` draws that are handed to :meth:`fit` at once.
-    ``version``  raise it when the rule changes: it is part of a cell's id.
-    """
-
-    Options: ClassVar[type[AnyOptions]] = AnyOptions
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
-    takes: ClassVar[tuple[str, ...]] = ()
-    together: ClassVar[int] = 1
-
-    def __init__(self, options: AnyOptions):
-        self.options = options
-
-    def issues(self, problem: Any) -> list[Issue]:
-        """Return the issues of the options, by themselves or for ``problem``. Imports no numpy."""
-        return []
-
-    def work(self, problem: Any) -> float:
-        """Return the cost of one fit, in a unit of its own."""
-        return float(problem.size())
+class Estimator(Procedure):
+    """Base of estimators: :meth:`build`, or :meth:`fit` for those that fit many samples at once."""
 
     def build(self, seed: int) -> BaseEstimator:
         """A fresh estimator with ``fit(X, y=None)`` and ``score``; ``seed`` is for those that draw."""

@@ -1,0 +1,1 @@
+"""Problems, one module for each kind of draw."""

@@ -92,7 +92,7 @@ class Patches(Problem):
                 stamp = whiten.stamp_of(folder)
                 pictures[which] = whiten.load(folder, stamp, o.whiten, o.f0, o.frequencies)
             except ValueError as error:
-                refuse(f"problem.{which}", str(error), "mend the file, or take it out of the folder")
+                refuse(f"problem.{which}", str(error), "correct the file, or take it out of the folder")
         scale = np.sqrt(o.variance) / whiten.amplitude(pictures["train"])
 
         def cut(which: str, count: int) -> np.ndarray:
@@ -114,7 +114,7 @@ def _look(folder: Path, where: str, least: int) -> None:
         try:
             height, width = size_of(path)
         except ValueError as error:
-            refuse(where, str(error), "mend the file, or take it out of the folder")
+            refuse(where, str(error), "correct the file, or take it out of the folder")
         if min(height, width) < least:
             problem = f"{path.name} has {height} x {width} pixels, and patch + 2 margin is {least}"
             refuse(where, problem, "write a smaller problem.patch or problem.margin")

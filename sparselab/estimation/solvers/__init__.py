@@ -1,0 +1,1 @@
+"""Solvers, one module for each kind of environment."""

@@ -22,6 +22,12 @@ class LevelOptions(AnyOptions):
     steps: int = Field(ge=1, description="most steps of x, at least 1")
 
 
+class SampledOptions(LevelOptions):
+    """Options of solvers that may see samples instead of gradients."""
+
+    batch: int | None = Field(ge=1, description="samples a gradient, at least 1; null: exact gradients")
+
+
 class LevelSolver(Solver):
     """Base of the solvers of two-level problems.
 
@@ -126,7 +132,7 @@ class PenaltyFunction(LevelSolver):
 class F2SA(LevelSolver):
     """F2SA (Kwon et al. 2023): a growing multiplier and decaying steps."""
 
-    class Options(LevelOptions):
+    class Options(SampledOptions):
         lr_x: float = Field(gt=0, description="first step of x, above 0")
         lr_y: float = Field(gt=0, description="first step of y, on f + lambda g, above 0")
         lr_z: float = Field(gt=0, description="first step of z, above 0")
@@ -137,7 +143,6 @@ class F2SA(LevelSolver):
         power_z: float = Field(ge=0, description="the step of z falls as step^-power")
         growth_power: float = Field(ge=0, description="the growth falls as step^-power")
         inner_steps: int = Field(ge=1, description="steps of y and z for each of x, at least 1")
-        batch: int | None = Field(ge=1, description="samples a gradient, at least 1; null: exact gradients")
 
     options: Options
 
@@ -151,7 +156,7 @@ class F2SA(LevelSolver):
 class ValueGap(LevelSolver):
     """V-PBGD (Shen & Chen 2023, arXiv 2302.05185): joint steps on the upper level plus the value gap."""
 
-    class Options(LevelOptions):
+    class Options(SampledOptions):
         lr_x: float = Field(gt=0, description="step of x, above 0")
         lr_y: float = Field(gt=0, description="step of y, above 0")
         lr_z: float = Field(gt=0, description="step of z, above 0")
@@ -159,7 +164,6 @@ class ValueGap(LevelSolver):
         gamma_max: float = Field(gt=0, description="last weight of the gap, above 0")
         ramp: int = Field(ge=1, description="steps from the first weight to the last, at least 1")
         inner_steps: int = Field(ge=1, description="steps of z for each of x and y, at least 1")
-        batch: int | None = Field(ge=1, description="samples a gradient, at least 1; null: exact gradients")
 
     options: Options
 
@@ -184,12 +188,11 @@ class ValueGap(LevelSolver):
 class Implicit(LevelSolver):
     """Implicit differentiation with conjugate gradients: needs second derivatives."""
 
-    class Options(LevelOptions):
+    class Options(SampledOptions):
         lr_x: float = Field(gt=0, description="step of x, above 0")
         lr_y: float = Field(gt=0, le=1, description="step of y times curvature, in (0, 1]")
         inner_steps: int = Field(ge=1, description="steps of y for each of x, at least 1")
         cg_steps: int = Field(ge=1, description="most steps of conjugate gradients, at least 1")
-        batch: int | None = Field(ge=1, description="samples a gradient, at least 1; null: exact gradients")
 
     second = True
     options: Options

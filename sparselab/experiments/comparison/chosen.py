@@ -1,4 +1,4 @@
-"""Runs chosen on a command line: by id, by what their config says, by their state. [no torch]"""
+"""Runs chosen on a command line: by id, by what their config says, by their state [no torch]."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def chosen(runs: Sequence[Run], words: Sequence[str], runs_dir: Path) -> list[Ru
     issues = Issues()
     out: list[Run] = []
     for name in names:
-        with issues.catch():
+        with issues.collect():
             out.append(_named(runs, name, runs_dir))
     if filters or not names:
         left = list(runs)
         for text in filters:
-            with issues.catch():
+            with issues.collect():
                 left = _filtered(left, runs, text)
         out += [run for run in left if run not in out]
     issues.raise_if_any()

@@ -1,4 +1,4 @@
-"""The runs of a folder: what their records say, and of those without one how far they are. [no torch]"""
+"""The runs of a folder: what their records say, and of those without one how far they are [no torch]."""
 
 from __future__ import annotations
 

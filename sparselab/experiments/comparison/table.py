@@ -1,4 +1,4 @@
-"""A comparison as text: a line for each configuration, with what tells it from the others. [no torch]"""
+"""A comparison as text: a line for each configuration, with what tells it from the others [no torch]."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def side_by_side(folders: Iterable[str]) -> list[str]:
-    """Lines about the finished runs in these folders, and the command that shows them again; none where there is nothing to
-    compare: a single configuration, too many, or no number in common."""
+    """Return lines about the finished runs in these folders, and the command that shows them again.
+
+    None where there is nothing to compare: a single configuration, too many, or no number in common.
+    """
     runs = [run for folder in folders if (run := read(Path(folder))) is not None]
     try:
         found = groups(runs)

@@ -1,4 +1,4 @@
-"""Which cells a command line asks for, and their plans. [no torch]"""
+"""Which cells a command line asks for, and their plans [no torch]."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _tables(slugs: list[str], tiers: list[str], seeds: list[str], rest: list[str
         issues.add(TABLE, "a table cannot be crossed with other values", "give one value for each key")
     tables: list[Table] = []
     for slug in slugs:
-        with issues.catch():
+        with issues.collect():
             found = load(slug, search_path=config_dir)
             tables += [t for t in found if tiers and tiers[0] in t.tiers] or found[:1]
     issues.raise_if_any()
@@ -183,7 +183,7 @@ def schedule(plans: Iterable[tuple[Wanted, Plan]]) -> Schedule:
         out.asked.add(plan.id)
         _add(out, plan, wanted.title)
     for _, plan in plans:
-        _add_needed(out, plan)
+        _add_parents(out, plan)
     if len(roots) > 1:
         refuse("runs_dir", f"a sweep has one runs folder, not {len(roots)}", "start a sweep for each")
     return out
@@ -194,14 +194,14 @@ def _add(out: Schedule, plan: Plan, title: str) -> None:
         return
     work = plan.work or plan.steps or 1
     overrides = tuple(text for text in plan.typed if not text.startswith(("force=", "debug=")))
-    dependencies = tuple(needed.id for needed in plan.first)
+    dependencies = tuple(parent.id for parent in plan.parent_plans)
     out.cells[plan.id] = Planned(
         plan.id, plan.folder, title, overrides, float(work), dependencies, plan.config["force"]
     )
 
 
-def _add_needed(out: Schedule, plan: Plan) -> None:
-    for needed in plan.first:
-        own = [text for text in needed.overrides if text.partition("=")[0] not in UNIDENTIFIED]
-        _add(out, needed, f"for others: {' '.join(own)}")
-        _add_needed(out, needed)
+def _add_parents(out: Schedule, plan: Plan) -> None:
+    for parent in plan.parent_plans:
+        own = [text for text in parent.overrides if text.partition("=")[0] not in UNIDENTIFIED]
+        _add(out, parent, f"for others: {' '.join(own)}")
+        _add_parents(out, parent)

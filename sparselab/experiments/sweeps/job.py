@@ -1,4 +1,4 @@
-"""One cell of a sweep, in whichever process a launcher puts it. [no torch before the cell runs]"""
+"""One cell of a sweep, in whichever process a launcher puts it [no torch before the cell runs]."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def threads_kept() -> Iterator[None]:
 
 
 def clean() -> None:
-    """Give the GPU's memory back, for the next cell of this process and for others. (Python's own waits for no one.)"""
+    """Give the GPU's memory back, for the next cell of this process and for others; Python's own waits for no one."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()

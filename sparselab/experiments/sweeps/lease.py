@@ -1,4 +1,4 @@
-"""Who is running a cell: a file in its folder that saves work, and that no result rests on. [no torch]
+"""Who is running a cell: a file in its folder that saves work, and that no result rests on [no torch].
 
 A lease that is wrongly held makes somebody wait; one wrongly taken makes two processes run one cell; both end in
 the same record (:func:`sparselab.storage.record.settle`). So nothing here locks.

@@ -136,8 +136,10 @@ class Progress:
 
 
 def two_numbers(ended: list[tuple[float, float]]) -> tuple[float, float]:
-    """(seconds to start, seconds per unit of work), neither negative, that fit (work, seconds) best; of cells with equal
-    work all is work."""
+    """Fit (seconds to start, seconds per unit of work), neither negative, to (work, seconds).
+
+    Of cells with equal work all is work.
+    """
     mean_work = sum(work for work, _ in ended) / len(ended)
     mean = sum(seconds for _, seconds in ended) / len(ended)
     spread = sum((work - mean_work) ** 2 for work, _ in ended)

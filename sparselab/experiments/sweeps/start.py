@@ -10,6 +10,7 @@ import os
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from sparselab.config.plain import quoted
 from sparselab.core.errors import ConfigError, refuse
 from sparselab.core.processor import decided
 from sparselab.experiments.sweeps import cells
-from sparselab.experiments.sweeps.job import Outcome, task
+from sparselab.experiments.sweeps.job import Job, Outcome, execute, task
 from sparselab.experiments.sweeps.sweep import LauncherBroke, Sweep, new_token
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def sweep(
     schedule = cells.schedule(planned)
     folder = Path(planned[0][1].config["runs_dir"]) / SWEEPS / token
     config.hydra.sweep.dir = str(folder)
+    if config.hydra.runtime.choices["hydra/launcher"] == "basic":
+        return Sweep(wanted, schedule, folder, partial(one_by_one, wanted, folder, config_dir)).run()
     launcher = make_launcher()
     started = 0
 
@@ -91,6 +94,28 @@ def sweep(
     return Sweep(wanted, schedule, folder, launch).run()
 
 
+def one_by_one(
+    asked: cells.Asked, folder: Path, config_dir: str | None, ready: Sequence[cells.Planned]
+) -> list[Outcome | None]:
+    """Run cells in this process, one after the other. Hydra's own launcher would compose the sweep's config for each.
+
+    folder: of the sweep.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[Outcome | None] = []
+    with decided():
+        for cell in ready:
+            try:
+                found.append(execute(Job(cell.id, cell.overrides, folder, config_dir, asked.paper, asked.tier)))
+            except Exception as error:
+                found.append(Outcome(cell.id, "failed", _in_a_line(error)))
+    return found
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _job(cell: cells.Planned, asked: cells.Asked) -> list[str]:
     labels = [
         f"hydra.sweeper.{key}={quoted(value)}" for key, value in (("paper", asked.paper), ("tier", asked.tier)) if value
@@ -107,7 +132,7 @@ def _outcome(cell: cells.Planned, returned: JobReturn | None) -> Outcome | None:
     except subprocess.SubprocessError:  # a signal before the cell began; submitit's scontrol did not outlive the job
         return None
     except Exception as error:
-        return Outcome(cell.id, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Outcome(cell.id, "failed", _in_a_line(error))
     return Outcome(**value)
 
 

@@ -1,4 +1,4 @@
-"""The state of a cell, read from its folder. Nothing is remembered anywhere else. [no torch]"""
+"""The state of a cell, read from its folder. Nothing is remembered anywhere else [no torch]."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Sweep:
         """
         issues = Issues()
         for cell in cells:
-            with issues.catch():
+            with issues.collect():
                 state.broken(cell.folder, cell.id)
         issues.raise_if_any()
         for cell in cells:

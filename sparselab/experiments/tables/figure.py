@@ -26,8 +26,9 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
 def figure_svg(summary: Summary) -> bytes:
-    """The metric against the table's x axis and, where something was trained, its FLOPs. Ours are
-    filled with error bars (one standard deviation), published points hollow.
+    """The metric against the table's x axis and, where something was trained, its FLOPs.
+
+    Ours are filled with error bars (one standard deviation), published points hollow.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -94,9 +94,12 @@ def _expanded(table: Table, tier: str, spec: Tier) -> list[Cell]:
     for row, column in places(table, tier):
         extra = [item for extra in table.extra if extra.meets(row, column, tier) for item in extra.overrides]
         merged = merge(table.base, spec.base, table.rows[row], table.columns[column], extra, ["seed={seed}"])
-        cells += [
-            Cell(row, column, seed, tuple(_filled(text, table, tier, seed) for text in merged)) for seed in spec.seeds
-        ]
+        of_seed = [i for i, text in enumerate(merged) if "{" in text]  # the others are every seed's
+        for seed in spec.seeds:
+            overrides = list(merged)
+            for i in of_seed:
+                overrides[i] = _filled(merged[i], table, tier, seed)
+            cells.append(Cell(row, column, seed, tuple(overrides)))
     return cells
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of a table's YAML, for editors: ``configs/paper/schema.json``. [no torch]
+"""The JSON Schema of a table's YAML, for editors: ``configs/paper/schema.json`` [no torch].
 
 An editor that knows it completes keys and marks mistakes while one types; it finds it by a first line such as
 ``# yaml-language-server: $schema=schema.json``. What a schema cannot say (names of rows in claims, cells without a record)

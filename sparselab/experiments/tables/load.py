@@ -1,5 +1,6 @@
-"""Reads the tables of ``configs/paper/``, and those of a user's folder, and checks each against itself: names, tiers,
-published numbers, cells, claims.
+"""Reads the tables of ``configs/paper/``, and those of a user's folder, and checks each against itself.
+
+Checked are names, tiers, published numbers, cells and claims.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class _File:
         return f"{self.root.absolute().name}/{self.path.relative_to(self.root).as_posix()}"
 
 
+RENAMED = {"beside": "extra_columns"}
+"""Keys of a table that were renamed, each old one with the new one."""
+
+
 def papers(configs: Path = CONFIGS, search_path: str | None = None) -> list[str]:
     """The slugs of all papers that have a table, sorted. search_path: a user's folder of config groups."""
     return sorted({file.slug for file in _files(configs, search_path)})
@@ -61,7 +66,7 @@ def load_all(configs: Path = CONFIGS, search_path: str | None = None) -> list[Ta
     tables: list[Table] = []
     found = _files(configs, search_path)
     for slug in sorted({file.slug for file in found}):
-        with issues.catch():
+        with issues.collect():
             tables += _load_paper(slug, found)
     issues.raise_if_any()
     return tables
@@ -80,7 +85,7 @@ def _load_paper(paper: str, found: list[_File]) -> list[Table]:
     tables = []
     for file in files:
         if not wanted or file.name == wanted:
-            with issues.catch():
+            with issues.collect():
                 tables.append(_load(file))
     issues.raise_if_any()
     return tables
@@ -117,6 +122,9 @@ def _load(file: _File) -> Table:
     for key in ("paper", "name"):
         if key in raw:
             issues.add(f"{where} {key}", "is the file's own name", "delete the line")
+    for key in RENAMED.keys() & raw.keys():
+        issues.add(f"{where} {key}", f"is called {RENAMED[key]} now", f"write {RENAMED[key]}: …")
+        raw = {RENAMED[key] if k == key else k: value for k, value in raw.items()}
     with _At(where, issues):
         claims = _claims(raw.get("claims"))
         raw = {**raw, "claims": claims}
@@ -155,7 +163,7 @@ def _claims(raw: Any) -> list[Claim]:
         refuse("claims", "is no mapping", "write `C1: {kind: ...}`, a name for each claim")
     named = raw.items() if isinstance(raw, dict) else [(f"C{number}", item) for number, item in enumerate(raw or [], 1)]
     for name, item in named:
-        with issues.catch():
+        with issues.collect():
             if not isinstance(item, dict) or "kind" not in item:
                 refuse(f"claims.{name}", "has no kind", did_you_mean("", CLAIMS))
             if not CLAIM_NAME.fullmatch(str(name)):
@@ -228,9 +236,9 @@ def _check_names(table: Table, issues: Issues) -> None:
     if table.reference:
         known("reference", table.reference.row, table.reference.column)
         all_known("reference.columns", None, [name for pair in table.reference.columns.items() for name in pair])
-    for number, column in enumerate(table.beside, 1):
+    for number, column in enumerate(table.extra_columns, 1):
         if column.to:
-            known(f"beside.{number}.to", column.to.row, column.to.column)
+            known(f"extra_columns.{number}.to", column.to.row, column.to.column)
     for number, item in enumerate(table.exclude, 1):
         all_known(f"exclude.{number}", item.rows, item.columns)
         if item.rows is None and item.columns is None:
@@ -284,7 +292,9 @@ def _check_published(table: Table, issues: Issues) -> None:
 def _check_metrics(table: Table, issues: Issues) -> None:
     read = [("metric.key", table.metric.key)]
     read += [(f"claims.{claim.id}.metric", claim.metric) for claim in table.claims if claim.metric]
-    read += [(f"beside.{number}.keys", key) for number, item in enumerate(table.beside, 1) for key in item.keys]
+    read += [
+        (f"extra_columns.{number}.keys", key) for number, item in enumerate(table.extra_columns, 1) for key in item.keys
+    ]
     if isinstance(table.axis, Axis):
         read.append(("axis.metric", table.axis.metric))
     for where, key in read:

@@ -1,4 +1,4 @@
-"""Overrides written as a mapping in a table's YAML. [no torch]"""
+"""Overrides written as a mapping in a table's YAML [no torch]."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def published(line: Line, digits: int) -> str:
 
 def headers(summary: Summary) -> list[str]:
     """The names of all columns, those of the table's own included."""
-    return [*HEADERS, *(column.label for column in summary.table.beside), *LAST]
+    return [*HEADERS, *(column.label for column in summary.table.extra_columns), *LAST]
 
 
 def texts(line: Line, table: Table) -> list[str]:
@@ -87,7 +87,7 @@ def texts(line: Line, table: Table) -> list[str]:
         fixed(line.flops, 3),
         *(
             fixed(mean, column.digits) + ("" if sd is None else f" ± {sd:.{column.digits}f}")
-            for column, (mean, sd) in zip(table.beside, line.beside, strict=True)
+            for column, (mean, sd) in zip(table.extra_columns, line.extra_columns, strict=True)
         ),
     ]
 
@@ -125,6 +125,7 @@ def claim_rows(summary: Summary) -> list[list[str]]:
 
 
 def title(summary: Summary) -> str:
+    """Return the paper's title and year, its table and the tier."""
     source = summary.table.source
     return f"{source.title} ({source.year}), {source.table}, tier {summary.tier}"
 
@@ -214,6 +215,7 @@ def _section(heading: str, items: list[str]) -> list[str]:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """Return the lines of a Markdown table. align: ``l`` or ``r`` for each column."""
     rule = "| " + " | ".join("---" if a == "l" else "--:" for a in align) + " |"
     return ["| " + " | ".join(headers) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
 
@@ -232,7 +234,7 @@ def to_csv(summary: Summary) -> str:
     writer.writerow(
         ["row", "column", "mean", "sd", "n", "planned", "published", "published_verified", "provenance", "difference",
          "recovery_percent", "sparsity_requested", "sparsity_realised", "params_nonzero", "macs", "flops_train_x_dense",
-         *(_safe(column.label) for column in summary.table.beside), "verdicts", "records"]
+         *(_safe(column.label) for column in summary.table.extra_columns), "verdicts", "records"]
     )  # fmt: skip
     for line in summary.lines:
         item = line.published
@@ -240,7 +242,7 @@ def to_csv(summary: Summary) -> str:
             [_safe(line.row), _safe(line.column), line.mean, line.sd, len(line.values), line.planned,
              item.value if item else None, item.verified if item else None, _safe(item.provenance) if item else None,
              line.difference, line.recovery, line.requested, line.sparsity, line.nonzero, line.macs, line.flops,
-             *(mean for mean, _ in line.beside),
+             *(mean for mean, _ in line.extra_columns),
              "; ".join(f"{v.name} {v.verdict}" for v in line.verdicts), " ".join(_safe(e.id) for e in line.entries)]
         )  # fmt: skip
     return out.getvalue()

@@ -210,13 +210,13 @@ class _Records:
                 [word(text) for text in fields.values()],
             ]
             records.append([*head, [word(item) for item in cell.overrides], []])
-        words, size = len(pool), sum(map(len, pool))
-        layers = [[word(layer) for layer in _layers(entry.record)] for _, entry in self._entries]
-        if sum(map(len, pool)) - size + 6 * sum(map(len, layers)) <= LAYER_BUDGET:
+        words = len(pool)
+        layers = self._layers(pool)
+        if layers is None:
+            pool = dict(islice(pool.items(), words))
+        else:
             for record, own in zip(records, layers, strict=True):
                 record[-1] = own
-        else:
-            pool = dict(islice(pool.items(), words))
         return {
             "tables": tables,
             "pool": list(pool),
@@ -224,6 +224,19 @@ class _Records:
             "ids": [entry.id for _, entry in self._entries],
             "records": records,
         }
+
+    def _layers(self, pool: dict[str, int]) -> list[list[int]] | None:
+        """The layers of each record as numbers of texts in ``pool``, which they join; None as soon as they are too large."""
+        found, size = [], 0
+        for _, entry in self._entries:
+            own = []
+            for text in _layers(entry.record):
+                size += 6 if text in pool else 6 + len(text)
+                own.append(pool.setdefault(text, len(pool)))
+            if size > LAYER_BUDGET:
+                return None
+            found.append(own)
+        return found
 
 
 def _fields(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

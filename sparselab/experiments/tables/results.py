@@ -106,6 +106,9 @@ def gather(results_dir: Path, runs_dir: Path | None, table: Table, tier: str, **
 
 def same_cell(one: Iterable[str], other: Iterable[str]) -> bool:
     """True if two lists of overrides ask for the same, apart from what never changes a result, in whichever words."""
+    one, other = tuple(one), tuple(other)
+    if one == other:
+        return True
     one, other = _identity(one), _identity(other)
     return one == other or frozenset(map(canonical, one)) == frozenset(map(canonical, other))
 

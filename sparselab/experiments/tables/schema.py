@@ -67,7 +67,7 @@ class Reference(Options):
         return self.row or place[0], self.columns.get(place[1]) or self.column or place[1]
 
 
-class Beside(Options):
+class ExtraColumn(Options):
     """A further column: a number of the records, or the mean distance of several to those of another cell.
 
     With ``to`` it is the mean over ``keys`` of |mean of the cell - mean of the other|, which says how close two cells come.
@@ -82,7 +82,7 @@ class Beside(Options):
     digits: int = Field(2, ge=0, le=6, description="digits after the point, 0 to 6")
 
     @model_validator(mode="after")
-    def _one_number(self) -> Beside:
+    def _one_number(self) -> ExtraColumn:
         if self.to is None and len(self.keys) > 1:
             raise ValueError("several keys need a cell that their distance is to")
         return self
@@ -200,7 +200,7 @@ class Table(Options):
     deterministic: list[Deterministic] = Field(
         default_factory=list, description="cells whose numbers no seed can change, with the reason"
     )
-    beside: list[Beside] = Field(default_factory=list, description="further columns, beside the metric")
+    extra_columns: list[ExtraColumn] = Field(default_factory=list, description="columns beside the metric")
     axis: Literal["sparsity", "nonzero"] | Axis = Field(
         "sparsity", description='the figure\'s x axis: "sparsity", "nonzero", or {metric, label} of the records'
     )

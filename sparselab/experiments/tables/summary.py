@@ -11,7 +11,7 @@ from sparselab.core.sparsity import Sparsity
 from sparselab.experiments.tables.claims import Verdict, judge
 from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import Cell, excluded, expand, layout, merge
-from sparselab.experiments.tables.schema import Beside, Published, Table
+from sparselab.experiments.tables.schema import ExtraColumn, Published, Table
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Line:
     planned: seeds that the tier asks for. entries: finished records that have the metric, by seed. failed: ids of
     failed runs. recovery: per cent of the dense reference. requested: the sparsity asked for. sparsity: realised, a
     fraction of the targeted weights. macs: of one sample. flops: of training, over those of the dense reference (where
-    it has no record: over the same network trained dense). x: where the cell lies in the figure. beside: mean and standard
+    it has no record: over the same network trained dense). x: where the cell lies in the figure. extra_columns: mean, standard
     deviation of each further column.
     """
 
@@ -46,7 +46,7 @@ class Line:
     x: float | None
     x_by_seed: tuple[float | None, ...]
     verdicts: tuple[Verdict, ...]
-    beside: tuple[tuple[float | None, float | None], ...]
+    extra_columns: tuple[tuple[float | None, float | None], ...]
 
     @property
     def place(self) -> tuple[str, str]:
@@ -144,9 +144,9 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
     scale = table.metric.scale
 
     def samples(metric: str | None) -> dict[tuple[str, str], dict[int, float]]:
-        further = next((column for column in table.beside if column.label == metric), None)
+        further = next((column for column in table.extra_columns if column.label == metric), None)
         if further is not None:
-            return {place: _beside_by_seed(further, place, by_place) for place in by_place}
+            return {place: _extra_by_seed(further, place, by_place) for place in by_place}
         factor = scale if metric in (None, table.metric.key) else 1.0
         return {
             place: {e.cell.seed: v for e in found if (v := value(e, metric or table.metric.key, factor)) is not None}
@@ -246,12 +246,12 @@ def _line(
         _mean(xs := tuple(abscissa(table, e) for e in used)),
         xs,
         tuple(v for v in verdicts if place in v.cells),
-        tuple(_beside(column, place, by_place) for column in table.beside),
+        tuple(_extra(column, place, by_place) for column in table.extra_columns),
     )
 
 
-def _beside(
-    column: Beside, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
+def _extra(
+    column: ExtraColumn, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
 ) -> tuple[float | None, float | None]:
     """(mean, standard deviation) of a further column; a distance has no deviation."""
 
@@ -270,8 +270,8 @@ def _beside(
     return _mean(gaps), None
 
 
-def _beside_by_seed(
-    column: Beside, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
+def _extra_by_seed(
+    column: ExtraColumn, place: tuple[str, str], by_place: dict[tuple[str, str], list[Entry]]
 ) -> dict[int, float]:
     """A further column seed by seed; a distance is then the mean of |cell - other cell| within the seed."""
     there = {e.cell.seed: e for e in by_place.get(column.to.of(place), [])} if column.to else {}

@@ -1,4 +1,4 @@
-"""A rule of activation sparsity: which entries of its activations a frozen network computes with. [no torch]"""
+"""A rule of activation sparsity: which entries of its activations a frozen network computes with [no torch]."""
 
 from __future__ import annotations
 

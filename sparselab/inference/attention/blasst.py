@@ -94,8 +94,10 @@ class BLASST(Rule):
         return tiles.valid & tiles.by_query_tile(gap >= limit)
 
     def gap(self, tiles: Tiles) -> Tensor:
-        """(n, heads, rows, key tiles): the tile's largest score less the running maximum, at most 0. Minus infinity
-        where the row sees no key of the tile."""
+        """(n, heads, rows, key tiles): the tile's largest score less the running maximum, at most 0.
+
+        Minus infinity where the row sees no key of the tile.
+        """
         peak = tiles.peak.flip(-1) if self.options.order == "reverse" else tiles.peak
         gap = (peak - peak.cummax(-1).values).nan_to_num(
             nan=-math.inf, neginf=-math.inf

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 class Share(Rule):
-    """Keeps ``ceil(v (1 - s))`` of a query tile's v visible tiles, the first and the last always: those of the largest
-    :meth:`preference`."""
+    """Keeps ``ceil(v (1 - s))`` of a query tile's v visible tiles: those of the largest :meth:`preference`.
+
+    The first and the last are always kept.
+    """
 
     @abstractmethod
     def preference(self, tiles: Tiles) -> Tensor:

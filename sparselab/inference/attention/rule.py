@@ -1,4 +1,4 @@
-"""A rule of block-sparse attention: which tiles of keys a tile of queries computes with. [no torch]"""
+"""A rule of block-sparse attention: which tiles of keys a tile of queries computes with [no torch]."""
 
 from __future__ import annotations
 

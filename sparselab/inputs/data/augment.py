@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch where the batch lies, from numbers drawn beforehand. [no torch at import]
+"""Augmentation of a whole batch where the batch lies, from numbers drawn beforehand [no torch at import].
 
 Drawing and applying are apart: the numbers of a GLOBAL batch are drawn on the CPU from its address, and every rank
 applies its rows of them on its own device. So neither the device nor the number of processes changes an image.

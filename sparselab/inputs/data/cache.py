@@ -1,4 +1,4 @@
-"""Arrays that cost seconds to decode, kept as ``.npy`` and read back memory-mapped. [no torch]
+"""Arrays that cost seconds to decode, kept as ``.npy`` and read back memory-mapped [no torch].
 
 They lie in :func:`~sparselab.core.cache_folder.cache_folder`: a damaged file is made again, and a folder that cannot be
 written is no error.

@@ -1,4 +1,4 @@
-"""The registry of datasets and what each of them owes. [no torch]"""
+"""The registry of datasets and what each of them owes [no torch]."""
 
 from __future__ import annotations
 
@@ -81,8 +81,10 @@ class Dataset(LocalCopies, ABC):
         return ()
 
     def files(self) -> dict[str, list[str]]:
-        """Options (``model.weights``) that name a network's files, whose bytes, or the cell that makes them, decide what the
-        option means for an id. They are no part of the fingerprint."""
+        """Return the options (``model.weights``) that name a network's files.
+
+        Their bytes, or the cell that makes them, decide what the option means for an id. They are no part of the fingerprint.
+        """
         return {}
 
     def weights(self) -> tuple[dict[str, str], ModelSpec | None]:

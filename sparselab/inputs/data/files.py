@@ -1,4 +1,4 @@
-"""Cheap checks and fingerprints of local files; every miss is a one-line refusal. [no torch]"""
+"""Cheap checks and fingerprints of local files; every miss is a one-line refusal [no torch]."""
 
 from __future__ import annotations
 

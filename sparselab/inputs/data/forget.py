@@ -1,4 +1,4 @@
-"""Machine unlearning: which training examples are to be forgotten, and which part is trained on. [no torch]"""
+"""Machine unlearning: which training examples are to be forgotten, and which part is trained on [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of the Hugging Face hub, through ``datasets``; every way it can fail is one line. [no torch]"""
+"""Sets of the Hugging Face hub, through ``datasets``; every way it can fail is one line [no torch]."""
 
 from __future__ import annotations
 

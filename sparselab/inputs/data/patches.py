@@ -81,6 +81,7 @@ class Patches(InMemory):
 
 
 def scaled(pixels: Tensor) -> Tensor:
+    """Return eight-bit values as floats from 0 to 1."""
     return pixels.float() / 255
 
 

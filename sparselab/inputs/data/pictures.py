@@ -1,4 +1,4 @@
-"""Pictures in files: which ones are read, and how their values become eight bits. [no torch]"""
+"""Pictures in files: which ones are read, and how their values become eight bits [no torch]."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ def undecodable() -> tuple[type[Exception], ...]:
 
 
 def eight_bits(picture: Image, mode: str) -> Image:
-    """``picture`` in ``mode`` (RGB or L). Sixteen bits a value become eight (value // 256), where Pillow would cut them off
-    at 255 and make nearly everything white. Raises ValueError for values that no eight bits stand for."""
+    """``picture`` in ``mode`` (RGB or L).
+
+    Sixteen bits a value become eight (value // 256), where Pillow would cut them off at 255 and make nearly everything white.
+    Raises ValueError for values that no eight bits stand for.
+    """
     from PIL.Image import fromarray
 
     if not (picture.mode.startswith("I") or picture.mode == "F"):

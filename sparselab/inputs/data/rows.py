@@ -27,6 +27,7 @@ class Rows(InMemory):
 
 
 def widened(numbers: Tensor) -> Tensor:
+    """Return floats as they are, and integers as int64."""
     return numbers if numbers.is_floating_point() else numbers.long()
 
 

@@ -1,4 +1,4 @@
-"""numpy generators at an address: none lives from one batch to the next, so none has a state to save. [no torch]"""
+"""numpy generators at an address: none lives from one batch to the next, so none has a state to save [no torch]."""
 
 from __future__ import annotations
 

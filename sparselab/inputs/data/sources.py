@@ -123,8 +123,10 @@ class Windows(InMemory):
 
 
 class Streams(Windows):
-    """A text in ``streams`` parts that are read side by side, each in order: row i of a batch goes on where row i of
-    the batch before ended. A batch must have ``streams`` rows. This is what truncated backpropagation through time reads.
+    """A text in ``streams`` parts that are read side by side, for truncated backpropagation through time.
+
+    Each part is read in order: row i of a batch goes on where row i of the batch before ended. A batch must have ``streams``
+    rows.
 
     Parts are of one length. In training what fills no whole window of each is left out, and no epoch has another order.
     Evaluation makes each of the ``len - 1`` predictions once.
@@ -147,7 +149,7 @@ class Streams(Windows):
         return ((starts // self.length + 1) * self.length).clamp(max=len(self.tokens) - 1)
 
 
-class Shelf(Protocol):
+class ImageStore(Protocol):
     """Encoded pictures by row. Must survive pickling: worker processes read it."""
 
     def open(self, row: int) -> Any:
@@ -175,7 +177,7 @@ class Pictures:
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: ImageStore,
         labels: np.ndarray,
         *,
         size: int,
@@ -191,7 +193,7 @@ class Pictures:
         self.normalise = Normalise(mean, std, device)
         self._keys = _KeyQueue()
         self._loader: Iterable[Any] = torch.utils.data.DataLoader(
-            Decoder(shelf, labels, size, resize, augment),  # type: ignore[arg-type]
+            Decoder(store, labels, size, resize, augment),  # type: ignore[arg-type]
             batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=_Stack(size),
@@ -229,7 +231,7 @@ class _KeyQueue:
 class Decoder:
     """Key to ((3, size, size) uint8, label), or to a message where the picture cannot be decoded."""
 
-    shelf: Shelf
+    store: ImageStore
     labels: np.ndarray
     size: int
     resize: int
@@ -239,10 +241,10 @@ class Decoder:
         from PIL import Image
 
         try:
-            picture = self.shelf.open(key.row)
+            picture = self.store.open(key.row)
         except undecodable() as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            title = ascii(self.shelf.title(key.row))[1:-1]
+            title = ascii(self.store.title(key.row))[1:-1]
             return str(Issue(title, f"cannot be decoded ({reason})"[:80], "copy the picture again"))
         mirrored = False
         if self.augment and key.place is not None:

@@ -1,4 +1,4 @@
-"""Deterministic parts of a labelled set. [no torch]"""
+"""Deterministic parts of a labelled set [no torch]."""
 
 from __future__ import annotations
 

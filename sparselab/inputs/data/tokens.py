@@ -1,4 +1,4 @@
-"""Text to token numbers: bytes, a closed vocabulary made from the train split, or a tokenizer of transformers. [no torch]"""
+"""Text to token numbers: bytes, a closed vocabulary made from the train split, or a tokenizer of transformers [no torch]."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ END = "<eos>"  # the word that a line's end becomes
 
 
 def characters(text: str) -> Sequence[str]:
+    """Return the text: its characters are its units."""
     return text
 
 
@@ -86,8 +87,10 @@ class Tokenizer:
         return np.frombuffer(bytearray(text), np.uint8)
 
     def encode_each(self, texts: list[bytes], between: bytes) -> np.ndarray:
-        """Token numbers of several texts in a row, 1-D: before each the token that begins a text, where there is such a one;
-        else ``between`` stands between them."""
+        """Return the token numbers of several texts in a row, 1-D.
+
+        Before each is the token that begins a text, where there is such a one; else ``between`` stands between them.
+        """
         return self.encode(between.join(texts))
 
     def spelled(self, numbers: list[int]) -> str:

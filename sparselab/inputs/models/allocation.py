@@ -1,4 +1,4 @@
-"""An allocation: which pairs of a token and a feature of a sparse auto-encoder fire. [no torch at import]"""
+"""An allocation: which pairs of a token and a feature of a sparse auto-encoder fire [no torch at import]."""
 
 from __future__ import annotations
 

@@ -109,10 +109,10 @@ class Family:
             problem = f"is for {' or '.join(map(spoken, self.heads))}, and dataset {data.name} is {spoken(data.pair)}"
             return [Issue(f"model={self.name}", problem, "choose another of the two")]
         found = Issues()
-        with found.catch():
+        with found.collect():
             found.found += self.misfits(data)
         if self.options.weights is not None:
-            with found.catch():
+            with found.collect():
                 entries = read_header(self.options.weights)
                 model_spec = None if found.found else self.draw(data)
                 if model_spec is not None:
@@ -120,15 +120,16 @@ class Family:
         return found.found
 
     def model_spec(self, data: DataSpec) -> ModelSpec | None:
-        """The layers, costs and parameters of the network for ``data``, without torch; None where only building it
-        can tell (then use :func:`sparselab.inputs.models.trace.trace`).
+        """Return the layers, costs and parameters of the network for ``data``, without torch.
+
+        None where only building it can tell (then use :func:`sparselab.inputs.models.trace.trace`).
 
         Raises :class:`ConfigError` where the network cannot be made for ``data``.
         """
         self._require(data)
         return self.draw(data)
 
-    def outline(self, data: DataSpec) -> ModelSpec | None:
+    def traced_spec(self, data: DataSpec) -> ModelSpec | None:
         """The model spec from a network that is built for it and dropped; None where that takes files from elsewhere.
 
         For families whose :meth:`model_spec` cannot tell. Imports torch; ConfigError where the network cannot be made. Without
@@ -147,8 +148,10 @@ class Family:
         return traced(self, self.network(data), data)
 
     def build(self, data: DataSpec) -> nn.Module:
-        """The network in its starting state, on the CPU in float32: random from torch's global generator, then
-        ``weights`` where the options name a file. Raises :class:`ConfigError`."""
+        """Return the network in its starting state, on the CPU in float32.
+
+        Random from torch's global generator, then ``weights`` where the options name a file. Raises :class:`ConfigError`.
+        """
         self._require(data)
         model = self.network(data)
         if self.options.weights is not None:

@@ -1,4 +1,4 @@
-"""Hidden states: what the blocks of a network put out, without touching the network's code or its output. [torch]"""
+"""Hidden states: what the blocks of a network put out, without touching the network's code or its output [torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings in a transformers config.json that no network here can have. [no torch]"""
+"""Settings in a transformers config.json that no network here can have [no torch]."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def config_faults(folder: Path, config: dict[str, Any], where: str) -> list[Issu
         (name, value), (divisor, number) = sizes[whole], sizes[part]
         if value % number:
             problem = f"its config.json has {name}={value}, which {divisor}={number} does not divide"
-            issues.append(Issue(where, problem, "mend the config"))
+            issues.append(Issue(where, problem, "correct the config"))
     return issues

@@ -1,4 +1,4 @@
-"""A batch that several processes share, each as many examples: what all of them together know. [torch]"""
+"""A batch that several processes share, each as many examples: what all of them together know [torch]."""
 
 from __future__ import annotations
 

@@ -24,8 +24,10 @@ SHORTCUT = frozenset({"downsample", "shortcut"})
 
 
 def word_roles(name: str) -> set[str]:
-    """Return the roles that the module path ``name`` implies: ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``,
-    ``router``, ``downsample`` or nothing."""
+    """Return the roles that the module path ``name`` implies.
+
+    They are ``qkv``, ``q``, ``k``, ``v``, ``proj``, ``ff``, ``router``, ``downsample`` or nothing.
+    """
     *parents, word = name.split(".")
     if word in ROLE_OF_WORD:
         return {ROLE_OF_WORD[word]}
@@ -92,8 +94,10 @@ class SpecBuilder:
         padding: int | None = None,
         bias: bool = False,
     ) -> tuple[int, int]:
-        """A square convolution over ``size`` (height, width), padded by ``kernel // 2`` unless told; returns its
-        output's size. Multiplications with the padding count, as they do in ``torch.utils.flop_counter``."""
+        """Add a square convolution over ``size`` (height, width), padded by ``kernel // 2`` unless told.
+
+        Returns its output's size. Multiplications with the padding count, as they do in ``torch.utils.flop_counter``.
+        """
         moved = pooled(size, kernel, stride, kernel // 2 if padding is None else padding)
         shape = (outputs, inputs, kernel, kernel)
         self.params += prod(shape) + bias * outputs
@@ -106,8 +110,11 @@ class SpecBuilder:
         self.call(name, "embedding", (rows, width), 0)
 
     def lstm(self, name: str, hidden: int, inputs: int, positions: int) -> None:
-        """torch's nn.LSTM of one layer with biases, over ``positions`` tokens: at each, all gates multiply what comes in
-        and the hidden state before it. The four gates' rows follow each other in both matrices."""
+        """Add torch's nn.LSTM of one layer with biases, over ``positions`` tokens.
+
+        At each, all gates multiply what comes in and the hidden state before it. The four gates' rows follow each other in
+        both matrices.
+        """
         self.params += 2 * 4 * hidden  # a bias for either matrix
         for matrix, columns in (("weight_ih_l0", inputs), ("weight_hh_l0", hidden)):
             self.params += 4 * hidden * columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import refuse
@@ -16,13 +16,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sparselab.core.products import Products
-    from sparselab.inputs.models.family import Family
 
 WEIGHTED = ("linear", "conv", "conv1d")
 """Kinds of module that multiply with their weight and nothing else."""
 
 
-def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
+class Reader(Protocol):
+    """The part of a family that a trace asks for."""
+
+    @property
+    def where(self) -> str:
+        """Return the key of an issue of the network itself."""
+
+    def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """One forward pass."""
+
+
+def traced(family: Reader, model: nn.Module, data: DataSpec) -> ModelSpec:
     """:func:`trace` of a network that ``family`` made; ConfigError where it cannot compute a sample of ``data``."""
     try:
         return trace(model, data, call=lambda sample: family.logits(model, sample))
@@ -34,7 +44,7 @@ def traced(family: Family, model: nn.Module, data: DataSpec) -> ModelSpec:
 def trace(
     model: nn.Module, data: DataSpec, name: str = "traced", call: Callable[[Tensor], Any] | None = None
 ) -> ModelSpec:
-    """The outline of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
+    """The spec of ``model`` for ``data``: layers in the order of their first use, costs from torch's own counter.
 
     The model may be on any device, ``meta`` included, and is left as it was: the pass runs in evaluation mode without
     gradients and draws no random numbers. A layer is a parameter that is multiplied with as it is stored, whichever

@@ -1,4 +1,4 @@
-"""Zipf's law with a shift: the density of the feature of rank r, from 1, is c (r + beta)^-alpha. [no torch at import]"""
+"""Zipf's law with a shift: the density of the feature of rank r, from 1, is c (r + beta)^-alpha [no torch at import]."""
 
 from __future__ import annotations
 

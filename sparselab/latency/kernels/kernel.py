@@ -1,4 +1,4 @@
-"""A kernel: one way to compute the convolutions of a network whose 1x1 weights are sparse. [no torch]"""
+"""A kernel: one way to compute the convolutions of a network whose 1x1 weights are sparse [no torch]."""
 
 from __future__ import annotations
 

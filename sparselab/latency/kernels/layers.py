@@ -1,4 +1,4 @@
-"""The convolutions that a kernel computes, and the functions that it makes of them. [no torch]"""
+"""The convolutions that a kernel computes, and the functions that it makes of them [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload: the layers of a network, in order, with shapes; what is timed needs no trained weights. [no torch]"""
+"""A workload: the layers of a network, in order, with shapes; what is timed needs no trained weights [no torch]."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ Kind = Literal["stem", "depthwise", "pointwise", "head"]
 
 @dataclass(frozen=True)
 class Step:
-    """One layer. size: (height, width) of what it reads. activated: clamped to [0, 6]. residual: the last narrow tensor is
-    added to what it gives (MobileNet v2)."""
+    """One layer of a workload.
+
+    size: (height, width) of what it reads. activated: clamped to [0, 6]. residual: the last narrow tensor is added to what it
+    gives (MobileNet v2).
+    """
 
     kind: Kind
     outputs: int

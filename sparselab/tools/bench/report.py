@@ -1,4 +1,4 @@
-"""Measurements as one record a run, and the page made from them. [no torch]"""
+"""Measurements as one record a run, and the page made from them [no torch]."""
 
 from __future__ import annotations
 

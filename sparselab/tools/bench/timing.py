@@ -51,8 +51,10 @@ def turns(
     warm_up: int = 2,
     now: Callable[[], float] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each thing in each round, after ``warm_up`` rounds that do not count; by :func:`clock` unless ``now``
-    is another."""
+    """Return the seconds of each thing in each round, after ``warm_up`` rounds that do not count.
+
+    They are told by :func:`clock` unless ``now`` is another.
+    """
     now = now or clock(device)
     times: dict[str, list[float]] = {name: [] for name in things}
     for turn in range(rounds + warm_up):

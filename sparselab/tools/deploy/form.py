@@ -13,7 +13,7 @@ from sparselab.core.errors import ConfigError, Issue
 from sparselab.core.registry import Registry
 
 Problem = tuple[str, str]
-"""(problem, fix): what is wrong, and how to mend it."""
+"""(problem, fix): what is wrong, and how to fix it."""
 
 FORMS: Registry[Form] = Registry("form", "sparselab.tools.deploy")
 

@@ -22,7 +22,9 @@ from sparselab.inputs.models.trace import trace
 
 def synchronise(network: nn.Module) -> None:
     """Have every batch normalisation of ``network`` use all processes' examples, and whatever else looks across a batch.
-    RunFailed for a batch normalisation that cannot."""
+
+    RunFailed for a batch normalisation that cannot.
+    """
     for name, module in network.named_modules():
         if isinstance(module, Select):
             module.forward = module.over_ranks  # type: ignore[method-assign]

@@ -158,6 +158,7 @@ def check_masks_agree(sparsifier: Sparsifier, step: int) -> None:
 
 
 def many_ranks() -> bool:
+    """Return True where several processes train one network."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

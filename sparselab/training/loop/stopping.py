@@ -1,4 +1,4 @@
-"""Signals and checkpoints: only the end of an optimiser update honours a request to stop. [no torch]"""
+"""Signals and checkpoints: only the end of an optimiser update honours a request to stop [no torch]."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Extra losses, beside the task's own."""

@@ -19,9 +19,11 @@ CODES = (Activations, Activations)
 
 @LOSSES.register("aux_k")
 class AuxK(ExtraLoss):
-    """The error ``e = x - x_hat``, held fixed, is restored from the ``k`` largest values that dead features have before the
-    rule chooses; the loss is the squared error over that of the mean of e (Gao et al. 2024, arXiv 2406.04093, appendix A.2;
-    openai/sparse_autoencoder train.py). 0 where no feature is dead, or nothing is left to restore.
+    """Loss of restoring the error from features that are dead (Gao et al. 2024, arXiv 2406.04093, appendix A.2).
+
+    The error ``e = x - x_hat``, held fixed, is restored from the ``k`` largest values that dead features have before the rule
+    chooses; the loss is the squared error over that of the mean of e (openai/sparse_autoencoder train.py). 0 where no feature
+    is dead, or nothing is left to restore.
 
     Dead is what has not fired in ``model.window`` training batches.
     """
@@ -64,8 +66,10 @@ class AuxK(ExtraLoss):
 
 @LOSSES.register("aux_zipf")
 class AuxZipf(AuxK):
-    """aux_k for all features that are used too little (arXiv 2411.02124 says that its aux_zipf_loss generalises aux_k_loss to
-    those; the paper's text was not to be had, and this form is ours).
+    """Auxiliary loss aux_k for all features that are used too little.
+
+    arXiv 2411.02124 says that its aux_zipf_loss generalises aux_k_loss to those; the paper's text was not to be had, and this
+    form is ours.
 
     Zipf's law is fitted to the features' densities. One is used too little where its own is below ``share`` of the law's at
     its rank, or where it is dead. With the dead alone the loss is aux_k.

@@ -1,4 +1,4 @@
-"""The part of a training run that a loss may read. [no torch]"""
+"""The part of a training run that a loss may read [no torch]."""
 
 from __future__ import annotations
 

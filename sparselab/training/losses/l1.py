@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @LOSSES.register("l1")
 class L1(ExtraLoss):
-    """``gamma_t * ||theta||_1`` over ALL parameters, biases and norms too ("l1-sparse MU", Jia et al. 2023, arXiv 2304.04934;
-    OPTML-Group/Unlearn-Sparse unlearn/FT_prune.py).
+    """``gamma_t * ||theta||_1`` over ALL parameters, biases and norms too ("l1-sparse MU", Jia et al.
+
+    2023, arXiv 2304.04934; OPTML-Group/Unlearn-Sparse unlearn/FT_prune.py).
 
     The run has ``epochs`` parts of equal length; in part e = 0, 1, ... ``gamma_t = weight * (1 - e / (epochs - without))``
     until the last ``without`` parts, which have none. Where ``without`` is ``epochs`` the factor is constant, as in the code.

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @LOSSES.register("squarehead")
 class SquareHead(Taught):
-    """sum_l MSE(s_l, t_l) / (mean(t_l^2) + eps) over the outputs of the blocks (Kurtic et al. 2023, arXiv 2310.06927,
-    the feature loss of section 3, with its code's eps).
+    """sum_l MSE(s_l, t_l) / (mean(t_l^2) + eps) over the outputs of the blocks (Kurtic et al.
+
+    2023, arXiv 2310.06927, the feature loss of section 3, with its code's eps).
 
     It is added to the task's loss. The embedding's output takes no part. Means run over tokens and features of a
     micro-batch together (of a process's share of it, where there are several), in float32.

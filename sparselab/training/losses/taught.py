@@ -22,9 +22,11 @@ START = "start"  # the teacher that is the student's own starting network
 
 
 class Taught(ExtraLoss):
-    """The teacher is the student's own architecture: the weights of ``teacher`` (a safetensors file, or the folder of a
-    finished run), or, for ``start``, those that training starts from. It is frozen and in evaluation mode. Its forward
-    pass, a third of a dense update, is the account's ``flops_teacher`` and not among the training FLOPs that tables compare.
+    """Base of losses with a teacher of the student's own architecture.
+
+    Its weights are those of ``teacher`` (a safetensors file, or the folder of a finished run), or, for ``start``, those that
+    training starts from. It is frozen and in evaluation mode. Its forward pass, a third of a dense update, is the record's
+    ``account.flops_teacher`` and not among the training FLOPs that tables compare.
     """
 
     class Options(ExtraLoss.Options):

@@ -1,4 +1,4 @@
-"""A merge: the networks of several cells become the one that a cell starts from. [no torch at import]"""
+"""A merge: the networks of several cells become the one that a cell starts from [no torch at import]."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from sparselab.core.data_types import Activations
 from sparselab.core.options import Options
+from sparselab.training.metrics.feature import Context, Feature
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
 if TYPE_CHECKING:
@@ -19,29 +19,13 @@ if TYPE_CHECKING:
 AT_ONCE = 4096  # vectors that are coded together
 
 
-@dataclass(frozen=True)
-class Context:
-    """A place of the text where a feature fires: the text before, the token itself, the text after, and the code there."""
-
-    before: str
-    token: str
-    after: str
-    code: float
-
-
-@dataclass(frozen=True)
-class Feature:
-    """density: share of the test split's tokens for which it fires. contexts: those where it fires most, falling."""
-
-    number: int
-    density: float
-    contexts: tuple[Context, ...]
-
-
 @METRICS.register("contexts")
 class Contexts(Metric):
-    """``contexts.png``: features from the most frequent to the rarest that fire in the test split, evenly spaced by rank, each
-    with the ``contexts`` tokens of largest code, all in contexts of their own."""
+    """Picture ``contexts.png``: features, each with the ``contexts`` tokens of largest code.
+
+    Features go from the most frequent to the rarest that fire in the test split, evenly spaced by rank; all tokens are in
+    contexts of their own.
+    """
 
     needs = (Activations, Activations)
 

@@ -55,7 +55,7 @@ class OutOfDistribution(Metric):
             found.add("metric.ood", "has no set to compare with", "write metric.ood.made=[noise]")
         if not found.found:
             for name, dataset in self.datasets().items():
-                with found.catch():
+                with found.collect():
                     if not isinstance(dataset.spec().inputs, Images):
                         found.add(f"metric.ood.datasets={name}", "is not a dataset of images", "name another dataset")
         return found.found
@@ -150,6 +150,7 @@ def shuffled(pixels: Tensor, place: int) -> Tensor:
 
 
 def negative(pixels: Tensor, place: int) -> Tensor:
+    """Return the negatives of pixels from 0 to 1."""
     return 1 - pixels
 
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @METRICS.register("spliced")
 class Spliced(Metric):
-    """Cross-entropy in nats a token: ``ce_clean`` of the model as it is, ``ce`` with the auto-encoder's output in the place of
-    its block's, ``ce_zero`` with zeros there.
-    ``recovered`` = (ce_zero - ce) / (ce_zero - ce_clean), as papers on sparse auto-encoders report it.
+    """Cross-entropy in nats a token with an auto-encoder in the place of what it encodes.
+
+    ``ce_clean`` is that of the model as it is, ``ce`` with the auto-encoder's output in the place of its block's, ``ce_zero``
+    with zeros there. ``recovered`` = (ce_zero - ce) / (ce_zero - ce_clean), as papers on sparse auto-encoders report it.
     """
 
     needs = (Activations, Activations)

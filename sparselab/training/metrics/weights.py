@@ -27,9 +27,11 @@ FEED_FORWARD = "ff"  # the role
 
 @METRICS.register("near_zero")
 class NearZero(Metric):
-    """For each level x of ``below``: ``near_zero_<x>``, the share of weights with |w| <= x standard deviations of their matrix
-    (arXiv 2306.03805 counts "zero weights" and gives no threshold), and, where some layers are feed-forward,
-    ``near_zero_<x>_ff``, the share of these that lies there. At level 0 it counts exact zeros.
+    """Share of weights that lie near zero, for each level x of ``below``.
+
+    ``near_zero_<x>``: the share with |w| <= x standard deviations of their matrix (arXiv 2306.03805 counts "zero weights" and
+    gives no threshold), and, where some layers are feed-forward, ``near_zero_<x>_ff``, the share of these that lies there. At
+    level 0 it counts exact zeros.
 
     Weights are those that the cell's targets name, of a dense cell too.
     """
@@ -63,8 +65,10 @@ def near_zero(weight: Tensor, level: float) -> int:
 
 @METRICS.register("mask_cosine")
 class MaskCosine(Metric):
-    """``mask_cosine``: the cosine of the cell's masks and those of another cell, as vectors of zeros and ones over all layers:
-    |A and B| / sqrt(|A| |B|). ``mask_cosine_chance``: what two random masks of these densities have on average.
+    """Cosine of the cell's masks and those of another cell, as vectors of zeros and ones over all layers.
+
+    ``mask_cosine`` = |A and B| / sqrt(|A| |B|). ``mask_cosine_chance``: what two random masks of these densities have on
+    average.
     """
 
     needs: ClassVar[Pair | None] = None

@@ -1,4 +1,4 @@
-"""Several processes of one run on one machine: who starts them, stops them and says how they ended. [no torch]
+"""Several processes of one run on one machine: who starts them, stops them and says how they ended [no torch].
 
 The process that the user started trains nothing. It starts one process a device, hands on requests to stop, and turns
 their end into one: the record, or one line and an exit code. A rank that dies takes the others with it after a grace; a

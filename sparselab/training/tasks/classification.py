@@ -1,4 +1,4 @@
-"""Base of tasks that choose one class of each example. [no torch at import]"""
+"""Base of tasks that choose one class of each example [no torch at import]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image classification. [no torch at import]"""
+"""Image classification [no torch at import]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image-to-image regression, such as restoration. [no torch at import]"""
+"""Image-to-image regression, such as restoration [no torch at import]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal language modelling. [no torch at import]"""
+"""Causal language modelling [no torch at import]."""
 
 from __future__ import annotations
 

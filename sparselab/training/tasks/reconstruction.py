@@ -1,4 +1,4 @@
-"""Reconstruction of vectors by a sparse code: auto-encoders of activations. [no torch at import]"""
+"""Reconstruction of vectors by a sparse code: auto-encoders of activations [no torch at import]."""
 
 from __future__ import annotations
 

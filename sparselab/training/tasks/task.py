@@ -1,4 +1,4 @@
-"""A task: what a network is trained for. It owns batch, loss and scores, and knows nothing of sparsity. [no torch]"""
+"""A task: what a network is trained for. It owns batch, loss and scores, and knows nothing of sparsity [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classification of sentences and of pairs of them. [no torch at import]"""
+"""Classification of sentences and of pairs of them [no torch at import]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact sums over a split, of torchmetrics. [no torch at import]"""
+"""Exact sums over a split, of torchmetrics [no torch at import]."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class PerLayer(Distribution):
         shares: dict[str, float] = {}
         issues = Issues()
         for selector, sparsity in self.options.layers.items():
-            with issues.catch():
+            with issues.collect():
                 for layer in matching(layers, selector, f"distribution.layers[{selector!r}]"):
                     shares.setdefault(layer.name, 1 - sparsity)
         issues.raise_if_any()

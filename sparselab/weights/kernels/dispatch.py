@@ -89,6 +89,7 @@ def on_device(values: Sequence[Tensor], masks: Sequence[Tensor] | None, outs: Se
 
 @cache
 def triton_found() -> bool:
+    """Return True where Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -91,8 +91,11 @@ def _tables(rows: tuple[tuple[int, ...], ...], size: int, device: torch.device) 
 def n_of_m(
     scores: Sequence[Tensor], afters: Sequence[int], n: int, m: int, magnitude: bool, outs: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor]:
-    """Masks of layers that lie in memory as (rows, m, after), their products with the scores into ``outs``, and a flag
-    per layer (int32, on the device): 1 where a score is not finite."""
+    """Make the masks of layers that lie in memory as (rows, m, after).
+
+    Their products with the scores go into ``outs``. Returns the masks, and a flag per layer (int32, on the device): 1 where a
+    score is not finite.
+    """
     masks = [torch.empty_like(score, dtype=torch.bool) for score in scores]
     wide = triton.next_power_of_2(m)
     size = max(1, ELEMENTS // wide)

@@ -1,0 +1,1 @@
+"""Methods, one module for each family."""

@@ -1,4 +1,4 @@
-"""The patterns that a plug-in is defined for, told by what they are. [no torch]"""
+"""The patterns that a plug-in is defined for, told by what they are [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that a sparsity fits a layer, from the shape alone. [no torch]"""
+"""The check that a sparsity fits a layer, from the shape alone [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A weight as the N:M groups that lie in it. [no torch of its own]"""
+"""A weight as the N:M groups that lie in it [no torch of its own]."""
 
 from __future__ import annotations
 

@@ -35,8 +35,10 @@ def grouped(kind: str, shape: tuple[int, ...], axis: str) -> tuple[int, int, int
 
 
 def matrix(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """A weight as (outputs, inputs); a convolution's inputs are its filter as stored, flattened (in, *kernel). The
-    outputs of experts follow each other."""
+    """A weight as (outputs, inputs); a convolution's inputs are its filter as stored, flattened (in, *kernel).
+
+    The outputs of experts follow each other.
+    """
     if kind in EXPERTS:
         outputs, inputs = shape[1:] if kind == "experts" else shape[:0:-1]
         return shape[0] * outputs, inputs

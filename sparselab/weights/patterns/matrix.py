@@ -1,4 +1,4 @@
-"""A tensor of a kind of layer as a matrix (outputs, inputs), and back. [no torch of its own]"""
+"""A tensor of a kind of layer as a matrix (outputs, inputs), and back [no torch of its own]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns whose units are several weights, each kept or dropped whole. [no torch]"""
+"""Patterns whose units are several weights, each kept or dropped whole [no torch]."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_phases_that_start_from_phases_are_read_as_they_were_written(table: Tabl
     plans, depth = [plan_of(list(cell.overrides))], []
     while plans:
         depth.append([plan.steps if hasattr(plan, "steps") else plan.config["trainer"]["max_steps"] for plan in plans])
-        plans = [first for plan in plans for first in plan.first]
+        plans = [first for plan in plans for first in plan.parent_plans]
     assert depth[1:] == [[4], [3], [2]]  # the two places that name the first phase mean the same cell
 
 

@@ -60,6 +60,14 @@ def test_check_sweep_table_list_and_report_know_it(mine, few, capsys):
     assert main(["list", mine, "format=markdown", "results_dir=kept"]) == 0
     assert capsys.readouterr().out == ledger
     assert "| srste |" not in ledger, "the project's papers have no record here"
+    assert main(["list", "format=markdown", "results_dir=kept"]) == 0
+    line = "kept/mine: is of no paper here: not listed — write --config-dir FOLDER, the one that has its tables"
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert main(["migrate", mine, "kept"]) == 0 and "2 were current" in capsys.readouterr().out
+    assert main(["check", mine, *asked, "results_dir=kept", "runs_dir=none"]) == 0
+    assert "inconclusive" in capsys.readouterr().out, "its claims are of the kept records"
+    assert main(["check", mine, *asked, "results_dir=nowhere"]) == 2
+    assert "results_dir=nowhere: there is no such folder" in capsys.readouterr().err
     assert main(["report", mine, "results_dir=kept", "out=page.html"]) == 0
     assert "Gentle pruning" in Path("page.html").read_text()
     (cell, _) = (json.loads(line) for line in Path("kept/mine/smoke/records.jsonl").read_text().splitlines())

@@ -126,6 +126,7 @@ CASES = {
         "rows.1:4: trainer.evals=2: is no part of an id: it makes no other cell — write it in base",
     ),
     "name inside": ("differences: [", "name: x\ndifferences: [", "name: is the file's own name — delete the line"),
+    "an old key": ("differences: [", "beside: []\ndifferences: [", "beside: is called extra_columns now — write extra_"),
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ BAD = {
     ("papr=srste", "tier=cpu"): 'papr=srste: sparselab table has no such key — did you mean "paper"?',
     ("paper=srste/resnet18", "tier=cpu"): 'tier=cpu: paper=srste/resnet18 has no such tier — one of: paper',
     ("paper=srste", "tier=cpu", "format=cvs"): 'format=cvs: no such format — did you mean "csv"?',
-    ("paper=srste", "tier=cpu", "runs_dir=rusn"): "runs_dir=rusn: there is no such folder — mend the path, or leave it out",
+    ("paper=srste", "tier=cpu", "runs_dir=rusn"): "runs_dir=rusn: there is no such folder — correct the path, or leave it out",
     ("paper=srste", "tier=cpu", "runs_dir=/dev/null"): "runs_dir=/dev/null: is not a folder — name a folder",
     ("paper=srste", "tier=cpu", "results_dir=/dev/null/x"): "results_dir=/dev/null/x: /dev/null is not a folder",
 }  # fmt: skip

@@ -42,7 +42,7 @@ def test_further_columns_show_other_numbers_seconds_and_distances(table: Table, 
     """By hand: a distance is of means (|98 - 97| and |2 - 3| points, 1 on average), zero of a cell to itself."""
     import yaml
 
-    from sparselab.experiments.tables.schema import Beside
+    from sparselab.experiments.tables.schema import ExtraColumn
 
     for entry in entries:
         entry.record["times"] = {"fit": 2.0 + entry.cell.seed}
@@ -51,8 +51,8 @@ def test_further_columns_show_other_numbers_seconds_and_distances(table: Table, 
     - {label: seconds, keys: [times.fit], digits: 1}
     - {label: distance, keys: [test.accuracy, test.loss], to: {row: dense, column: dense}, scale: 100}
     """
-    beside = [Beside(**column) for column in yaml.safe_load(columns)]
-    summary = summarise(table.model_copy(update={"beside": beside}), "cpu", entries)
+    beside = [ExtraColumn(**column) for column in yaml.safe_load(columns)]
+    summary = summarise(table.model_copy(update={"extra_columns": beside}), "cpu", entries)
     line = summary.lines[2]
     assert render.texts(line, summary.table)[10:] == ["3.0 ± 0.1", "3.0 ± 1.0", "1.00"]
     assert render.texts(summary.lines[0], summary.table)[12] == "0.00"

@@ -16,7 +16,7 @@ from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.ledger import rows_of, to_markdown
 from sparselab.experiments.tables.load import load
 from sparselab.experiments.tables.results import dump
-from sparselab.experiments.tables.schema import Beside, Deterministic, Reference, Table
+from sparselab.experiments.tables.schema import Deterministic, ExtraColumn, Reference, Table
 from sparselab.experiments.tables.seeds import with_seeds
 from sparselab.experiments.tables.summary import Summary, summarise
 
@@ -40,11 +40,13 @@ def five(table: Table, recorded: Any) -> Summary:
         ),
         claim("order", basis="reported", metric="far", a=beats["a"], b=beats["b"], relation="<"),
     ]
-    far = Beside(label="far", keys=["test.accuracy", "test.loss"], to=Reference(row="dense", column="dense"), scale=100)
+    far = ExtraColumn(
+        label="far", keys=["test.accuracy", "test.loss"], to=Reference(row="dense", column="dense"), scale=100
+    )
     table = with_seeds(table, "cpu", "0,1,2,3,4").model_copy(
         update={
             "claims": claims,
-            "beside": [far],
+            "extra_columns": [far],
             "deterministic": [Deterministic(metrics=["account.macs"], reason="counted")],
         }
     )

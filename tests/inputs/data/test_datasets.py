@@ -444,10 +444,10 @@ def test_imagenet_in_the_standard_layout(tmp_path):
     spec, splits = dataset.spec(), dataset.load()
     assert (spec.train, spec.val, spec.test, spec.classes, spec.shape) == (6, 4, 8, 2, (3, 8, 8))
     assert splits.labels["val"].tolist() == [0, 0, 1, 1] and splits.labels["test"].tolist() == [0] * 5 + [1] * 3
-    read = {part: set(shelf.paths) for part, shelf in splits.pictures.items()}
+    read = {part: set(store.paths) for part, store in splits.pictures.items()}
     assert not read["train"] & read["val"] and len(read["train"] | read["val"]) == 10
-    for part, shelf in splits.pictures.items():
-        assert splits.lengths[part].tolist() == [(root / path).stat().st_size for path in shelf.paths]
+    for part, store in splits.pictures.items():
+        assert splits.lengths[part].tolist() == [(root / path).stat().st_size for path in store.paths]
     assert all(path.startswith("val/") for path in read["test"])
     x, y = next(iter(splits.loader("train", 6, seed=0)))
     assert x.shape == (6, 3, 8, 8) and sorted(y.tolist()) == [0] * 4 + [1] * 2

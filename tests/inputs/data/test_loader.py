@@ -14,7 +14,7 @@ from PIL import Image
 from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.inputs.data.augment import Augment
 from sparselab.inputs.data.loader import Loader
-from sparselab.inputs.data.sets.imagenet import FolderShelf
+from sparselab.inputs.data.sets.imagenet import FolderImages
 from sparselab.inputs.data.sources import IGNORE, Images, Pictures, Streams, Windows
 
 EVERYTHING = Augment(flip=True, crop=1, shift=0.5, rotate=20, scale=0.2, cutout=2)
@@ -31,18 +31,18 @@ def windows(n: int = 83, block: int = 4) -> Windows:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory) -> FolderShelf:
+def store(tmp_path_factory) -> FolderImages:
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(2)
     for i in range(13):
         Image.fromarray(rng.integers(0, 256, (20 + i, 24, 3), np.uint8)).save(root / f"{i}.png")
-    return FolderShelf(root, [f"{i}.png" for i in range(13)])
+    return FolderImages(root, [f"{i}.png" for i in range(13)])
 
 
-def pictures(shelf: FolderShelf, workers: int = 0, augment: bool = True) -> Pictures:
+def pictures(store: FolderImages, workers: int = 0, augment: bool = True) -> Pictures:
     labels = np.arange(13) % 4
     mean = std = (0.5, 0.5, 0.5)
-    return Pictures(shelf, labels, size=8, resize=10, mean=mean, std=std, augment=augment, workers=workers)
+    return Pictures(store, labels, size=8, resize=10, mean=mean, std=std, augment=augment, workers=workers)
 
 
 def taken(loader, limit: int | None = None) -> list:
@@ -80,30 +80,30 @@ def test_resume_at_every_batch_of_two_epochs(kind):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_resume_at_every_batch(shelf, workers):
-    source = pictures(shelf, workers)
+def test_pictures_resume_at_every_batch(store, workers):
+    source = pictures(store, workers)
     loader = Loader(source, 3, seed=1, train=True)
     whole = taken(loader)
     assert len(whole) == len(loader) == 4
     for at in range(4):
         loader.position(0, at)
         assert same(taken(loader), whole[at:])
-    assert same(whole, taken(Loader(pictures(shelf), 3, seed=1, train=True)))
+    assert same(whole, taken(Loader(pictures(store), 3, seed=1, train=True)))
 
 
-def test_a_feed_takes_nothing_from_the_global_generators(shelf):
+def test_a_loader_takes_nothing_from_the_global_generators(store):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    for source in (images(augment=MIXED), windows(), pictures(shelf, workers=1)):
+    for source in (images(augment=MIXED), windows(), pictures(store, workers=1)):
         taken(Loader(source, 5, seed=0, train=True))
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("kind", [*SOURCES, "pictures"])
 @pytest.mark.parametrize("train", [True, False])
-def test_two_ranks_together_are_one_process(kind, train, shelf):
+def test_two_ranks_together_are_one_process(kind, train, store):
     def loader(rank: int, world: int) -> Loader:
-        source = pictures(shelf, augment=train) if kind == "pictures" else SOURCES[kind]()
+        source = pictures(store, augment=train) if kind == "pictures" else SOURCES[kind]()
         return Loader(source, 6, seed=3, train=train, rank=rank, world=world)
 
     together = [
@@ -118,8 +118,8 @@ def test_evaluation_shares_may_be_empty_and_lose_nothing():
     assert [[len(y) for _, y in share] for share in shares] == [[1, 0], [1, 0], [2, 1]]
 
 
-def test_pictures_of_an_empty_share(shelf):
-    loader = Loader(pictures(shelf, augment=False), 4, seed=0, train=False, rank=0, world=2)
+def test_pictures_of_an_empty_share(store):
+    loader = Loader(pictures(store, augment=False), 4, seed=0, train=False, rank=0, world=2)
     shapes = [tuple(x.shape) for x, _ in loader]
     assert shapes == [(2, 3, 8, 8)] * 3 + [(0, 3, 8, 8)]
 
@@ -187,13 +187,13 @@ def test_epochs_seeds_and_batches_differ():
     assert same(taken(loader), first)
 
 
-def test_each_batch_of_each_epoch_is_augmented_by_its_own_numbers(shelf):
+def test_each_batch_of_each_epoch_is_augmented_by_its_own_numbers(store):
     same_image = images(20)
     same_image.images[:] = same_image.images[0].clone()
     loader = Loader(same_image, 5, seed=0, train=True)
     batches = [x.numpy().tobytes() for x, _ in taken(loader) + taken(loader)]
     assert len(set(batches)) == 8
-    loader = Loader(pictures(shelf), 13, seed=0, train=True)
+    loader = Loader(pictures(store), 13, seed=0, train=True)
     first, second = ({x.numpy().tobytes() for x in taken(loader)[0][0]} for _ in range(2))
     assert not first & second
 
@@ -240,7 +240,7 @@ def test_training_refuses_what_gives_no_whole_batch(batch, world, says):
 def test_a_damaged_picture_is_named_in_one_line(tmp_path, workers):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    source = pictures(FolderShelf(tmp_path, ["a.png", "b.png"]), workers)
+    source = pictures(FolderImages(tmp_path, ["a.png", "b.png"]), workers)
     source.labels = np.arange(2)
     with pytest.raises(RunFailed) as failed:
         taken(Loader(source, 2, seed=0, train=False))
@@ -251,7 +251,7 @@ def test_pictures_of_evaluation_are_the_middle(tmp_path):
     middle = np.zeros((10, 20, 3), np.uint8)
     middle[1:9, 6:14] = 255
     Image.fromarray(middle).save(tmp_path / "a.png")
-    source = pictures(FolderShelf(tmp_path, ["a.png"]), augment=False)
+    source = pictures(FolderImages(tmp_path, ["a.png"]), augment=False)
     source.labels = np.arange(1)
     ((x, _),) = Loader(source, 1, seed=0, train=False)
     assert torch.equal(x, torch.ones(1, 3, 8, 8))

@@ -188,7 +188,7 @@ def test_an_encoder_and_decoder_is_refused_before_anything_is_loaded(tmp_path: P
 
 
 def test_a_folder_that_ties_what_its_file_keeps_apart_is_refused(tmp_path: Path) -> None:
-    """The library then keeps both tensors, and the outline of config.json would count one (transformers#41038)."""
+    """The library then keeps both tensors, and the spec of config.json would count one (transformers#41038)."""
     llama(tie_word_embeddings=False).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))

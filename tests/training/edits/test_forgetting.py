@@ -128,8 +128,8 @@ def test_a_pruned_network_is_edited_and_stays_pruned(edit, tmp_path, monkeypatch
         ["method=ticket", "sparsity=0.8", *CELL, "trainer.max_steps=0", f"model.weights='{made}'", f"edit={edit}",
          "edit.samples=20", "dataset.forget=class:0", "metric=[unlearning]"]
     )  # fmt: skip
-    assert run_cell(plan.first[0]) == 0 and run_cell(plan) == 0
-    before, after = (load_file(f"{p.folder}/model.safetensors") for p in (plan.first[0], plan))
+    assert run_cell(plan.parent_plans[0]) == 0 and run_cell(plan) == 0
+    before, after = (load_file(f"{p.folder}/model.safetensors") for p in (plan.parent_plans[0], plan))
     weight = "layers.0.weight"
     assert not torch.equal(before[weight], after[weight])
     assert torch.equal(before[weight] == 0, after[weight] == 0)

@@ -107,14 +107,14 @@ def test_a_soup_of_cells_runs_its_parents_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = [*CELL, "trainer.max_steps=0", "method=dense", "merge=uniform"]
     plan = plan_of([*asked, f"model.weights=[{cell(0)}, {cell(1)}]"])
-    assert [len(plan.first), len(plan.parents)] == [2, 2]
-    assert plan.recorded_config()["model"]["weights"] == [f"cell:{first.id}" for first in plan.first]
+    assert [len(plan.parent_plans), len(plan.parents)] == [2, 2]
+    assert plan.recorded_config()["model"]["weights"] == [f"cell:{first.id}" for first in plan.parent_plans]
     ids = {plan_of([*asked, "merge=greedy", f"model.weights=[{cell(0)}, {cell(1)}]"]).id,
            plan_of([*asked, f"model.weights=[{cell(1)}, {cell(0)}]"]).id, plan.id}  # fmt: skip
     assert len(ids) == 3
-    for one in (*plan.first, plan):
+    for one in (*plan.parent_plans, plan):
         assert run_cell(one) == 0
-    first, second, mean = (load_file(f"{one.folder}/model.safetensors") for one in (*plan.first, plan))
+    first, second, mean = (load_file(f"{one.folder}/model.safetensors") for one in (*plan.parent_plans, plan))
     for name, tensor in mean.items():
         torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
     greedy = plan_of([*asked, "merge=greedy", f"model.weights=[{cell(0)}, {cell(1)}]"])

@@ -8,7 +8,8 @@ import torch
 
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
-from sparselab.training.metrics.contexts import Context, Contexts, Feature
+from sparselab.training.metrics.contexts import Contexts
+from sparselab.training.metrics.feature import Context, Feature
 from sparselab.training.metrics.metric import METRICS, Subject
 from sparselab.training.metrics.torch_side.page import page
 

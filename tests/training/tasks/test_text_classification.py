@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.data_types import Classes, Sentences
@@ -14,6 +24,7 @@ from sparselab.core.options import Options
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.trace import trace, traced
+from sparselab.training.calibrate import calibration
 from sparselab.training.tasks.task import TASKS
 from sparselab.weights.calibration import Calibration
 from sparselab.weights.patterns.pattern import Pattern
@@ -124,6 +135,45 @@ def test_what_calibrates_is_no_padding(folders, name):
 
     for padded, cut in zip(moments([(long,)]), moments([(long[:1, :, :3],), (long[1:, :, :2],)]), strict=True):
         torch.testing.assert_close(padded, cut, rtol=1e-4, atol=1e-6)
+
+
+def test_experts_calibrate_on_no_padding(tmp_path):
+    """A router mixes the positions of a batch; so sentences come one by one, each cut behind its last token."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    family = hf(tmp_path)
+    network, task = family.build(DATA).eval(), TASKS["text_classification"](Options())
+    rows = [[[5, 7, 9, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0] * 6], [[3, 8, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0] * 6]]
+    long, labels = torch.tensor(rows), torch.tensor([0, 2])
+    layers = [layer for layer in traced(family, network, DATA).layers if layer.kind != "embedding"]
+    assert "experts" in {layer.kind for layer in layers}
+    slots = [
+        Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool))
+        for layer in layers
+        for param in [network.get_parameter(layer.tensor)]
+        for pattern in [Pattern.of(Sparsity.parse(0.5), layer.kind, parts=layer.groups)]
+    ]
+    splits = SimpleNamespace(loader=lambda *_, **__: Batches([(long, labels)]))
+    trainer = SimpleNamespace(batch_size=2, workers=0)
+    parts = SimpleNamespace(cell=SimpleNamespace(trainer=trainer, seed=0), task=task, family=family)
+    reader = SimpleNamespace(options=SimpleNamespace(samples=2))
+    padded = calibration(parts, reader, network, SimpleNamespace(slots=slots), splits, torch.device("cpu"))
+    blocks = family.blocks(network) if family.has_blocks else []
+    cut = [(long[:1, :, :3], labels[:1]), (long[1:, :, :2], labels[1:])]
+    alone = Calibration(network, lambda batch: family.logits(network, batch[0]), slots, blocks, lambda: cut)
+    for slot in slots:
+        torch.testing.assert_close(padded.moments(slot), alone.moments(slot))
+
+
+class Batches(list):
+    """A loader of given batches."""
+
+    def position(self, epoch, index):
+        assert (epoch, index) == (0, 0)
 
 
 def test_an_encoder_reads_which_sentence_a_token_is_of(folders):

@@ -67,11 +67,11 @@ def test_a_pruned_network_is_trained_on_and_no_zero_comes_back(tmp_path, monkeyp
         plan_of(["method=ticket", "sparsity=0.8", "seed=4", *CELL, f"{key}='{made}'"])
         for key in ("model.weights", "method.source")
     ]
-    assert plans[0].first[0].id == plans[1].first[0].id and plans[0].id != plans[1].id
-    for plan in (plans[0].first[0], *plans):
+    assert plans[0].parent_plans[0].id == plans[1].parent_plans[0].id and plans[0].id != plans[1].id
+    for plan in (plans[0].parent_plans[0], *plans):
         assert run_cell(plan) == 0
     before, tuned, fresh = (
-        load_file(f"{plan.folder}/model.safetensors")["layers.0.weight"] for plan in (plans[0].first[0], *plans)
+        load_file(f"{plan.folder}/model.safetensors")["layers.0.weight"] for plan in (plans[0].parent_plans[0], *plans)
     )
     assert torch.equal(tuned != 0, before != 0) and torch.equal(fresh != 0, before != 0)
     assert not torch.equal(tuned, before) and not torch.equal(fresh, tuned)
@@ -106,7 +106,7 @@ def test_weights_of_an_early_epoch_are_those_of_a_short_run_at_a_constant_rate(t
     named = "'cell:" + " ".join(early) + "'"
     plan = plan_of(["method=ticket", "sparsity=0.8", f"method.source={named}", f"model.weights={named}", *CELL[:-1],
                     "trainer.evals=0", "trainer.max_steps=0"])  # fmt: skip
-    assert [first.id for first in plan.first] == [plan_of(early).id]
+    assert [first.id for first in plan.parent_plans] == [plan_of(early).id]
     run_cell(plan)
     rewound = load_file(f"{plan.folder}/model.safetensors")
     kept = rewound["layers.0.weight"] != 0 if "layers.0.weight" in rewound else None

@@ -1,0 +1,1 @@
+"""Sparse codes: inference for a dictionary, and learning it."""

@@ -1,4 +1,4 @@
-"""Entropic index q and degrees of freedom: the q-Gaussian of 1 < q is a Student t, and q = 1 a Gaussian. [no numpy]
+"""Entropic index q and degrees of freedom: the q-Gaussian of 1 < q is a Student t, and q = 1 a Gaussian [no numpy].
 
 Maximising Tsallis entropy under a second moment gives a density proportional to [1 + (q - 1) b x'S⁻¹x]^(-1 / (q - 1)).
 """

@@ -31,7 +31,7 @@ class Certificate:
 
 
 def rho(X: np.ndarray, features: Preconditioner, T: np.ndarray) -> float:
-    """rho(S; T) with the preconditioner's own way back; inf where a w on T is invisible to X but not to |v|_1.
+    """Return rho of S on T, with the preconditioner's own way back; inf where X cannot see some w on T but |v|_1 can.
 
     Exact for a square S that mixes few columns (at most COUNTABLE different rows, so always for k <= COUNTABLE columns as they
     are); else the best of several ascents, a lower bound for a square S and an estimate for a wide one.

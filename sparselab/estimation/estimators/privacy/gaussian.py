@@ -1,4 +1,4 @@
-"""The Gaussian mechanism: how much noise it takes, and what it spends exactly. [no numpy: planning asks, too]
+"""The Gaussian mechanism: how much noise it takes, and what it spends exactly [no numpy: planning asks, too].
 
 With mu = sensitivity / sigma, one release is (eps, delta)-private if and only if delta is at least ``spent(eps, mu)``
 (Balle & Wang 2018, arXiv 1805.06530, theorem 8). Releases of mu_1, mu_2 … about one user are together exactly one release

@@ -1,4 +1,4 @@
-"""How far one user may reach: from what is assumed of all users, never from their data. [no numpy: planning asks, too]"""
+"""How far one user may reach: from what is assumed of all users, never from their data [no numpy: planning asks, too]."""
 
 from __future__ import annotations
 

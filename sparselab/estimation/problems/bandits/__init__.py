@@ -1,0 +1,1 @@
+"""Sparse linear bandits: their instances and environments."""

@@ -1,0 +1,1 @@
+"""Graphs, data that follow them, and scores of a found one."""

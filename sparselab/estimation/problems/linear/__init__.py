@@ -1,0 +1,1 @@
+"""Planted sparse linear models: laws, designs and draws."""

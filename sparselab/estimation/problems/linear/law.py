@@ -1,4 +1,4 @@
-"""The law of a planted sparse linear model, as far as it can be written down. [no numpy]"""
+"""The law of a planted sparse linear model, as far as it can be written down [no numpy]."""
 
 from __future__ import annotations
 

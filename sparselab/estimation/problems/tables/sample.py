@@ -21,8 +21,10 @@ class TableSample:
     noise_columns: int
 
     def measure(self, fitted: Any) -> dict[str, float]:
-        """``error``: mean square over the variance of the test targets. ``sparsity``: share of |coef_| below 0.001;
-        ``noise_kept``: share of the noise columns that are not; ``noise_weight``: the share of |coef_| that they carry.
+        """``error``: mean square over the variance of the test targets.
+
+        ``sparsity``: share of |coef_| below 0.001; ``noise_kept``: share of the noise columns that are not; ``noise_weight``:
+        the share of |coef_| that they carry.
         """
         off = self.y_test - fitted.predict(self.X_test)
         weights = np.abs(np.ravel(fitted.coef_))

@@ -111,7 +111,7 @@ class Claim(Options):
     )
     metric: str | None = Field(
         None,
-        description="a record's metric, account.NAME or a label of `beside`; without it: the table's",
+        description="a record's metric, account.NAME or a label of `extra_columns`; without it: the table's",
     )
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")

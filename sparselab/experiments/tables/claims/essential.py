@@ -71,8 +71,10 @@ class _PerSeed(Derived):
 
 @CLAIMS.register("essential")
 class Essential(Claim):
-    """The largest sparsity whose drop from the dense cell is at most ``eps``, before the first that drops more, lies between
-    ``low`` and ``high`` (with ``minus``: less that of another curve); after it the curve is ``steeper`` times as steep.
+    """The largest sparsity that costs at most ``eps`` lies between ``low`` and ``high``.
+
+    It is the last one before the first whose drop from the dense cell is larger (with ``minus``: less that of another curve);
+    after it the curve is ``steeper`` times as steep.
 
     A seed's sparsity lies on the grid, so two seeds are not told apart by less than its smallest step.
     """

@@ -30,12 +30,13 @@ class Curve:
 
 def _straight(x: Sequence[float], y: Sequence[float]) -> Curve:
     """Least squares of a line; a constant y is fitted perfectly by slope 0."""
-    from scipy.stats import linregress
+    import numpy as np  # scipy.stats.linregress is the same sums; to import it takes longer than all fits of a report
 
     if len(set(y)) == 1:
         return Curve(0.0, 1.0)
-    found = linregress(x, y)
-    return Curve(float(found.slope), float(found.rvalue) ** 2)
+    of_x, together, _, of_y = np.cov(x, y, bias=True).flat
+    correlation = min(1.0, max(-1.0, float(together / np.sqrt(of_x * of_y)))) if of_y else 0.0
+    return Curve(float(together / of_x), correlation**2)
 
 
 def _beside_an_offset(x: Sequence[float], y: Sequence[float]) -> Curve:
@@ -104,8 +105,10 @@ class _PerSeed(Derived):
 
 @CLAIMS.register("fit")
 class Fit(Claim):
-    """``of`` (over ``over``) follows a law along an axis: y = a x^b (``power``), a e^(b x) (``exponential``), a + b log x
-    (``logarithmic``), a + b x (``linear``) or c + a x^b (``offset_power``), with b between ``low`` and ``high``.
+    """``of`` (over ``over``) follows a law along an axis, with its exponent b between ``low`` and ``high``.
+
+    Laws: y = a x^b (``power``), a e^(b x) (``exponential``), a + b log x (``logarithmic``), a + b x (``linear``) or c + a x^b
+    (``offset_power``).
 
     x is what the cells' overrides set ``x`` to. ``r2``: the least R² (on the scale that is fitted); ``direction``: the
     smallest of all steps goes that way. A seed with numbers that have no logarithm decides nothing.

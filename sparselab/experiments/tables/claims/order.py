@@ -57,8 +57,9 @@ class _Band(Claim):
 
 @CLAIMS.register("bound")
 class Bounded(_Band):
-    """``a`` itself lies between ``low`` and ``high``, in units of the table's metric (or of the claim's own): a cell against a
-    number that the paper states, or a number that is a comparison already, like a speed-up.
+    """``a`` itself lies between ``low`` and ``high``, in units of the table's metric (or of the claim's own).
+
+    It is a cell against a number that the paper states, or a number that is a comparison already, like a speed-up.
     """
 
     def parts(self, layout: Layout) -> list[Part]:

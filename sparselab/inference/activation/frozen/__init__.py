@@ -1,0 +1,1 @@
+"""Activation rules at work in a frozen network [torch]."""

@@ -57,8 +57,11 @@ class Gates:
 
 
 def stride(entries: int, inputs: int) -> int:
-    """Every how many of ``entries`` scores one is kept, about ``SAMPLE`` in all: of each window alike, however windows are
-    cut into batches, and without a common divisor with ``inputs``, so that every input is met."""
+    """Return every how many of ``entries`` scores one is kept, about ``SAMPLE`` in all.
+
+    Of each window alike, however windows are cut into batches, and without a common divisor with ``inputs``, so that every
+    input is met.
+    """
     step = max(-(-entries // SAMPLE), 1)
     while gcd(step, inputs) > 1:
         step += 1

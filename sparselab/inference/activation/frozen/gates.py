@@ -38,8 +38,10 @@ def threshold(value: float | Tensor) -> Gate:
 
 
 def quantile(scores: Tensor, level: float, most: int = 1 << 22) -> float:
-    """The ``level`` quantile of all scores: at least that share of them is not above it. Of many, ``most`` evenly
-    spaced ones are looked at."""
+    """The ``level`` quantile of all scores: at least that share of them is not above it.
+
+    Of many, ``most`` evenly spaced ones are looked at.
+    """
     flat = scores.flatten()
     flat = flat[:: -(-flat.numel() // most)]
     rank = round(level * flat.numel())

@@ -20,8 +20,9 @@ PROBE = 1e-4  # relative error beyond which a norm's gain is not what its weight
 
 @torch.no_grad()
 def rotate(blocks: list[Block]) -> int:
-    """Fold gains and rotate, in place, every input that a pivot reads. Returns the multiply-accumulates that the
-    rotations add per token.
+    """Fold gains and rotate, in place, every input that a pivot reads.
+
+    Returns the multiply-accumulates that the rotations add per token.
 
     Raises :class:`ConfigError` where no block has a pivot, or a pivot's input is not a norm's output.
     """
@@ -37,7 +38,7 @@ def rotate(blocks: list[Block]) -> int:
         basis = right_basis(pivot.weight)
         for site in shared.sites:
             site.weight.copy_((site.weight.double() @ basis).to(site.weight.dtype))
-        turn(shared.source, basis)
+        change_basis(shared.source, basis)
     return sum(shared.sites[0].inputs ** 2 for shared, _ in pairs)
 
 
@@ -67,7 +68,7 @@ def fold(shared: Shared) -> None:
         shift.zero_()
 
 
-def turn(norm: nn.Module, basis: Tensor) -> None:
+def change_basis(norm: nn.Module, basis: Tensor) -> None:
     """Multiply every output of ``norm`` by ``basis`` (width, width)."""
     norm.register_buffer("rotation", basis.to(norm.get_parameter("weight")), persistent=False)
     norm.register_forward_hook(lambda module, args, output: output @ module.rotation)

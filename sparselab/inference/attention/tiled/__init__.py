@@ -1,0 +1,1 @@
+"""Tiled attention of a frozen network [torch]."""

@@ -1,4 +1,4 @@
-"""Activations of a language model, recorded at one of its blocks over a text. [no torch at import]"""
+"""Activations of a language model, recorded at one of its blocks over a text [no torch at import]."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ TEXT = "{name: tinystories, block: 256}"
 
 
 class ActivationOptions(Options):
+    """Options of recorded activations."""
+
     model: dict[str, Any] | None = Field(None, description=f"the network that is recorded, such as {MODEL}")
     text: dict[str, Any] | None = Field(None, description=f"the text that it reads, such as {TEXT}")
     layer: int = Field(1, ge=1, description="the block whose output is recorded, from 1")
@@ -159,7 +161,7 @@ class ActivationSet(Dataset):
         bare, text = type(self.family)(self.family.options.model_copy(update={"weights": None})), self._text_spec
         try:
             found = once(("recorded", bare.name, repr(bare.options), text), lambda: bare.model_spec(text))
-            found = found or bare.outline(text)
+            found = found or bare.traced_spec(text)
         except ConfigError as refused:
             raise ConfigError(_inside(refused.issues)) from None
         return found

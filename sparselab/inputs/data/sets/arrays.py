@@ -1,4 +1,4 @@
-"""Image sets that fit in memory. [no torch at import]"""
+"""Image sets that fit in memory [no torch at import]."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ class ArraySet(Dataset):
             what = f"reflection needs a margin below the image's side of {side} pixels"
             issues.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
         sizes = (0, 0, 0)
-        with issues.catch():
+        with issues.collect():
             sizes = counts(self.name, self.options, self.sizes["train"], self.sizes["test"])
         if self.options.forget is not None:
-            with issues.catch():
+            with issues.collect():
                 sizes = self._left(Forget.parse(self.options.forget, self.classes), *sizes)
         elif self.options.train_on != "all":
             where = f"dataset.train_on={self.options.train_on}"
@@ -381,6 +381,8 @@ class ColourOptions(ArrayOptions):
 
 
 class ColourSet(PublicSet):
+    """Base of the colour sets, whose classes are equally large."""
+
     balanced = True
     Options = ColourOptions
     options: ColourOptions

@@ -1,4 +1,4 @@
-"""ImageNet, whose pictures stay encoded until a worker process needs them. [no torch at import]"""
+"""ImageNet, whose pictures stay encoded until a worker process needs them [no torch at import]."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class ImagenetOptions(ImageOptions):
+    """Options of ImageNet."""
+
     size: int = Field(default=224, ge=8, description="side of the images a network sees, in pixels, at least 8")
     resize: int = Field(
         default=256, ge=8, description="evaluation: short side before the middle is taken; at least size"
@@ -41,7 +43,7 @@ class ImagenetOptions(ImageOptions):
 
 
 @dataclass(frozen=True)
-class FolderShelf:
+class FolderImages:
     """Pictures of a folder."""
 
     root: Path
@@ -58,7 +60,7 @@ class FolderShelf:
 
 
 @dataclass(frozen=True)
-class HubShelf:
+class HubImages:
     """Pictures of a hub set: rows of its table."""
 
     table: Any
@@ -114,13 +116,13 @@ class Imagenet(Dataset):
 
         spec = self.spec()
         folder = self._folder()
-        shelves: dict[str, Any]
+        stores: dict[str, Any]
         if folder is None:
             tables = {part: hub.load(self.repo, part, self.where, self.layout) for part in ("train", "validation")}
             labels, test_labels = (np.array(table["label"], np.int64) for table in tables.values())
             rows = choose(self.options, labels, test_labels)
             table_of = {"train": tables["train"], "val": tables["train"], "test": tables["validation"]}
-            shelves = {part: HubShelf(table_of[part], at) for part, at in rows.items()}
+            stores = {part: HubImages(table_of[part], at) for part, at in rows.items()}
             of_table = {part: _lengths(table) for part, table in tables.items()}
             length_of = {"train": of_table["train"], "val": of_table["train"], "test": of_table["validation"]}
         else:
@@ -128,12 +130,12 @@ class Imagenet(Dataset):
             labels, test_labels = listing.labels("train"), listing.labels("val")
             rows = choose(self.options, labels, test_labels)
             of = {"train": listing.paths("train"), "val": listing.paths("train"), "test": listing.paths("val")}
-            shelves = {part: FolderShelf(folder, [of[part][i] for i in at]) for part, at in rows.items()}
+            stores = {part: FolderImages(folder, [of[part][i] for i in at]) for part, at in rows.items()}
             train_lengths = listing.lengths("train")
             length_of = {"train": train_lengths, "val": train_lengths, "test": listing.lengths("val")}
         label_of = {"train": labels, "val": labels, "test": test_labels}
         return PictureSplits(
-            pictures=shelves,
+            pictures=stores,
             labels={part: label_of[part][at] for part, at in rows.items()},
             lengths={part: length_of[part][at] for part, at in rows.items()},
             size=self.options.size,

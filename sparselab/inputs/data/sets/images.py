@@ -1,4 +1,4 @@
-"""Base of all image sets: how the splits are drawn. [no torch]"""
+"""Base of all image sets: how the splits are drawn [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs to restore: with noise that is added, or that a camera made. [no torch at import]"""
+"""Photographs to restore: with noise that is added, or that a camera made [no torch at import]."""
 
 from __future__ import annotations
 
@@ -132,6 +132,8 @@ class PhotographSet(Dataset):
 
 
 class BSDOptions(PhotographOptions):
+    """Options of photographs to which noise is added."""
+
     noise: float = Field(25.0, gt=0, description="standard deviation of Gaussian noise, of 255, above 0")
 
 

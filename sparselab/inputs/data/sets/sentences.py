@@ -1,4 +1,4 @@
-"""Sentences, and pairs of them, with a class each. [no torch at import]"""
+"""Sentences, and pairs of them, with a class each [no torch at import]."""
 
 from __future__ import annotations
 
@@ -136,6 +136,8 @@ class SentenceSet(Dataset):
 
 
 class GlueOptions(SentenceOptions):
+    """Options of GLUE."""
+
     subset: Literal["sst2", "rte", "mrpc", "cola"] = Field("sst2", description="sst2, rte, mrpc or cola")
 
 

@@ -1,4 +1,4 @@
-"""Text as tokens in memory. [no torch at import]"""
+"""Text as tokens in memory [no torch at import]."""
 
 from __future__ import annotations
 
@@ -200,6 +200,8 @@ class TextSet(Dataset):
 
 
 class StdlibOptions(TextOptions):
+    """Options of the standard library's source text."""
+
     max_bytes: int | None = Field(default=None, ge=1000, description="bytes of all splits, at least 1000; null for all")
 
 
@@ -296,6 +298,8 @@ class TinyShakespeare(TextSet):
 
 
 class StoryOptions(TextOptions):
+    """Options of TinyStories."""
+
     format: Literal["stories", "plain"] = Field(
         default="stories",
         description="stories, as checkpoints read them (their tokenizer's first token, then the story), or plain",
@@ -365,6 +369,8 @@ def _shares(text: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 class WikitextOptions(TextOptions):
+    """Options of WikiText-2."""
+
     train_from: Literal["train", "valid"] = Field(
         default="train", description="train, or valid to train on nine tenths of the validation split"
     )

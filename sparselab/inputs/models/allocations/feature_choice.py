@@ -1,4 +1,4 @@
-"""Feature choice: every feature takes its best tokens of the batch, as many as a law says. [no torch at import]"""
+"""Feature choice: every feature takes its best tokens of the batch, as many as a law says [no torch at import]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutual choice: the batch's budget goes to the best pairs anywhere. [no torch at import]"""
+"""Mutual choice: the batch's budget goes to the best pairs anywhere [no torch at import]."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 @ALLOCATIONS.register("mutual_choice")
 class MutualChoice(Budgeted):
-    """The ``k n`` largest magnitudes of a batch of n tokens (arXiv 2411.02124, abstract; the same forward pass as BatchTopK,
-    Bussmann et al. 2024). Alone, a token's features fire where they reach the mean of the smallest magnitude that
-    batches kept [ours, as BatchTopK does]."""
+    """The ``k n`` largest magnitudes of a batch of n tokens (arXiv 2411.02124, abstract).
+
+    The forward pass is that of BatchTopK (Bussmann et al. 2024). Alone, a token's features fire where they reach the mean of
+    the smallest magnitude that batches kept [ours, as BatchTopK does].
+    """
 
     thresholds = "one"
 

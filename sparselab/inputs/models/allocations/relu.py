@@ -1,4 +1,4 @@
-"""No rule: whatever is positive fires, and a penalty keeps it rare. [no torch at import]"""
+"""No rule: whatever is positive fires, and a penalty keeps it rare [no torch at import]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token choice: every token has as many features. [no torch at import]"""
+"""Token choice: every token has as many features [no torch at import]."""
 
 from __future__ import annotations
 

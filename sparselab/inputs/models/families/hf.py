@@ -144,8 +144,8 @@ class HuggingFace(TextFamily):
         except (KeyError, TypeError, ZeroDivisionError):
             refuse(self.where, "its config.json lacks a size, or has one that is no number", VERBATIM)
 
-    def outline(self, data: DataSpec) -> ModelSpec | None:
-        return None if self._folder() is None else super().outline(data)  # a hub name would be downloaded
+    def traced_spec(self, data: DataSpec) -> ModelSpec | None:
+        return None if self._folder() is None else super().traced_spec(data)  # a hub name would be downloaded
 
     def make(self, data: DataSpec) -> nn.Module:
         try:
@@ -160,7 +160,7 @@ class HuggingFace(TextFamily):
         head = model.get_output_embeddings()
         tied = head is not None and head.weight is model.get_input_embeddings().weight
         if head is not None and not tied and getattr(model.config, "tie_word_embeddings", False):
-            # The library says so in passing, and keeps both; the outline of config.json would count one.
+            # The library says so in passing, and keeps both; the spec of config.json would count one.
             fix = "write tie_word_embeddings: false in config.json"
             refuse(self.where, "its config.json ties embedding and head, its file has two", fix)
         vocabulary = model.get_input_embeddings().weight.shape[0]

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from sparselab.training.metrics.contexts import Feature
+    from sparselab.training.metrics.feature import Feature
 
 WIDTH, LINE, EDGE, SIZE = 860, 20, 14, 14  # pixels: of the page, of a line, of the margin, of the letters
 MIDDLE = 400  # where the token that fires begins

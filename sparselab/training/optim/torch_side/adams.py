@@ -13,8 +13,9 @@ Blend = Callable[[Tensor, Tensor], Tensor]
 
 
 class AdamS(torch.optim.Optimizer):
-    """Adam (bias-corrected), with decoupled weight decay; parameters that have a blend are moved by AdamS
-    (CAST, arXiv 2509.25996, algorithm 1):
+    """Adam (bias-corrected) with decoupled weight decay, and AdamS for parameters that have a blend.
+
+    AdamS (CAST, arXiv 2509.25996, algorithm 1) moves them by:
 
         mu_t = b1 mu + (1 - b1) g             stored, of the loss's gradient alone
         mu~  = blend(theta, mu_t)             not stored

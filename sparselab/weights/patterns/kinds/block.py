@@ -1,4 +1,4 @@
-"""Blocks of RxC weights. [no torch]"""
+"""Blocks of RxC weights [no torch]."""
 
 from __future__ import annotations
 

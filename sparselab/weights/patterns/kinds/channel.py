@@ -1,4 +1,4 @@
-"""Whole channels: of outputs (filters), or of inputs. [no torch]"""
+"""Whole channels: of outputs (filters), or of inputs [no torch]."""
 
 from __future__ import annotations
 

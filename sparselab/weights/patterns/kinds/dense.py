@@ -1,4 +1,4 @@
-"""No sparsity: every weight is kept. [no torch]"""
+"""No sparsity: every weight is kept [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sparsity at which a transformed network costs what the plain one does. [no torch]"""
+"""The sparsity at which a transformed network costs what the plain one does [no torch]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N of every M consecutive weights along an axis. [no torch]"""
+"""N of every M consecutive weights along an axis [no torch]."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class NOfM(Sparsity):
         return cls.of(n, m)
 
     @classmethod
-    def mend(cls, text: str) -> str | None:
+    def fix(cls, text: str) -> str | None:
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         return f'for {match[1]} kept of {match[2]} write "{match[1]}:{match[2]}"' if match else None
 

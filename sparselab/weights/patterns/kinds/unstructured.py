@@ -1,4 +1,4 @@
-"""Any weights, a fraction of them. [no torch]"""
+"""Any weights, a fraction of them [no torch]."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Unstructured(Sparsity):
         return Sparsity.parse("dense") if density == 1 else cls(density)
 
     @classmethod
-    def mend(cls, text: str) -> str | None:
+    def fix(cls, text: str) -> str | None:
         match = re.fullmatch(r"(\d\d?(\.\d+)?) ?%", text)
         return f"for {match[1]} % write {float(match[1]) / 100:.10g}" if match else None
 

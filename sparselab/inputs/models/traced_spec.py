@@ -1,4 +1,4 @@
-"""Model specs of networks that only building tells: traced once, and kept between processes. [no torch where one is kept]
+"""Model specs of networks that only building tells: traced once, and kept between processes [no torch where one is kept].
 
 A spec is a function of the family, its options and the files that these name, of the types of the data, of the code that
 draws it, and of the libraries that make the network. All of these are in its name.
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "timm", "transformers")
 
 
-def outline(family: Family, data: DataSpec) -> ModelSpec | None:
-    """Return :meth:`Family.outline`, from the cache if it lies there. ConfigError where the network cannot be made."""
+def traced_spec(family: Family, data: DataSpec) -> ModelSpec | None:
+    """Return :meth:`Family.traced_spec`, from the cache if it lies there. ConfigError where the network cannot be made."""
     try:
         key = _key(family, data)
     except OSError:  # a file of the model that cannot be read is the family's to complain of
-        return family.outline(data)
-    return once(("outline", key), lambda: _kept(family, data, Path("model_specs") / f"{key}.json"))
+        return family.traced_spec(data)
+    return once(("traced spec", key), lambda: _kept(family, data, Path("model_specs") / f"{key}.json"))
 
 
 def _kept(family: Family, data: DataSpec, path: Path) -> ModelSpec | None:
     if (kept := cache_folder.read(path)) is not None:
         return _spec(kept)
-    found = family.outline(data)
+    found = family.traced_spec(data)
     if found is not None:
         cache_folder.write(path, _tree(found))
     return found

@@ -11,8 +11,8 @@ from sparselab.core import cache_folder
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.data_types import Classes, Images
 from sparselab.inputs.models.families.timm_model import TimmModel
-from sparselab.inputs.models.outline import outline
 from sparselab.inputs.models.trace import traced
+from sparselab.inputs.models.traced_spec import traced_spec
 
 DATA = DataSpec("pictures", Images(3, 32, 32), Classes(7), 8, 8, 8, "", "local")
 
@@ -32,8 +32,8 @@ def test_no_number_is_needed(arch: str):
     """A network of meta tensors has the layers and the costs of the real one; it is kept, and read as it was."""
     one = family(arch)
     real = traced(one, one.network(DATA), DATA)
-    assert outline(one, DATA) == real
-    assert outline(one, DATA) == real, "from the cache"
+    assert traced_spec(one, DATA) == real
+    assert traced_spec(one, DATA) == real, "from the cache"
 
 
 def test_a_network_that_looks_at_its_numbers_is_built(monkeypatch):
@@ -46,30 +46,32 @@ def test_a_network_that_looks_at_its_numbers_is_built(monkeypatch):
         return network
 
     monkeypatch.setattr(TimmModel, "make", looking)
-    assert outline(family("test_vit"), DATA) is not None
+    assert traced_spec(family("test_vit"), DATA) is not None
     assert devices == ["meta", "cpu"]
 
 
 def test_what_is_kept_is_of_this_network_alone(cache):
     kept = cache / "model_specs"
-    assert outline(family("test_vit"), DATA) != outline(family("test_resnet"), DATA)
+    assert traced_spec(family("test_vit"), DATA) != traced_spec(family("test_resnet"), DATA)
     wider = DataSpec("pictures", Images(1, 32, 32), Classes(7), 8, 8, 8, "", "local")
-    outline(family("test_vit"), wider)
+    traced_spec(family("test_vit"), wider)
     assert len(list(kept.iterdir())) == 3
-    again = outline(family("test_vit"), DataSpec("others", DATA.inputs, DATA.targets, 5, 5, 5, "x", "hub"))
-    assert again == outline(family("test_vit"), DATA) and len(list(kept.iterdir())) == 3, "names and sizes do not count"
+    again = traced_spec(family("test_vit"), DataSpec("others", DATA.inputs, DATA.targets, 5, 5, 5, "x", "hub"))
+    assert again == traced_spec(family("test_vit"), DATA) and len(list(kept.iterdir())) == 3, (
+        "names and sizes do not count"
+    )
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: text.replace("test", "tset"), lambda text: ""])
 def test_a_damaged_copy_is_made_again(cache, spoil):
-    first = outline(family("test_vit"), DATA)
+    first = traced_spec(family("test_vit"), DATA)
     (path,) = (cache / "model_specs").iterdir()
     path.write_text(spoil(path.read_text()))
-    assert outline(family("test_vit"), DATA) == first
+    assert traced_spec(family("test_vit"), DATA) == first
     with contextlib.suppress(ValueError):
         assert cache_folder.read(path.relative_to(cache)) is not None
 
 
 def test_a_folder_that_cannot_be_written_costs_time_alone(cache):
     cache.write_text("no folder")
-    assert outline(family("test_vit"), DATA) == outline(family("test_vit"), DATA)
+    assert traced_spec(family("test_vit"), DATA) == traced_spec(family("test_vit"), DATA)
