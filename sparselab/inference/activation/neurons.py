@@ -45,10 +45,10 @@ class NeuronRuleOptions(RuleOptions):
 
 
 class NeuronRule(Rule):
-    """Zeroes g_i = act(W_gate x)_i where |g_i| is not above a threshold, so that row i of W_up and column i of W_down are
-    not needed: the feed-forward layer is W_down (g ⊙ W_up x).
+    """Zeroes g_i = act(W_gate x)_i where |g_i| is not above a threshold.
 
-    Thresholds are quantiles over tokens and channels, one for each group of calibration windows, averaged over groups.
+    Row i of W_up and column i of W_down are then not needed: the feed-forward layer is W_down (g ⊙ W_up x). Thresholds
+    are quantiles over tokens and channels, one for each group of calibration windows, averaged over groups.
     """
 
     Options: ClassVar[type[NeuronRuleOptions]] = NeuronRuleOptions
