@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
     from sparselab.inference.activation.frozen.masking import Masking
+    from sparselab.inference.activation.frozen.sites import Place
     from sparselab.inference.attention.tiled.tiles import Ledger
     from sparselab.inference.parts import Activations
 
@@ -22,6 +24,20 @@ def macs_per_token(model_spec: ModelSpec, sparsity: float) -> float:
     return (1 - sparsity) * linear + head
 
 
+def active_share(model_spec: ModelSpec, active: Activations | None, masking: Masking | None) -> float:
+    """The share of the linear layers' weights, those of the head apart, that a token under the rule needs."""
+    if active is None or masking is None:
+        return 1.0
+    linear = sum(layer.numel for layer in model_spec.layers if not layer.roles & {"head", "embedding"})
+    saved = sum(place.params * masking.counts[place.name].gated_sparsity for place in active.places)
+    return 1 - saved / linear
+
+
+def mean(places: Sequence[Place], of: Callable[[Place], float]) -> float:
+    """The mean over places, weighted by their parameters."""
+    return sum(of(place) * place.params for place in places) / sum(place.params for place in places)
+
+
 def counted(
     model_spec: ModelSpec, active: Activations | None, masking: Masking | None, ledger: Ledger | None, block: int
 ) -> tuple[dict[str, Any], dict[str, float]]:
@@ -32,11 +48,15 @@ def counted(
     """
     macs, metrics = float(model_spec.macs), {}
     if active is not None and masking is not None:
-        total = {site.name: site.params for site in active.sites}
-        weigh = lambda of: sum(of(masking.counts[n]) * size for n, size in total.items()) / sum(total.values())  # noqa: E731
-        metrics["activation.sparsity"] = weigh(lambda count: count.sparsity)
-        metrics["activation.gated_sparsity"] = weigh(lambda count: count.gated_sparsity)
-        macs -= sum(size * masking.counts[name].sparsity * block for name, size in total.items())
+        counts = masking.counts
+        metrics["activation.sparsity"] = mean(active.places, lambda place: counts[place.name].sparsity)
+        metrics["activation.gated_sparsity"] = mean(active.places, lambda place: counts[place.name].gated_sparsity)
+        for kind in {place.kind for place in active.places}:
+            of_kind = [place for place in active.places if place.kind == kind]
+            metrics[f"activation.{kind}_sparsity"] = mean(of_kind, lambda place: counts[place.name].gated_sparsity)
+        if active.spreads:
+            metrics["activation.least_spread"] = min(active.spreads.values())
+        macs -= sum(place.params * counts[place.name].sparsity * block for place in active.places)
     if ledger is not None:
         share = metrics["attention.sparsity"] = ledger.sparsity()
         for phase in {phase for _, phase in ledger.tallies}:

@@ -69,6 +69,7 @@ class Inference(SingleProcessEngine):
         if cell.activation is not None and "activation" not in invalid:
             with issues.collect():
                 made["activation"] = build(ACTIVATIONS, cell.activation, "activation")
+                issues.found += made["activation"].unfit(self.options.windows)
         if cell.attention is not None and "attention" not in invalid:
             with issues.collect():
                 own = (
@@ -90,6 +91,8 @@ class Inference(SingleProcessEngine):
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
                 rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
                 made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
+                if made["activation"] is not None and made["model_spec"] is not None:
+                    issues.found += made["activation"].misfits(made["model_spec"])
         if issues.found or invalid or "model_spec" not in made:
             return None
         return self._job(Parts(cell=cell, **made), dependencies)
@@ -174,9 +177,7 @@ class Inference(SingleProcessEngine):
         """True if calibration weighs windows against each other: a shared threshold, or a search over several batches."""
         if parts.activation is None:
             return False
-        options = parts.activation.options
-        several = self.options.windows > self.options.batch_size
-        return options.gate == "threshold" or (options.allocation == "greedy" and several)
+        return parts.activation.weighs_windows(self.options.windows > self.options.batch_size)
 
     def execute(self, plan: Plan, stop: StopFlag) -> Outcome:
         from sparselab.inference.runner import execute

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from sparselab.core.options import Options
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
-    from sparselab.inference.activation.frozen.sites import Block, Site
+    from sparselab.inference.activation.frozen.sites import Place
     from sparselab.inference.activation.rule import Rule as ActivationRule
     from sparselab.inference.attention.rule import Rule as AttentionRule
     from sparselab.inputs.data.dataset import Dataset
@@ -48,13 +49,15 @@ class Parts:
 
 @dataclass
 class Activations:
-    """A network prepared for a rule on activations."""
+    """A network prepared for a rule on activations.
 
-    blocks: list[Block]
+    places: what is made sparse. levels: how much of each, by its name. gates: by name, none where a place stays dense.
+    rotation_macs: what rotations add, per token. spreads: of places with a statistic of every channel, by name, its
+    coefficient of variation.
+    """
+
+    places: Sequence[Place]
     levels: dict[str, float]
     gates: dict[str, Any]
-    rotation_macs: int
-
-    @property
-    def sites(self) -> list[Site]:
-        return [site for block in self.blocks for site in block.sites]
+    rotation_macs: int = 0
+    spreads: dict[str, float] = field(default_factory=dict)

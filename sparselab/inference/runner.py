@@ -13,16 +13,13 @@ from torch import Tensor, nn
 from sparselab.core.errors import RunFailed, refuse
 from sparselab.core.model_spec import EXPERTS
 from sparselab.core.seeds import derive_seed
-from sparselab.inference.activation.frozen.allocate import effective, greedy, nearest, uniform
-from sparselab.inference.activation.frozen.calibrate import Gates
+from sparselab.inference.activation.frozen.allocate import effective
 from sparselab.inference.activation.frozen.masking import Masking
-from sparselab.inference.activation.frozen.rotate import rotate
-from sparselab.inference.activation.frozen.sites import find_blocks
+from sparselab.inference.activation.frozen.network import Network
 from sparselab.inference.attention.tiled.attach import Attached, check_applies
 from sparselab.inference.attention.tiled.calibrate import calibrate
 from sparselab.inference.attention.tiled.tiles import Ledger
-from sparselab.inference.count import counted, macs_per_token
-from sparselab.inference.parts import Activations
+from sparselab.inference.count import active_share, counted, macs_per_token
 from sparselab.inference.score import Score, score
 from sparselab.inference.windows import Batch, batches, draw
 from sparselab.inputs.data.splits import loaded
@@ -32,12 +29,9 @@ from sparselab.storage.ids import canonical
 
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
-    from sparselab.inference.parts import InferenceOptions, Parts
+    from sparselab.inference.parts import Activations, InferenceOptions, Parts
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
-
-LOOKED_AT = 64  # tokens of a window that show how the network is built, and whether a rotation left it as it was
-SAME = 1e-3  # largest relative change of the logits that a rotation may cost, of their spread
 
 
 def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
@@ -55,9 +49,12 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         without_experts(model_spec)
     seed, block, size = parts.cell.seed, parts.data.shape[0], options.batch_size
 
-    calibration = list(
-        batches(splits.train, draw(splits.train, block, options.windows, seed, "calibrate"), block, size, device)
-    )
+    def windows(purpose: str, at_once: int | None) -> list[Tensor]:
+        drawn = draw(splits.train, block, options.windows, seed, purpose)
+        if at_once is not None and len(drawn) > at_once:
+            drawn = drawn[: len(drawn) // at_once * at_once]  # of a short text: whole groups only
+        return [inputs for inputs, _ in batches(splits.train, drawn, block, at_once or size, device)]
+
     count = None if options.tokens is None else max(options.tokens // block, 1)
     starts = draw(splits.test, block, count, seed, "test")
     if not len(starts):
@@ -78,9 +75,9 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     with torch.no_grad(), ExitStack() as rules:
         active = masking = ledger = None
         if parts.activation is not None:
-            active = prepare(parts, model, logits, calibration, stop)
+            active = parts.activation.prepare(Network(model, logits, windows, parts.target or 0.0, stop.check))
             masking = rules.enter_context(
-                Masking(parts.activation, active.sites, active.gates, parts.activation.options.dense_prefix)
+                Masking(parts.activation, active.places, active.gates, parts.activation.options.dense_prefix)
             )
         if parts.attention is not None:
             if parts.attention.calibrated:
@@ -91,7 +88,8 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     cost, measured = counted(model_spec, active, masking, ledger, block)
     metrics = {**scores(under, dense, splits.bytes_per_token["test"]), **measured}
     metrics["test.length"] = block
-    metrics["test.macs_per_token"] = macs_per_token(model_spec, measured.get("activation.gated_sparsity", 0.0))
+    share = metrics["test.active_share"] = active_share(model_spec, active, masking)
+    metrics["test.macs_per_token"] = macs_per_token(model_spec, 1 - share)
     return Outcome(
         metrics=metrics,
         sparsity=realised(parts, active, masking, ledger),
@@ -142,41 +140,6 @@ def scores(under: Score, dense: Score, bytes_per_token: float) -> dict[str, floa
     }
 
 
-def prepare(
-    parts: Parts, model: nn.Module, logits: Callable[[Tensor], Tensor], calibration: list[Batch], stop: StopFlag
-) -> Activations:
-    """Find the sites, rotate what they read, say how sparse each is, and make its gate."""
-    rule = parts.activation
-    assert rule is not None
-    options, target = rule.options, parts.target or 0.0
-    tokens = [inputs for inputs, _ in calibration]
-    some = tokens[0][:, :LOOKED_AT]
-    blocks = find_blocks(model, some[:1], options.pivots)
-    macs = 0
-    if options.transform:
-        before = logits(some)
-        macs = rotate(blocks)
-        change = float((logits(some) - before).norm() / before.norm())
-        if not change < SAME:
-            raise RunFailed(
-                f"activation.transform: rotating changed the output by {change:.2g} of its size — write transform=false"
-            )
-    gates = Gates(rule, model, blocks, tokens)
-    levels = uniform(blocks, target)
-    if options.allocation == "greedy" and target:
-        levels = {}
-        for block in blocks:
-            stop.check("between two blocks of the allocation")
-            levels |= nearest(greedy(model, block, tokens, rule, gates, target), target).levels
-    chosen = {}
-    for block in blocks:
-        for site in block.sites:
-            gate = gates(site, levels[site.name])
-            if gate is not None:
-                chosen[site.name] = gate
-    return Activations(blocks, levels, chosen, macs)
-
-
 def fit_attention(
     parts: Parts, options: InferenceOptions, model: nn.Module, logits: Callable[[Tensor], Tensor], text: Tensor,
     device: torch.device,
@@ -201,11 +164,12 @@ def realised(
     out: dict[str, Any] = {"requested": f"{parts.target:g}" if parts.target else "dense", "realised": 0.0}
     if active is not None and masking is not None:
         counts = masking.counts
-        out["realised"] = effective(active.sites, {name: count.gated_sparsity for name, count in counts.items()})
+        out["realised"] = effective(active.places, {name: count.gated_sparsity for name, count in counts.items()})
         out["layers"] = [
-            {"name": site.name, "inputs": site.inputs, "outputs": site.outputs, "level": active.levels[site.name],
-             "realised": counts[site.name].gated_sparsity, "of_all_tokens": counts[site.name].sparsity}
-            for site in active.sites
+            {"name": place.name, "inputs": place.inputs, "outputs": place.outputs, "level": active.levels[place.name],
+             "realised": counts[place.name].gated_sparsity, "of_all_tokens": counts[place.name].sparsity}
+            | ({"spread": active.spreads[place.name]} if place.name in active.spreads else {})
+            for place in active.places
         ]  # fmt: skip
     elif ledger is not None:
         out["realised"] = ledger.sparsity()

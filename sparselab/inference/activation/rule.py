@@ -1,22 +1,71 @@
-"""A rule of activation sparsity: which entries of a linear layer's input a frozen network computes with [no torch]."""
+"""A rule of activation sparsity: which entries of its activations a frozen network computes with [no torch]."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparselab.inference.activation.frozen.sites import Site
+    from sparselab.core.model_spec import ModelSpec
+    from sparselab.inference.activation.frozen.network import Network
+    from sparselab.inference.activation.frozen.sites import Place, Site
+    from sparselab.inference.parts import Activations
 
 
 class RuleOptions(Options):
-    """How a rule is put to work, whatever it scores by."""
+    """How a rule is put to work, whatever it scores and wherever."""
+
+    dense_prefix: float = Field(
+        default=0.01, ge=0, lt=1, description="in [0, 1): share of a forward's tokens, the first ones, left dense"
+    )
+
+
+class Rule(ABC):
+    """Override what differs.
+
+    ``version``: raise it when the rule changes; it is part of a cell's id.
+    """
+
+    Options: ClassVar[type[RuleOptions]] = RuleOptions
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    options: RuleOptions
+
+    def __init__(self, options: RuleOptions):
+        self.options = options
+
+    @abstractmethod
+    def prepare(self, network: Network) -> Activations:
+        """Find the places of the network that it makes sparse, and a gate for each."""
+
+    def factor(self, place: Place) -> Tensor | None:
+        """(entries,) what an entry's magnitude is multiplied by to give its score; None for 1. Never applied to x."""
+        return None
+
+    def misfits(self, model_spec: ModelSpec) -> list[Issue]:
+        """Why it cannot work on such a network, as far as the layers tell."""
+        return []
+
+    def unfit(self, windows: int) -> list[Issue]:
+        """Why it cannot be calibrated on so many windows."""
+        return []
+
+    def weighs_windows(self, several: bool) -> bool:
+        """True if calibration weighs windows against each other. several: they are read in more than one batch."""
+        return False
+
+
+class InputRuleOptions(RuleOptions):
+    """Options of a rule on what linear layers read."""
 
     pivots: list[str] = Field(
         default=["*.k_proj", "*.gate_proj", "*.qkv_proj", "*.gate_up_proj"],
@@ -33,27 +82,26 @@ class RuleOptions(Options):
     greedy_last: float = Field(
         default=0.25, gt=0, le=1, description="in (0, 1]: share of the positions, the last ones, whose error counts"
     )
-    dense_prefix: float = Field(
-        default=0.01, ge=0, lt=1, description="in [0, 1): share of a forward's tokens, the first ones, left dense"
-    )
 
 
-class Rule:
-    """Override what differs. The default keeps the entries of largest magnitude.
+class InputRule(Rule):
+    """A rule on the input of every linear layer. The default keeps the entries of largest magnitude."""
 
-    ``version``: raise it when the rule changes; it is part of a cell's id.
-    """
+    Options: ClassVar[type[InputRuleOptions]] = InputRuleOptions
 
-    Options: ClassVar[type[RuleOptions]] = RuleOptions
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
+    options: InputRuleOptions
 
-    def __init__(self, options: RuleOptions):
-        self.options = options
+    def prepare(self, network: Network) -> Activations:
+        from sparselab.inference.activation.frozen.inputs import prepare
 
-    def factor(self, site: Site) -> Tensor | None:
-        """(inputs,) what an entry's magnitude is multiplied by to give its score; None for 1. Never applied to x."""
+        return prepare(self, network)
+
+    def factor(self, place: Site) -> Tensor | None:  # type: ignore[override]  # its places are sites
         return None
+
+    def weighs_windows(self, several: bool) -> bool:
+        """A threshold that windows share, or a search over several batches."""
+        return self.options.gate == "threshold" or (self.options.allocation == "greedy" and several)
 
 
 ACTIVATIONS: Registry[Rule] = Registry("activation", "sparselab.inference.activation")

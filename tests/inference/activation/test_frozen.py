@@ -24,10 +24,10 @@ from sparselab.inference.activation.frozen.gates import topk
 from sparselab.inference.activation.frozen.masking import Masking
 from sparselab.inference.activation.frozen.rotate import rotate
 from sparselab.inference.activation.frozen.sites import find_blocks
-from sparselab.inference.activation.rule import ACTIVATIONS, RuleOptions
+from sparselab.inference.activation.rule import ACTIVATIONS, InputRuleOptions
 
 TOKENS = torch.randint(60, (2, 24), generator=torch.Generator().manual_seed(0))
-PIVOTS = RuleOptions().pivots
+PIVOTS = InputRuleOptions().pivots
 
 
 def shaken(model):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sparselab.inference.activation.frozen.gates import Gate
 from sparselab.inference.activation.frozen.masking import Masking
-from sparselab.inference.activation.frozen.sites import Block, Site
-from sparselab.inference.activation.rule import Rule
+from sparselab.inference.activation.frozen.sites import Block, Place, Site
+from sparselab.inference.activation.rule import InputRule
 
 GateOf = Callable[[Site, float], Gate | None]
 
@@ -24,9 +24,9 @@ class Step:
     levels: dict[str, float]
 
 
-def effective(sites: Iterable[Site], levels: Mapping[str, float]) -> float:
-    """The mean of the sites' levels, weighted by their parameters."""
-    sizes = {site.name: site.params for site in sites}
+def effective(places: Iterable[Place], levels: Mapping[str, float]) -> float:
+    """The mean of the places' levels, weighted by their parameters."""
+    sizes = {place.name: place.params for place in places}
     return sum(size * levels.get(name, 0.0) for name, size in sizes.items()) / sum(sizes.values())
 
 
@@ -36,7 +36,7 @@ def uniform(blocks: Iterable[Block], target: float) -> dict[str, float]:
 
 
 @torch.no_grad()
-def greedy(model: torch.nn.Module, block: Block, batches: list[Tensor], rule: Rule, gate_of: GateOf,
+def greedy(model: torch.nn.Module, block: Block, batches: list[Tensor], rule: InputRule, gate_of: GateOf,
            target: float) -> list[Step]:  # fmt: skip
     """TEAL's greedy allocation in one block (arXiv 2408.14690; arXiv 2505.19427 uses it unchanged).
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparselab.inference.activation.frozen.gates import Gate, quantile, threshold, topk
 from sparselab.inference.activation.frozen.masking import dense_tokens, scores
 from sparselab.inference.activation.frozen.sites import Block, Site
-from sparselab.inference.activation.rule import Rule
+from sparselab.inference.activation.rule import InputRule
 
 SAMPLE = 1 << 20  # scores of a site that are kept to read quantiles from
 
@@ -22,7 +22,7 @@ class Gates:
     of the site's scores there.
     """
 
-    def __init__(self, rule: Rule, model: nn.Module, blocks: list[Block], batches: list[Tensor]):
+    def __init__(self, rule: InputRule, model: nn.Module, blocks: list[Block], batches: list[Tensor]):
         self.samples: dict[str, Tensor] = {}
         self.by_threshold = rule.options.gate == "threshold"
         if self.by_threshold:
@@ -34,7 +34,7 @@ class Gates:
         return threshold(quantile(self.samples[site.name], level)) if self.by_threshold else topk(level)
 
     @torch.no_grad()
-    def _read(self, rule: Rule, model: nn.Module, sites: list[Site], batches: list[Tensor]) -> None:
+    def _read(self, rule: InputRule, model: nn.Module, sites: list[Site], batches: list[Tensor]) -> None:
         parts: dict[str, list[Tensor]] = {site.name: [] for site in sites}
         windows = sum(len(batch) for batch in batches)
         handles = []

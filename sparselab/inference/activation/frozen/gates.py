@@ -32,8 +32,8 @@ def topk(level: float) -> Gate:
     return gate
 
 
-def threshold(value: float) -> Gate:
-    """Keeps scores above ``value``."""
+def threshold(value: float | Tensor) -> Gate:
+    """Keeps scores above ``value``: one, or (inputs,) one for each entry."""
     return lambda scores: scores > value
 
 

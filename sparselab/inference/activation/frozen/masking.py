@@ -1,4 +1,4 @@
-"""Puts gates on the inputs of sites while a frozen network runs, and counts what they let through."""
+"""Puts gates on places of a frozen network while it runs, and counts what they let through."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparselab.inference.activation.frozen.gates import Gate
-from sparselab.inference.activation.frozen.sites import Site
+from sparselab.inference.activation.frozen.sites import Mask, Place
 from sparselab.inference.activation.rule import Rule
 
 
 @dataclass
 class Count:
-    """Entries of a site's input: all that were read, those under the gate, and those that the gate kept."""
+    """Entries at a place: all that were read, those under the gate, and those that the gate kept."""
 
     read: int = 0
     gated: int = 0
@@ -35,23 +35,23 @@ class Count:
 
 
 class Masking:
-    """``with Masking(...):`` every forward pass sees gated inputs. Sites without a gate are untouched, bit for bit.
+    """``with Masking(...):`` every forward pass sees gated tensors. Places without a gate are untouched, bit for bit.
 
     prefix: share of a pass's tokens, the first ones, that stay dense; the last ``int((1 - prefix) t)`` of t tokens are
     gated, and a single token always is (arXiv 2505.19427, released code).
     """
 
-    def __init__(self, rule: Rule, sites: Iterable[Site], gates: Mapping[str, Gate], prefix: float):
+    def __init__(self, rule: Rule, places: Iterable[Place], gates: Mapping[str, Gate], prefix: float):
         self.gates = dict(gates)
         self.prefix = prefix
-        self.sites = list(sites)
-        self.factors = {site.name: rule.factor(site) for site in self.sites}
-        self.counts = {site.name: Count() for site in self.sites}
+        self.places = list(places)
+        self.factors = {place.name: rule.factor(place) for place in self.places}
+        self.counts = {place.name: Count() for place in self.places}
         self._handles: list[Any] = []
 
     def __enter__(self) -> Masking:
-        for site in self.sites:
-            self._handles.append(site.module.register_forward_pre_hook(self._hook(site)))
+        for place in self.places:
+            self._handles.append(place.attach(self._mask(place)))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -59,13 +59,12 @@ class Masking:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, site: Site) -> Any:
-        factor, count = self.factors[site.name], self.counts[site.name]
+    def _mask(self, place: Place) -> Mask:
+        factor, count = self.factors[place.name], self.counts[place.name]
 
-        def mask(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            x = args[0]
+        def mask(x: Tensor) -> Tensor | None:
             count.read += x.numel()
-            gate = self.gates.get(site.name)
+            gate = self.gates.get(place.name)
             if gate is None:
                 count.gated += x.numel()
                 count.kept = count.kept + x.numel()
@@ -75,7 +74,7 @@ class Masking:
             keep = gate(scores(tail, factor))
             count.gated += tail.numel()
             count.kept = count.kept + keep.sum()
-            return torch.cat((head, tail.masked_fill(~keep, 0)), -2), *args[1:]
+            return torch.cat((head, tail.masked_fill(~keep, 0)), -2)
 
         return mask
 

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sparselab.core.errors import refuse
+
+Mask = Callable[[Tensor], "Tensor | None"]
+"""From a tensor to the one that takes its place; None leaves it as it is."""
+
+
+class Place(Protocol):
+    """A tensor of a frozen network that is made sparse.
+
+    kind: what is sparse, "input" or "neuron". inputs: its entries for a token. outputs: of the layer that reads it.
+    params: weights that a token does not need where all entries are zero; in proportion where some are.
+    """
+
+    name: str
+    kind: ClassVar[str]
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    @property
+    def params(self) -> int: ...
+
+    def attach(self, mask: Mask) -> Any:
+        """Show every such tensor to ``mask``, until ``remove()`` of what is returned."""
 
 
 @dataclass
@@ -24,6 +51,7 @@ class Site:
     module: nn.Module
     transposed: bool
     pivot: bool = False
+    kind: ClassVar[str] = "input"
 
     @property
     def weight(self) -> Tensor:
@@ -46,6 +74,15 @@ class Site:
     def column_norms(self) -> Tensor:
         """(inputs,) Euclidean norm of each column, over the outputs."""
         return torch.linalg.vector_norm(self.weight.detach(), dim=0)
+
+    def attach(self, mask: Mask) -> Any:
+        """Show all that the layer reads to ``mask``; another layer that reads the same is not touched."""
+
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            masked = mask(args[0])
+            return None if masked is None else (masked, *args[1:])
+
+        return self.module.register_forward_pre_hook(enter)
 
 
 @dataclass
