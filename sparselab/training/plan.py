@@ -105,7 +105,7 @@ def _against_each_other(made: UncheckedParts) -> None:
         if isinstance(method, FollowsSchedule):
             method.schedule = schedule
         if isinstance(method, DrawsMasks) and sparsity.prunes and schedule.updates(made.steps)[:1] == [0]:
-            problem = f"method={method.name} searches in the updates before its mask, and there are none"
+            problem = f"method={parts['method'].name} searches in the updates before its mask, and there are none"
             issues.add(f"schedule={schedule.name}", problem, "write schedule.at=1.0, and train for at least an update")
     if made.has("model") and made.steps and made.model_spec is not None:
         issues.found += lone_values(cell.trainer, parts["model"], made.model_spec)
