@@ -141,7 +141,7 @@ def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
     assert plan_of(cell).cost["flops_teacher"] == 0
     save_file(family.build(plan_of(cell).parts.data).state_dict(), tmp_path / "model.safetensors")
     cost = plan_of([*cell, "loss=[distill]", f"loss.distill.teacher={tmp_path}"]).cost
-    assert cost["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 64 * 3 == cost["flops_train_dense"] // 3
+    assert cost["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 32 * 3 == cost["flops_train_dense"] // 3
     assert of_teacher(cost) == ", a teacher 0.333x"
 
 

@@ -68,6 +68,7 @@ def train(method, kind, schedule, optimiser, updates=50):
     alive, moved = 0, one.detach().clone()
     for step in range(1, updates + 1):
         optimizer.zero_grad()
+        sparsifier.before_forward(step)
         (((x @ one.T).relu() @ two.T - y) ** 2).mean().backward()
         sparsifier.before_step(step, optimizer)
         optimizer.step()
