@@ -27,7 +27,7 @@ def cell(take="", **more):
 
 def ran(folder, **more):
     plan = plan_of([*words(**more), f"runs_dir={folder}"])
-    for parent in (*plan.first, plan):
+    for parent in (*plan.parent_plans, plan):
         assert run_cell(parent) == 0
     return record.read(plan.folder), load_file(f"{plan.folder}/masks.safetensors")
 
