@@ -150,6 +150,8 @@ def parted(probe: Probe, examples: int) -> tuple[list[Batch], list[Batch]]:
     """
     import torch
 
+    from sparselab.weights.probe import in_parts
+
     whole: list[Batch] = []
     for batch in probe.loader():
         whole.append(batch)
@@ -160,16 +162,10 @@ def parted(probe: Probe, examples: int) -> tuple[list[Batch], list[Batch]]:
     first, after = (
         list(zip(inputs[cut].split(sizes), targets[cut].split(sizes), strict=True))
         for cut in cuts
-        for sizes in [chunks(len(inputs[cut]))]
+        for sizes in [in_parts(len(inputs[cut]), CHUNK)]
     )
     alone = sum(len(inputs) for inputs, _ in after) == 1
     return first, [] if alone else after
-
-
-def chunks(count: int) -> list[int]:
-    """``count`` in parts of :data:`CHUNK` and a rest; a rest of 1 is added to the part before it."""
-    sizes = [CHUNK] * (count // CHUNK) + ([count % CHUNK] if count % CHUNK else [])
-    return [*sizes[:-2], CHUNK + 1] if len(sizes) > 1 and sizes[-1] == 1 else sizes
 
 
 def sparsify(network: nn.Module, slots: list[Slot], masks: Mapping[str, Tensor]) -> None:
