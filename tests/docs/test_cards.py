@@ -58,6 +58,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def quickest(smoke: list[str], asked: list[str]) -> cells.Asked:
+    """The cells of a sweep in the tier smoke, where its table has one: their plans need no networks of somebody else's."""
+    try:
+        return cells.read(smoke)
+    except ConfigError as refused:
+        if "no such tier" not in str(refused):
+            raise
+        return cells.read(asked)
+
+
 def test_bash_takes_every_line_and_each_can_be_planned(elsewhere: None) -> None:
     shown = [line for line in lines() if "method=taylor" not in line]  # the README's own method is tested with it
     found = words_of(shown)
@@ -68,8 +78,9 @@ def test_bash_takes_every_line_and_each_can_be_planned(elsewhere: None) -> None:
             continue
         try:
             if asked.sweep:
-                overrides = [text.replace("tier=cpu", "tier=smoke") for text in asked.overrides]
-                assert plan_of(list(cells.read(overrides).cells[0].overrides)).id, words
+                smoke = [text.replace("tier=cpu", "tier=smoke") for text in asked.overrides]
+                some = quickest(smoke, asked.overrides)
+                assert plan_of(list(some.cells[0].overrides)).id, words
             else:
                 assert plan_of(asked.overrides, asked.config_dir).id, words
         except ConfigError as refused:  # some data have no public name
