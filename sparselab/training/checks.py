@@ -227,8 +227,11 @@ def sanity_checks(
 
 
 def demands_of_method(loss: ExtraLoss, method: Method, trainer: TrainerOptions | None) -> list[Issue]:
-    """Return the issues of an extra loss that looks at the network without its masks."""
+    """Return the issues of an extra loss that takes the place of the task's, or looks at the network without its masks."""
     where = f"loss.{loss.name}"
+    if not (loss.options.weight or loss.share_of_task_loss()):
+        fix = f"write {where}.task_share=1.0, or another weight"
+        return [Issue(f"{where}.weight=0", "and a task_share of 0 leave no loss to train with", fix)]
     if loss.needs_drawn_masks and not isinstance(method, DrawsMasks):
         able = " or method=".join(name for name in METHODS if issubclass(METHODS[name], DrawsMasks))
         return [Issue(where, f"method={method.name} draws no masks that it could move", f"write method={able}")]

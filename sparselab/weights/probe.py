@@ -96,7 +96,8 @@ class Probe:
             order = (targets.argmax(-1) if targets.is_floating_point() else targets).argsort(stable=True)
             half = len(order) // 2
             return [(inputs[part], targets[part]) for part in (order[:half], order[half:])]
-        return list(zip(inputs.split(size), targets.split(size), strict=True))
+        sizes = in_parts(len(targets), size)
+        return list(zip(inputs.split(sizes), targets.split(sizes), strict=True))
 
     def measured(self, network: nn.Module, batch: Batch, index: int) -> Tensor:
         """The mean loss of a batch, a scalar; with the same ``index`` dropout drops the same."""
@@ -134,6 +135,12 @@ class Probe:
             for have, more in zip(sums, parts, strict=True):
                 have += more
         return sums
+
+
+def in_parts(count: int, size: int) -> list[int]:
+    """The sizes of parts of ``size`` and a rest; a rest of 1, of which batch norms have no statistics, joins the last part."""
+    sizes = [size] * (count // size) + ([count % size] if count % size else [])
+    return [*sizes[:-2], size + 1] if len(sizes) > 1 and sizes[-1] == 1 < size else sizes
 
 
 @contextmanager

@@ -102,3 +102,14 @@ def test_what_a_mask_preserves(tmp_path):
     sparse, _ = ran(tmp_path, method="magnitude", schedule__at=0, sparsity=0.9, **asked)
     assert min(sparse["metrics"]["test.kl_reverse"], sparse["metrics"]["test.kl_forward"]) > 0
     assert sparse["metrics"]["test.loss_batch"] == pytest.approx(sparse["metrics"]["test.loss"], rel=1e-4)  # no norms
+
+
+@pytest.mark.parametrize("more", [{"model__dropout": 0.5}, {"model__batch_norm": "true", "dataset__limit_test": 101}])
+def test_what_a_mask_preserves_has_no_noise_and_leaves_no_example_alone(tmp_path, more):
+    """Dropout would tell a network from itself; 101 examples in batches of 100 leave one without statistics."""
+    start = {"method": "dense", "trainer__max_steps": 2, **more}
+    told, _ = ran(
+        tmp_path, method="dense", metric="[against_dense]", metric__against_dense__dense=cell(**start),
+        model__weights=cell(**start), **{**more, "trainer__max_steps": 0},
+    )  # fmt: skip
+    assert told["metrics"]["test.kl_reverse"] == told["metrics"]["test.kl_forward"] == 0

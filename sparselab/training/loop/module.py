@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -158,11 +159,11 @@ class TaskModule(pl.LightningModule):
         with self.recorder or nullcontext():
             logits = self.logits(batch[0])
         self.states = self.recorder.take() if self.recorder else None
+        extras = [extra for extra in self.losses if extra.due(self)]
         loss = self.criterion(logits, batch)
-        for extra in self.losses:
-            if not extra.due(self):
-                continue
-            loss = extra.share_of_task_loss() * loss
+        if extras:  # shares are of the task's loss alone: no extra loss is a share of another one
+            loss = math.prod(extra.share_of_task_loss() for extra in extras) * loss
+        for extra in extras:
             if extra.options.weight:
                 loss = loss + extra.options.weight * extra.loss(self, batch, logits)
         self.states = self.seen = None

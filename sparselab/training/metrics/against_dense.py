@@ -12,7 +12,9 @@ from sparselab.core.options import Options
 from sparselab.training.metrics.metric import METRICS, Metric, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
 
     from sparselab.core.model_spec import Layer
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 class AgainstDense(Metric):
     """``kl_reverse`` KL(sparse || dense), ``kl_forward`` KL(dense || sparse) and ``loss_batch``, the sparse network's loss.
 
-    Means over examples; batch norms of both networks use the statistics of the batch, as a search for masks does.
+    Means over examples; batch norms of both networks use the statistics of the batch, as a search for masks does, and
+    nothing is dropped.
 
     dense: the weights of the network without masks, such as those that the cell itself starts from.
     """
@@ -46,9 +49,11 @@ class AgainstDense(Metric):
 
         from sparselab.training.losses.preserving import divergence
 
-        networks = [copy.deepcopy(subject.network).train() for _ in range(2)]
+        networks = [copy.deepcopy(subject.network) for _ in range(2)]
         for module in (module for network in networks for module in network.modules()):
             module.__dict__.pop("forward", None)  # statistics shared by processes: here of this one's share
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.train()  # alone: dropout would differ between the two
         try:
             networks[1].load_state_dict(load_file(Path(self.options.dense).expanduser()))
         except (OSError, RuntimeError) as error:
@@ -59,9 +64,25 @@ class AgainstDense(Metric):
         device = next(subject.network.parameters()).device
         means = {name: MeanMetric().to(device) for name in ("kl_reverse", "kl_forward", "loss_batch")}
         with torch.no_grad():
-            for inputs, labels in subject.batches():
+            for inputs, labels in no_singles(subject.batches()):
                 sparse, dense = (network(inputs).float() for network in networks)
                 means["kl_reverse"].update(divergence(sparse, dense, "reverse"), weight=len(labels))
                 means["kl_forward"].update(divergence(sparse, dense, "forward"), weight=len(labels))
                 means["loss_batch"].update(torch.nn.functional.cross_entropy(sparse, labels), weight=len(labels))
         return {name: float(mean.compute()) for name, mean in means.items()}
+
+
+def no_singles(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same examples; one that is a batch of its own, of which batch norms have no statistics, joins the batch before it."""
+    import torch
+
+    held: tuple[Tensor, Tensor] | None = None
+    for inputs, labels in batches:
+        if held is not None and len(labels) == 1:
+            held = torch.cat([held[0], inputs]), torch.cat([held[1], labels])
+            continue
+        if held is not None:
+            yield held
+        held = inputs, labels
+    if held is not None:
+        yield held

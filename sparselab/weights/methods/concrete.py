@@ -102,8 +102,9 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
         error = PERCENT * (expected / target - 1)
         state = slots[0].state
         before = state.get("multiplier")
+        strength = norm(task.values())
         if self.options.balance == "gradbalance":
-            balanced = norm(task.values()) / norm(budget.values()).clamp(min=TINY)
+            balanced = strength / norm(budget.values()).clamp(min=TINY)
             new = torch.where(error > 0, balanced, torch.zeros_like(balanced))
             if before is not None:
                 new = torch.lerp(before, new, self.options.smoothing)
@@ -111,7 +112,7 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
         else:
             used = torch.zeros_like(error) if before is None else before
             new = used + self.options.multiplier_lr * error
-        if bool(new.isfinite()):  # a loss scaler skips updates whose gradients are not
+        if bool(strength.isfinite()):  # a loss scaler skips updates whose gradients are not
             state["multiplier"] = new
         self.gradients = {name: task[name] + used.to(task[name].dtype) * budget[name] for name in task}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from sparselab.core.data_types import Classes
-from sparselab.core.errors import Issue
+from sparselab.core.errors import Issue, RunFailed
 from sparselab.core.options import Options
 from sparselab.weights.capabilities import KnowsCounts, MeasuresFirst, Reports
 from sparselab.weights.method import METHODS, Method
@@ -92,6 +93,10 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
                 best, masks = trial, candidate
         rest = [self.rate(probe, slots, each, held) for each in (drawn(0), masks)] if held else []
         found = [scores[0], scores[best], best + 1.0, *rest]
+        if not all(map(isfinite, found)):
+            problem = f"masks cannot be compared, method.score={self.options.score} is not finite"
+            fix = "lower method.probe_lr" if self.options.probe_steps else "look at the initial weights"
+            raise RunFailed(f"method=random_search: {problem} — {fix}")
         slots[0].state["search"] = torch.tensor(found, dtype=torch.float64)  # a resumed run does not search again
         self.chosen = masks
         del self.probe
@@ -125,7 +130,7 @@ TOLD = ("score_first", "score_best", "trial", "held_first", "held_best")
 """Of the search: the score of candidate 1 and of the best, the number of the best, and both on the examples held out."""
 
 CHUNK = 500
-"""Examples that go through a network together while it is scored."""
+"""Examples that go through a network together while it is scored, or one more."""
 
 
 def numbers(seed: int, slot: Slot, trial: int) -> Tensor:
@@ -139,8 +144,13 @@ def numbers(seed: int, slot: Slot, trial: int) -> Tensor:
 
 
 def parted(probe: Probe, examples: int) -> tuple[list[Batch], list[Batch]]:
-    """The first ``examples`` of the first epoch of training in batches of at most :data:`CHUNK`, and as many after them."""
+    """The first ``examples`` of the first epoch of training in batches of about :data:`CHUNK`, and as many after them.
+
+    No batch has a single example, of which batch norms know no statistics.
+    """
     import torch
+
+    from sparselab.weights.probe import in_parts
 
     whole: list[Batch] = []
     for batch in probe.loader():
@@ -150,10 +160,12 @@ def parted(probe: Probe, examples: int) -> tuple[list[Batch], list[Batch]]:
     inputs, targets = (torch.cat(part) for part in zip(*whole, strict=True))
     cuts = slice(examples), slice(examples, 2 * examples)
     first, after = (
-        list(zip(inputs[cut].split(CHUNK), targets[cut].split(CHUNK), strict=True)) if len(inputs[cut]) else []
+        list(zip(inputs[cut].split(sizes), targets[cut].split(sizes), strict=True))
         for cut in cuts
+        for sizes in [in_parts(len(inputs[cut]), CHUNK)]
     )
-    return first, after
+    alone = sum(len(inputs) for inputs, _ in after) == 1
+    return first, [] if alone else after
 
 
 def sparsify(network: nn.Module, slots: list[Slot], masks: Mapping[str, Tensor]) -> None:

@@ -200,7 +200,7 @@ class Halving(Constant):
 
 @pytest.mark.parametrize(
     ("losses", "want"),
-    [((), "L"), ((Constant,), "L + 1"), ((Halving,), "L / 2 + 1"), ((Constant, Halving), "(L + 1) / 2 + 1")],
+    [((), "L"), ((Constant,), "L + 1"), ((Halving,), "L / 2 + 1"), ((Constant, Halving), "L / 2 + 2")],
 )
 def test_losses_add_up(losses, want):
     task = make(
@@ -210,7 +210,7 @@ def test_losses_add_up(losses, want):
         losses=[extra(ExtraLoss.Options(weight=0.2)) for extra in losses],
     )
     hit = math.log1p(math.exp(-2))
-    values = {"L": hit, "L + 1": hit + 1, "L / 2 + 1": hit / 2 + 1, "(L + 1) / 2 + 1": (hit + 1) / 2 + 1}
+    values = {"L": hit, "L + 1": hit + 1, "L / 2 + 1": hit / 2 + 1, "L / 2 + 2": hit / 2 + 2}
     loss = task.training_step((torch.tensor([0]), torch.tensor([0])), 0)
     assert float(loss) == pytest.approx(values[want]) == pytest.approx(float(task.last_loss))
 

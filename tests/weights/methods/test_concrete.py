@@ -133,8 +133,13 @@ def test_the_multiplier_is_a_moving_average():
     assert float(slot.state["multiplier"]) == pytest.approx(0.99 * first + 0.01 * 3 * first, rel=1e-6)
 
 
-def test_an_update_that_is_not_finite_leaves_the_multiplier():
-    sparsifier, _, _ = balanced(1.0)
+@pytest.mark.parametrize(
+    ("logit", "balance"), [(1.0, "gradbalance"), (-1.0, "gradbalance"), (1.0, "lagrange")]
+)  # above and below the budget
+def test_an_update_that_is_not_finite_leaves_the_multiplier(logit, balance):
+    """A loss scaler skips it; so the multiplier may not move either, whatever it follows."""
+    sparsifier, _, _ = balanced(logit, balance=balance)
+    sparsifier.slots[0].state["multiplier"] += 1.0
     (slot,) = sparsifier.slots
     before = slot.state["multiplier"].clone()
     slot.param.grad = torch.full_like(slot.param.grad, float("inf"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hand_slots import hand_probe, hand_slots
 
+from sparselab.core.errors import RunFailed
 from sparselab.weights.methods.random_search import RandomSearch, numbers, parted
 
 LAYERS = [(12, 8), (8, 12), (2, 8)]
@@ -120,6 +121,28 @@ def test_examples_are_those_of_the_first_epoch_and_the_ones_after_are_held_out()
     assert torch.equal(torch.cat([x for x, _ in held]), whole[8:16])
     first, held = parted(probe, 2000)
     assert sum(len(x) for x, _ in first) == 20 and held == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "examples", "expected"),
+    [
+        ([501, 501], 501, ([501], [501])),  # not 500 and 1
+        ([1001], 500, ([500], [500])),
+        ([1001], 1001, ([500, 501], [])),
+        ([301], 300, ([300], [])),  # one example is left: nothing is held out
+        ([1100], 1100, ([500, 500, 100], [])),
+    ],
+)
+def test_no_batch_of_a_score_has_a_single_example(sizes, examples, expected):
+    """Batch norms have no statistics of one example."""
+    probe = hand_probe(searching(1), [(torch.zeros(size, 8), torch.zeros(size, 2)) for size in sizes])
+    assert tuple([len(x) for x, _ in part] for part in parted(probe, examples)) == expected
+
+
+def test_scores_that_are_not_finite_are_refused_before_training():
+    """Updates that diverge leave nothing to compare: one line, not a record that cannot be written in the end."""
+    with pytest.raises(RunFailed, match=r"method\.score=probe_loss is not finite — lower method\.probe_lr"):
+        started(searching(4, examples=32, score="probe_loss", probe_steps=20, probe_lr=1e30))
 
 
 def test_updates_before_the_score_keep_the_mask_and_lower_the_loss():

@@ -95,6 +95,9 @@ def test_so_many_of_each_class():
     assert [len(targets) for _, targets in found] == [4, 2]
     with pytest.raises(RunFailed, match=r"method\.per_class=4: an epoch has 3 examples of class 2"):
         probe.per_class(4)
+    batches = list(zip(examples.split(5), labels.split(5), strict=True))
+    assert [len(targets) for _, targets in probe.per_class(2)] == [6]  # not 5 and 1: batch norms know nothing of one
+    batches = list(zip(examples.split(4), labels.split(4), strict=True))
     assert [inputs[0].item() for inputs, _ in probe.batches(5)] == [0, 4, 8, 0, 4]
     assert len(probe.batches(2)) == 2
 
