@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from sparselab.core.errors import refuse
 from sparselab.inference.activation.frozen.gates import threshold
-from sparselab.inference.activation.frozen.masking import dense_tokens
 from sparselab.inference.activation.frozen.network import Network
 from sparselab.inference.activation.frozen.neurons import Neurons, find_neurons
 from sparselab.inference.activation.frozen.sites import Mask, Place, find_blocks
 from sparselab.inference.activation.neurons import Channels, NeuronRule
+from sparselab.inference.activation.rule import dense_tokens
 from sparselab.inference.parts import Activations
 
 Look = tuple[Callable[[Mask], Any], Callable[[Tensor], Tensor]]
