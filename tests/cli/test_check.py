@@ -42,7 +42,7 @@ def cell(*more):
     [
         "seed=1", "sparsity=0.8", "sparsity=channel:0.9", "schedule.end=0.6", "schedule=linear", "schedule.power=2.0",
         "distribution=erk", "method=magnitude", "method.pruned_weights=zero", "model.hidden=[300,101]", "optim.lr=0.01",
-        "optim=sgd", "trainer.max_steps=101", "trainer.batch_size=32", "trainer.precision=16", "trainer.clip=null",
+        "optim=sgd", "trainer.max_steps=101", "trainer.batch_size=64", "trainer.precision=16", "trainer.clip=null",
         "trainer.ema=0.9", "dataset.val=100", "dataset.limit_train=500", "dataset.augment.shift=2.0",
         "targets.exclude=['@head']", "targets.axis=out",
     ],
@@ -67,7 +67,7 @@ def test_what_does_not_change_the_result_leaves_the_id(change):
 def test_two_ways_of_saying_how_long_are_one_cell():
     assert (
         plan_of(["sparsity=2:4", "trainer.max_epochs=2"]).id
-        == plan_of(["sparsity=2:4", "trainer.max_epochs=null", f"trainer.max_steps={2 * (1257 // 64)}"]).id
+        == plan_of(["sparsity=2:4", "trainer.max_epochs=null", f"trainer.max_steps={2 * (1257 // 32)}"]).id
     )
 
 
@@ -131,7 +131,7 @@ def test_check_prints_the_cell_and_leaves_nothing(capsys):
         "training FLOPs",
         "cost",
     ]
-    assert f"{cell()} (to run, runs/{cell()})" in out and "100 of 64 examples" in out
+    assert f"{cell()} (to run, runs/{cell()})" in out and "100 of 32 examples" in out
     assert list(Path().iterdir()) == []
 
 
@@ -302,7 +302,7 @@ def test_many_such_cells_are_built_once_and_then_no_more(pictures, monkeypatch, 
     for words in (["-m", *TIMM, "model.arch=test_vit", "seed=0,1"], [*TIMM, "model.arch=test_vit"]):
         assert main.main(["check", *words]) == 0
         out = capsys.readouterr().out
-        assert "2 to run · 1,520 updates · about" in out or "24 sparse layers" in out
+        assert "2 to run · 1,560 updates · about" in out or "24 sparse layers" in out
     assert len(built) == 1
     assert main.main(["check", "-m", *TIMM, "model.arch=test_vit,test_nfnet"]) == 2
     out, err = capsys.readouterr()
