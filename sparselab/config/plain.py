@@ -110,6 +110,8 @@ def _held(text: str, at: int) -> tuple[Any, int]:
 
 def _mapping(text: str, at: int) -> tuple[dict[str, Any], int]:
     values: dict[str, Any] = {}
+    if text.startswith("}", at):
+        return values, at + 1
     while True:
         found = NAMED.match(text, at)
         if found is None or _scalar(name := found[1]) is not name:  # null and true are no texts

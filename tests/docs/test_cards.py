@@ -15,7 +15,6 @@ from sparselab.cli import application, main
 from sparselab.cli.arguments import parse
 from sparselab.core.errors import ConfigError
 from sparselab.experiments.sweeps import cells
-from sparselab.experiments.tables.load import load
 from sparselab.running.planning import plan_of
 
 ROOT = Path(__file__).parents[2]
@@ -59,12 +58,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def smallest(overrides: list[str]) -> list[str]:
-    """A sweep's words with the tier smoke in the place of cpu, where the table has one."""
-    slugs = [text.partition("=")[2] for text in overrides if text.startswith("paper=")]
-    if not all("smoke" in table.tiers for slug in slugs for table in load(slug)):
-        return overrides
-    return [text.replace("tier=cpu", "tier=smoke") for text in overrides]
+def quickest(smoke: list[str], asked: list[str]) -> cells.Asked:
+    """The cells of a sweep in the tier smoke, where its table has one: their plans need no networks of somebody else's."""
+    try:
+        return cells.read(smoke)
+    except ConfigError as refused:
+        if "no such tier" not in str(refused):
+            raise
+        return cells.read(asked)
 
 
 def test_bash_takes_every_line_and_each_can_be_planned(elsewhere: None) -> None:
@@ -77,7 +78,9 @@ def test_bash_takes_every_line_and_each_can_be_planned(elsewhere: None) -> None:
             continue
         try:
             if asked.sweep:
-                assert plan_of(list(cells.read(smallest(asked.overrides)).cells[0].overrides)).id, words
+                smoke = [text.replace("tier=cpu", "tier=smoke") for text in asked.overrides]
+                some = quickest(smoke, asked.overrides)
+                assert plan_of(list(some.cells[0].overrides)).id, words
             else:
                 assert plan_of(asked.overrides, asked.config_dir).id, words
         except ConfigError as refused:  # some data have no public name

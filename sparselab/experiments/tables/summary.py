@@ -99,7 +99,7 @@ class Summary:
 
     @property
     def shown(self) -> list[str]:
-        """What the figure is about: the claims that its axis names, with their verdicts."""
+        """The claims that the figure is about, which its axis names, with their verdicts."""
         named = [] if isinstance(self.table.axis, str) else self.table.axis.claims
         return [f"{v.name} {v}: {v.claim.text}" for v in self.verdicts if v.name in named]
 

@@ -281,7 +281,7 @@ class PublicSet(ArraySet):
 
     @property
     def _folders(self) -> tuple[str, ...]:
-        """Where a copy may lie in the folder of local copies, the first choice first."""
+        """The places of a copy in the folder of local copies, the first choice first."""
         return (self.name,)
 
     @property
