@@ -49,6 +49,9 @@ class Offline(Estimator):
 
     def issues(self, problem: Any) -> list[Issue]:
         o, found = self.options, []
+        if problem.shown() < 2:
+            where, why = f"problem.percentile={problem.options.percentile:g}", "fewer than 2 designs are shown"
+            return [Issue(where, why, "write a larger one")]
         if o.designs > problem.shown():
             where = f"estimator.designs={o.designs}"
             found.append(Issue(where, f"the search starts from {problem.shown():,} shown ones", "write fewer"))

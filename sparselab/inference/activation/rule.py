@@ -59,9 +59,22 @@ class Rule(ABC):
         """Why it cannot be calibrated on so many windows."""
         return []
 
+    def idle(self, block: int) -> list[Issue]:
+        """Why it would have nothing to do in windows of ``block`` tokens."""
+        prefix = self.options.dense_prefix
+        if dense_tokens(block, prefix) < block:
+            return []
+        where, fix = f"activation.dense_prefix={prefix:g}", "write a smaller one, or a larger dataset.block"
+        return [Issue(where, f"leaves all {block} tokens of a window dense", fix)]
+
     def weighs_windows(self, several: bool) -> bool:
         """True if calibration weighs windows against each other. several: they are read in more than one batch."""
         return False
+
+
+def dense_tokens(tokens: int, prefix: float) -> int:
+    """How many of the first of ``tokens`` stay dense. A single token never does."""
+    return 0 if tokens == 1 else tokens - int((1 - prefix) * tokens)
 
 
 class InputRuleOptions(RuleOptions):

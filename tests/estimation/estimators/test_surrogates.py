@@ -281,7 +281,8 @@ def test_the_conservative_gradient_is_that_of_its_objective():
         ({"eps": float("nan")}, "eps=nan: write a number of at least 0"),
         ({"slope": 1.0}, "slope=1.0: write a number of at least 0 and below 1"),
         ({"validation": 89}, "validation=89: of 90 rows 2 have to be fitted to"),
-        ({"rate": 1e30}, "write a rate below 1e.30"),
+        ({"rate": 1e30}, "write a rate below 1e.30, or a smaller lam$"),
+        ({"rate": 1e30, "sharpness": "none"}, "write a rate below 1e.30$"),
     ],
 )
 def test_bad_options_are_one_line(options, message, data):
@@ -296,10 +297,12 @@ def test_bad_options_are_one_line(options, message, data):
         ({"alpha": 0.0}, "alpha=0.0: write a number above 0"),
         ({"particle_steps": 0}, "particle_steps=0: write a whole number"),
         ({"limit": float("inf")}, "limit=inf: write a number"),
+        ({"alpha": 1e30}, "write a rate below 0.0003, or a smaller lam, or a smaller alpha or alpha_rate$"),
+        ({"alpha": 1e30, "sharpness": "none"}, "write a rate below 0.0003, or a smaller alpha or alpha_rate$"),
     ],
 )
 def test_bad_conservative_options_are_one_line(options, message, data):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message), np.errstate(all="ignore"):
         ConservativeRegressor(**{**SMALL, **options}).fit(*data)
 
 
@@ -313,6 +316,8 @@ def test_bad_conservative_options_are_one_line(options, message, data):
         (Reinforce(block=2), "block=2: columns 0 to 1 have 90 values, which are no letters"),
         (Reinforce(samples=1), "samples=1: write a whole number of at least 2"),
         (Evolution(sigma=0.0), "sigma=0.0: write a number above 0"),
+        (GradientAscent, "search=<class .*>: write GradientAscent"),
+        (SurrogateRegressor(), r"search=SurrogateRegressor\(\): write GradientAscent"),
     ],
 )
 def test_bad_searches_are_one_line(search, message, data):

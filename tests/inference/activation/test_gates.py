@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sparselab.inference.activation.frozen.gates import kept_of, quantile, threshold, topk
-from sparselab.inference.activation.frozen.masking import Masking, dense_tokens, scores
+from sparselab.inference.activation.frozen.masking import Masking, scores
 from sparselab.inference.activation.frozen.sites import Site
-from sparselab.inference.activation.rule import ACTIVATIONS
+from sparselab.inference.activation.rule import ACTIVATIONS, dense_tokens
 
 
 def site_of(weight):

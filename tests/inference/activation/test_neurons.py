@@ -289,6 +289,28 @@ def test_a_dead_channel_never_passes_and_does_no_harm():
     assert torch.isfinite(dense).all()
 
 
+def test_where_more_channels_are_dead_than_asked_for_only_the_others_pass():
+    """The quantile is 0 there: thresholds of 0 let the dead ones pass, and nothing was sparse."""
+    weights = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    g = torch.rand(5, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    value = cut(scores(g, weights, 2), 0.5)
+    assert value == 0
+    assert threshold(by_channel(value, weights, 2))(g).int().tolist() == [[0, 0, 0, 1]] * 5
+
+
+def test_a_dead_layer_has_no_spread_and_all_its_neurons_are_skipped():
+    model = network_of()
+    model.model.layers[0].mlp.up_proj.weight.data.zero_()
+    dense = logits(model)
+    used, active = prepared(model, "chess", 0.5)
+    first = active.places[0].name
+    assert active.spreads[first] == 0
+    active.gates = {first: active.gates[first]}
+    with Masking(used, active.places, active.gates, 0.0) as masking:
+        assert torch.equal(logits(model), dense)
+    assert masking.counts[first].gated_sparsity == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [("Llama", {}), ("Mistral", {}), ("Qwen2", {}), ("Qwen3", {}), ("Gemma", {}), ("Gemma2", {}), ("Phi3", {})],

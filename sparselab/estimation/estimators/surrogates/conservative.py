@@ -90,6 +90,9 @@ class ConservativeRegressor(SurrogateRegressor):
             number(self, name, 0.0)
         number(self, "limit", -np.inf)
 
+    def _or_smaller(self) -> str:
+        return super()._or_smaller() + ", or a smaller alpha or alpha_rate"
+
     def _member(self, network: Network, Z: Array, t: Array, rng: np.random.Generator) -> tuple[Array, float]:
         self._alphas.append(np.array([np.log(self.alpha)]))
         self._adam = Adam(1, self.alpha_rate, np.float64)

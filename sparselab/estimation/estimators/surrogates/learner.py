@@ -90,7 +90,7 @@ class SurrogateRegressor(RegressorMixin, BaseEstimator):
         fits = [self._member(network, Z[kept], t[kept], np.random.default_rng(seed)) for seed in seeds[:-1]]
         self.surface_ = Surface(network, np.stack([vector for vector, _ in fits]).astype(np.float64))
         if not np.isfinite(self.surface_.members).all():
-            raise ValueError(f"the fit grew without end: write a rate below {self.rate:g}, or a smaller lam")
+            raise ValueError(f"the fit grew without end: write a rate below {self.rate:g}{self._or_smaller()}")
         self.lam_ = float(np.mean([lam for _, lam in fits]))
         self.n_iter_ = self.epochs * -(-len(kept) // self.batch)
         off = self.surface_.mean(Z[held].astype(np.float64)) - t[held]
@@ -129,6 +129,10 @@ class SurrogateRegressor(RegressorMixin, BaseEstimator):
             number(self, name, 0.0, closed=True)
         if whole(self, "validation", 0) > rows - 2:
             raise ValueError(f"validation={self.validation}: of {rows} rows 2 have to be fitted to")
+
+    def _or_smaller(self) -> str:
+        """What else than the rate may make a fit grow."""
+        return "" if self.sharpness == "none" else ", or a smaller lam"
 
     def _scale(self, X: Array, y: Array) -> None:
         self.x_mean_, self.y_mean_ = X.mean(0), float(y.mean())

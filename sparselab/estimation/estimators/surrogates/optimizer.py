@@ -37,6 +37,8 @@ class OfflineOptimizer(RegressorMixin, BaseEstimator):
         X, y = checked(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         count = min(whole(self, "designs"), len(X))
         search = GradientAscent() if self.search is None else self.search
+        if isinstance(search, type) or not hasattr(search, "check") or not hasattr(search, "run"):
+            raise ValueError(f"search={search!r}: write GradientAscent(), Reinforce() or Evolution()")
         search.check(X.shape[1])
         seeds = check_random_state(self.random_state).randint(2**31, size=2)
         surrogate = SurrogateRegressor() if self.surrogate is None else clone(self.surrogate)

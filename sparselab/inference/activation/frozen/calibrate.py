@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.inference.activation.frozen.gates import Gate, quantile, threshold, topk
-from sparselab.inference.activation.frozen.masking import dense_tokens, scores
+from sparselab.inference.activation.frozen.masking import scores
 from sparselab.inference.activation.frozen.sites import Block, Site
-from sparselab.inference.activation.rule import InputRule
+from sparselab.inference.activation.rule import InputRule, dense_tokens
 
 SAMPLE = 1 << 20  # scores of a site that are kept to read quantiles from
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparselab.inference.activation.frozen.gates import Gate
 from sparselab.inference.activation.frozen.sites import Mask, Place
-from sparselab.inference.activation.rule import Rule
+from sparselab.inference.activation.rule import Rule, dense_tokens
 
 
 @dataclass
@@ -82,8 +82,3 @@ class Masking:
 def scores(x: Tensor, factor: Tensor | None) -> Tensor:
     """|x| or |x| times ``factor``: (..., inputs)."""
     return x.abs() if factor is None else x.abs() * factor
-
-
-def dense_tokens(tokens: int, prefix: float) -> int:
-    """How many of the first of ``tokens`` stay dense."""
-    return 0 if tokens == 1 else tokens - int((1 - prefix) * tokens)

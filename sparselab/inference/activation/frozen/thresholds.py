@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from sparselab.core.errors import refuse
 from sparselab.inference.activation.frozen.gates import threshold
-from sparselab.inference.activation.frozen.masking import dense_tokens
 from sparselab.inference.activation.frozen.network import Network
 from sparselab.inference.activation.frozen.neurons import Neurons, find_neurons
 from sparselab.inference.activation.frozen.sites import Mask, Place, find_blocks
 from sparselab.inference.activation.neurons import Channels, NeuronRule
+from sparselab.inference.activation.rule import dense_tokens
 from sparselab.inference.parts import Activations
 
 Look = tuple[Callable[[Mask], Any], Callable[[Tensor], Tensor]]
@@ -81,12 +81,13 @@ def scores(g: Tensor, weights: Tensor, power: int) -> Tensor:
 
 def by_channel(value: Tensor, weights: Tensor, power: int) -> Tensor:
     """(channels,) the threshold on |g_i| that ``value`` is on :func:`scores`. A dead channel (weight 0) never passes."""
-    return (value / weights.clamp_min(torch.finfo(weights.dtype).tiny)) ** (1 / power)
+    limits = (value / weights.clamp_min(torch.finfo(weights.dtype).tiny)) ** (1 / power)
+    return limits.masked_fill(weights == 0, torch.inf)  # also where so many are dead that ``value`` is 0
 
 
 def spread(sizes: Tensor) -> float:
-    """Standard deviation over mean: at 0 all channels are alike, and CHESS is CATS."""
-    return float(sizes.double().std(correction=0) / sizes.double().mean())
+    """Standard deviation over mean: at 0 all channels are alike (also where all are dead), and CHESS is CATS."""
+    return float(sizes.double().std(correction=0) / sizes.double().mean().clamp_min(torch.finfo(torch.double).tiny))
 
 
 def _down(neurons: Neurons, channels: Channels) -> Tensor | float:
