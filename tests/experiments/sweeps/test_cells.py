@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,10 @@ def test_a_needed_cell_that_was_asked_for_too_is_one_cell() -> None:
 def test_ids_follow_the_needed_cell() -> None:
     words = [*SMALL, "method=srste", "sparsity=2:4", "loss=[distill]"]
     one, other = (plan_of([*words, TEACHER.replace("max_steps=3", f"max_steps={n}")]) for n in (3, 4))
-    assert one.id != other.id and one.first[0].id != other.first[0].id
-    assert one.recorded_config()["loss"]["distill"]["teacher"] == f"cell:{one.first[0].id}"
+    assert one.id != other.id and one.parent_plans[0].id != other.parent_plans[0].id
+    assert one.recorded_config()["loss"]["distill"]["teacher"] == f"cell:{one.parent_plans[0].id}"
     weights = plan_of([*SMALL, "method=dense", TEACHER.replace("loss.distill.teacher", "model.weights")])
-    assert weights.first[0].id == one.first[0].id and weights.id != one.first[0].id
+    assert weights.parent_plans[0].id == one.parent_plans[0].id and weights.id != one.parent_plans[0].id
 
 
 @pytest.mark.parametrize(
@@ -187,11 +188,12 @@ def test_a_cell_is_composed_as_hydra_would(paper: str, most: int) -> None:
             most -= 1
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 theirs: Any = OmegaConf.to_container(hydra_compose("config", for_hydra(list(cell.overrides))))
+            replaced: list[str] = []  # by a mapping: Hydra merges it with what was there, and here it stands alone
             for key, value in map(said, cell.overrides):
-                if key == "model.allocation":  # Hydra leaves it the options of the member in whose place it stands
-                    theirs["model"]["allocation"] = dict(value)
-                elif key.startswith("model.allocation."):
-                    theirs["model"]["allocation"][key.rpartition(".")[2]] = value
+                replaced += [key] * isinstance(value, dict)
+                if any(f"{key}.".startswith(f"{name}.") for name in replaced):
+                    *path, leaf = key.split(".")
+                    functools.reduce(dict.__getitem__, path, theirs)[leaf] = value
             assert compose(list(cell.overrides)).config == theirs, cell
     assert seen
 
