@@ -109,14 +109,14 @@ def test_check_names_the_seeds_that_inconclusive_claims_would_take(fill: Any, tm
 
     monkeypatch.chdir(tmp_path)
     asked = ["paper=sparse_ift/resnet", "tier=smoke", "seeds=0,1,2,3,4"]
-    assert undecided(parse(asked), []) == []
+    assert undecided(parse(asked), [], tmp_path / "results") == []
     table = with_seeds(load("sparse_ift/resnet")[0], "smoke", "0,1,2,3,4")
     kept = tmp_path / "results" / "sparse_ift" / "smoke" / "resnet"
     kept.mkdir(parents=True)
     (kept / "records.jsonl").write_text(dump(fill(table, "smoke")))
-    five = undecided(parse(asked), [])
+    five = undecided(parse(asked), [], tmp_path / "results")
     assert five and all(" inconclusive (5 seeds): 90 % power would take " in line for line in five)
-    one = undecided(parse(["paper=sparse_ift/resnet", "tier=smoke", "seeds=3"]), [])
+    one = undecided(parse(["paper=sparse_ift/resnet", "tier=smoke", "seeds=3"]), [], tmp_path / "results")
     assert (
         "sparse_ift/resnet C1 inconclusive (too few seeds): nothing is known of its spread yet — Sparse Wide" in one[0]
     )
