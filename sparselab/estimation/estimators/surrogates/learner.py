@@ -131,7 +131,7 @@ class SurrogateRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"validation={self.validation}: of {rows} rows 2 have to be fitted to")
 
     def _or_smaller(self) -> str:
-        """What else than the rate may make a fit grow."""
+        """The advice beside a smaller rate for a fit that grew without end."""
         return "" if self.sharpness == "none" else ", or a smaller lam"
 
     def _scale(self, X: Array, y: Array) -> None:
