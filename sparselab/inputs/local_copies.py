@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 NETWORKS = "weights/"
-"""Where networks that others trained lie among local copies."""
+"""The folder of networks that others trained, among local copies."""
 
 
 def near_data(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
 
 
 TOLD = ("score_first", "score_best", "trial", "held_first", "held_best")
-"""Of the search: the score of candidate 1 and of the best, the number of the best, and both on the examples held out."""
+"""Names of what a search reports: the scores of candidate 1 and of the best, the best's number, both on held-out examples."""
 
 CHUNK = 500
 """Examples that go through a network together while it is scored, or one more."""
