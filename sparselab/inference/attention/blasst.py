@@ -84,6 +84,9 @@ class BLASST(Rule):
         given = options.threshold or options.scale
         self.limits = {} if given is None else dict.fromkeys(PHASES, math.log(given))
 
+    def calibration_lengths(self) -> list[int]:
+        return [] if self.own_limit else self.options.lengths
+
     def keep(self, tiles: Tiles, phase: str) -> Tensor:
         if phase not in self.limits:
             raise RunFailed(f"attention={self.name} was not calibrated for {phase} — give a threshold, or calibrate")
