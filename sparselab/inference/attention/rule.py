@@ -75,9 +75,9 @@ class Rule(ABC):
         lengths = self.calibration_lengths()
         if longest is None or max(lengths, default=0) <= longest:
             return []
-        where, fitting = "attention.lengths", [length for length in lengths if length <= longest]
-        fix = f"write {where}={spell(fitting or [longest])}"
-        return [Issue(f"{where}={spell(lengths)}", f"{model} reads at most {longest:,} tokens", fix)]
+        problem = f"is fitted on windows of up to {max(lengths):,} tokens, and {model} reads at most {longest:,}"
+        fitting = [length for length in lengths if length <= longest] or [longest]
+        return [Issue(f"attention={self.name}", problem, f"write attention.lengths={spell(fitting)}")]
 
     @abstractmethod
     def keep(self, tiles: Tiles, phase: str) -> Tensor:
