@@ -74,9 +74,9 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str], outside: b
     return Asked({key: values.get(key, spec.default or "") for key, spec in keys.items()}, given.config_dir)
 
 
-def need_records(asked: Asked, keys: Mapping[str, Key], *places: str) -> None:
-    """Say, on standard error, that no folder was named and none of the usual ones is here: all will be empty."""
-    if any(asked[key] != keys[key].default or Path(asked[key]).is_dir() for key in places):
+def need_records(asked: Asked, *places: str) -> None:
+    """Say, on standard error, that none of the folders that were named, or are the usual ones, is here: all will be empty."""
+    if any(Path(asked[key]).is_dir() for key in places):
         return
     where = " and ".join(f"{key}={asked[key]}" for key in places)
     kept = CONFIGS.parent / "results"

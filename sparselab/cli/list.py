@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     if asked is None:
         return 0
     if asked["write"] == "false":
-        need_records(asked, KEYS, "results_dir")
+        need_records(asked, "results_dir")
     from sparselab.experiments.tables import render
     from sparselab.experiments.tables.ledger import to_markdown, to_terminal
     from sparselab.experiments.tables.results import LEDGER, ledger

@@ -21,7 +21,7 @@ def run(argv: list[str]) -> int:
     asked = parse("report", KEYS, argv)
     if asked is None:
         return 0
-    need_records(asked, KEYS, "runs_dir", "results_dir")
+    need_records(asked, "runs_dir", "results_dir")
     out = asked.path("out")
     there = next(path for path in out.absolute().parents if path.exists())
     if out.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):

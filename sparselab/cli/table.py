@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     if asked is None:
         return 0
     if asked["write"] == "false":
-        need_records(asked, KEYS, "runs_dir", "results_dir")
+        need_records(asked, "runs_dir", "results_dir")
     from sparselab.experiments.tables.load import load
     from sparselab.experiments.tables.results import gather, write
     from sparselab.experiments.tables.seeds import with_seeds

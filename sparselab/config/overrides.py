@@ -22,6 +22,7 @@ from sparselab.core.renames import now_called
 
 KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
+PLAIN_CHOICE = re.compile(r"[\w.:/+*-]+", re.ASCII)
 LONGEST_FIX = 80  # characters of an advice that no line cuts off
 TABLE = "paper"  # the group whose members are tables of cells
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
@@ -217,7 +218,13 @@ def _unreadable(text: str, key: str, value: str) -> Issue:
 
 
 def _in_quotes(value: str) -> str:
-    """A value as a quoted string, with those quotes that it does not hold itself, if there are any."""
+    """A value as a quoted string, with those quotes that it does not hold itself, if there are any.
+
+    Of a sweep it is each value that has to be: names between commas, or paths (one alone is a path that holds a comma).
+    """
+    choices = value.split(",")
+    if len(choices) > 1 and not set(value) & set("'\"[]{}()") and len({"/" in choice for choice in choices}) == 1:
+        return ",".join(choice if PLAIN_CHOICE.fullmatch(choice) else _in_quotes(choice.strip()) for choice in choices)
     return quoted(value) if '"' in value or "\\" in value else f'"{value}"'
 
 

@@ -95,6 +95,7 @@ class ModelSpec:
     fixed_macs: multiply-accumulates per sample that no weight mask can save, by name (attention products).
     plain_macs: those of the dense network that this one takes the place of at equal cost; None: of none.
     loose: parameters of two and more dimensions that are none of ``layers``.
+    lone_norm: a batch normalisation to which a sample gives one value a channel, as a trace finds it; empty: none is known.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ModelSpec:
     fixed_macs: dict[str, int] = field(default_factory=dict)
     plain_macs: int | None = None
     loose: tuple[Loose, ...] = ()
+    lone_norm: str = field(default="", compare=False)
 
     def __getitem__(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)

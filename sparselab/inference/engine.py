@@ -93,6 +93,8 @@ class Inference(SingleProcessEngine):
                 made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
                 if made["activation"] is not None and made["model_spec"] is not None:
                     issues.found += made["activation"].misfits(made["model_spec"])
+                if made["attention"] is not None and family.decoder:
+                    issues.found += made["attention"].too_long(family.where, family.longest(made["data"]))
                 if made["activation"] is not None and family.decoder:
                     issues.found += made["activation"].idle(made["data"].shape[0])
         if issues.found or invalid or "model_spec" not in made:

@@ -151,6 +151,9 @@ def fit_attention(
 
     def windows(length: int) -> Iterator[Tensor]:
         starts = draw(text, length, options.windows, parts.cell.seed, "calibrate")
+        if not len(starts):
+            problem = f"the train split ({len(text):,} tokens) has no window of {length:,}"
+            raise RunFailed(f"attention.lengths: {problem} — write shorter ones")
         return (inputs for inputs, _ in batches(text, starts, length, options.batch_size, device))
 
     phases = ("prefill", "decode") if options.phase == "both" else (options.phase,)

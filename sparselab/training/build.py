@@ -11,7 +11,6 @@ import torch
 from sparselab.core.seeds import derive_seed
 from sparselab.inputs.models.trace import traced
 from sparselab.training.layers import place_masks
-from sparselab.training.loop.batchnorm import check_values
 from sparselab.training.loop.lightning import quiet
 from sparselab.training.parts import Parts
 from sparselab.training.precision import check_network
@@ -47,8 +46,6 @@ def build(parts: Parts, flag: StopFlag) -> Built:
     check_network(network, options)
     if parts.model_spec is None:
         place_masks(parts, traced(parts.family, network, parts.data))
-        if parts.steps:
-            check_values(network, parts.data, options.batch_size // options.accumulate)
     return Built(splits, network)
 
 

@@ -179,7 +179,8 @@ def other_masks(paths: Sequence[str]) -> list[Issue]:
 def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) -> list[Issue]:
     """A fault where batch normalisation would see one value a channel, which has no variance."""
     positions = [layer.macs // layer.numel for layer in model_spec.layers if "head" not in layer.roles]
-    if not family.batch_norm or trainer.batch_size > trainer.accumulate or min(positions, default=2) > 1:
+    lone = model_spec.lone_norm or (family.batch_norm and min(positions, default=2) <= 1)
+    if not lone or trainer.batch_size > trainer.accumulate:
         return []
     problem = "batch normalisation sees one value a channel in each micro-batch"
     if trainer.batch_size == 1:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sparselab.core.errors import ConfigError, Issue
+from sparselab.training.checks import lone_values
 from sparselab.weights import uncovered
 from sparselab.weights.count import keep_count
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -71,7 +72,12 @@ def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Issue | N
 
 
 def place_masks(parts: Parts, model_spec: ModelSpec) -> None:
-    """Choose the layers and their counts once a model spec is there that could not be foreseen."""
+    """Choose the layers and their counts once a model spec is there that could not be foreseen.
+
+    ConfigError where they cannot be chosen, and where the spec shows that micro-batches are too small.
+    """
+    if parts.steps and (lone := lone_values(parts.cell.trainer, parts.family, model_spec)):
+        raise ConfigError(lone)
     parts.model_spec = model_spec
     chosen = choose_layers(parts.cell.targets, parts.sparsity, parts.own, model_spec, parts.schedule)
     parts.layers, parts.exceptions = chosen

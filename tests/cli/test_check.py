@@ -295,6 +295,20 @@ def test_what_a_run_would_refuse_once_it_is_built_is_refused(pictures, capsys):
     assert "is standardised or normed first" in line and line.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["trainer.batch_size=4", "trainer.accumulate=4"], ["trainer.batch_size=1"]])
+def test_a_lone_value_of_a_network_that_only_building_tells_is_refused(words, monkeypatch, tmp_path, capsys):
+    """ResNet-18 leaves one place of 8 x 8 pixels to its last batch normalisations."""
+    monkeypatch.setenv("SPARSELAB_CACHE", str(tmp_path / "cache"))
+    cell = ["method=dense", "model=timm", "model.arch=resnet18", *words]
+    for _ in range(2):  # the second time the spec comes from the cache
+        assert main.main(["check", *cell]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"{words[-1]}: batch normalisation sees one value a channel") and line.count("\n") == 1
+    assert main.main(["check", *cell, "trainer.max_epochs=null", "trainer.max_steps=0"]) == 0
+    assert application.main([*cell, f"runs_dir={tmp_path}"]) == 2
+    assert f"{words[-1]}: batch normalisation sees one value" in capsys.readouterr().err
+
+
 def test_many_such_cells_are_built_once_and_then_no_more(pictures, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SPARSELAB_CACHE", str(tmp_path / "cache"))
     built, trace = [], TimmModel.traced_spec

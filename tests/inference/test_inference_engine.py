@@ -135,6 +135,21 @@ def test_attention_is_fitted_to_a_sparsity(cell, kind):
     assert set(record["sparsity"]["limits"]) == {"decode"}
 
 
+def test_windows_longer_than_a_network_or_a_text_are_refused(network, tmp_path, capsys):
+    """A network without positions for them; a train split that has none of them."""
+    fitted = ["engine=inference", "attention=blasst", "sparsity=0.4", "dataset=stdlib", "dataset.block=32"]
+    longest = "attention=blasst: is fitted on windows of up to 512 tokens, and model.path="
+    for words in (["model=hf", f"model.path={network}"], ["model=gpt_tiny"]):
+        with pytest.raises(ConfigError) as refused:
+            plan_of([*fitted, *words])
+        (line,) = map(str, refused.value.issues)
+        assert line.startswith(longest if "model=hf" in words else longest.replace(".path", "")), line
+        plan_of([*fitted, *words, "attention.lengths=[16,32]"])
+    words = ["model=llama_tiny", "dataset.max_bytes=3000", "attention.lengths=[4096]", f"runs_dir={tmp_path}"]
+    assert application.main([*fitted, *words]) == 1
+    assert "tokens) has no window of 4,096 — write shorter ones" in capsys.readouterr().err
+
+
 def test_rules_on_both_at_once(cell):
     record = cell("activation=teal", "sparsity=0.25", "attention=blasst", "attention.scale=2.0", *TILES)
     metrics = record["metrics"]

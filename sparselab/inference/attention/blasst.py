@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -59,8 +59,12 @@ class BLASST(Rule):
             "lengths",
             description="what an exponential fit goes through: a point of each length, or of each window",
         )
-        lengths: list[int] = Field(default=[128, 256, 512], min_length=1, description="tokens of calibration windows")
-        trials: list[float] = Field(default=list(TRIALS), min_length=2, description="values of lambda, each in (0, 1)")
+        lengths: list[Annotated[int, Field(ge=1)]] = Field(
+            default=[128, 256, 512], min_length=1, description="tokens of calibration windows"
+        )
+        trials: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+            default=list(TRIALS), min_length=2, description="values of lambda, each in (0, 1)"
+        )
         tolerance: float = Field(
             default=0.1, gt=0, le=1, description="a length counts in an inverse fit if it comes that near the target"
         )
@@ -83,6 +87,9 @@ class BLASST(Rule):
         self.own_limit = next((key for key in ("threshold", "scale") if getattr(options, key) is not None), None)
         given = options.threshold or options.scale
         self.limits = {} if given is None else dict.fromkeys(PHASES, math.log(given))
+
+    def calibration_lengths(self) -> list[int]:
+        return [] if self.own_limit else self.options.lengths
 
     def keep(self, tiles: Tiles, phase: str) -> Tensor:
         if phase not in self.limits:

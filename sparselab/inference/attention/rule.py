@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from sparselab.core.errors import Issue, spell
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 
@@ -64,6 +65,19 @@ class Rule(ABC):
     def __init__(self, options: RuleOptions, sparsity: float | None = None):
         self.options = options
         self.sparsity = sparsity
+
+    def calibration_lengths(self) -> list[int]:
+        """Tokens of the windows that it is fitted on."""
+        return []
+
+    def too_long(self, model: str, longest: int | None) -> list[Issue]:
+        """A fault where ``model`` reads at most ``longest`` tokens (None: any number) and the fit takes longer windows."""
+        lengths = self.calibration_lengths()
+        if longest is None or max(lengths, default=0) <= longest:
+            return []
+        problem = f"is fitted on windows of up to {max(lengths):,} tokens, and {model} reads at most {longest:,}"
+        fitting = [length for length in lengths if length <= longest] or [longest]
+        return [Issue(f"attention={self.name}", problem, f"write attention.lengths={spell(fitting)}")]
 
     @abstractmethod
     def keep(self, tiles: Tiles, phase: str) -> Tensor:

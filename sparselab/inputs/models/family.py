@@ -86,6 +86,10 @@ class Family:
         """Examples that a micro-batch must have, over all processes, for the network to do what it says."""
         return 1
 
+    def longest(self, data: DataSpec) -> int | None:
+        """Tokens that the network, made for ``data``, can read at once; None where nothing limits them."""
+        return None
+
     def builder(self, data: DataSpec) -> SpecBuilder | None:
         """The network in closed form, or None where only building it can tell."""
         return None

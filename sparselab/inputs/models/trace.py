@@ -54,6 +54,7 @@ def trace(
     """
     import torch
     from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
     from torch.utils.flop_counter import FlopCounterMode
 
     from sparselab.core.products import Products, Use, plain_attention
@@ -68,6 +69,7 @@ def trace(
     counter = FlopCounterMode(display=False)
     running: list[nn.Module] = []
     counted = 0  # FLOPs so far
+    lone: list[str] = []  # batch normalisations that see one value a channel
     odd: dict[str, str] = {}  # parameters that are multiplied with in a way that no mask is defined for
 
     def seen(uses: list[Use] | None, operation: Any) -> None:
@@ -96,6 +98,8 @@ def trace(
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         running.pop()
+        if isinstance(module, _BatchNorm) and args[0].numel() == args[0].shape[1]:
+            lone.append(paths[module])
         if isinstance(module, nn.RNNBase):
             # torch's counter does not see into fused recurrent kernels: every matrix works once at every position
             positions = args[0].shape[:-1].numel()
@@ -127,7 +131,7 @@ def trace(
         for key, tensor in parameters.items()
         if tensor.ndim > 1 and key not in layers
     )
-    return replace(model_spec, loose=loose)
+    return replace(model_spec, loose=loose, lone_norm=next(iter(lone), ""))
 
 
 def _use(parameter: str, products: Products) -> str:

@@ -14,10 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparselab.core.data_spec import DataSpec
-from sparselab.core.errors import RunFailed, refuse
+from sparselab.core.errors import RunFailed
 from sparselab.inputs.models.autoencoders import Select
-from sparselab.inputs.models.trace import trace
 
 
 def synchronise(network: nn.Module) -> None:
@@ -33,30 +31,6 @@ def synchronise(network: nn.Module) -> None:
                 problem = f"{type(module).__name__} does more than normalise, and cannot be shared by processes"
                 raise RunFailed(f"{name}: {problem} — write trainer.devices=1")
             module.forward = partial(_forward, module)  # type: ignore[method-assign]
-
-
-def check_values(network: nn.Module, data: DataSpec, examples: int) -> None:
-    """Refuse micro-batches of ``examples`` in which a batch normalisation would see one value a channel.
-
-    Of networks whose layers are known once they are built; of others the plan says so.
-    """
-    lone: list[str] = []
-    names: dict[nn.Module, str] = {
-        module: name for name, module in network.named_modules() if isinstance(module, _BatchNorm)
-    }
-
-    def look(module: nn.Module, args: tuple[Tensor]) -> None:
-        if args[0].numel() // args[0].shape[1] * examples == 1:
-            lone.append(names[module])
-
-    handles = [module.register_forward_pre_hook(look) for module in names]
-    if examples == 1 and handles:
-        trace(network, data)
-    for handle in handles:
-        handle.remove()
-    if lone:
-        problem = f"{lone[0]} (batch normalisation) sees one value a channel"
-        refuse(f"trainer: micro-batches of {examples}", problem, "write a larger batch_size, or a smaller accumulate")
 
 
 class _Sum(torch.autograd.Function):

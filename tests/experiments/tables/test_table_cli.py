@@ -83,8 +83,9 @@ def test_help(command: object, capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out.startswith("usage: sparselab ")
 
 
+@pytest.mark.parametrize("named", [[], ["results_dir=gone"]])
 @pytest.mark.parametrize("words", [["list"], ["table", "paper=gmp", "tier=smoke"], ["report"]])
-def test_outside_the_repository_nothing_is_silently_empty(words, tmp_path, monkeypatch, capsys):
+def test_outside_the_repository_nothing_is_silently_empty(words, named, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 0
+    assert main([*words, *named]) == 0
     assert "here, so nothing is found — write results_dir=" in capsys.readouterr().err

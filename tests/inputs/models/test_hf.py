@@ -68,6 +68,11 @@ def test_local_folder(tmp_path: Path, kind: str) -> None:
     assert model.state_dict().keys() == source.state_dict().keys()
 
 
+def test_how_many_tokens_are_read_is_told(tmp_path: Path) -> None:
+    NETWORKS["gpt2"]().save_pretrained(tmp_path)
+    assert hf(tmp_path).longest(TEXT) == 32
+
+
 def test_other_architectures_are_traced(tmp_path: Path) -> None:
     config = OPTConfig(
         vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32

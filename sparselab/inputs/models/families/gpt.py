@@ -77,12 +77,16 @@ class GPT(Transformable, TextFamily):
         o = self.options
         return vocabulary_misfits(data) + head_misfits(o.width, o.heads) + context_misfits(o.context, data)
 
+    def longest(self, data: DataSpec) -> int:
+        """One learned position a token."""
+        return self.options.context or data.inputs.length
+
     def config(self, data: DataSpec) -> dict[str, Any]:
         """The network's transformers config, as a dict."""
         o = self.options
         return {
             "vocab_size": data.inputs.vocabulary,
-            "n_positions": o.context or data.inputs.length,
+            "n_positions": self.longest(data),
             "n_embd": o.width,
             "n_layer": o.depth,
             "n_head": o.heads,

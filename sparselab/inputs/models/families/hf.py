@@ -131,11 +131,16 @@ class HuggingFace(TextFamily):
         if isinstance(vocabulary, int) and vocabulary < data.inputs.vocabulary:
             problem = f"knows {vocabulary:,} tokens and {data.name} has {data.inputs.vocabulary:,}"
             issues.append(Issue(self.where, problem, "use data made with this model's tokenizer"))
-        context = config.get("max_position_embeddings", config.get("n_positions"))
-        if isinstance(context, int) and context < data.inputs.length:
+        context = self.longest(data)
+        if context is not None and context < data.inputs.length:
             problem = f"reads at most {context} tokens and {data.name}'s window has {data.inputs.length}"
             issues.append(Issue(self.where, problem, "use a shorter window"))
         return issues
+
+    def longest(self, data: DataSpec) -> int | None:
+        config = self._config() or {}
+        context = config.get("max_position_embeddings", config.get("n_positions"))
+        return context if isinstance(context, int) else None
 
     def builder(self, data: DataSpec) -> SpecBuilder | None:
         config = self._config()
