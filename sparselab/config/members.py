@@ -14,12 +14,9 @@ from sparselab.config.user_configs import scan
 from sparselab.core import plugins
 from sparselab.core.containers import copied
 from sparselab.core.errors import did_you_mean, refuse, short
+from sparselab.core.packaged import CONFIGS
 
 ERRORS = {r"Could not find '([^']+)'": "there is no such config", r"Could not override '([^']+)'": "no such key"}
-PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next(  # an installed package brings its own; in the repository they lie at the top
-    folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if (folder / "config.yaml").is_file()
-)
 
 
 def groups(root: Path = CONFIGS) -> dict[str, list[str]]:

@@ -44,8 +44,10 @@ class Tiles:
 class RuleOptions(Options):
     """The grid that every rule works on."""
 
-    block_q: int = Field(default=128, ge=1, description="queries in a tile when a prompt is read, at least 1")
-    block_k: int = Field(default=128, ge=1, description="keys in a tile, at least 1")
+    defaults_from: ClassVar[str] = "attention/_base"
+
+    block_q: int = Field(ge=1, description="queries in a tile when a prompt is read, at least 1")
+    block_k: int = Field(ge=1, description="keys in a tile, at least 1")
 
 
 class Rule(ABC):

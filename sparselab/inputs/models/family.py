@@ -66,7 +66,9 @@ class Family:
     """True if it normalises over the examples of a batch all that its layers but the head put out."""
 
     class Options(Options):
-        weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
+        defaults_from: ClassVar[str] = "model/_base"
+
+        weights: str | None = Field(description="null, or the path of a .safetensors file to start from")
 
     options: Options
 

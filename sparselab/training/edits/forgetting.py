@@ -46,8 +46,8 @@ class Influence(Forgetting):
     """
 
     class Options(Options):
-        alpha: float = Field(0.1, gt=0, description="size of the step, above 0; the paper tunes it")
-        samples: int = Field(1000, ge=1, description="retained examples of the estimate, at least 1")
+        alpha: float = Field(gt=0, description="size of the step, above 0; the paper tunes it")
+        samples: int = Field(ge=1, description="retained examples of the estimate, at least 1")
 
     version = 2  # gradients of pruned weights are zero
     options: Influence.Options
@@ -94,10 +94,10 @@ class Fisher(Forgetting):
     """
 
     class Options(Options):
-        alpha: float = Field(1e-7, gt=0, description="factor of the variance, above 0; the paper tunes it")
-        samples: int = Field(500, ge=1, description="retained examples of the Fisher information, at least 1")
+        alpha: float = Field(gt=0, description="factor of the variance, above 0; the paper tunes it")
+        samples: int = Field(ge=1, description="retained examples of the Fisher information, at least 1")
         batch: int = Field(
-            1, ge=1, description="examples whose mean gradient is squared: 1 is the definition, the release has 32"
+            ge=1, description="examples whose mean gradient is squared: 1 is the definition, the release has 32"
         )
 
     version = (

@@ -31,7 +31,7 @@ class ExtraLoss:
     """
 
     class Options(AnyOptions):
-        weight: float = Field(0.5, ge=0, description="factor of the extra loss in the sum, at least 0")
+        weight: float = Field(ge=0, description="factor of the extra loss in the sum, at least 0")
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1

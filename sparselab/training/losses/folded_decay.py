@@ -25,7 +25,7 @@ class FoldedDecay(ExtraLoss):
     """
 
     class Options(Options):
-        weight: float = Field(5e-4, ge=0, description="a weight decay, at least 0")
+        weight: float = Field(ge=0, description="a weight decay, at least 0")
 
     def prepare(self, context: StepContext) -> None:
         self._layers: list[Any] = [module for module in context.network.modules() if folds(module)]

@@ -24,8 +24,10 @@ State = dict[str, "Tensor"]
 class MergeOptions(Options):
     """Common options of all merges."""
 
+    defaults_from: ClassVar[str] = "merge/_base"
+
     recalibrate: int = Field(
-        0, ge=0, description="training examples on which batch normalisation measures again, or 0: its averages stay"
+        ge=0, description="training examples on which batch normalisation measures again, or 0: its averages stay"
     )
 
 

@@ -30,7 +30,7 @@ class AgainstDense(Metric):
     """
 
     class Options(Options):
-        dense: str | None = Field(None, description="a .safetensors file of this network, or {cell: …}")
+        dense: str | None = Field(description="a .safetensors file of this network, or {cell: …}")
 
     def files(self) -> dict[str, str]:
         return {"dense": self.options.dense} if self.options.dense is not None else {}

@@ -39,9 +39,9 @@ class OutOfDistribution(Metric):
 
     class Options(Options):
         made: list[Literal["noise", "shuffled", "negative"]] = Field(
-            ["noise", "shuffled", "negative"], description="any of noise, shuffled, negative; or []"
+            description="any of noise, shuffled, negative; or []"
         )
-        datasets: list[str] = Field([], description="names of image datasets, such as [mnist], or []")
+        datasets: list[str] = Field(description="names of image datasets, such as [mnist], or []")
 
     def issues(self, data: DataSpec) -> list[Issue]:
         found = Issues(super().issues(data))
@@ -61,7 +61,7 @@ class OutOfDistribution(Metric):
         return found.found
 
     def datasets(self) -> dict[str, Dataset]:
-        return {name: DATASETS[name](DATASETS[name].Options(), self.data_dir) for name in self.options.datasets}
+        return {name: _whole(name, self.data_dir) for name in self.options.datasets}
 
     def measure(self, subject: Subject) -> dict[str, float]:
         inside = [confidence(subject, inputs) for inputs, _ in subject.batches()]
@@ -69,6 +69,12 @@ class OutOfDistribution(Metric):
         for name, dataset in self.datasets().items():
             found[name] = auroc(inside, others(subject, dataset))
         return {f"auroc_{name}": value for name, value in found.items()}
+
+
+def _whole(name: str, data_dir: str | None) -> Dataset:
+    """A dataset none of whose images are held out: its statistics are those of all training images."""
+    cls = DATASETS[name]
+    return cls(cls.Options(**({"val": 0} if "val" in cls.Options.model_fields else {})), data_dir)
 
 
 def confidence(subject: Subject, inputs: Tensor) -> Tensor:

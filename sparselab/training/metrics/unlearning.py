@@ -31,7 +31,7 @@ class Unlearning(Metric):
     """
 
     class Options(Options):
-        attack: int = Field(2000, ge=2, description="examples of each kind that the attacker learns from, at least 2")
+        attack: int = Field(ge=2, description="examples of each kind that the attacker learns from, at least 2")
 
     def issues(self, data: DataSpec) -> list[Issue]:
         found = super().issues(data)

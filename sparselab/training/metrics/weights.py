@@ -40,7 +40,7 @@ class NearZero(Metric):
 
     class Options(Options):
         below: list[Annotated[float, Field(ge=0)]] = Field(
-            [1e-3, 1e-2], min_length=1, description="levels in standard deviations of a matrix, such as [0.001, 0.01]"
+            min_length=1, description="levels in standard deviations of a matrix, such as [0.001, 0.01]"
         )
 
     def measure(self, subject: Subject) -> dict[str, float]:
@@ -75,7 +75,7 @@ class MaskCosine(Metric):
 
     class Options(Options):
         masks: str | None = Field(
-            None, description="a masks.safetensors of this network, or {cell: …} of a cell that makes it"
+            description="a masks.safetensors of this network, or {cell: …} of a cell that makes it"
         )
 
     def files(self) -> dict[str, str]:

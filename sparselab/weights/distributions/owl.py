@@ -44,10 +44,10 @@ class Owl(ReadsInputs, Distribution):
     own_scores = True
 
     class Options(spec_options.Options):
-        threshold: float = Field(5.0, gt=0, description="the paper's M: outliers exceed so many means, above 0")
-        spread: float = Field(0.08, ge=0, lt=1, description="the paper's lambda: half the width of the band, in [0, 1)")
-        samples: int = Field(128, ge=1, description="training examples that are looked at, at least 1")
-        per: Literal["block", "layer"] = Field("block", description="block or layer: what gets a density of its own")
+        threshold: float = Field(gt=0, description="the paper's M: outliers exceed so many means, above 0")
+        spread: float = Field(ge=0, lt=1, description="the paper's lambda: half the width of the band, in [0, 1)")
+        samples: int = Field(ge=1, description="training examples that are looked at, at least 1")
+        per: Literal["block", "layer"] = Field(description="block or layer: what gets a density of its own")
 
     def densities(self, layers: list[Layer], density: float) -> NoReturn:
         raise NotImplementedError("outliers are counted in scores: call allocate_scored")

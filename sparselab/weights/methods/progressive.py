@@ -30,9 +30,7 @@ class MdGf(STE):
     schedules = ("mask_linear", "mask_exp")
 
     class Options(Options):
-        backward: Literal["ste", "scaled"] = Field(
-            "ste", description="ste (the released code) or scaled (true derivative)"
-        )
+        backward: Literal["ste", "scaled"] = Field(description="ste (the released code) or scaled (true derivative)")
 
     @property
     def weight_grad(self) -> str:  # type: ignore[override]

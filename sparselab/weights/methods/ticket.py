@@ -31,7 +31,7 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
     """
 
     class Options(Options):
-        source: str | None = Field(None, description="a .safetensors file, {cell: {…}}, or null for its own weights")
+        source: str | None = Field(description="a .safetensors file, {cell: {…}}, or null for its own weights")
         spare: float = off(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
 
     options: Options

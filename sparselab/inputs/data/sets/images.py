@@ -15,13 +15,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std that I
 class ImageOptions(Options):
     """Sizes of the splits. Validation is taken from train; the public test set stays the test set."""
 
-    val: int = Field(default=0, ge=0, description="images taken from train for validation; the draw is fixed")
-    limit_train: int | None = Field(
-        default=None, ge=1, description="images of train to use, classes balanced; null for all"
-    )
-    limit_test: int | None = Field(
-        default=None, ge=1, description="images of test to use, classes balanced; null for all"
-    )
+    val: int = Field(ge=0, description="images taken from train for validation; the draw is fixed")
+    limit_train: int | None = Field(ge=1, description="images of train to use, classes balanced; null for all")
+    limit_test: int | None = Field(ge=1, description="images of test to use, classes balanced; null for all")
     test_draw: int = off(0, ge=0, description="which draw of limit_test images; one for each seed shows their scatter")
 
 
