@@ -48,7 +48,14 @@ class Rule(ABC):
         """Find the places of the network that it makes sparse, and a gate for each."""
 
     def factor(self, place: Place) -> Tensor | None:
-        """(entries,) what an entry's magnitude is multiplied by to give its score; None for 1. Never applied to x."""
+        """Return what an entry's magnitude is multiplied by to give its score. Never applied to x.
+
+        Args:
+            place: where in the network
+
+        Returns:
+            (entries,) float, at least 0; None for 1.
+        """
         return None
 
     def misfits(self, model_spec: ModelSpec) -> list[Issue]:

@@ -54,7 +54,16 @@ class ExtraLoss:
         return {}
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        """The unweighted loss of one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
+        """Return the unweighted loss of one batch.
+
+        Args:
+            context: the network, its family, teachers and the number of the update
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+            logits: (n, classes), or (n, t, vocabulary) for text, with their graph
+
+        Returns:
+            () float, before the factor ``weight``.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def due(self, context: StepContext) -> bool:

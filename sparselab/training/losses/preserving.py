@@ -115,7 +115,16 @@ class OfGradients(Preserving):
     def gradients(
         self, context: StepContext, batch: tuple[Tensor, ...], dense: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """(of the weights with masks, of all other parameters): with masks as drawn, differentiable; or with none."""
+        """Return the gradients of the task's loss.
+
+        Args:
+            context: the update
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+            dense: of the network without masks, in place of masks as drawn
+
+        Returns:
+            (of the weights with masks, of all other parameters); those with masks are differentiable.
+        """
         import torch
 
         from sparselab.weights.probe import differentiable_twice

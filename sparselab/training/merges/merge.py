@@ -63,7 +63,14 @@ class Merge(ABC):
 
 
 def average(parents: Sequence[State]) -> State:
-    """Mean of each tensor over the parents, in double precision; of whole numbers (counters) the first parent's."""
+    """Mean of each tensor over the parents, in double precision; of whole numbers (counters) the first parent's.
+
+    Args:
+        parents: tensors by name, of the same names and shapes
+
+    Returns:
+        New tensors, of the first parent's dtypes.
+    """
     mean: State = {}
     for name, first in parents[0].items():
         if first.is_floating_point():

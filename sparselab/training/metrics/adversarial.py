@@ -43,7 +43,19 @@ class Adversarial(Metric):
 
 
 def attack(subject: Subject, pixels: Tensor, labels: Tensor, eps: float, steps: int, step: float) -> Tensor:
-    """``pixels`` (n, c, h, w) in [0, 1], moved uphill by ``steps`` steps of ``step``, at most ``eps`` from where they were."""
+    """Move pixels uphill on the loss (projected gradients in the largest norm).
+
+    Args:
+        subject: the network
+        pixels: (n, c, h, w) in [0, 1]
+        labels: (n,) int64
+        eps: largest change of a pixel
+        steps: how many
+        step: change of a pixel in a step
+
+    Returns:
+        (n, c, h, w) in [0, 1].
+    """
     import torch
     from torch.nn import functional as F
 

@@ -78,7 +78,15 @@ def _whole(name: str, data_dir: str | None) -> Dataset:
 
 
 def confidence(subject: Subject, inputs: Tensor) -> Tensor:
-    """(n,) largest softmax probability of each input."""
+    """Return how sure the network is.
+
+    Args:
+        subject: the network
+        inputs: (n, c, h, w), as the network reads them
+
+    Returns:
+        (n,) largest softmax probability of each.
+    """
     import torch
 
     with torch.no_grad():
@@ -86,7 +94,15 @@ def confidence(subject: Subject, inputs: Tensor) -> Tensor:
 
 
 def auroc(inside: list[Tensor], outside: Iterator[Tensor]) -> float:
-    """Area under the ROC curve of scores, over all ranks; torchmetrics computes it, exactly."""
+    """Return the area under the ROC curve, over all ranks; torchmetrics computes it, exactly.
+
+    Args:
+        inside: scores of test images, (n,) each batch
+        outside: scores of other images, likewise
+
+    Returns:
+        From 0 to 1; 0.5 is chance.
+    """
     import torch
     from torchmetrics.classification import BinaryAUROC
 
@@ -129,7 +145,15 @@ def ranks() -> tuple[int, int]:
 
 
 def noise(pixels: Tensor, place: int) -> Tensor:
-    """Uniform in [0, 1], drawn on the CPU and addressed by the place."""
+    """Draw noise on the CPU, addressed by the place.
+
+    Args:
+        pixels: (n, c, h, w)
+        place: of the batch
+
+    Returns:
+        (n, c, h, w) uniform in [0, 1].
+    """
     import torch
 
     generator = torch.Generator().manual_seed(derive_seed("ood", "noise", place))
@@ -137,7 +161,15 @@ def noise(pixels: Tensor, place: int) -> Tensor:
 
 
 def shuffled(pixels: Tensor, place: int) -> Tensor:
-    """Each image's tiles in an order of its own."""
+    """Put each image's tiles in an order of its own.
+
+    Args:
+        pixels: (n, c, h, w)
+        place: of the batch
+
+    Returns:
+        (n, c, h, w).
+    """
     import torch
 
     count, channels, height, width = pixels.shape

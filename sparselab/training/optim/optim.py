@@ -48,6 +48,14 @@ class Optim:
         self.options = options
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Make the torch optimiser.
+
+        Args:
+            groups: of parameters, as torch takes them; each has its own ``weight_decay``
+
+        Returns:
+            The torch optimiser, with ``lr`` at its peak.
+        """
         raise NotImplementedError
 
     def build(self, network: torch.nn.Module, beside: Iterable[dict[str, Any]] = ()) -> torch.optim.Optimizer:
@@ -69,7 +77,16 @@ class Optim:
         return optimizer
 
     def factor(self, step: int, total: int, schedule: str | None = None) -> float:
-        """Learning rate over its peak for update ``step`` (from 0) of ``total``; ``schedule``: another one's shape."""
+        """Return the learning rate over its peak for update ``step``.
+
+        Args:
+            step: updates done, from 0
+            total: updates of the run
+            schedule: another shape than the options'
+
+        Returns:
+            From 0 to 1.
+        """
         o = self.options
         total = max(total, 1)
         length = total / o.cycles

@@ -56,7 +56,18 @@ class Owl(ReadsInputs, Distribution):
         return by_input_norms(slot, context.inputs(slot))
 
     def allocate_scored(self, scores: dict[str, Tensor], density: float) -> dict[str, int]:
-        """Name -> number of weights kept, at least one each; they sum to ``density * total``. ValueError for NaN."""
+        """Share the weights out by the outliers of each block.
+
+        Args:
+            scores: (*weight) float by layer
+            density: the fraction kept over all of them
+
+        Returns:
+            Weights kept by layer, at least one each; they sum to ``density`` times the total.
+
+        Raises:
+            ValueError: a score is NaN.
+        """
         finite(scores)
         parts: dict[str, list[str]] = {}
         for name in scores:
@@ -74,7 +85,15 @@ class Owl(ReadsInputs, Distribution):
 
 
 def outlier_share(scores: Sequence[Tensor], threshold: float) -> float:
-    """The share of entries above ``threshold`` times the mean of all entries."""
+    """The share of entries above ``threshold`` times the mean of all entries.
+
+    Args:
+        scores: |W| times the norm of the input (OWL, arXiv 2310.05175), one tensor for each layer of a block
+        threshold: M of the paper
+
+    Returns:
+        From 0 to 1.
+    """
     total = sum(score.numel() for score in scores)
     mean = sum(float(score.double().sum()) for score in scores) / total
     return sum(int((score > threshold * mean).sum()) for score in scores) / total

@@ -138,7 +138,15 @@ def solve(
 
 
 def inverse_factor(gram: Tensor, damp: float) -> Tensor:
-    """The upper triangular U with U^T U = H^-1, H the damped second moments; inputs that are never there count 1."""
+    """The upper triangular U with U^T U = H^-1, H the damped second moments; inputs that are never there count 1.
+
+    Args:
+        gram: (inputs, inputs) float32, the mean of x x^T
+        damp: share of the mean of its diagonal that is added to it
+
+    Returns:
+        (inputs, inputs) float32, upper triangular.
+    """
     import torch
 
     h = gram.clone()

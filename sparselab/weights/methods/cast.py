@@ -141,6 +141,14 @@ def owners(inputs: int, scales: int) -> Tensor:
 
 
 def spread(slot: Slot, scales: Tensor) -> Tensor:
-    """A scale for each weight, of the slot's shape."""
+    """Return a scale for each weight.
+
+    Args:
+        slot: the layer
+        scales: (outputs, groups)
+
+    Returns:
+        (*weight).
+    """
     owner = owners(as_matrix(slot, slot.mask).shape[1], scales.shape[1])
     return stored(slot, scales.detach()[:, owner.to(scales.device)])

@@ -101,7 +101,14 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
         del self.probe
 
     def rate(self, probe: Probe, slots: list[Slot], masks: Mapping[str, Tensor], batches: Sequence[Batch]) -> float:
-        """The score of a sparse copy, lower is better: a mean loss, or the share of examples that it gets wrong."""
+        """Return the score of a sparse copy, lower is better: a mean loss, or the share of examples that it gets wrong.
+
+        Args:
+            probe: the network and its loss
+            slots: the sparse layers
+            masks: (*weight) bool by name
+            batches: of training data
+        """
         import torch
 
         network = probe.copy()

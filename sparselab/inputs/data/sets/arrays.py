@@ -70,7 +70,14 @@ class ArraySet(Dataset):
 
     @abstractmethod
     def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of pixel / 255 per channel; ``pixels`` are those of the training split."""
+        """Return mean and standard deviation of the pixels.
+
+        Args:
+            pixels: (n, c, h, w) uint8 of the training split
+
+        Returns:
+            (means, deviations) of pixel / 255, a number for each channel.
+        """
 
     @property
     def size(self) -> tuple[int, int, int]:

@@ -45,7 +45,16 @@ def counts(name: str, options: ImageOptions, train: int, test: int, noun: str = 
 
 
 def choose(options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of each split: of train and val into ``labels``, of test into ``test_labels``."""
+    """Draw the rows of each split.
+
+    Args:
+        options: sizes of the splits and the draw
+        labels: (n,) integer classes of the published training set
+        test_labels: (m,) those of the test set
+
+    Returns:
+        Positions by split: train and val in ``labels``, test in ``test_labels``.
+    """
     val = subset.balanced(labels, options.val, "val")
     train, test = subset.without(np.arange(len(labels)), val), np.arange(len(test_labels))
     if options.limit_train is not None:

@@ -357,7 +357,16 @@ class TinyStories(TextSet):
 
 
 def passage(tokens: np.ndarray, length: int, draw: int) -> np.ndarray:
-    """``length`` tokens that follow each other, from a place that ``draw`` says; all where they are no more."""
+    """Return tokens that follow each other, from a place that ``draw`` says; all where they are no more.
+
+    Args:
+        tokens: (n,) integers
+        length: how many, at least 1
+        draw: which passage, from 0
+
+    Returns:
+        (min(length, n),), a view.
+    """
     room = len(tokens) - length
     start = int(generator("passage", draw).integers(room + 1)) if room else 0
     return tokens[start : start + length]
