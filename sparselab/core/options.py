@@ -54,7 +54,7 @@ def _usual(cls: type[Options]) -> dict[str, Any]:
     for base in cls.__mro__:  # the nearest file counts, for the fields of the class that names it
         path = vars(base).get("defaults_from")
         if path and needed - found.keys():
-            fields = base.model_fields.keys() & needed
+            fields = needed & set(getattr(base, "model_fields", ()))
             found = {**{key: value for key, value in packaged.values(path).items() if key in fields}, **found}
     return {key: value for key, value in found.items() if value != UNSET}
 

@@ -25,8 +25,7 @@ def values(path: str) -> dict[str, Any]:
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found = yaml.load((CONFIGS / f"{path}.yaml").read_text(encoding="utf-8"), Loader=loader) or {}
+    found = yaml.safe_load((CONFIGS / f"{path}.yaml").read_text(encoding="utf-8")) or {}
     group, _, name = path.rpartition("/")
     shared = [item for item in found.pop("defaults", []) if isinstance(item, str) and item != "_self_"]
     if (

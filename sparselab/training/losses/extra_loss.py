@@ -31,6 +31,8 @@ class ExtraLoss:
     """
 
     class Options(AnyOptions):
+        defaults_from: ClassVar[str] = "loss/_base"
+
         weight: float = Field(ge=0, description="factor of the extra loss in the sum, at least 0")
 
     name: ClassVar[str] = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.errors import refuse
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.training.losses.extra_loss import LOSSES, ExtraLoss
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class FoldedDecay(ExtraLoss):
     product. Layers with something between their factors have no product and take no part.
     """
 
-    class Options(Options):
+    class Options(AnyOptions):
         weight: float = Field(ge=0, description="a weight decay, at least 0")
 
     def prepare(self, context: StepContext) -> None:

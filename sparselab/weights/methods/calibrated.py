@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.weights.capabilities import ReadsInputs
 from sparselab.weights.matrix import as_matrix, by_group, by_input_norms, stored
 from sparselab.weights.method import METHODS, Method
@@ -28,7 +28,7 @@ class Calibrated(ReadsInputs, Method):
     patterns = patterns_where(lambda pattern: pattern.free or pattern.grouped)
     schedules = ("constant",)
 
-    class Options(Options):
+    class Options(AnyOptions):
         samples: int = Field(ge=1, description="training examples that are looked at, at least 1")
 
 

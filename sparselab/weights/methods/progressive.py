@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.weights.method import METHODS
 from sparselab.weights.methods.straight_through import STE
 from sparselab.weights.patterns.admitted import patterns_where
@@ -29,7 +29,7 @@ class MdGf(STE):
 
     schedules = ("mask_linear", "mask_exp")
 
-    class Options(Options):
+    class Options(AnyOptions):
         backward: Literal["ste", "scaled"] = Field(description="ste (the released code) or scaled (true derivative)")
 
     @property
