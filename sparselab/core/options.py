@@ -38,8 +38,10 @@ class Options(BaseModel):
     def _complete(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        missing = {key: value for key, value in _usual(cls).items() if key not in given}
-        return {**copy.deepcopy(missing), **{key: value for key, value in given.items() if value != UNSET}}
+        said = {key: value for key, value in given.items() if value != UNSET}
+        if _needed(cls) <= given.keys():  # a composed config, for which no file has to be read
+            return said
+        return {**{key: value for key, value in cls.usual().items() if key not in given}, **said}
 
     @classmethod
     def usual(cls) -> dict[str, Any]:
@@ -48,9 +50,14 @@ class Options(BaseModel):
 
 
 @cache
+def _needed(cls: type[Options]) -> frozenset[str]:
+    return frozenset(key for key, field in cls.model_fields.items() if field.is_required())
+
+
+@cache
 def _usual(cls: type[Options]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    needed = {key for key, field in cls.model_fields.items() if field.is_required()}
+    needed = _needed(cls)
     for base in cls.__mro__:  # the nearest file counts, for the fields of the class that names it
         path = vars(base).get("defaults_from")
         if path and needed - found.keys():

@@ -30,7 +30,7 @@ def _modules(package: str) -> list[str]:
 def _take_defaults(cls: Any, path: str) -> None:
     """Let the options of ``cls`` have the defaults that the package's file ``path`` writes down, if there is one."""
     options: Any = getattr(cls, "Options", None)
-    if options is None or not packaged.there(path):
+    if not getattr(options, "model_fields", None) or not packaged.there(path):
         return
     if options.__qualname__ != f"{cls.__qualname__}.Options" or options.__module__ != cls.__module__:
         # Options of several members: each has its own file.
