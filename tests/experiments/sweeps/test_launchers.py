@@ -128,8 +128,8 @@ def test_what_no_cell_would_hear_of_is_one_line(
     """As who edits configs/config.yaml would meet it; on the command line both are refused as they are read."""
     own = members._hydra
 
-    def edited(*arguments: Any) -> dict[str, Any]:
-        tree = own(*arguments)
+    def edited(*arguments: Any, **more: Any) -> dict[str, Any]:
+        tree = own(*arguments, **more)
         for key, value in changed.items():
             tree["hydra"][key] |= value
         return tree
