@@ -9,7 +9,7 @@ from pathlib import Path
 from sparselab.core.errors import Issues, did_you_mean, refuse, short
 
 SKELETONS = Path(__file__).with_name("skeletons")
-USAGE = """usage: sparselab new KIND NAME [FOLDER]
+USAGE = """usage: sparselab new KIND NAME [to=FOLDER]
 
 Writes a skeleton that works as it is, and a test that runs it, into FOLDER (here, where none is named). KIND is one of
 {kinds}. Nothing that is there is overwritten."""
@@ -27,7 +27,11 @@ def run(argv: list[str]) -> int:
         return 0
     if not 2 <= len(argv) <= 3:
         refuse(short(f"sparselab new {' '.join(argv)}"), "takes a kind and a name", "as in: sparselab new method mine")
-    kind, name, folder = argv[0], argv[1], Path(argv[2] if len(argv) > 2 else ".")
+    kind, name, folder = (
+        argv[0],
+        argv[1],
+        Path(argv[2].removeprefix("to=") if len(argv) > 2 else "."),
+    )
     issues = Issues()
     if kind not in kinds():
         issues.add(short(kind), "there is no skeleton of that kind", did_you_mean(kind, kinds()))

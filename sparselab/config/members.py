@@ -14,12 +14,9 @@ from sparselab.config.user_configs import scan
 from sparselab.core import plugins
 from sparselab.core.containers import copied
 from sparselab.core.errors import did_you_mean, refuse, short
+from sparselab.core.packaged import CONFIGS
 
 ERRORS = {r"Could not find '([^']+)'": "there is no such config", r"Could not override '([^']+)'": "no such key"}
-PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next(  # an installed package brings its own; in the repository they lie at the top
-    folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if (folder / "config.yaml").is_file()
-)
 
 
 def groups(root: Path = CONFIGS) -> dict[str, list[str]]:
@@ -114,6 +111,7 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
     scan(search_path)
     asked = _hydra([*choices, *hydra_overrides], search_path, with_hydra=True)["hydra"]
     ours = _hydra([], None, with_hydra=True)["hydra"]
+    _refuse_unheard(asked)
     launcher = asked["launcher"]
     if not re.match(r"(hydra\._internal\.core_plugins|hydra_plugins)\.", str(launcher.get("_target_"))):
         refuse("hydra/launcher", "is not one of Hydra's", "write hydra/launcher=basic, joblib or submitit_slurm")
@@ -127,6 +125,20 @@ def launching(choices: list[str], hydra_overrides: list[str], search_path: str |
             fix = "for several GPUs: trainer.devices=4 hydra.launcher.gpus_per_node=4"
             refuse(f"hydra.launcher.{key}={launcher[key]}", "a cell is one task, which starts its own processes", fix)
     return asked
+
+
+def _refuse_unheard(hydra: dict[str, Any]) -> None:
+    """Refuse what Hydra's launchers do around a job: a cell that runs in the sweep's own process would go without it."""
+    if hydra["job"].get("env_set"):
+        name = next(iter(hydra["job"]["env_set"]))
+        fix = f"write {name}=… before the command: jobs inherit it"
+        refuse("hydra.job.env_set", "does not reach the cells", fix)
+    if hydra.get("callbacks"):
+        refuse(
+            "hydra.callbacks",
+            "are not called around cells",
+            "a logger (logger=…) is told of a cell's beginning and end",
+        )
 
 
 def sources(search_path: str | None) -> list[str]:

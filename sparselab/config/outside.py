@@ -35,10 +35,11 @@ def config_of(group: str, name: str, cls: Any) -> dict[str, Any]:
     {"schedule": "cubic"}.
     """
     chosen = [{f"override /{group}@_global_.{group}": member} for group, member in getattr(cls, "defaults", {}).items()]
-    options = getattr(cls, "Options", Options).model_fields
+    options = getattr(cls, "Options", Options)
+    usual = options.usual()  # of what it inherits from a member of the package
     values = {
-        key: UNSET if field.is_required() else _plain(field.get_default(call_default_factory=True))
-        for key, field in options.items()
+        key: usual.get(key, UNSET) if field.is_required() else _plain(field.get_default(call_default_factory=True))
+        for key, field in options.model_fields.items()
     }
     own = {name: values} if group in SEVERAL else {"name": name, **values}
     return {**({"defaults": chosen} if chosen else {}), **own}

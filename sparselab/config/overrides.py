@@ -290,7 +290,10 @@ def expand(overrides: list[str]) -> tuple[list[list[str]], list[str]]:
             key, item = _read(text)
             if _is_hydra(key):
                 if not re.match(r"hydra(/launcher$|\.launcher\.|\.sweep\.(dir|subdir)$|\.verbose$)", key):
-                    refuse(short(text), "cannot be changed", "hydra/launcher and hydra.launcher.… say how a sweep runs")
+                    fix = "hydra/launcher and hydra.launcher.… say how a sweep runs"
+                    if key.startswith("hydra.job.env_set."):
+                        fix = f"write {key.removeprefix('hydra.job.env_set.')}=… before the command: jobs inherit it"
+                    refuse(short(text), "cannot be changed", fix)
                 own.append(text)
             elif item.is_sweep_override():
                 try:

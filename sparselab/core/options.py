@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from sparselab.core import packaged
 from sparselab.core.errors import ConfigError, Issue, did_you_mean, spell
 
 Some = TypeVar("Some", bound="Options")
@@ -17,9 +20,50 @@ UNSET = "???"  # how a YAML file says that a value must be given
 
 
 class Options(BaseModel):
-    """Base of every options class. Strict: no silent conversion (``yes`` is not a number, ``"3"`` is not 3)."""
+    """Base of every options class. Strict: no silent conversion (``yes`` is not a number, ``"3"`` is not 3).
+
+    A default is written once. An option of a member that comes with the package has it in the member's YAML, and its field
+    has none: what is left out in Python, or in a mapping such as ``dataset.model={name: gpt}``, is read from there. An
+    option that stands in no YAML of the package has its default on the field.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    defaults_from: ClassVar[str] = ""
+    """The file under ``configs/`` with the defaults of this class's fields, such as ``method/srste``. Registering a member
+    sets it; a class of options that members share may name a file of the group that begins with an underscore."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        said = {key: value for key, value in given.items() if value != UNSET}
+        if _needed(cls) <= given.keys():  # a composed config, for which no file has to be read
+            return said
+        return {**{key: value for key, value in cls.usual().items() if key not in given}, **said}
+
+    @classmethod
+    def usual(cls) -> dict[str, Any]:
+        """The values that the package's YAML gives to fields without a default."""
+        return copy.deepcopy(_usual(cls))
+
+
+@cache
+def _needed(cls: type[Options]) -> frozenset[str]:
+    return frozenset(key for key, field in cls.model_fields.items() if field.is_required())
+
+
+@cache
+def _usual(cls: type[Options]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    needed = _needed(cls)
+    for base in cls.__mro__:  # the nearest file counts, for the fields of the class that names it
+        path = vars(base).get("defaults_from")
+        if path and needed - found.keys():
+            fields = needed & set(getattr(base, "model_fields", ()))
+            found = {**{key: value for key, value in packaged.values(path).items() if key in fields}, **found}
+    return {key: value for key, value in found.items() if value != UNSET}
 
 
 def off(value: Any, **field: Any) -> Any:
@@ -44,16 +88,12 @@ def validate(schema: type[Some], values: Mapping[str, Any], where: str = "") -> 
     return made
 
 
-def _set(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value != UNSET}
-
-
 def attempt(
     schema: type[Some], values: Mapping[str, Any], where: str = ""
 ) -> tuple[Some | None, list[tuple[tuple[str, ...], Issue]]]:
     """(the instance or None, (path of the key, fault) of everything that ``schema`` does not allow; one per key)."""
     try:
-        return schema.model_validate(_set(values)), []
+        return schema.model_validate(values), []
     except ValidationError as error:
         found: dict[str, tuple[tuple[str, ...], Issue]] = {}
         for item in error.errors():

@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from sparselab.core import plugins
+from sparselab.core import packaged, plugins
 from sparselab.core.errors import did_you_mean, refuse
 
 T = TypeVar("T")
@@ -27,6 +27,22 @@ def _modules(package: str) -> list[str]:
     return [f"{one}.{member}" for one in packages if importlib.util.find_spec(f"{one}.{member}")]
 
 
+def _take_defaults(cls: Any, path: str) -> None:
+    """Let the options of ``cls`` have the defaults that the package's file ``path`` writes down, if there is one."""
+    options: Any = getattr(cls, "Options", None)
+    if not getattr(options, "model_fields", None) or not packaged.there(path):
+        return
+    if options.__qualname__ != f"{cls.__qualname__}.Options" or options.__module__ != cls.__module__:
+        # Options of several members: each has its own file.
+        names = {
+            "__module__": cls.__module__,
+            "__qualname__": f"{cls.__qualname__}.Options",
+            "__doc__": options.__doc__,
+        }
+        cls.Options = options = type("Options", (options,), names)
+    options.defaults_from = path
+
+
 class Registry(Generic[T]):
     """Classes of one kind by name. The package's modules, and plug-ins, are imported at the first look-up.
 
@@ -41,14 +57,18 @@ class Registry(Generic[T]):
         self._loaded = False
         REGISTRIES.setdefault(kind, self)
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: ``@METHODS.register("srste")``. The class gets ``name``; a name is taken once."""
+    def register(self, name: str, yaml: str = "") -> Callable[[type[T]], type[T]]:
+        """Class decorator: ``@METHODS.register("srste")``. The class gets ``name``; a name is taken once.
+
+        yaml: the file in the config group that has the defaults of its options, where that is not called ``name``.
+        """
 
         def add(cls: type[T]) -> type[T]:
             taken = self._members.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {taken.__module__} and {cls.__module__}")
             cls.name = name  # type: ignore[attr-defined]
+            _take_defaults(cls, f"{self.kind}/{yaml or name}")
             self._members[name] = cls
             plugins.note(self.kind, name, cls)
             return cls

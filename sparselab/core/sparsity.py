@@ -161,7 +161,15 @@ class Sparsity(ABC):
         raise NotImplementedError(f"{self} has no masks")
 
     def broken(self, on: Placed, there: Tensor) -> tuple[int, int]:
-        """How many groups of weights break the pattern, of how many; all where it does not say which."""
+        """Count the groups of weights that break the pattern.
+
+        Args:
+            on: the kind of weight and its axis
+            there: (*weight) bool, True where a weight is not zero
+
+        Returns:
+            (broken, all) groups; all are broken where the pattern does not say which.
+        """
         total = there.numel() // self.unit_size(on.kind, tuple(there.shape))
         return (0 if self.holds(on, there, True, None) else total), total
 

@@ -120,7 +120,17 @@ def without_experts(model_spec: ModelSpec) -> None:
 
 
 def batch_of(tokens: Tensor, starts: Any, block: int, device: torch.device) -> Tensor:
-    """(n, block) int64: the windows that begin at ``starts``."""
+    """Cut windows out of a text.
+
+    Args:
+        tokens: (n,) integers
+        starts: of the windows
+        block: tokens of a window
+        device: of what is returned
+
+    Returns:
+        (windows, block) int64.
+    """
     return next(batches(tokens, starts, block, len(starts), device))[0]
 
 
@@ -144,7 +154,16 @@ def fit_attention(
     parts: Parts, options: InferenceOptions, model: nn.Module, logits: Callable[[Tensor], Tensor], text: Tensor,
     device: torch.device,
 ) -> None:  # fmt: skip
-    """Fit a rule that wants it to the sparsity asked for, on windows of its own lengths from the train split."""
+    """Fit a rule that wants it to the sparsity asked for, on windows of its own lengths.
+
+    Args:
+        parts: of the cell
+        options: of the engine
+        model: the network
+        logits: (n, t) int64 to (n, t, vocabulary)
+        text: (n,) tokens of the train split
+        device: of the network
+    """
     rule: Any = parts.attention
     if rule.own_limit is not None:
         return

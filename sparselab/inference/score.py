@@ -36,7 +36,18 @@ class Score:
 
 @torch.no_grad()
 def score(logits_of: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
-    """Scores ``logits_of(tokens)`` (n, t, vocabulary) on (tokens, targets). Raises RunFailed where it is not finite."""
+    """Score a language model on windows of text.
+
+    Args:
+        logits_of: (n, t) int64 tokens to (n, t, vocabulary) float
+        batches: (inputs, targets), each (n, t) int64
+
+    Returns:
+        Sums over the predicted tokens.
+
+    Raises:
+        RunFailed: the loss is not finite.
+    """
     nats, hits, n = 0.0, 0, 0
     for tokens, targets in batches:
         logits = logits_of(tokens).float().flatten(0, 1)

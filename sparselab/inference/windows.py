@@ -14,9 +14,17 @@ Batch = tuple[Tensor, Tensor]
 
 
 def draw(tokens: Tensor, length: int, count: int | None, seed: int, purpose: str) -> np.ndarray:
-    """Return the starts of ``count`` windows of ``length`` tokens with targets, in order; all of them where fewer fit.
+    """Draw windows with targets, side by side from the text's beginning; all of them where fewer fit.
 
-    They lie side by side from the text's beginning, so none overlaps another; the seed says which are taken.
+    Args:
+        tokens: (n,) integers
+        length: tokens of a window
+        count: how many windows; None: all
+        seed: the cell's
+        purpose: another word is another draw
+
+    Returns:
+        (windows,) int64 starts, ascending.
     """
     fit = (len(tokens) - 1) // length
     if count is None or count >= fit:
@@ -25,7 +33,18 @@ def draw(tokens: Tensor, length: int, count: int | None, seed: int, purpose: str
 
 
 def batches(tokens: Tensor, starts: np.ndarray, length: int, size: int, device: torch.device) -> Iterator[Batch]:
-    """(inputs, targets), each (up to ``size``, length) int64 on ``device``; targets are the inputs one token on."""
+    """Read windows in batches.
+
+    Args:
+        tokens: (n,) integers
+        starts: (windows,) int64
+        length: tokens of a window
+        size: windows in a batch, at most
+        device: of what is returned
+
+    Returns:
+        (inputs, targets) again and again, each (up to size, length) int64; targets are the inputs one token on.
+    """
     offsets = torch.arange(length + 1)
     for first in range(0, len(starts), size):
         at = torch.from_numpy(starts[first : first + size])[:, None] + offsets

@@ -40,12 +40,10 @@ class Parts:
 class MeasureOptions(Options):
     """Options of a latency measurement."""
 
-    rounds: int = Field(15, ge=3, description="timed runs of each kernel, at least 3")
-    against: list[str] = Field(
-        ["dense"], min_length=1, description="kernels timed in turns with it, such as [dense, csr]"
-    )
+    rounds: int = Field(ge=3, description="timed runs of each kernel, at least 3")
+    against: list[str] = Field(min_length=1, description="kernels timed in turns with it, such as [dense, csr]")
     block_from: int = Field(
-        0, ge=0, description="pointwise layer from which a block pattern begins; before it: single weights"
+        ge=0, description="pointwise layer from which a block pattern begins; before it: single weights"
     )
 
 

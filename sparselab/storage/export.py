@@ -66,7 +66,17 @@ def early(point: str) -> str:
 def save_early(
     folder: str | os.PathLike[str], point: str, state_dict: Mapping[str, Tensor], buffers: Iterable[str]
 ) -> None:
-    """Write the network as it is now, as :func:`export` writes the finished one. :class:`RunFailed` where the disk refuses."""
+    """Write the network as it is now, as :func:`export` writes the finished one.
+
+    Args:
+        folder: of the run
+        point: the name of the point, such as ``100`` or ``2epochs``
+        state_dict: of the network as it is now
+        buffers: names in it that are no parameters
+
+    Raises:
+        RunFailed: the disk refuses.
+    """
     kept, aliases = _untie(state_dict)
     _save(Path(folder) / early(point), kept, aliases, buffers)
 

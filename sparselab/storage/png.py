@@ -13,7 +13,14 @@ BLOCK = 65_535  # most bytes of a stored block
 
 
 def grey(pixels: np.ndarray) -> bytes:
-    """The PNG file of (height, width) uint8 grey values."""
+    """Encode a grey picture.
+
+    Args:
+        pixels: (height, width) uint8, 0 is black
+
+    Returns:
+        The bytes of a PNG file.
+    """
     height, width = pixels.shape
     rows = b"".join(b"\0" + pixels[row].tobytes() for row in range(height))
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

@@ -98,10 +98,19 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def load(path: str | os.PathLike[str], expected: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file on the CPU; names that share a tensor come back sharing it.
+    """Read the tensors of a safetensors file; names that share a tensor come back sharing it.
 
-    ``expected`` (a ``state_dict``, on any device, ``meta`` too) is compared name by name, shape by shape and dtype by
-    dtype before anything is copied. :class:`ConfigError` carries every difference (the first eight).
+    Names, shapes and dtypes are compared with ``expected`` before anything is copied.
+
+    Args:
+        path: of a safetensors file
+        expected: tensors by name on any device, ``meta`` too; None: whatever the file has
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        ConfigError: the file is none, or differs from ``expected``; all differences (the first eight) together.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -119,10 +128,18 @@ def load(path: str | os.PathLike[str], expected: Mapping[str, Any] | None = None
 def save(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write tensors as safetensors, whole or not at all; the bytes, which follow from the content alone.
+    """Write tensors as safetensors, whole or not at all.
 
-    Tensors are made contiguous and brought to the CPU. ``metadata`` is added to ``{"format": "pt"}``, which
-    transformers asks for. :class:`RunFailed` where the disk refuses.
+    Args:
+        path: of the file
+        tensors: by name, on any device
+        metadata: added to ``{"format": "pt"}``, which transformers asks for
+
+    Returns:
+        The bytes of the file, which follow from the content alone.
+
+    Raises:
+        RunFailed: the disk refuses; nothing is at ``path`` then but what was there.
     """
     from safetensors.torch import save as serialise
 
@@ -133,7 +150,18 @@ def save(
 
 
 def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> bytes:
-    """Write boolean masks (True = kept) under the names of the tensors that they mask. Returns the bytes."""
+    """Write masks under the names of the tensors that they mask.
+
+    Args:
+        path: of the file
+        masks: (*weight) bool, True where a weight stays, by the name of its tensor
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ValueError: a mask is not bool.
+    """
     import torch
 
     for name, mask in masks.items():
@@ -143,7 +171,17 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> byt
 
 
 def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The masks of a ``masks.safetensors``; :class:`ConfigError` where one is not boolean."""
+    """Read masks.
+
+    Args:
+        path: of a ``masks.safetensors``
+
+    Returns:
+        (*weight) bool by the name of the tensor.
+
+    Raises:
+        ConfigError: one is not boolean, or the file is none.
+    """
     for name, entry in read_header(path).tensors.items():
         if entry.dtype != "bool":
             refuse(shown(path), f"{shown(name, 40)} is {entry.dtype}, and a mask is bool", "give a masks.safetensors")
@@ -151,7 +189,17 @@ def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def pack_masks(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """Masks as plain containers, one bit per weight: ``{name: {"shape": [...], "bits": uint8 tensor}}``."""
+    """Return masks as plain containers, one bit per weight.
+
+    Args:
+        masks: (*weight) bool by name
+
+    Returns:
+        ``{name: {"shape": [...], "bits": uint8 (ceil(size / 8),)}}``.
+
+    Raises:
+        ValueError: a mask is not bool.
+    """
     import numpy as np
     import torch
 
@@ -165,7 +213,18 @@ def pack_masks(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 
 def unpack_masks(packed: Mapping[str, Mapping[str, Any]], where: str = "masks") -> dict[str, Tensor]:
-    """The inverse of :func:`pack_masks`. :class:`ConfigError`, before any copy, where shape and bits do not fit."""
+    """Undo :func:`pack_masks`.
+
+    Args:
+        packed: what :func:`pack_masks` gave
+        where: what an error names
+
+    Returns:
+        (*weight) bool by name.
+
+    Raises:
+        ConfigError: shape and bits do not fit; before any copy.
+    """
     import numpy as np
     import torch
 

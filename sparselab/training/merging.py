@@ -67,7 +67,15 @@ def merge_parents(parts: Parts, network: nn.Module, splits: Any, precision: Any,
 
 
 def one_mask(paths: Sequence[str], states: Sequence[Mapping[str, Tensor]]) -> None:
-    """Refuse parents whose masks differ: those beside the files where all have them, else the zeros of their matrices."""
+    """Refuse parents whose masks differ: those beside the files where all have them, else the zeros of their matrices.
+
+    Args:
+        paths: the parents' files
+        states: their tensors by name
+
+    Raises:
+        ConfigError: their masks differ.
+    """
     beside = [Path(path).parent / MASKS for path in paths]
     whole = all(Path(path).name == MODEL and file.is_file() for path, file in zip(paths, beside, strict=True))
     masks = [load_masks(file) for file in beside] if whole else list(map(zeros, states))
@@ -77,16 +85,31 @@ def one_mask(paths: Sequence[str], states: Sequence[Mapping[str, Tensor]]) -> No
 
 
 def zeros(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks of a network that says none: where its matrices are not zero."""
+    """Return masks of a network that says none.
+
+    Args:
+        state: tensors by name
+
+    Returns:
+        (*weight) bool by name, True where a matrix is not zero.
+    """
     return {name: tensor != 0 for name, tensor in state.items() if tensor.ndim > 1 and tensor.is_floating_point()}
 
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, logits: Callable[[nn.Module, Tensor], Tensor], batches: Iterable[Tensor]) -> None:
-    """Measure mean and variance of each batch normalisation again, as plain means over ``batches`` of equal size.
+    """Measure mean and variance of each batch normalisation again, as plain means over ``batches``.
 
     The averages that several networks gathered are not those of their mean (Jordan et al. 2023, arXiv 2211.08403). Nothing
-    else of the network is in training mode. ConfigError where it has no batch normalisation.
+    else of the network is in training mode.
+
+    Args:
+        network: changed in place
+        logits: one forward pass of a batch
+        batches: inputs (n, *inputs), all of one size
+
+    Raises:
+        ConfigError: it has no batch normalisation.
     """
     modules = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not modules:

@@ -31,7 +31,12 @@ class MeasuresFirst:
         return []
 
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
-        """Measure what scores need, once. Not called when a run resumes: masks are stored."""
+        """Measure what scores need, once. Not called when a run resumes: masks are stored.
+
+        Args:
+            slots: the sparse layers, all weights still dense
+            probe: the network, its loss and batches of training data
+        """
         raise NotImplementedError(f"{type(self).__name__} measures first and does not say what")
 
 
@@ -77,7 +82,12 @@ class KnowsCounts:
     """Is told how many weights every layer keeps."""
 
     def allocated(self, slots: list[Slot], kept: Mapping[str, int]) -> None:
-        """Called before new masks are made: how many weights each layer, by its name, is to keep."""
+        """Called before new masks are made: how many weights each layer, by its name, is to keep.
+
+        Args:
+            slots: the sparse layers
+            kept: weights that stay, by ``layer.name``
+        """
         raise NotImplementedError(f"{type(self).__name__} is told the counts and does nothing with them")
 
 
@@ -85,11 +95,25 @@ class LearnsTensors:
     """Trains a tensor beside each weight, ``slot.learned``, in a parameter group of its own that is never decayed."""
 
     def learned(self, slot: Slot) -> Tensor | None:
-        """Return the start of ``slot.learned``: any shape, copied; None: with these options there is nothing to learn."""
+        """Return the start of ``slot.learned``: any shape, copied; None: with these options there is nothing to learn.
+
+        Args:
+            slot: the layer, before its first mask
+
+        Returns:
+            Any float tensor; the optimiser moves a copy of it.
+        """
         raise NotImplementedError(f"{type(self).__name__} learns and does not say what")
 
     def learn(self, slot: Slot) -> Tensor:
-        """The gradient of ``slot.learned``, from ``slot.grad``, the dense gradient of the effective weights."""
+        """The gradient of ``slot.learned``, from ``slot.grad``, the dense gradient of the effective weights.
+
+        Args:
+            slot: the layer; ``slot.grad`` has the shape of the weight
+
+        Returns:
+            The shape of ``slot.learned``.
+        """
         raise NotImplementedError(f"{type(self).__name__} learns and has no gradient for it")
 
     def before_learning(self, slots: list[Slot]) -> None:
@@ -112,7 +136,13 @@ class DrawsMasks:
     """
 
     def draw(self, slot: Slot, context: UpdateContext, out: Tensor) -> None:
-        """Write the weights of update ``context.step`` (from 1) into ``out``; ``context.random`` has its numbers."""
+        """Write the weights of update ``context.step`` (from 1) into ``out``; ``context.random`` has its numbers.
+
+        Args:
+            slot: the layer
+            context: the update; every rank and every restart draws the same numbers
+            out: (*weight), the dtype of the parameter
+        """
         raise NotImplementedError(f"{type(self).__name__} draws masks and does not say how")
 
 
@@ -143,7 +173,16 @@ class ChangesMoments:
         """
 
     def blend(self, slot: Slot, weight: Tensor, first: Tensor) -> Tensor:
-        """Return the optimiser's replacement for its first moment ``first`` of the (dense) ``weight``: a new tensor."""
+        """Return the optimiser's replacement for its first moment ``first`` of the (dense) ``weight``: a new tensor.
+
+        Args:
+            slot: the layer
+            weight: (*weight) dense
+            first: (*weight), the optimiser's first moment after this update
+
+        Returns:
+            (*weight), the dtype of ``first``.
+        """
         raise NotImplementedError(f"{type(self).__name__} changes moments and does not say how")
 
 
@@ -171,7 +210,14 @@ class Reports:
     """Has numbers of its own about the finished run."""
 
     def measures(self, slots: list[Slot]) -> dict[str, float]:
-        """Value by name, for the record's ``train.*`` metrics."""
+        """Value by name, for the record's ``train.*`` metrics.
+
+        Args:
+            slots: the sparse layers after the last update
+
+        Returns:
+            Finite numbers by name; the record has them as ``train.<name>``.
+        """
         raise NotImplementedError(f"{type(self).__name__} reports and does not say what")
 
 

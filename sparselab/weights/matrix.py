@@ -21,7 +21,15 @@ def as_matrix(slot: Slot, tensor: Tensor) -> Tensor:
 
 
 def stored(slot: Slot, matrix: Tensor) -> Tensor:
-    """The other way round."""
+    """Fold a matrix as the weight is stored.
+
+    Args:
+        slot: the layer
+        matrix: (outputs, inputs)
+
+    Returns:
+        (*weight).
+    """
     return folded(slot.layer.kind, matrix, tuple(slot.mask.shape)).contiguous()
 
 

@@ -60,27 +60,57 @@ class Method:
         self.options = options  # an instance of the class's own Options
 
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
-        """Importance of each weight, the slot's shape; the largest are kept."""
+        """Importance of each weight, the slot's shape; the largest are kept.
+
+        Args:
+            slot: the layer: weight, mask, master, gradient, and what the method keeps
+            context: the update: its number, the run's length, seeds, and what layers read
+
+        Returns:
+            (*weight) float, finite; ties go to the lowest flat index.
+        """
         return slot.dense.abs()
 
     def remask(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
-        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves)."""
+        """The new mask, bool, with ``kept`` weights (N:M patterns fix the count themselves).
+
+        Args:
+            slot: the layer: weight, mask, master, gradient, and what the method keeps
+            kept: weights that stay, from 1 to the size
+            context: the update: its number, the run's length, seeds, and what layers read
+
+        Returns:
+            (*weight) bool, True where a weight stays.
+        """
         return slot.pattern.mask(self.score(slot, context), kept / slot.mask.numel())
 
     def effective(self, slot: Slot, out: Tensor) -> None:
-        """Write the weights that the network computes with into ``out``."""
+        """Write the weights that the network computes with into ``out``.
+
+        Args:
+            slot: the layer: weight, mask, master, gradient, and what the method keeps
+            out: (*weight), the dtype of the parameter; it may be the parameter itself where no master is kept
+        """
         from sparselab.weights.kernels.dispatch import masked
 
         masked([slot.dense], [slot.mask], [out])
 
     def pullback(self, slot: Slot) -> None:
-        """Turn the gradient of the effective weights into what the optimiser sees, in place."""
+        """Turn the gradient of the effective weights into what the optimiser sees, in place.
+
+        Args:
+            slot: the layer; ``slot.grad`` is of the mean loss, unscaled, before clipping
+        """
         from sparselab.weights.kernels.dispatch import masked
 
         masked([slot.grad], [slot.mask], [slot.grad])
 
     def after_step(self, slot: Slot) -> None:
-        """After the optimiser moved the (dense) weights, before masks and effective weights are made."""
+        """After the optimiser moved the (dense) weights, before masks and effective weights are made.
+
+        Args:
+            slot: the layer; ``slot.dense`` holds what the optimiser left
+        """
 
     @property
     def by_score(self) -> bool:

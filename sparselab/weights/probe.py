@@ -121,7 +121,18 @@ class Probe:
         temperature: float = 1.0,
         along: list[Tensor] | None = None,
     ) -> list[Tensor]:
-        """Gradient of the mean loss over all examples, by parameter; with ``along`` the Hessian times that vector."""
+        """Gradient of the mean loss over all examples, by parameter; with ``along`` the Hessian times that vector.
+
+        Args:
+            network: a copy of the cell's network
+            parameters: of ``network``, those of the gradient
+            batches: whole batches, each weighed by its examples
+            temperature: the logits are divided by it
+            along: a vector, one part for each parameter
+
+        Returns:
+            A tensor of its shape for each parameter.
+        """
         total = sum(len(batch[0]) for batch in batches)
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index, batch in enumerate(batches):

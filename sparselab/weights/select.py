@@ -26,13 +26,29 @@ INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 
 
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
-    """Return True if no element is NaN or infinite: a 0-dim bool on the tensors' device, so one wait serves many layers."""
+    """Return True if no element is NaN or infinite.
+
+    Args:
+        tensors: any shapes, on one device
+
+    Returns:
+        () bool on that device; one wait serves many layers.
+    """
     ends = [torch.stack(tensor.detach().aminmax()).double() for tensor in tensors]  # NaN propagates through aminmax
     return torch.cat(ends).isfinite().all()
 
 
 def largest(values: Tensor, k: int, magnitude: bool = False) -> Tensor:
-    """Mask of the ``k`` largest of a 1-D tensor, by ``magnitude`` of their sizes; of equal ones the lowest index is kept."""
+    """Mask the ``k`` largest of a tensor; of equal ones the lowest index is kept.
+
+    Args:
+        values: (n,) float, finite
+        k: how many; 0 and less give none, n and more all
+        magnitude: compare sizes, without sign
+
+    Returns:
+        (n,) bool with exactly ``k`` True.
+    """
     if k <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
     if k >= values.numel():
@@ -47,7 +63,15 @@ def largest(values: Tensor, k: int, magnitude: bool = False) -> Tensor:
 
 
 def largest_in_groups(groups: Tensor, n: int) -> Tensor:
-    """Mask of the ``n`` largest along dimension 1 of (before, M, after); of equal ones those with the lowest index."""
+    """Mask of the ``n`` largest along dimension 1 of (before, M, after); of equal ones those with the lowest index.
+
+    Args:
+        groups: (before, M, after) float, finite
+        n: how many of every M, from 1 to M
+
+    Returns:
+        (before, M, after) bool.
+    """
     m = groups.shape[1]
     if m > PAIRWISE_LIMIT:
         return trim_on_device(groups, groups.topk(n, dim=1, sorted=False).values.amin(1, keepdim=True), n, dim=1)
@@ -153,7 +177,16 @@ def _kth_by_sample(values: Tensor, k: int) -> Tensor:
 
 
 def trim_on_host(values: Tensor, threshold: Tensor, k: int) -> Tensor:
-    """Mask of ``values >= threshold`` cut to ``k``: of the values at the threshold the last ones go. Reads counts."""
+    """Mask of ``values >= threshold`` cut to ``k``: of the values at the threshold the last ones go. Reads counts.
+
+    Args:
+        values: (n,) float, finite
+        threshold: () the ``k``-th largest value
+        k: how many to keep
+
+    Returns:
+        (n,) bool.
+    """
     mask = values >= threshold
     surplus = int(mask.count_nonzero()) - k
     if surplus:
@@ -163,7 +196,17 @@ def trim_on_host(values: Tensor, threshold: Tensor, k: int) -> Tensor:
 
 
 def trim_on_device(values: Tensor, threshold: Tensor, k: int, dim: int) -> Tensor:
-    """:func:`trim_on_host` along ``dim`` without reading a count, so that an accelerator need not be waited for."""
+    """:func:`trim_on_host` along ``dim`` without reading a count, so that an accelerator need not be waited for.
+
+    Args:
+        values: any shape, finite
+        threshold: the ``k``-th largest along ``dim``, which has length 1
+        k: how many to keep along ``dim``
+        dim: the axis of a group
+
+    Returns:
+        The shape of ``values``, bool.
+    """
     mask = values >= threshold
     ties = values == threshold
     spared = ties.sum(dim, keepdim=True) - mask.sum(dim, keepdim=True) + k

@@ -82,18 +82,40 @@ class UpdateContext:
     inputs: Callable[[Slot], Tensor] = no_inputs
 
     def random(self, slot: Slot) -> Tensor:
-        """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same."""
+        """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same.
+
+        Args:
+            slot: the layer
+
+        Returns:
+            (*weight) float32 in [0, 1), on the parameter's device.
+        """
         return self._numbers(slot).to(slot.param.device)
 
     def bernoulli(self, slot: Slot, kept: int) -> Tensor:
         """A mask of the slot's shape in which each weight is kept by a draw of its own, so that ``kept`` are on average.
 
         Of the same numbers as :meth:`random`: it holds the largest of them, however many chance makes it.
+
+        Args:
+            slot: the layer
+            kept: the mean number of True
+
+        Returns:
+            (*weight) bool, on the parameter's device.
         """
         return (self._numbers(slot) >= 1 - kept / slot.mask.numel()).to(slot.param.device)
 
     def permuted(self, slot: Slot, mask: Tensor) -> Tensor:
-        """``mask`` with its entries in another order, drawn for this layer: as many are kept, elsewhere."""
+        """``mask`` with its entries in another order, drawn for this layer: as many are kept, elsewhere.
+
+        Args:
+            slot: the layer
+            mask: (*weight) bool
+
+        Returns:
+            (*weight) bool with as many True.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "permutation", slot.name))
         order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
         return torch.empty_like(mask).copy_(mask.flatten()[order].view(mask.shape))

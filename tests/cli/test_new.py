@@ -23,7 +23,7 @@ QUICK = ("method", "paper", "task")
 def test_the_test_of_every_skeleton_passes(chosen, tmp_path, capsys):
     asked = chosen or kinds()
     for kind in asked:
-        assert run([kind, f"my_{kind}", str(tmp_path)]) == 0
+        assert run([kind, f"my_{kind}", f"to={tmp_path}"]) == 0
     written = capsys.readouterr().out.split()
     assert all(Path(path).is_file() for path in written)
     assert {f"test_my_{kind}.py" for kind in asked} <= {Path(path).name for path in written}

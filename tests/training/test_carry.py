@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from data_specs import text_data
+from recipes import plain
 from torch import nn
 
 from sparselab.core.options import Options
@@ -14,7 +15,6 @@ from sparselab.training.loop import carry
 from sparselab.training.loop.carry import Carry, mapped
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.module import TaskModule
-from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
 
@@ -34,7 +34,7 @@ def task(block=4):
         family.build(data),
         family,
         data,
-        OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)),
+        plain(),
         (),
         10,
     )

@@ -94,7 +94,7 @@ def test_one_shot():
     shot = make("one_shot", at=0.25)
     assert shot.updates(10) == [3]  # 2.5 rounds up
     assert [shot.level(step, 10) for step in (0, 2, 3, 10)] == [0, 0, 1, 1]
-    assert make("one_shot").updates(10) == [0] and make("one_shot").level(0, 10) == 1
+    assert make("one_shot", at=0.0).updates(10) == [0] and make("one_shot", at=0.0).level(0, 10) == 1
     assert make("one_shot", at=1.0).updates(10) == [10]
 
 

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from recipes import plain
 from torch import nn
 
 from sparselab.core.errors import RunFailed
@@ -410,7 +411,7 @@ def test_what_an_optimiser_leaves_alone_is_not_written(method, times, name, opti
         network = nn.Module()
         for i, slot in enumerate(sparsifier.slots):
             network.register_parameter(f"p{i}", slot.param)
-        optimizer = OPTIMS[name](OPTIMS[name].Options(lr=0.1, **options)).build(network)
+        optimizer = plain(name, **options).build(network)
         optimizer.keeps_zeros = trusting
         writes = 0
 

@@ -16,15 +16,41 @@ class Estimator(Procedure):
     """Base of estimators: :meth:`build`, or :meth:`fit` for those that fit many samples at once."""
 
     def build(self, seed: int) -> BaseEstimator:
-        """A fresh estimator with ``fit(X, y=None)`` and ``score``; ``seed`` is for those that draw."""
+        """Make a fresh scikit-learn estimator.
+
+        Args:
+            seed: for estimators that draw
+
+        Returns:
+            An estimator with ``fit(X, y=None)``, X (n, d) and y (n,) float64, and ``score``.
+        """
         raise NotImplementedError
 
     def fit(self, X: Sequence[Any], y: Sequence[Any], seeds: Sequence[int]) -> list[Any]:
-        """A fitted estimator for each sample; ValueError for data that cannot be fitted."""
+        """Fit a fresh estimator to each sample.
+
+        Args:
+            X: a sample each, (n, d) float64 where it is a table; nobody may change them
+            y: (n,) each, or None
+            seeds: one for each sample
+
+        Returns:
+            A fitted estimator for each sample.
+
+        Raises:
+            ValueError: data that cannot be fitted; the cell fails with its words.
+        """
         return [self.build(seed).fit(*data) for *data, seed in zip(X, y, seeds, strict=True)]
 
     def report(self, fitted: Any) -> dict[str, float]:
-        """Return numbers about a fitted estimator's own work (iterations, say), by name."""
+        """Return numbers about a fitted estimator's own work (iterations, say), by name.
+
+        Args:
+            fitted: what :meth:`fit` gave for one sample
+
+        Returns:
+            Finite numbers by name.
+        """
         return {}
 
     def pictures(self, fitted: Any) -> dict[str, bytes]:

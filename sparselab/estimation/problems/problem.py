@@ -71,7 +71,14 @@ class Problem:
         return self.name
 
     def draw(self, *place: object) -> Any:
-        """One draw. ``place`` (the seed, the number of the draw) decides it wholly: see :mod:`sparselab.core.seeds`."""
+        """Make one draw.
+
+        Args:
+            *place: the seed and the number of the draw: they decide it wholly (:mod:`sparselab.core.seeds`)
+
+        Returns:
+            A :class:`Sample` or an :class:`Environment`, as ``draws`` says.
+        """
         raise NotImplementedError
 
 

@@ -77,7 +77,17 @@ class DesignSolver(Solver):
     options: Any
 
     def estimate(self, features: np.ndarray, rewards: np.ndarray, weights: np.ndarray, bandit: Bandit) -> np.ndarray:
-        """theta (d,) from some rewards; weights sum to 1."""
+        """Estimate theta from some rewards.
+
+        Args:
+            features: (n, d), a row for each action that was tried
+            rewards: (n,)
+            weights: (n,), at least 0, summing to 1
+            bandit: what is known of the instance
+
+        Returns:
+            (d,) float64.
+        """
         raise NotImplementedError
 
     def promise(self, bandit: Bandit, design: Design) -> float | None:

@@ -15,7 +15,15 @@ class Solver(Procedure):
     """Base of solvers: :meth:`solve`."""
 
     def solve(self, environment: Any, rng: np.random.Generator) -> Any:
-        """Interact with a fresh environment and return the answer; ``rng`` breaks ties and draws."""
+        """Interact with an environment until there is an answer.
+
+        Args:
+            environment: fresh; it counts the queries
+            rng: breaks ties and draws
+
+        Returns:
+            The answer, as the environment's ``measure`` takes it.
+        """
         raise NotImplementedError
 
 

@@ -28,9 +28,7 @@ class WINA(InputRule):
     """
 
     class Options(InputRuleOptions):
-        informed: Literal["pivots", "all"] = Field(
-            default="pivots", description="pivots or all: layers scored by weights"
-        )
+        informed: Literal["pivots", "all"] = Field(description="pivots or all: layers scored by weights")
 
     options: Options
 

@@ -33,14 +33,14 @@ class Channels:
 class NeuronRuleOptions(RuleOptions):
     """Options of a rule on the neurons of gated feed-forward layers."""
 
+    defaults_from: ClassVar[str] = "activation/_neurons"
+
     dense_prefix: float = Field(
-        default=0.0, ge=0, lt=1, description="in [0, 1): share of a forward's tokens, the first ones, left dense"
+        ge=0, lt=1, description="in [0, 1): share of a forward's tokens, the first ones, left dense"
     )
-    inputs: list[str] = Field(
-        default=[], description="globs over layer names: linear layers whose own input is made sparse, too"
-    )
+    inputs: list[str] = Field(description="globs over layer names: linear layers whose own input is made sparse, too")
     group: int = Field(
-        default=4, ge=1, description="calibration windows that give one threshold, at least 1; thresholds are averaged"
+        ge=1, description="calibration windows that give one threshold, at least 1; thresholds are averaged"
     )
 
 
@@ -119,14 +119,12 @@ class CHESS(NeuronRule):
 
     class Options(NeuronRuleOptions):
         stat: Literal["rms", "absmean"] = Field(
-            default="rms", description="rms (first release) or absmean (second): the size of a channel"
+            description="rms (first release) or absmean (second): the size of a channel"
         )
         down_norm: bool = Field(
-            default=False, description="true: times the norm of the column of the down-projection (in neither release)"
+            description="true: times the norm of the column of the down-projection (in neither release)"
         )
-        second_pass: Literal["fresh", "same"] = Field(
-            default="fresh", description="fresh or same: windows of T, beside those of U"
-        )
+        second_pass: Literal["fresh", "same"] = Field(description="fresh or same: windows of T, beside those of U")
 
     options: Options
 

@@ -24,7 +24,7 @@ class RuleOptions(Options):
     """How a rule is put to work, whatever it scores and wherever."""
 
     dense_prefix: float = Field(
-        default=0.01, ge=0, lt=1, description="in [0, 1): share of a forward's tokens, the first ones, left dense"
+        ge=0, lt=1, description="in [0, 1): share of a forward's tokens, the first ones, left dense"
     )
 
 
@@ -48,7 +48,14 @@ class Rule(ABC):
         """Find the places of the network that it makes sparse, and a gate for each."""
 
     def factor(self, place: Place) -> Tensor | None:
-        """(entries,) what an entry's magnitude is multiplied by to give its score; None for 1. Never applied to x."""
+        """Return what an entry's magnitude is multiplied by to give its score. Never applied to x.
+
+        Args:
+            place: where in the network
+
+        Returns:
+            (entries,) float, at least 0; None for 1.
+        """
         return None
 
     def misfits(self, model_spec: ModelSpec) -> list[Issue]:
@@ -80,20 +87,19 @@ def dense_tokens(tokens: int, prefix: float) -> int:
 class InputRuleOptions(RuleOptions):
     """Options of a rule on what linear layers read."""
 
+    defaults_from: ClassVar[str] = "activation/_inputs"
+
     pivots: list[str] = Field(
-        default=["*.k_proj", "*.gate_proj", "*.qkv_proj", "*.gate_up_proj"],
         description="globs over layer names: the layers whose columns a rotation makes orthogonal, one per input",
     )
-    transform: bool = Field(
-        default=False, description="true: rotate each pivot's input so that its columns are orthogonal"
-    )
-    gate: Literal["topk", "threshold"] = Field(default="topk", description="topk or threshold")
-    allocation: Literal["uniform", "greedy"] = Field(default="uniform", description="uniform or greedy")
+    transform: bool = Field(description="true: rotate each pivot's input so that its columns are orthogonal")
+    gate: Literal["topk", "threshold"] = Field(description="topk or threshold")
+    allocation: Literal["uniform", "greedy"] = Field(description="uniform or greedy")
     greedy_step: float = Field(
-        default=0.025, gt=0, le=1, description="in (0, 1]: sparsity of a block's first layer that one step adds"
+        gt=0, le=1, description="in (0, 1]: sparsity of a block's first layer that one step adds"
     )
     greedy_last: float = Field(
-        default=0.25, gt=0, le=1, description="in (0, 1]: share of the positions, the last ones, whose error counts"
+        gt=0, le=1, description="in (0, 1]: share of the positions, the last ones, whose error counts"
     )
 
 

@@ -49,24 +49,22 @@ class BLASST(Rule):
     """
 
     class Options(RuleOptions):
-        order: Literal["forward", "reverse"] = Field(default="forward", description="forward or reverse")
-        threshold: float | None = Field(default=None, gt=0, lt=1, description="lambda, in (0, 1), or null")
-        scale: float | None = Field(default=None, gt=0, description="a of lambda = a / L, above 0, or null")
+        order: Literal["forward", "reverse"] = Field(description="forward or reverse")
+        threshold: float | None = Field(gt=0, lt=1, description="lambda, in (0, 1), or null")
+        scale: float | None = Field(gt=0, description="a of lambda = a / L, above 0, or null")
         fit: Literal["inverse", "exponential", "fixed"] = Field(
-            default="inverse", description="inverse, exponential or fixed: what is fitted to a sparsity"
+            description="inverse, exponential or fixed: what is fitted to a sparsity"
         )
         points: Literal["lengths", "samples"] = off(
             "lengths",
             description="what an exponential fit goes through: a point of each length, or of each window",
         )
-        lengths: list[Annotated[int, Field(ge=1)]] = Field(
-            default=[128, 256, 512], min_length=1, description="tokens of calibration windows"
-        )
+        lengths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="tokens of calibration windows")
         trials: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-            default=list(TRIALS), min_length=2, description="values of lambda, each in (0, 1)"
+            min_length=2, description="values of lambda, each in (0, 1)"
         )
         tolerance: float = Field(
-            default=0.1, gt=0, le=1, description="a length counts in an inverse fit if it comes that near the target"
+            gt=0, le=1, description="a length counts in an inverse fit if it comes that near the target"
         )
 
         @model_validator(mode="after")

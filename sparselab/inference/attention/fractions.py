@@ -49,7 +49,7 @@ class RandomTiles(Share):
     """The first tile, the last one, and random ones between: other ones in every layer, head, tile and call."""
 
     class Options(RuleOptions):
-        draw: int = Field(default=0, ge=0, description="which random tiles, a whole number, at least 0")
+        draw: int = Field(ge=0, description="which random tiles, a whole number, at least 0")
 
     options: Options
 

@@ -38,15 +38,24 @@ class Tiles:
         return self.by_query_tile(self.peak) > -math.inf
 
     def by_query_tile(self, rows: Tensor) -> Tensor:
-        """(n, heads, rows, key tiles) to the largest value of each tile's rows."""
+        """Join the rows of each query tile.
+
+        Args:
+            rows: (n, heads, rows, key tiles)
+
+        Returns:
+            (n, heads, query tiles, key tiles), the largest of each tile's rows.
+        """
         return rows.unflatten(2, (-1, self.block_q)).amax(3)
 
 
 class RuleOptions(Options):
     """The grid that every rule works on."""
 
-    block_q: int = Field(default=128, ge=1, description="queries in a tile when a prompt is read, at least 1")
-    block_k: int = Field(default=128, ge=1, description="keys in a tile, at least 1")
+    defaults_from: ClassVar[str] = "attention/_base"
+
+    block_q: int = Field(ge=1, description="queries in a tile when a prompt is read, at least 1")
+    block_k: int = Field(ge=1, description="keys in a tile, at least 1")
 
 
 class Rule(ABC):
@@ -81,7 +90,16 @@ class Rule(ABC):
 
     @abstractmethod
     def keep(self, tiles: Tiles, phase: str) -> Tensor:
-        """(n, heads, query tiles, key tiles) bool. Every row that sees a key must be left with one."""
+        """Choose the tiles that are computed.
+
+        Args:
+            tiles: the scores of a layer, cut into tiles, and where keys may be seen
+            phase: ``prefill`` or ``decode``
+
+        Returns:
+            (n, heads, query tiles, key tiles) bool, True where a tile is computed. Every row that sees a key must be
+                left with one.
+        """
 
 
 ATTENTIONS: Registry[Rule] = Registry("attention", "sparselab.inference.attention")

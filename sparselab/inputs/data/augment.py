@@ -126,7 +126,16 @@ def affine(images: Tensor, draw: Draw) -> Tensor:
 
 
 def cutout(images: Tensor, draw: Draw, side: int) -> Tensor:
-    """Images (b, c, h, w) with a ``side`` x ``side`` square set to 0, clipped at the border."""
+    """Set a square of each image to 0, clipped at the border.
+
+    Args:
+        images: (b, c, h, w) float
+        draw: the numbers of this place
+        side: pixels of the square
+
+    Returns:
+        (b, c, h, w), a copy.
+    """
     import torch
 
     height, width = images.shape[2:]

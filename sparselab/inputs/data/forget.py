@@ -43,7 +43,14 @@ class Forget:
         return subset.balanced(labels, round(self.fraction * len(labels)), "forget")
 
     def stays(self, labels: np.ndarray) -> np.ndarray:
-        """Positions of validation or test examples that are still scored."""
+        """Return the positions of examples that are still scored.
+
+        Args:
+            labels: (n,) int64 of validation or test examples
+
+        Returns:
+            (k,) positions, ascending.
+        """
         return np.flatnonzero(labels != self.label) if self.label is not None else np.arange(len(labels))
 
     def sizes(self, train: int, classes: int) -> tuple[int, int]:

@@ -81,7 +81,14 @@ class Patches(InMemory):
 
 
 def scaled(pixels: Tensor) -> Tensor:
-    """Return eight-bit values as floats from 0 to 1."""
+    """Scale eight-bit values.
+
+    Args:
+        pixels: any shape, uint8
+
+    Returns:
+        The same shape, float32 in [0, 1].
+    """
     return pixels.float() / 255
 
 

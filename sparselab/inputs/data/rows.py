@@ -27,7 +27,14 @@ class Rows(InMemory):
 
 
 def widened(numbers: Tensor) -> Tensor:
-    """Return floats as they are, and integers as int64."""
+    """Widen integers.
+
+    Args:
+        numbers: any shape
+
+    Returns:
+        The same shape: floats as they are, integers as int64.
+    """
     return numbers if numbers.is_floating_point() else numbers.long()
 
 

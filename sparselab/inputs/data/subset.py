@@ -25,7 +25,15 @@ def balanced(labels: np.ndarray, count: int, part: str) -> np.ndarray:
 
 
 def without(rows: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """``rows`` that are not in ``taken``, in order."""
+    """Leave positions out.
+
+    Args:
+        rows: (n,) positions
+        taken: (m,) positions
+
+    Returns:
+        (k,) those of ``rows`` that are not taken, in their order.
+    """
     return rows[~np.isin(rows, taken)]
 
 

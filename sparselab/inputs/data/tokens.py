@@ -83,13 +83,27 @@ class Tokenizer:
         return fingerprint
 
     def encode(self, text: bytes) -> np.ndarray:
-        """Token numbers, 1-D: uint8 where the vocabulary allows, else int32. No special token is added."""
+        """Return the token numbers of a text. No special token is added.
+
+        Args:
+            text: UTF-8
+
+        Returns:
+            (tokens,) uint8 where the vocabulary allows, else int32.
+        """
         return np.frombuffer(bytearray(text), np.uint8)
 
     def encode_each(self, texts: list[bytes], between: bytes) -> np.ndarray:
-        """Return the token numbers of several texts in a row, 1-D.
+        """Return the token numbers of several texts in a row.
 
-        Before each is the token that begins a text, where there is such a one; else ``between`` stands between them.
+        Before each is the token that begins a text, where there is such a one.
+
+        Args:
+            texts: UTF-8 each
+            between: stands between them where no token begins a text
+
+        Returns:
+            (tokens,) as :meth:`encode` gives them.
         """
         return self.encode(between.join(texts))
 

@@ -52,11 +52,27 @@ class Allocation:
         return {}
 
     def kept(self, magnitudes: Tensor, state: dict[str, Tensor], shared: Shared) -> Tensor:
-        """Bool (n, features). shared: the processes among which the batch is divided; each has as many tokens."""
+        """Choose the pairs of token and feature that fire.
+
+        Args:
+            magnitudes: (n, features) float, at least 0: what each token gives each feature
+            state: what :meth:`state` gave, as it is now; not to be changed
+            shared: the processes among which the batch is divided; each has as many tokens
+
+        Returns:
+            (n, features) bool.
+        """
         raise NotImplementedError
 
     def learn(self, magnitudes: Tensor, state: dict[str, Tensor], batch: int, shared: Shared) -> None:
-        """Change ``state`` in place after training batch number ``batch``, from 0."""
+        """Take what a training batch teaches into ``state``.
+
+        Args:
+            magnitudes: (n, features) float of the batch
+            state: changed in place
+            batch: its number, from 0
+            shared: as for :meth:`kept`
+        """
 
 
 class Budgeted(Allocation):
@@ -91,7 +107,12 @@ def best_pairs(magnitudes: Tensor, budget: int, shared: Shared) -> Tensor:
 
 
 def quick(magnitudes: Tensor, shared: Shared) -> bool:
-    """True where numpy's sorts, several times faster than torch's selections on a processor, can be used."""
+    """Tell whether numpy's sorts, several times faster than torch's selections on a processor, can be used.
+
+    Args:
+        magnitudes: (n, features)
+        shared: the processes among which the batch is divided
+    """
     return shared.world == 1 and magnitudes.device.type == "cpu"
 
 

@@ -65,7 +65,14 @@ class Select(nn.Module):
         return self._forward(before, ALONE)
 
     def over_ranks(self, before: Tensor) -> Tensor:
-        """As :meth:`forward`, where processes share each training batch."""
+        """As :meth:`forward`, where processes share each training batch.
+
+        Args:
+            before: (n, features) of this process's tokens
+
+        Returns:
+            (n, features).
+        """
         return self._forward(before, SharedByRanks() if self.training else ALONE)
 
     def _forward(self, before: Tensor, shared: Shared) -> Tensor:
@@ -118,7 +125,14 @@ class Autoencoder(nn.Module):
             self.decoder.bias.zero_()
 
     def codes(self, x: Tensor) -> Tensor:
-        """(n, width) -> (n, features), most of them 0."""
+        """Encode vectors.
+
+        Args:
+            x: (n, width)
+
+        Returns:
+            (n, features), most of them 0.
+        """
         codes: Tensor = self.select(self.encoder(x - self.decoder.bias))
         return codes
 
@@ -137,5 +151,9 @@ def only_turning(weight: nn.Parameter) -> None:
 
 @torch.no_grad()
 def unit_columns(weight: Tensor) -> None:
-    """Give every column length 1; one of zeros stays."""
+    """Give every column length 1; one of zeros stays.
+
+    Args:
+        weight: (width, features), changed in place
+    """
     weight.div_(weight.norm(dim=0).clamp(min=torch.finfo(weight.dtype).tiny))

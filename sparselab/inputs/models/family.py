@@ -66,7 +66,9 @@ class Family:
     """True if it normalises over the examples of a batch all that its layers but the head put out."""
 
     class Options(Options):
-        weights: str | None = Field(None, description="null, or the path of a .safetensors file to start from")
+        defaults_from: ClassVar[str] = "model/_base"
+
+        weights: str | None = Field(description="null, or the path of a .safetensors file to start from")
 
     options: Options
 
@@ -171,22 +173,45 @@ class Family:
         return compare_spec(found, model_spec, where)
 
     def load(self, model: nn.Module, path: str) -> None:
-        """Copy the tensors of a safetensors file into ``model``; ConfigError, and nothing copied, unless all fit."""
+        """Copy the tensors of a safetensors file into ``model``.
+
+        Args:
+            model: changed in place
+            path: of a safetensors file
+
+        Raises:
+            ConfigError: a tensor is missing, is not the model's or has another shape; nothing is copied then.
+        """
         from sparselab.inputs.models.load import load_weights
 
         load_weights(model, path)
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """One forward pass, (n, *inputs) -> (n, *outputs). Images: (n, c, h, w) float -> (n, classes), or images."""
+        """Do one forward pass.
+
+        Args:
+            model: what :meth:`build` gave
+            batch: (n, *inputs): images (n, c, h, w) float, tokens (n, t) int64, sentences (n, 3, t) int64, vectors
+                (n, width) float
+
+        Returns:
+            (n, *outputs): (n, classes), (n, t, vocabulary) or the shape of the targets, float.
+        """
         return model(batch)
 
     carries: bool = False
     """True if a window of text goes on from the state that the one before it left. Then data come in streams."""
 
     def carried(self, model: nn.Module, batch: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """As :meth:`logits` of text, going on from ``state`` (None: from nothing); also the state that it leaves.
+        """Do one forward pass of text, going on from ``state``; only of families that carry one.
 
-        A state is tensors with the batch as second axis, in lists and tuples. Only of families that carry one.
+        Args:
+            model: what :meth:`build` gave
+            batch: (n, t) int64
+            state: what the call before returned; None: nothing
+
+        Returns:
+            ((n, t, vocabulary) float, state). A state is tensors with the batch as second axis, in lists and tuples.
         """
         raise NotImplementedError(f"{type(self).__name__} carries no state")
 
@@ -205,7 +230,14 @@ class Family:
         return bool(self.trunk)
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """The blocks in forward order. Their outputs are the hidden states that feature distillation compares."""
+        """Return the blocks in forward order.
+
+        Args:
+            model: what :meth:`build` gave
+
+        Returns:
+            Modules of the model; their outputs are the hidden states that feature distillation compares.
+        """
         return [block for name in self.trunk for block in model.get_submodule(name).children()]
 
     def norm(self, model: nn.Module) -> nn.Module | None:
@@ -251,7 +283,15 @@ class TextFamily(Family):
     decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Text: (n, t) -> (n, t, vocabulary). Sentences: (n, 3, t) -> (n, classes)."""
+        """Do one forward pass.
+
+        Args:
+            model: what :meth:`build` gave
+            batch: text (n, t) int64, or sentences (n, 3, t) int64: tokens, padding and segments
+
+        Returns:
+            (n, t, vocabulary), or (n, classes).
+        """
         if batch.ndim == 2:
             return model(input_ids=batch, use_cache=False).logits
         tokens, present, second = batch.unbind(1)

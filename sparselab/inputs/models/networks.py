@@ -162,7 +162,15 @@ class LSTMLanguageModel(nn.Module):
         nn.init.zeros_(self.decoder.bias)
 
     def forward(self, tokens: Tensor, states: States | None = None) -> tuple[Tensor, States]:
-        """``states``: what the layers go on from; None: nothing, zeros. What they came to is returned."""
+        """Do one forward pass.
+
+        Args:
+            tokens: (n, t) int64
+            states: what the layers go on from; None: nothing, zeros
+
+        Returns:
+            ((n, t, vocabulary), what the states came to).
+        """
         x = self.dropout(self.encoder(tokens))
         after: States = []
         for i, rnn in enumerate(self.rnns):

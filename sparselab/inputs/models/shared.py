@@ -13,11 +13,25 @@ class Shared:
     world = 1
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over processes."""
+        """Sum over processes.
+
+        Args:
+            tensor: of one shape in all processes
+
+        Returns:
+            The same shape.
+        """
         return tensor
 
     def least(self, tensor: Tensor) -> Tensor:
-        """The smallest over processes, element by element."""
+        """Take the smallest over processes, element by element.
+
+        Args:
+            tensor: of one shape in all processes
+
+        Returns:
+            The same shape.
+        """
         return tensor
 
     def best(self, values: Tensor, count: int | Tensor) -> Tensor:

@@ -29,7 +29,15 @@ class Reader(Protocol):
         """Return the key of an issue of the network itself."""
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """One forward pass."""
+        """Do one forward pass.
+
+        Args:
+            model: the network
+            batch: (n, *inputs)
+
+        Returns:
+            (n, *outputs).
+        """
 
 
 def traced(family: Reader, model: nn.Module, data: DataSpec) -> ModelSpec:

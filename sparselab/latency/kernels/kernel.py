@@ -33,7 +33,16 @@ class Kernel:
         return []
 
     def layer(self, pointwise: Pointwise) -> Layer:
-        """Whatever can be done once is done here: packing, and the choice of the fastest variant."""
+        """Make what runs a 1x1 convolution.
+
+        Whatever can be done once is done here: packing, and the choice of the fastest variant.
+
+        Args:
+            pointwise: a 1x1 convolution with its weight, bias and activation
+
+        Returns:
+            What runs it on one image.
+        """
         raise NotImplementedError
 
     def spatial(self, spatial: Spatial) -> Layer:

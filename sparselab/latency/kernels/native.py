@@ -33,9 +33,9 @@ class Native(Kernel):
     """
 
     class Options(Options):
-        block: Literal["auto", 1, 2, 4] = Field("auto", description="auto, 1, 2 or 4")
-        vectors: Literal["auto", 1, 2, 3, 4, 5, 6, 7, 8] = Field("auto", description="auto, or 1 to 8")
-        spatial: Literal["native", "torch"] = Field("native", description="native or torch")
+        block: Literal["auto", 1, 2, 4] = Field(description="auto, 1, 2 or 4")
+        vectors: Literal["auto", 1, 2, 3, 4, 5, 6, 7, 8] = Field(description="auto, or 1 to 8")
+        spatial: Literal["native", "torch"] = Field(description="native or torch")
 
     options: Options
 

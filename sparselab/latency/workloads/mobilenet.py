@@ -17,9 +17,9 @@ FEATURES = 1280  # of MobileNet v2 before its head
 class SizeOptions(Options):
     """Base of both."""
 
-    width: float = Field(1.0, gt=0, le=8, description="factor of all widths, above 0")
-    image: int = Field(224, ge=32, le=4096, description="side of the image in pixels, 32 to 4096")
-    classes: int = Field(1000, ge=2, description="at least 2")
+    width: float = Field(gt=0, le=8, description="factor of all widths, above 0")
+    image: int = Field(ge=32, le=4096, description="side of the image in pixels, 32 to 4096")
+    classes: int = Field(ge=2, description="at least 2")
 
 
 def rounded(channels: float, divisor: int = 8) -> int:

@@ -47,9 +47,9 @@ class Wandb(Logger):
     """Weights & Biases: the run's id is the cell's, its group the paper, so a restart continues the same run."""
 
     class Options(AnyOptions):
-        project: str = Field("sparselab", description="a project's name")
-        entity: str | None = Field(None, description="a team's name, or null")
-        mode: Literal["online", "offline"] = Field("offline", description="online or offline")
+        project: str = Field(description="a project's name")
+        entity: str | None = Field(description="a team's name, or null")
+        mode: Literal["online", "offline"] = Field(description="online or offline")
 
     options: Options
 

@@ -90,7 +90,11 @@ class Blocks(OnCpu):
 
 
 def block_of(weight: Tensor) -> int | None:
-    """The largest block that fits the shape and of whose stored entries at least :data:`FILLED` are not zero."""
+    """The largest block that fits the shape and of whose stored entries at least :data:`FILLED` are not zero.
+
+    Args:
+        weight: (outputs, inputs)
+    """
     kept = weight != 0
     for size in BLOCKS:
         if weight.shape[0] % size or weight.shape[1] % size:

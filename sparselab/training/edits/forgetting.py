@@ -46,8 +46,8 @@ class Influence(Forgetting):
     """
 
     class Options(Options):
-        alpha: float = Field(0.1, gt=0, description="size of the step, above 0; the paper tunes it")
-        samples: int = Field(1000, ge=1, description="retained examples of the estimate, at least 1")
+        alpha: float = Field(gt=0, description="size of the step, above 0; the paper tunes it")
+        samples: int = Field(ge=1, description="retained examples of the estimate, at least 1")
 
     version = 2  # gradients of pruned weights are zero
     options: Influence.Options
@@ -94,10 +94,10 @@ class Fisher(Forgetting):
     """
 
     class Options(Options):
-        alpha: float = Field(1e-7, gt=0, description="factor of the variance, above 0; the paper tunes it")
-        samples: int = Field(500, ge=1, description="retained examples of the Fisher information, at least 1")
+        alpha: float = Field(gt=0, description="factor of the variance, above 0; the paper tunes it")
+        samples: int = Field(ge=1, description="retained examples of the Fisher information, at least 1")
         batch: int = Field(
-            1, ge=1, description="examples whose mean gradient is squared: 1 is the definition, the release has 32"
+            ge=1, description="examples whose mean gradient is squared: 1 is the definition, the release has 32"
         )
 
     version = (
@@ -121,7 +121,18 @@ class Fisher(Forgetting):
 def noise_of(
     parameter: Tensor, information: Tensor, head: bool, forgotten: int | None, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """(mean, variance) of what a parameter becomes, both of its shape. ``forgotten``: row of the head that is erased."""
+    """Return the normal law of what a parameter becomes.
+
+    Args:
+        parameter: (*shape)
+        information: (*shape), the diagonal of Fisher's
+        head: whether it is the last layer's
+        forgotten: row of the head that is erased; None: none
+        alpha: strength of the noise
+
+    Returns:
+        (mean, variance) of what the parameter becomes, (*shape) each.
+    """
     variance = alpha * (1 / (information + EPSILON)).clamp(max=CURVATURE_OF_HEAD if head else CURVATURE)
     if parameter.ndim > 1:
         variance = variance.mean(1, keepdim=True).expand_as(parameter).clone()
@@ -174,7 +185,17 @@ def drawn(editing: Editing, part: str, count: int, size: int = CHUNK) -> Iterato
 
 
 def batch_gradient(editing: Editing, inputs: Tensor, labels: Tensor, reduction: str) -> dict[str, Tensor]:
-    """Gradient of the cross-entropy of a batch, its ``reduction`` "mean" or "sum", by parameter."""
+    """Gradient of the cross-entropy of a batch, its ``reduction`` "mean" or "sum", by parameter.
+
+    Args:
+        editing: the network and its data
+        inputs: (n, c, h, w) float
+        labels: (n,) int64
+        reduction: ``mean`` or ``sum`` over the batch
+
+    Returns:
+        (*parameter) by name.
+    """
     import torch
     from torch.nn import functional as F
 
@@ -186,12 +207,29 @@ def batch_gradient(editing: Editing, inputs: Tensor, labels: Tensor, reduction: 
 
 
 def kept(editing: Editing, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients (..., *shape) by parameter, zero where a weight is pruned."""
+    """Take pruned weights out of gradients.
+
+    Args:
+        editing: the network and its masks
+        gradients: (..., *shape) by parameter
+
+    Returns:
+        The same, zero where a weight is pruned.
+    """
     return {name: g * editing.masks[name] if name in editing.masks else g for name, g in gradients.items()}
 
 
 def per_example(editing: Editing, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Gradients of the cross-entropy of every single example: (n, *shape) by parameter."""
+    """Gradients of the cross-entropy of every single example: (n, *shape) by parameter.
+
+    Args:
+        editing: the network and its data
+        inputs: (n, c, h, w) float
+        labels: (n,) int64
+
+    Returns:
+        (n, *parameter) by name.
+    """
     import torch
     from torch.nn import functional as F
 

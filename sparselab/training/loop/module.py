@@ -79,7 +79,14 @@ class TaskModule(pl.LightningModule):
         return logits
 
     def again(self, inputs: Tensor) -> Tensor:
-        """Return the logits of the batch under way once more; a state that is carried is as it was before the batch."""
+        """Compute the logits of the batch under way once more; a state that is carried is as it was before the batch.
+
+        Args:
+            inputs: (n, *inputs) of the batch under way
+
+        Returns:
+            (n, *outputs).
+        """
         if self.carry is None:
             return self.family.logits(self.network, inputs)
         return self.family.carried(self.network, inputs, self.began)[0]
@@ -107,7 +114,15 @@ class TaskModule(pl.LightningModule):
             self.carry.restore(checkpoint["carried"])
 
     def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The task's own mean loss of a batch: a scalar."""
+        """Return the task's own mean loss of a batch.
+
+        Args:
+            logits: (n, *outputs)
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            () float.
+        """
         return self.task.criterion(logits, batch, self)
 
     def watch_states(self) -> None:
@@ -139,7 +154,14 @@ class TaskModule(pl.LightningModule):
                 buffer.data.copy_(value)  # .data: the passes under way may have saved them
 
     def look_dense(self, inputs: Tensor) -> tuple[Tensor, States | None]:
-        """(logits, hidden states) of the network with its dense weights, on the batch under way: no gradient, computed once."""
+        """Look at the batch under way with the dense weights; computed once.
+
+        Args:
+            inputs: (n, *inputs) of the batch under way
+
+        Returns:
+            (logits, hidden states), without gradient.
+        """
         if self.seen is None or self.seen[0] is not inputs:
             with torch.no_grad(), self.aside(dense=True), self.recorder or nullcontext():
                 logits = self.again(inputs)

@@ -29,10 +29,8 @@ class AuxK(ExtraLoss):
     """
 
     class Options(ExtraLoss.Options):
-        weight: float = Field(0.03125, ge=0, description="factor of the loss, at least 0; 1/32 is the papers'")
-        k: int | None = Field(
-            None, ge=1, description="features that restore the error of a vector; null: half its width"
-        )
+        weight: float = Field(ge=0, description="factor of the loss, at least 0; 1/32 is the papers'")
+        k: int | None = Field(ge=1, description="features that restore the error of a vector; null: half its width")
 
     options: Options
     needs_states = True
@@ -80,7 +78,7 @@ class AuxZipf(AuxK):
     version = 2  # 2: what is left of a dead feature's average density is no point of the fit
 
     class Options(AuxK.Options):
-        share: float = Field(0.1, gt=0, le=1, description="share of the law's density below which one is too rare")
+        share: float = Field(gt=0, le=1, description="share of the law's density below which one is too rare")
 
     options: Options
 

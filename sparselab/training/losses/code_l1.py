@@ -20,7 +20,7 @@ class CodeL1(ExtraLoss):
     """The sum of a vector's code over the vector's length, the mean over vectors (openai/sparse_autoencoder, loss.py)."""
 
     class Options(ExtraLoss.Options):
-        weight: float = Field(0.01, ge=0, description="factor of the penalty, at least 0")
+        weight: float = Field(ge=0, description="factor of the penalty, at least 0")
 
     options: Options
     needs_states = True

@@ -54,19 +54,55 @@ class StepContext(Protocol):
     def masked(self) -> list[tuple[nn.Parameter, Tensor]]: ...
 
     def criterion(self, logits: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
-        """The task's own mean loss of a batch: a scalar."""
+        """Return the task's own mean loss of a batch.
+
+        Args:
+            logits: (n, *outputs)
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            () float.
+        """
 
     def again(self, inputs: Tensor) -> Tensor:
-        """The logits of the batch under way once more."""
+        """Compute the logits of the batch under way once more.
+
+        Args:
+            inputs: (n, *inputs) of the batch under way
+
+        Returns:
+            (n, *outputs), with their graph.
+        """
 
     def look_dense(self, inputs: Tensor) -> tuple[Tensor, States | None]:
-        """(logits, hidden states) of the network with its dense weights, on the batch under way: no gradient, computed once."""
+        """Look at the batch under way with the dense weights; computed once.
+
+        Args:
+            inputs: (n, *inputs) of the batch under way
+
+        Returns:
+            (logits, hidden states), without gradient.
+        """
 
     def aside(self, dense: bool) -> AbstractContextManager[None]:
         """Inside, passes beside the update's own leave no trace in running statistics; with ``dense`` masks are off."""
 
     def counted(self, batch: tuple[Tensor, ...]) -> Tensor | None:
-        """Mask of the predictions that the loss counts, bool of the targets' shape; None: all."""
+        """Return which predictions the loss counts.
+
+        Args:
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            The targets' shape, bool; None: all.
+        """
 
     def present(self, batch: tuple[Tensor, ...]) -> Tensor | None:
-        """Mask of the input positions that are not padding, bool; None: all."""
+        """Return which positions of the inputs are not padding.
+
+        Args:
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            (n, t) bool; None: all.
+        """

@@ -27,10 +27,10 @@ class Distill(Taught):
     version = 2  # targets that do not count were part of the mean
 
     class Options(Taught.Options):
-        weight: float = Field(0.5, ge=0, le=1, description="share of the distillation loss, in [0, 1]")
-        temperature: float = Field(2.0, gt=0, description="softening of the logits, above 0")
+        weight: float = Field(ge=0, le=1, description="share of the distillation loss, in [0, 1]")
+        temperature: float = Field(gt=0, description="softening of the logits, above 0")
         task_share: float | None = Field(
-            None, ge=0, description="factor of the task's own loss, at least 0; null: 1 - weight"
+            ge=0, description="factor of the task's own loss, at least 0; null: 1 - weight"
         )
 
     options: Options

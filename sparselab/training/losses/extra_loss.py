@@ -31,7 +31,9 @@ class ExtraLoss:
     """
 
     class Options(AnyOptions):
-        weight: float = Field(0.5, ge=0, description="factor of the extra loss in the sum, at least 0")
+        defaults_from: ClassVar[str] = "loss/_base"
+
+        weight: float = Field(ge=0, description="factor of the extra loss in the sum, at least 0")
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
@@ -54,7 +56,16 @@ class ExtraLoss:
         return {}
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        """The unweighted loss of one batch: a scalar. logits: (n, classes), or (n, tokens, vocabulary) for text."""
+        """Return the unweighted loss of one batch.
+
+        Args:
+            context: the network, its family, teachers and the number of the update
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+            logits: (n, classes), or (n, t, vocabulary) for text, with their graph
+
+        Returns:
+            () float, before the factor ``weight``.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def due(self, context: StepContext) -> bool:

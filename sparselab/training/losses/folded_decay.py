@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sparselab.core.errors import refuse
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.training.losses.extra_loss import LOSSES, ExtraLoss
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class FoldedDecay(ExtraLoss):
     product. Layers with something between their factors have no product and take no part.
     """
 
-    class Options(Options):
-        weight: float = Field(5e-4, ge=0, description="a weight decay, at least 0")
+    class Options(AnyOptions):
+        weight: float = Field(ge=0, description="a weight decay, at least 0")
 
     def prepare(self, context: StepContext) -> None:
         self._layers: list[Any] = [module for module in context.network.modules() if folds(module)]

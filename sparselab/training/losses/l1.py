@@ -26,10 +26,10 @@ class L1(ExtraLoss):
     """
 
     class Options(ExtraLoss.Options):
-        weight: float = Field(5e-4, ge=0, description="gamma, the factor of the norm, at least 0")
-        shape: Literal["decay", "constant", "grow"] = Field("decay", description="decay, constant or grow")
-        epochs: int = Field(10, ge=1, description="parts of the run in which gamma stays as it is, at least 1")
-        without: int = Field(0, ge=0, description="last parts that have no penalty, from 0 to epochs")
+        weight: float = Field(ge=0, description="gamma, the factor of the norm, at least 0")
+        shape: Literal["decay", "constant", "grow"] = Field(description="decay, constant or grow")
+        epochs: int = Field(ge=1, description="parts of the run in which gamma stays as it is, at least 1")
+        without: int = Field(ge=0, description="last parts that have no penalty, from 0 to epochs")
 
         @model_validator(mode="after")
         def _not_longer(self) -> L1.Options:

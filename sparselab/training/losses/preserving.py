@@ -28,8 +28,8 @@ class Preserving(ExtraLoss):
     taught_by = "dense"
 
     class Options(ExtraLoss.Options):
-        weight: float = Field(1.0, ge=0, description="factor of the extra loss in the sum, at least 0")
-        task_share: float = Field(0.0, ge=0, description="factor of the task's own loss, at least 0")
+        weight: float = Field(ge=0, description="factor of the extra loss in the sum, at least 0")
+        task_share: float = Field(ge=0, description="factor of the task's own loss, at least 0")
 
     options: Options
 
@@ -49,7 +49,7 @@ class DenseKL(Preserving):
     """
 
     class Options(Preserving.Options):
-        direction: Literal["reverse", "forward"] = Field("reverse", description="reverse or forward")
+        direction: Literal["reverse", "forward"] = Field(description="reverse or forward")
 
     options: Options
 
@@ -115,7 +115,16 @@ class OfGradients(Preserving):
     def gradients(
         self, context: StepContext, batch: tuple[Tensor, ...], dense: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """(of the weights with masks, of all other parameters): with masks as drawn, differentiable; or with none."""
+        """Return the gradients of the task's loss.
+
+        Args:
+            context: the update
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+            dense: of the network without masks, in place of masks as drawn
+
+        Returns:
+            (of the weights with masks, of all other parameters); those with masks are differentiable.
+        """
         import torch
 
         from sparselab.weights.probe import differentiable_twice

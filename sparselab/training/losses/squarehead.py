@@ -30,14 +30,12 @@ class SquareHead(Taught):
 
     class Options(Taught.Options):
         weight: float = Field(
-            1.0, ge=0, description="factor of the extra loss, at least 0; the task's own loss keeps factor 1"
+            ge=0, description="factor of the extra loss, at least 0; the task's own loss keeps factor 1"
         )
-        eps: float = Field(
-            2.0**-7, gt=0, description="added to the teacher's mean square, above 0 (bfloat16's epsilon)"
-        )
-        reduce: Literal["sum", "mean"] = Field("sum", description="sum or mean over layers")
+        eps: float = Field(gt=0, description="added to the teacher's mean square, above 0 (bfloat16's epsilon)")
+        reduce: Literal["sum", "mean"] = Field(description="sum or mean over layers")
         last: Literal["normed", "block"] = Field(
-            "normed", description="last state: normed (after the final norm, as transformers' hidden_states) or block"
+            description="last state: normed (after the final norm, as transformers' hidden_states) or block"
         )
 
     options: Options

@@ -24,8 +24,10 @@ State = dict[str, "Tensor"]
 class MergeOptions(Options):
     """Common options of all merges."""
 
+    defaults_from: ClassVar[str] = "merge/_base"
+
     recalibrate: int = Field(
-        0, ge=0, description="training examples on which batch normalisation measures again, or 0: its averages stay"
+        ge=0, description="training examples on which batch normalisation measures again, or 0: its averages stay"
     )
 
 
@@ -61,7 +63,14 @@ class Merge(ABC):
 
 
 def average(parents: Sequence[State]) -> State:
-    """Mean of each tensor over the parents, in double precision; of whole numbers (counters) the first parent's."""
+    """Mean of each tensor over the parents, in double precision; of whole numbers (counters) the first parent's.
+
+    Args:
+        parents: tensors by name, of the same names and shapes
+
+    Returns:
+        New tensors, of the first parent's dtypes.
+    """
     mean: State = {}
     for name, first in parents[0].items():
         if first.is_floating_point():

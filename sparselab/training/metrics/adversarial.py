@@ -24,9 +24,9 @@ class Adversarial(Metric):
     """
 
     class Options(AnyOptions):
-        eps: float = Field(8 / 255, gt=0, lt=1, description="largest change of a pixel, in (0, 1)")
-        steps: int = Field(10, ge=0, description="steps of projected gradient descent; 0 leaves it out")
-        step: float = Field(2 / 255, gt=0, lt=1, description="change of a pixel in a step, in (0, 1)")
+        eps: float = Field(gt=0, lt=1, description="largest change of a pixel, in (0, 1)")
+        steps: int = Field(ge=0, description="steps of projected gradient descent; 0 leaves it out")
+        step: float = Field(gt=0, lt=1, description="change of a pixel in a step, in (0, 1)")
 
     def measure(self, subject: Subject) -> dict[str, float]:
         from torchmetrics import MeanMetric
@@ -43,7 +43,19 @@ class Adversarial(Metric):
 
 
 def attack(subject: Subject, pixels: Tensor, labels: Tensor, eps: float, steps: int, step: float) -> Tensor:
-    """``pixels`` (n, c, h, w) in [0, 1], moved uphill by ``steps`` steps of ``step``, at most ``eps`` from where they were."""
+    """Move pixels uphill on the loss (projected gradients in the largest norm).
+
+    Args:
+        subject: the network
+        pixels: (n, c, h, w) in [0, 1]
+        labels: (n,) int64
+        eps: largest change of a pixel
+        steps: how many
+        step: change of a pixel in a step
+
+    Returns:
+        (n, c, h, w) in [0, 1].
+    """
     import torch
     from torch.nn import functional as F
 

@@ -30,7 +30,7 @@ class AgainstDense(Metric):
     """
 
     class Options(Options):
-        dense: str | None = Field(None, description="a .safetensors file of this network, or {cell: …}")
+        dense: str | None = Field(description="a .safetensors file of this network, or {cell: …}")
 
     def files(self) -> dict[str, str]:
         return {"dense": self.options.dense} if self.options.dense is not None else {}
@@ -73,7 +73,14 @@ class AgainstDense(Metric):
 
 
 def no_singles(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same examples; one that is a batch of its own, of which batch norms have no statistics, joins the batch before it."""
+    """Join a batch of one example, of which batch norms have no statistics, to the batch before it.
+
+    Args:
+        batches: (inputs, targets)
+
+    Returns:
+        The same examples in the same order.
+    """
     import torch
 
     held: tuple[Tensor, Tensor] | None = None

@@ -17,7 +17,7 @@ class Calibration(Metric):
     """
 
     class Options(AnyOptions):
-        bins: int = Field(15, ge=1, description="bins of the confidence, at least 1")
+        bins: int = Field(ge=1, description="bins of the confidence, at least 1")
 
     def measure(self, subject: Subject) -> dict[str, float]:
         import torch

@@ -30,9 +30,9 @@ class Contexts(Metric):
     needs = (Activations, Activations)
 
     class Options(Options):
-        features: int = Field(12, ge=1, description="features on the page, at least 1")
-        contexts: int = Field(4, ge=1, description="contexts of each, at least 1")
-        around: int = Field(8, ge=0, description="tokens shown before and after")
+        features: int = Field(ge=1, description="features on the page, at least 1")
+        contexts: int = Field(ge=1, description="contexts of each, at least 1")
+        around: int = Field(ge=0, description="tokens shown before and after")
 
     def measure(self, subject: Subject) -> dict[str, float]:
         return {}

@@ -43,12 +43,26 @@ class Subject:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def pixels(self, inputs: Tensor) -> Tensor:
-        """Inputs as pixels from 0 to 1."""
+        """Inputs as pixels from 0 to 1.
+
+        Args:
+            inputs: (n, c, h, w) float, as the network reads them
+
+        Returns:
+            (n, c, h, w) float in [0, 1], the mean and deviation of the dataset taken back.
+        """
         mean, std = self._statistics(inputs)
         return inputs * std + mean
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Pixels from 0 to 1 as the network reads them."""
+        """Pixels from 0 to 1 as the network reads them.
+
+        Args:
+            pixels: (n, c, h, w) float in [0, 1]
+
+        Returns:
+            (n, c, h, w) float.
+        """
         mean, std = self._statistics(pixels)
         return (pixels - mean) / std
 
@@ -98,7 +112,14 @@ class Metric:
         return {}
 
     def measure(self, subject: Subject) -> dict[str, float]:
-        """Plain numbers by name, without ``test.``; the same on every rank."""
+        """Measure the finished network.
+
+        Args:
+            subject: the finished network with the test split
+
+        Returns:
+            Finite numbers by name, without ``test.``; the same on every rank.
+        """
         raise NotImplementedError(f"{type(self).__name__} measures nothing")
 
     def pictures(self, subject: Subject) -> dict[str, bytes]:

@@ -39,9 +39,9 @@ class OutOfDistribution(Metric):
 
     class Options(Options):
         made: list[Literal["noise", "shuffled", "negative"]] = Field(
-            ["noise", "shuffled", "negative"], description="any of noise, shuffled, negative; or []"
+            description="any of noise, shuffled, negative; or []"
         )
-        datasets: list[str] = Field([], description="names of image datasets, such as [mnist], or []")
+        datasets: list[str] = Field(description="names of image datasets, such as [mnist], or []")
 
     def issues(self, data: DataSpec) -> list[Issue]:
         found = Issues(super().issues(data))
@@ -61,7 +61,7 @@ class OutOfDistribution(Metric):
         return found.found
 
     def datasets(self) -> dict[str, Dataset]:
-        return {name: DATASETS[name](DATASETS[name].Options(), self.data_dir) for name in self.options.datasets}
+        return {name: _whole(name, self.data_dir) for name in self.options.datasets}
 
     def measure(self, subject: Subject) -> dict[str, float]:
         inside = [confidence(subject, inputs) for inputs, _ in subject.batches()]
@@ -71,8 +71,22 @@ class OutOfDistribution(Metric):
         return {f"auroc_{name}": value for name, value in found.items()}
 
 
+def _whole(name: str, data_dir: str | None) -> Dataset:
+    """A dataset none of whose images are held out: its statistics are those of all training images."""
+    cls = DATASETS[name]
+    return cls(cls.Options(**({"val": 0} if "val" in cls.Options.model_fields else {})), data_dir)
+
+
 def confidence(subject: Subject, inputs: Tensor) -> Tensor:
-    """(n,) largest softmax probability of each input."""
+    """Return how sure the network is.
+
+    Args:
+        subject: the network
+        inputs: (n, c, h, w), as the network reads them
+
+    Returns:
+        (n,) largest softmax probability of each.
+    """
     import torch
 
     with torch.no_grad():
@@ -80,7 +94,15 @@ def confidence(subject: Subject, inputs: Tensor) -> Tensor:
 
 
 def auroc(inside: list[Tensor], outside: Iterator[Tensor]) -> float:
-    """Area under the ROC curve of scores, over all ranks; torchmetrics computes it, exactly."""
+    """Return the area under the ROC curve, over all ranks; torchmetrics computes it, exactly.
+
+    Args:
+        inside: scores of test images, (n,) each batch
+        outside: scores of other images, likewise
+
+    Returns:
+        From 0 to 1; 0.5 is chance.
+    """
     import torch
     from torchmetrics.classification import BinaryAUROC
 
@@ -123,7 +145,15 @@ def ranks() -> tuple[int, int]:
 
 
 def noise(pixels: Tensor, place: int) -> Tensor:
-    """Uniform in [0, 1], drawn on the CPU and addressed by the place."""
+    """Draw noise on the CPU, addressed by the place.
+
+    Args:
+        pixels: (n, c, h, w)
+        place: of the batch
+
+    Returns:
+        (n, c, h, w) uniform in [0, 1].
+    """
     import torch
 
     generator = torch.Generator().manual_seed(derive_seed("ood", "noise", place))
@@ -131,7 +161,15 @@ def noise(pixels: Tensor, place: int) -> Tensor:
 
 
 def shuffled(pixels: Tensor, place: int) -> Tensor:
-    """Each image's tiles in an order of its own."""
+    """Put each image's tiles in an order of its own.
+
+    Args:
+        pixels: (n, c, h, w)
+        place: of the batch
+
+    Returns:
+        (n, c, h, w).
+    """
     import torch
 
     count, channels, height, width = pixels.shape

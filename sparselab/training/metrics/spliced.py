@@ -25,7 +25,7 @@ class Spliced(Metric):
     needs = (Activations, Activations)
 
     class Options(AnyOptions):
-        tokens: int = Field(16384, ge=1, description="tokens of the text's test split, at least 1")
+        tokens: int = Field(ge=1, description="tokens of the text's test split, at least 1")
 
     def measure(self, subject: Subject) -> dict[str, float]:
         import torch

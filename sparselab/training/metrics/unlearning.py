@@ -31,7 +31,7 @@ class Unlearning(Metric):
     """
 
     class Options(Options):
-        attack: int = Field(2000, ge=2, description="examples of each kind that the attacker learns from, at least 2")
+        attack: int = Field(ge=2, description="examples of each kind that the attacker learns from, at least 2")
 
     def issues(self, data: DataSpec) -> list[Issue]:
         found = super().issues(data)
@@ -51,7 +51,15 @@ class Unlearning(Metric):
 
 
 def truth(subject: Subject, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
-    """(probability of the true label, whether the prediction is right) of every example, those of other ranks too."""
+    """Look at every example.
+
+    Args:
+        subject: the network
+        batches: (inputs, labels)
+
+    Returns:
+        (probability of the true label, whether the prediction is right), (n,) each, of other ranks too.
+    """
     import torch
 
     confident, right = [], []
@@ -64,7 +72,14 @@ def truth(subject: Subject, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[n
 
 
 def everyone(mine: Tensor) -> np.ndarray:
-    """The values of all ranks, in their order."""
+    """Gather over ranks.
+
+    Args:
+        mine: (n,) of this rank
+
+    Returns:
+        The values of all ranks, in their order.
+    """
     import torch
     from torchmetrics.utilities.distributed import gather_all_tensors
 

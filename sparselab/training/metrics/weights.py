@@ -40,7 +40,7 @@ class NearZero(Metric):
 
     class Options(Options):
         below: list[Annotated[float, Field(ge=0)]] = Field(
-            [1e-3, 1e-2], min_length=1, description="levels in standard deviations of a matrix, such as [0.001, 0.01]"
+            min_length=1, description="levels in standard deviations of a matrix, such as [0.001, 0.01]"
         )
 
     def measure(self, subject: Subject) -> dict[str, float]:
@@ -58,7 +58,12 @@ class NearZero(Metric):
 
 
 def near_zero(weight: Tensor, level: float) -> int:
-    """How many entries are at most ``level`` standard deviations (of all entries, around their mean) away from 0."""
+    """Count entries that are at most ``level`` standard deviations away from 0.
+
+    Args:
+        weight: any shape
+        level: in standard deviations of all entries around their mean
+    """
     weight = weight.detach().float()
     return int((weight.abs() <= level * weight.std(correction=0)).sum())
 
@@ -75,7 +80,7 @@ class MaskCosine(Metric):
 
     class Options(Options):
         masks: str | None = Field(
-            None, description="a masks.safetensors of this network, or {cell: …} of a cell that makes it"
+            description="a masks.safetensors of this network, or {cell: …} of a cell that makes it"
         )
 
     def files(self) -> dict[str, str]:
@@ -105,14 +110,22 @@ class MaskCosine(Metric):
 
 
 def cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return |A and B| / sqrt(|A| |B|) of two masks, each in several parts; 0 where one of them keeps nothing."""
+    """Return |A and B| / sqrt(|A| |B|) of two masks; 0 where one of them keeps nothing.
+
+    Args:
+        pairs: two bool masks of one shape, for each layer
+    """
     both = sum(int((a & b).sum()) for a, b in pairs)
     sizes = [sum(int(pair[i].sum()) for pair in pairs) for i in (0, 1)]
     return both / math.sqrt(sizes[0] * sizes[1]) if all(sizes) else 0.0
 
 
 def by_chance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """The cosine that masks of these sizes have on average where every place is as likely as any other."""
+    """The cosine that masks of these sizes have on average where every place is as likely as any other.
+
+    Args:
+        pairs: as for :func:`cosine`
+    """
     total = sum(a.numel() for a, _ in pairs)
     densities = [sum(int(pair[i].sum()) for pair in pairs) / total for i in (0, 1)]
     return math.sqrt(densities[0] * densities[1])

@@ -23,9 +23,9 @@ class AdamS(Optim):
     blends = True
 
     class Options(OptimOptions):
-        beta1: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
-        beta2: float = Field(0.999, ge=0, lt=1, description="in [0, 1)")
-        eps: float = Field(1e-8, ge=0, description="at least 0")
+        beta1: float = Field(ge=0, lt=1, description="in [0, 1)")
+        beta2: float = Field(ge=0, lt=1, description="in [0, 1)")
+        eps: float = Field(ge=0, description="at least 0")
 
     options: Options
 

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 class OptimOptions(Options):
     """Options of every recipe."""
 
+    defaults_from: ClassVar[str] = "optim/_base"
+
     lr: float = Field(gt=0, description="peak learning rate, above 0")
-    weight_decay: float = Field(0.0, ge=0, description="at least 0")
-    decay_norm_and_bias: bool = Field(False, description="true or false: weight decay on 1-D parameters too")
-    schedule: Literal["constant", "cosine", "linear", "step"] = Field(
-        "cosine", description="constant, cosine, linear or step"
-    )
-    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of the run with a linear warm-up, in [0, 1)")
-    min_factor: float = Field(0.0, ge=0, le=1, description="last learning rate over the peak, in [0, 1]")
-    cycles: int = Field(1, ge=1, description="how often the schedule runs through; 2 restarts it half-way")
-    milestones: list[float] = Field([0.5, 0.75], description="for schedule=step: fractions of the run, ascending")
-    gamma: float = Field(0.1, gt=0, le=1, description="for schedule=step: factor at each milestone, in (0, 1]")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="in [0, 1)")
+    weight_decay: float = Field(ge=0, description="at least 0")
+    decay_norm_and_bias: bool = Field(description="true or false: weight decay on 1-D parameters too")
+    schedule: Literal["constant", "cosine", "linear", "step"] = Field(description="constant, cosine, linear or step")
+    warmup: float = Field(ge=0, lt=1, description="fraction of the run with a linear warm-up, in [0, 1)")
+    min_factor: float = Field(ge=0, le=1, description="last learning rate over the peak, in [0, 1]")
+    cycles: int = Field(ge=1, description="how often the schedule runs through; 2 restarts it half-way")
+    milestones: list[float] = Field(description="for schedule=step: fractions of the run, ascending")
+    gamma: float = Field(gt=0, le=1, description="for schedule=step: factor at each milestone, in (0, 1]")
+    label_smoothing: float = Field(ge=0, lt=1, description="in [0, 1)")
 
 
 class Optim:
@@ -48,6 +48,14 @@ class Optim:
         self.options = options
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Make the torch optimiser.
+
+        Args:
+            groups: of parameters, as torch takes them; each has its own ``weight_decay``
+
+        Returns:
+            The torch optimiser, with ``lr`` at its peak.
+        """
         raise NotImplementedError
 
     def build(self, network: torch.nn.Module, beside: Iterable[dict[str, Any]] = ()) -> torch.optim.Optimizer:
@@ -69,7 +77,16 @@ class Optim:
         return optimizer
 
     def factor(self, step: int, total: int, schedule: str | None = None) -> float:
-        """Learning rate over its peak for update ``step`` (from 0) of ``total``; ``schedule``: another one's shape."""
+        """Return the learning rate over its peak for update ``step``.
+
+        Args:
+            step: updates done, from 0
+            total: updates of the run
+            schedule: another shape than the options'
+
+        Returns:
+            From 0 to 1.
+        """
         o = self.options
         total = max(total, 1)
         length = total / o.cycles
@@ -96,8 +113,8 @@ class SGD(Optim):
     keeps_zeros = True
 
     class Options(OptimOptions):
-        momentum: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
-        nesterov: bool = Field(False, description="true or false")
+        momentum: float = Field(ge=0, lt=1, description="in [0, 1)")
+        nesterov: bool = Field(description="true or false")
         maximise: bool = off(False, description="true or false: climb the loss (weight decay still shrinks)")
 
     options: Options
@@ -123,9 +140,9 @@ class AdamW(Optim):
     keeps_zeros = True
 
     class Options(OptimOptions):
-        beta1: float = Field(0.9, ge=0, lt=1, description="in [0, 1)")
-        beta2: float = Field(0.999, ge=0, lt=1, description="in [0, 1)")
-        eps: float = Field(1e-8, gt=0, description="above 0")
+        beta1: float = Field(ge=0, lt=1, description="in [0, 1)")
+        beta2: float = Field(ge=0, lt=1, description="in [0, 1)")
+        eps: float = Field(gt=0, description="above 0")
 
     options: Options
 

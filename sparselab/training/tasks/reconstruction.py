@@ -77,7 +77,15 @@ class Reconstruction(Task):
 
 
 def normalised_error(restored: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error over :func:`scatter` of ``wanted`` (n, width): a scalar."""
+    """Return the mean squared error over :func:`scatter` of ``wanted``.
+
+    Args:
+        restored: (n, width)
+        wanted: (n, width)
+
+    Returns:
+        () float.
+    """
     return (restored - wanted).square().mean() / scatter(wanted)
 
 

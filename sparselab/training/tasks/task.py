@@ -61,33 +61,86 @@ class Task:
     # -- training ----------------------------------------------------------------------------------------------------
 
     def batch(self, batch: Batch) -> Batch:
-        """Return what a loader gave, as the network sees it. In training torch's generator is seeded for the batch."""
+        """Return what a loader gave, as the network sees it. In training torch's generator is seeded for the batch.
+
+        Args:
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            The same kind of tuple, on the same device.
+        """
         return batch
 
     def criterion(self, outputs: Tensor, batch: Batch, context: StepContext) -> Tensor:
-        """Mean loss of a batch: a scalar."""
+        """Mean loss of a batch: a scalar.
+
+        Args:
+            outputs: what the family's ``logits`` gave: (n, classes), (n, t, vocabulary) or (n, *targets), float
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+            context: the network, its family, teachers and the number of the update
+
+        Returns:
+            () float, the mean over what :meth:`counted` says.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def counted(self, batch: Batch) -> Tensor | None:
-        """Which predictions the loss counts, bool of the targets' shape; None: all."""
+        """Return which predictions the loss counts.
+
+        Args:
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            The targets' shape, bool; None: all.
+        """
         return None
 
     def present(self, batch: Batch) -> Tensor | None:
-        """Which positions of the inputs are there and not padding, bool; None: all."""
+        """Return which positions of the inputs are there and not padding.
+
+        Args:
+            batch: tensors with the batch as first axis: inputs, targets, and what else the loader gives
+
+        Returns:
+            (n, t) bool; None: all.
+        """
         return None
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 
     def metrics(self, data: DataSpec) -> dict[str, Metric]:
-        """Metrics of torchmetrics by name, fresh; several ranks see a share of each batch and agree on the values."""
+        """Metrics of torchmetrics by name, fresh; several ranks see a share of each batch and agree on the values.
+
+        Args:
+            data: what :meth:`sees` gave
+
+        Returns:
+            Fresh metrics by name; they are made anew for each pass over a split.
+        """
         raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
     def score(self, metrics: Mapping[str, Metric], outputs: Tensor, batch: Batch, context: StepContext) -> None:
-        """Update ``metrics`` with a batch of at least one example. ``context`` is what :meth:`criterion` sees."""
+        """Update ``metrics`` with a batch.
+
+        Args:
+            metrics: what :meth:`metrics` gave
+            outputs: as for :meth:`criterion`
+            batch: at least one example of this rank
+            context: the network, its family, teachers and the number of the update
+        """
         raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
     def numbers(self, values: Mapping[str, float], split: str, context: StepContext) -> dict[str, float]:
-        """Scores by name, without the split's prefix, of the metrics' values; ``loss`` and ``n`` among them."""
+        """Scores by name, without the split's prefix, of the metrics' values; ``loss`` and ``n`` among them.
+
+        Args:
+            values: of the metrics, over all ranks
+            split: ``val`` or ``test``
+            context: the network, its family, teachers and the number of the update
+
+        Returns:
+            Finite numbers by name.
+        """
         return dict(values)
 
     @classmethod

@@ -43,7 +43,18 @@ class Distribution(ABC):
 
     @abstractmethod
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
-        """Name -> fraction kept, real-valued, as the rule gives it. Raises ConfigError where the rule has no answer."""
+        """Return the fraction that each layer keeps, real-valued, as the rule gives it.
+
+        Args:
+            layers: the sparse layers, in the order of the network
+            density: the fraction kept over all of them, in (0, 1]
+
+        Returns:
+            A fraction in [0, 1] for each layer's name.
+
+        Raises:
+            ConfigError: the rule has no answer for this density.
+        """
 
     def allocate(self, layers: list[Layer], density: float) -> dict[str, int]:
         """Name -> number of weights kept, at least one each; they sum to ``density * total``, rounded half up.
@@ -55,11 +66,30 @@ class Distribution(ABC):
         return whole_numbers(layers, shares, total, self.where)
 
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
-        """Scores that it looks at in the place of the method's, the slot's shape, where ``own_scores`` says so."""
+        """Scores that it looks at in the place of the method's, the slot's shape, where ``own_scores`` says so.
+
+        Args:
+            slot: the layer
+            context: the update at which masks are made
+
+        Returns:
+            (*weight) float, finite.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no scores of its own")
 
     def allocate_scored(self, scores: dict[str, Tensor], density: float) -> dict[str, int]:
-        """Name -> number of weights kept, from the scores of all layers (any shapes); exact as :meth:`allocate`."""
+        """Name -> number of weights kept, from the scores of all layers (any shapes); exact as :meth:`allocate`.
+
+        Args:
+            scores: (*weight) float for each layer's name
+            density: the fraction kept over all of them, in (0, 1]
+
+        Returns:
+            Weights kept, by name; they sum to ``density`` times the total, rounded half up.
+
+        Raises:
+            ValueError: a score is NaN or infinite.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not rank scores")
 
     @property

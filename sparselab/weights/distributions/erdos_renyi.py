@@ -67,7 +67,7 @@ class Erk(_ByShape):
     """Erdős–Rényi-kernel: density ~ (sum of all dimensions / their product) ** power."""
 
     class Options(spec_options.Options):
-        power: float = Field(1.0, ge=0, description="a number of at least 0: 1 is ERK, 0 is uniform")
+        power: float = Field(ge=0, description="a number of at least 0: 1 is ERK, 0 is uniform")
 
     def raw(self, layer: Layer) -> float:
         shape = of_one(layer)
@@ -79,7 +79,7 @@ class ErkPlus(Erk):
     """ERK on all but the last layer, whose density is given; the rest pays for it."""
 
     class Options(Erk.Options):
-        fc_density: float = Field(1.0, gt=0, le=1, description="density of the last layer, in (0, 1]")
+        fc_density: float = Field(gt=0, le=1, description="density of the last layer, in (0, 1]")
 
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
         last = sole(layers, "head", self.where)

@@ -36,6 +36,13 @@ def lamp_scores(weights: Tensor) -> Tensor:
     """LAMP scores of a layer's weights, 1-D float64, the largest weight's first. Of zeros they are 0.
 
     Sums are float64: of a hundred million squares float32 would lose the smallest.
+
+    Args:
+        weights: (*weight), or its magnitudes in any order
+
+    Returns:
+        (n,) float64 in falling order of magnitude: w^2 over the sum of its own square and those of all larger weights
+            (arXiv 2010.07611).
     """
     squares = weights.detach().reshape(-1).double().square().sort(descending=True, stable=True).values
     left = squares.cumsum(0)  # of this weight and all larger ones

@@ -44,10 +44,10 @@ class Owl(ReadsInputs, Distribution):
     own_scores = True
 
     class Options(spec_options.Options):
-        threshold: float = Field(5.0, gt=0, description="the paper's M: outliers exceed so many means, above 0")
-        spread: float = Field(0.08, ge=0, lt=1, description="the paper's lambda: half the width of the band, in [0, 1)")
-        samples: int = Field(128, ge=1, description="training examples that are looked at, at least 1")
-        per: Literal["block", "layer"] = Field("block", description="block or layer: what gets a density of its own")
+        threshold: float = Field(gt=0, description="the paper's M: outliers exceed so many means, above 0")
+        spread: float = Field(ge=0, lt=1, description="the paper's lambda: half the width of the band, in [0, 1)")
+        samples: int = Field(ge=1, description="training examples that are looked at, at least 1")
+        per: Literal["block", "layer"] = Field(description="block or layer: what gets a density of its own")
 
     def densities(self, layers: list[Layer], density: float) -> NoReturn:
         raise NotImplementedError("outliers are counted in scores: call allocate_scored")
@@ -56,7 +56,18 @@ class Owl(ReadsInputs, Distribution):
         return by_input_norms(slot, context.inputs(slot))
 
     def allocate_scored(self, scores: dict[str, Tensor], density: float) -> dict[str, int]:
-        """Name -> number of weights kept, at least one each; they sum to ``density * total``. ValueError for NaN."""
+        """Share the weights out by the outliers of each block.
+
+        Args:
+            scores: (*weight) float by layer
+            density: the fraction kept over all of them
+
+        Returns:
+            Weights kept by layer, at least one each; they sum to ``density`` times the total.
+
+        Raises:
+            ValueError: a score is NaN.
+        """
         finite(scores)
         parts: dict[str, list[str]] = {}
         for name in scores:
@@ -74,7 +85,15 @@ class Owl(ReadsInputs, Distribution):
 
 
 def outlier_share(scores: Sequence[Tensor], threshold: float) -> float:
-    """The share of entries above ``threshold`` times the mean of all entries."""
+    """The share of entries above ``threshold`` times the mean of all entries.
+
+    Args:
+        scores: |W| times the norm of the input (OWL, arXiv 2310.05175), one tensor for each layer of a block
+        threshold: M of the paper
+
+    Returns:
+        From 0 to 1.
+    """
     total = sum(score.numel() for score in scores)
     mean = sum(float(score.double().sum()) for score in scores) / total
     return sum(int((score > threshold * mean).sum()) for score in scores) / total

@@ -19,7 +19,13 @@ from sparselab.weights.kernels.native import LARGEST_GROUP, library
 
 
 def masked(values: Sequence[Tensor], masks: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
-    """``out = value * mask`` for each; an ``out`` may be its value. Masks are bool, the shape of their values."""
+    """Write ``value * mask`` into ``out``, for each layer.
+
+    Args:
+        values: (*weight) each, of any float dtype
+        masks: (*weight) bool each
+        outs: (*weight) each, as ``values``; an ``out`` may be its value
+    """
     if on_device(values, masks, outs):
         from sparselab.weights.kernels import triton_kernels
 
@@ -39,7 +45,14 @@ def count(mask: Tensor) -> int:
 
 
 def add_pruned(grads: Sequence[Tensor], weights: Sequence[Tensor], masks: Sequence[Tensor], factor: float) -> None:
-    """``grad += factor * weight * (1 - mask)`` for each."""
+    """``grad += factor * weight * (1 - mask)`` for each.
+
+    Args:
+        grads: (*weight) each, changed in place
+        weights: (*weight) each
+        masks: (*weight) bool each
+        factor: in the unit of a gradient over a weight
+    """
     if on_device(weights, masks, grads):
         from sparselab.weights.kernels import triton_kernels
 
@@ -74,7 +87,13 @@ def largest_in_rows(
 
 
 def on_device(values: Sequence[Tensor], masks: Sequence[Tensor] | None, outs: Sequence[Tensor]) -> bool:
-    """True if the Triton kernels can read these: as :func:`serving`, on one CUDA device."""
+    """Tell whether the Triton kernels can read these: as :func:`serving`, on one CUDA device.
+
+    Args:
+        values: (*weight) each
+        masks: (*weight) each, or None
+        outs: (*weight) each
+    """
     if not values or values[0].device.type != "cuda" or not triton_found():
         return False
     kinds = [(outs, torch.float32)] + ([] if masks is None else [(masks, torch.bool)])
@@ -94,7 +113,16 @@ def triton_found() -> bool:
 
 
 def serving(values: Tensor, mask: Tensor | None = None, out: Tensor | None = None) -> ctypes.CDLL | None:
-    """The C kernels where they can read these: float32 (the mask bool) on the CPU, all in one and the same dense layout."""
+    """Return the C kernels where they can read these.
+
+    Args:
+        values: (*weight)
+        mask: (*weight), if there is one
+        out: (*weight), if there is one
+
+    Returns:
+        The kernels where all are float32 (the mask bool) on the CPU, in one and the same dense layout; else None.
+    """
     if values.device.type != "cpu" or values.dtype != torch.float32 or not dense_layout(values):
         return None
     for tensor, dtype in ((mask, torch.bool), (out, torch.float32)):
@@ -104,5 +132,9 @@ def serving(values: Tensor, mask: Tensor | None = None, out: Tensor | None = Non
 
 
 def dense_layout(tensor: Tensor) -> bool:
-    """True if its elements fill their memory: contiguous, or a filter in channels_last."""
+    """Tell whether its elements fill their memory: contiguous, or a filter in channels_last.
+
+    Args:
+        tensor: any shape
+    """
     return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))

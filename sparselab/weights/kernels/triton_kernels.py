@@ -110,13 +110,26 @@ def n_of_m(
 
 
 def masked(values: Sequence[Tensor], masks: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
-    """``out = value * mask`` for all."""
+    """Write ``value * mask`` into ``out``, for all.
+
+    Args:
+        values: (*weight) float32 each
+        masks: (*weight) bool each
+        outs: (*weight) float32 each
+    """
     table, blocks = _tables(_addresses(values, masks, outs), ELEMENTS, values[0].device)
     _masked[(len(blocks),)](table, blocks, BLOCK=ELEMENTS)
 
 
 def add_pruned(grads: Sequence[Tensor], weights: Sequence[Tensor], masks: Sequence[Tensor], factor: float) -> None:
-    """``grad += factor * weight * (1 - mask)`` for all."""
+    """``grad += factor * weight * (1 - mask)`` for all.
+
+    Args:
+        grads: (*weight) float32 each, changed in place
+        weights: (*weight) float32 each
+        masks: (*weight) bool each
+        factor: as in :mod:`sparselab.weights.kernels.dispatch`
+    """
     table, blocks = _tables(_addresses(weights, masks, grads), ELEMENTS, grads[0].device)
     _add_pruned[(len(blocks),)](table, blocks, factor, BLOCK=ELEMENTS)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from sparselab.core.errors import RunFailed
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.weights.capabilities import ReadsInputs
 from sparselab.weights.matrix import as_matrix, by_group, by_input_norms, stored
 from sparselab.weights.method import METHODS, Method
@@ -28,8 +28,8 @@ class Calibrated(ReadsInputs, Method):
     patterns = patterns_where(lambda pattern: pattern.free or pattern.grouped)
     schedules = ("constant",)
 
-    class Options(Options):
-        samples: int = Field(128, ge=1, description="training examples that are looked at, at least 1")
+    class Options(AnyOptions):
+        samples: int = Field(ge=1, description="training examples that are looked at, at least 1")
 
 
 @METHODS.register("wanda")
@@ -37,7 +37,7 @@ class Wanda(Calibrated):
     """|W_ij| times the norm of input j (Sun et al. 2023, arXiv 2306.11695, eq. 1), compared within each output."""
 
     class Options(Calibrated.Options):
-        per: Literal["output", "layer"] = Field("output", description="output or layer: where scores are compared")
+        per: Literal["output", "layer"] = Field(description="output or layer: where scores are compared")
 
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         return by_input_norms(slot, context.inputs(slot))
@@ -67,8 +67,8 @@ class SparseGPT(Calibrated):
     axes = ("in", "kernel")
 
     class Options(Calibrated.Options):
-        block: int = Field(128, ge=1, description="columns whose mask is chosen together, at least 1")
-        damp: float = Field(0.01, gt=0, description="added to the diagonal, in units of its mean, above 0")
+        block: int = Field(ge=1, description="columns whose mask is chosen together, at least 1")
+        damp: float = Field(gt=0, description="added to the diagonal, in units of its mean, above 0")
 
     def score(self, slot: Slot, context: UpdateContext) -> Tensor:
         """The error of losing one weight alone: w^2 / [H^-1]_jj."""
@@ -138,7 +138,15 @@ def solve(
 
 
 def inverse_factor(gram: Tensor, damp: float) -> Tensor:
-    """The upper triangular U with U^T U = H^-1, H the damped second moments; inputs that are never there count 1."""
+    """The upper triangular U with U^T U = H^-1, H the damped second moments; inputs that are never there count 1.
+
+    Args:
+        gram: (inputs, inputs) float32, the mean of x x^T
+        damp: share of the mean of its diagonal that is added to it
+
+    Returns:
+        (inputs, inputs) float32, upper triangular.
+    """
     import torch
 
     h = gram.clone()

@@ -40,10 +40,10 @@ class CAST(MeasuresFirst, ChangesMoments, LearnsTensors, Reports, Method):
 
     class Options(Options):
         l1: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-            "auto", description="pull in units of a gradient, at least 0, or auto: the median |gradient| at the start"
+            description="pull in units of a gradient, at least 0, or auto: the median |gradient| at the start"
         )
-        every: int = Field(10, ge=1, description="updates between two choices of what is pulled, at least 1")
-        scales: int = Field(2, ge=0, description="trained scales per output of a layer; 0: none")
+        every: int = Field(ge=1, description="updates between two choices of what is pulled, at least 1")
+        scales: int = Field(ge=0, description="trained scales per output of a layer; 0: none")
 
     options: Options
 
@@ -141,6 +141,14 @@ def owners(inputs: int, scales: int) -> Tensor:
 
 
 def spread(slot: Slot, scales: Tensor) -> Tensor:
-    """A scale for each weight, of the slot's shape."""
+    """Return a scale for each weight.
+
+    Args:
+        slot: the layer
+        scales: (outputs, groups)
+
+    Returns:
+        (*weight).
+    """
     owner = owners(as_matrix(slot, slot.mask).shape[1], scales.shape[1])
     return stored(slot, scales.detach()[:, owner.to(scales.device)])

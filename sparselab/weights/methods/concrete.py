@@ -48,14 +48,12 @@ class ConcreteTicketSearch(FollowsSchedule, DrawsMasks, Alternates, LearnsTensor
     keeps_master = True
 
     class Options(Options):  # type: ignore[misc, unused-ignore]
-        balance: Literal["gradbalance", "lagrange"] = Field("gradbalance", description="gradbalance or lagrange")
-        tau: float = Field(2 / 3, gt=0, description="temperature of the gates, above 0")
-        scale: float = Field(100.0, gt=0, description="what the loss is multiplied by, above 0")
-        slack: float = Field(
-            1.1, ge=1, description="budget of gradbalance over the wanted number of weights, at least 1"
-        )
-        smoothing: float = Field(0.01, gt=0, le=1, description="share of the new multiplier of gradbalance, in (0, 1]")
-        multiplier_lr: float = Field(1e-3, gt=0, description="learning rate of the multiplier of lagrange, above 0")
+        balance: Literal["gradbalance", "lagrange"] = Field(description="gradbalance or lagrange")
+        tau: float = Field(gt=0, description="temperature of the gates, above 0")
+        scale: float = Field(gt=0, description="what the loss is multiplied by, above 0")
+        slack: float = Field(ge=1, description="budget of gradbalance over the wanted number of weights, at least 1")
+        smoothing: float = Field(gt=0, le=1, description="share of the new multiplier of gradbalance, in (0, 1]")
+        multiplier_lr: float = Field(gt=0, description="learning rate of the multiplier of lagrange, above 0")
 
     options: Options
 

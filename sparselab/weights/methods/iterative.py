@@ -23,7 +23,7 @@ class IMP(Rewinds, Method):
     schedules = ("rounds",)
 
     class Options(Options):  # type: ignore[misc, unused-ignore]
-        rewind: float | None = Field(None, ge=0, lt=1, description="fraction of the first round, or null")
+        rewind: float | None = Field(ge=0, lt=1, description="fraction of the first round, or null")
 
     @property
     def rewinds(self) -> float | None:  # type: ignore[override]

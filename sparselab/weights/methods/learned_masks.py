@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class ScoreOptions(Options):
     """Options of every method with learned scores."""
 
-    score_lr: float = Field(0.1, gt=0, description="peak learning rate of the scores, above 0")
+    score_lr: float = Field(gt=0, description="peak learning rate of the scores, above 0")
     score_schedule: Literal["constant", "cosine", "linear", "step"] = Field(
-        "step", description="constant, cosine, linear or step"
+        description="constant, cosine, linear or step"
     )
-    unmasked: Literal["weights", "both"] = Field("weights", description="weights or both")
+    unmasked: Literal["weights", "both"] = Field(description="weights or both")
 
 
 class LearnedMask(Alternates, LearnsTensors, Method):
@@ -85,11 +85,11 @@ class BiP(LearnedMask):
     """
 
     class Options(ScoreOptions):
-        inv_gamma: float = Field(1e-4, ge=0, description="1 / gamma of the implicit term, at least 0")
-        implicit: Literal["paper", "repo", "off"] = Field("paper", description="paper, repo or off")
-        mask_factor: bool = Field(True, description="true or false")
-        lower_steps: int = Field(1, ge=1, description="updates of the weights before each one of the scores")
-        finetune: float = Field(0.0, ge=0, lt=1, description="last part of the run with a fixed mask, in [0, 1)")
+        inv_gamma: float = Field(ge=0, description="1 / gamma of the implicit term, at least 0")
+        implicit: Literal["paper", "repo", "off"] = Field(description="paper, repo or off")
+        mask_factor: bool = Field(description="true or false")
+        lower_steps: int = Field(ge=1, description="updates of the weights before each one of the scores")
+        finetune: float = Field(ge=0, lt=1, description="last part of the run with a fixed mask, in [0, 1)")
 
     options: Options
 
@@ -116,7 +116,7 @@ class Hydra(LearnedMask):
     """HYDRA (Sehwag et al. 2020, arXiv 2002.10509): learn the mask with weights frozen, then the weights under it."""
 
     class Options(ScoreOptions):
-        search: float = Field(0.5, gt=0, le=1, description="first part of the run, in which scores move, in (0, 1]")
+        search: float = Field(gt=0, le=1, description="first part of the run, in which scores move, in (0, 1]")
 
     options: Options
 

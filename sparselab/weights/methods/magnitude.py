@@ -40,7 +40,7 @@ class GMP(Method):
     """
 
     class Options(Options):
-        pruned_weights: Literal["keep", "zero"] = Field("keep", description="keep or zero")
+        pruned_weights: Literal["keep", "zero"] = Field(description="keep or zero")
 
     @property
     def keeps_master(self) -> bool:  # type: ignore[override]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.weights.method import METHODS
 from sparselab.weights.methods.straight_through import STE
 from sparselab.weights.patterns.admitted import patterns_where
@@ -29,10 +29,8 @@ class MdGf(STE):
 
     schedules = ("mask_linear", "mask_exp")
 
-    class Options(Options):
-        backward: Literal["ste", "scaled"] = Field(
-            "ste", description="ste (the released code) or scaled (true derivative)"
-        )
+    class Options(AnyOptions):
+        backward: Literal["ste", "scaled"] = Field(description="ste (the released code) or scaled (true derivative)")
 
     @property
     def weight_grad(self) -> str:  # type: ignore[override]

@@ -37,17 +37,16 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
     """
 
     class Options(Options):
-        trials: int = Field(64, ge=1, description="masks that are drawn, at least 1")
+        trials: int = Field(ge=1, description="masks that are drawn, at least 1")
         score: Literal["init_loss", "init_accuracy", "probe_loss"] = Field(
-            "init_loss", description="init_loss, init_accuracy, or probe_loss (after probe_steps updates)"
+            description="init_loss, init_accuracy, or probe_loss (after probe_steps updates)"
         )
         examples: int = Field(
-            2000,
             ge=2,
             description="training examples that a mask is scored on (all, where there are fewer), at least 2",
         )
-        probe_steps: int = Field(0, ge=0, description="SGD updates of a copy before probe_loss, at least 0")
-        probe_lr: float = Field(0.05, gt=0, description="their learning rate, above 0")
+        probe_steps: int = Field(ge=0, description="SGD updates of a copy before probe_loss, at least 0")
+        probe_lr: float = Field(gt=0, description="their learning rate, above 0")
 
     options: Options
     patterns = patterns_where(lambda pattern: pattern.prunes, whole=True)
@@ -102,7 +101,14 @@ class RandomSearch(MeasuresFirst, KnowsCounts, Reports, Method):
         del self.probe
 
     def rate(self, probe: Probe, slots: list[Slot], masks: Mapping[str, Tensor], batches: Sequence[Batch]) -> float:
-        """The score of a sparse copy, lower is better: a mean loss, or the share of examples that it gets wrong."""
+        """Return the score of a sparse copy, lower is better: a mean loss, or the share of examples that it gets wrong.
+
+        Args:
+            probe: the network and its loss
+            slots: the sparse layers
+            masks: (*weight) bool by name
+            batches: of training data
+        """
         import torch
 
         network = probe.copy()

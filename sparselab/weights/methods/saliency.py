@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 class SaliencyOptions(Options):
     """Options of every measurement before training."""
 
-    batches: int = Field(1, ge=1, description="training batches to measure on, at least 1")
-    per_class: int | None = Field(None, ge=1, description="examples of each class in place of batches; null: batches")
-    reinitialise: Literal["none", "xavier"] = Field("none", description="none or xavier: weights to measure at")
+    batches: int = Field(ge=1, description="training batches to measure on, at least 1")
+    per_class: int | None = Field(ge=1, description="examples of each class in place of batches; null: batches")
+    reinitialise: Literal["none", "xavier"] = Field(description="none or xavier: weights to measure at")
     halves: Literal["mixed", "classes"] = off(
         "mixed", description="mixed, or classes: examples of per_class sorted by class and measured on in two halves"
     )
     positions: Literal["scores", "random", "bernoulli"] = Field(
-        "scores", description="scores, random, or bernoulli: each weight by itself"
+        description="scores, random, or bernoulli: each weight by itself"
     )
 
 
@@ -110,8 +110,8 @@ class GraSP(Saliency):
     """
 
     class Options(SaliencyOptions):
-        batches: int = Field(2, ge=1, description="training batches to measure on, at least 1")
-        temperature: float = Field(200.0, gt=0, description="what the logits are divided by, above 0")
+        batches: int = Field(ge=1, description="training batches to measure on, at least 1")
+        temperature: float = Field(gt=0, description="what the logits are divided by, above 0")
 
     options: Options
 

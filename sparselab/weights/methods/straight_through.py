@@ -35,7 +35,7 @@ class SRSTE(PullsBackTogether, STE):
     """
 
     class Options(Options):
-        lambda_w: float = Field(2e-4, description="a decay per update: 2e-4 is the paper's, 0 is ste, negative grows")
+        lambda_w: float = Field(description="a decay per update: 2e-4 is the paper's, 0 is ste, negative grows")
 
     def pullbacks(self, slots: list[Slot]) -> None:
         from sparselab.weights.kernels.dispatch import add_pruned

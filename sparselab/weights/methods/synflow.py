@@ -31,7 +31,7 @@ class SynFlow(MeasuresFirst, Method):
     schedules = ("constant",)
 
     class Options(Options):  # type: ignore[misc, unused-ignore]
-        rounds: int = Field(100, ge=1, description="steps on the way to the density, at least 1")
+        rounds: int = Field(ge=1, description="steps on the way to the density, at least 1")
 
     options: Options
 

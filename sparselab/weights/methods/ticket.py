@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sparselab.core.options import Options, off
+from sparselab.core.options import Options as AnyOptions
+from sparselab.core.options import off
 from sparselab.weights.capabilities import MeasuresFirst, RanksLayers, ReadsFiles
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
@@ -30,8 +31,8 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
     arXiv 2310.06927 masks from a tenth on). The sparsity that is asked for then counts the zeros of the others alone.
     """
 
-    class Options(Options):
-        source: str | None = Field(None, description="a .safetensors file, {cell: {…}}, or null for its own weights")
+    class Options(AnyOptions):
+        source: str | None = Field(description="a .safetensors file, {cell: {…}}, or null for its own weights")
         spare: float = off(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
 
     options: Options

@@ -13,13 +13,27 @@ if TYPE_CHECKING:
 
 
 def in_groups(on: Placed, tensor: Tensor, m: int) -> Tensor:
-    """(groups, M, after): every group of M along dimension 1, in the stored order of the weight."""
+    """(groups, M, after): every group of M along dimension 1, in the stored order of the weight.
+
+    Args:
+        on: the kind of weight and its axis
+        tensor: (*weight), of any dtype
+        m: size of a group; it divides the axis
+
+    Returns:
+        A view or copy (groups, M, after).
+    """
     before, length, after = grouped(on.kind, tuple(tensor.shape), on.axis)
     return tensor.reshape(before * (length // m), m, after)
 
 
 def spacing(on: Placed, tensor: Tensor) -> int | None:
-    """How far apart the members of a group lie in memory; None where that is not one number."""
+    """Return how far apart the members of a group lie in memory; None where that is not one number.
+
+    Args:
+        on: the kind of weight and its axis
+        tensor: (*weight), of any dtype
+    """
     after = grouped(on.kind, tuple(tensor.shape), on.axis)[2]
     if tensor.is_contiguous() or on.axis == "out":
         return after

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
 
 
 def flattened(kind: str, tensor: Tensor) -> Tensor:
-    """A weight of this kind as (outputs, inputs)."""
+    """Lay a weight out as a matrix.
+
+    Args:
+        kind: of weight, as in :class:`~sparselab.weights.patterns.pattern.Pattern`
+        tensor: (*weight), of any dtype
+
+    Returns:
+        (outputs, inputs).
+    """
     if kind in ("experts", "experts1d"):
         return (tensor.transpose(1, 2) if kind == "experts1d" else tensor).flatten(0, 1)
     return tensor.t() if kind == "conv1d" else tensor.flatten(1)

@@ -84,7 +84,11 @@ class Pattern:
         return mask
 
     def after(self, tensor: Tensor) -> int | None:
-        """How far apart the members of an N:M group lie in memory; None where that is not one number."""
+        """Return how far apart the members of an N:M group lie in memory; None where that is not one number.
+
+        Args:
+            tensor: (*weight), of any dtype
+        """
         return spacing(self, tensor)
 
     def _mask(self, score: Tensor, density: float | None, checked: bool, magnitude: bool) -> Tensor:
@@ -94,22 +98,32 @@ class Pattern:
 
     @torch.no_grad()
     def holds(self, tensor: Tensor, density: float | None = None) -> bool:
-        """True if a mask (bool) or a weight (anything else; its non-zeros count) has this pattern.
+        """Tell whether a mask or a weight has this pattern.
 
         N:M:   every group keeps exactly N of a mask, at most N of a weight (a kept weight may be zero).
         Block, channel, input channel: each is kept or dropped whole. A weight for which ``density`` is given need only
         fit into that many of them, again because a kept weight may be zero.
-        density: the number kept must also be that of ``keep_count`` (a mask) or not exceed it (a weight). Without it,
-        unstructured masks of any density hold.
+
+        Args:
+            tensor: (*weight): a mask (bool), or a weight, whose non-zeros count
+            density: the number kept must also be that of ``keep_count`` (a mask) or not exceed it (a weight); None:
+                unstructured masks of any density hold
         """
         self._require_fit(tuple(tensor.shape))
         is_mask = tensor.dtype == torch.bool
         return self.sparsity.holds(self, tensor if is_mask else tensor != 0, is_mask, density)
 
     def broken(self, there: Tensor) -> tuple[int, int]:
-        """How many groups (blocks, channels) of non-zeros, bool, break the pattern, of how many.
+        """Count the groups (blocks, channels) of non-zeros that break the pattern.
 
-        Raises ValueError for a shape that the pattern does not fit.
+        Args:
+            there: (*weight) bool, True where a weight is not zero
+
+        Returns:
+            (broken, all) groups.
+
+        Raises:
+            ValueError: the pattern does not fit the shape.
         """
         self._require_fit(tuple(there.shape))
         return self.sparsity.broken(self, there)
@@ -139,10 +153,19 @@ class Pattern:
 def n_of_m_on_device(
     patterns: Sequence[Pattern], weights: Sequence[Tensor], outs: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor] | None:
-    """Masks by magnitude of all layers, their products with the weights into ``outs``, in one launch for all.
+    """Make masks by magnitude of all layers, and their products with the weights into ``outs``, in one launch for all.
 
-    Also a flag per layer, on the device: not 0 where a weight is not finite. None where this is not CUDA, not one N:M
-    for all, or not float32 in a plain layout: :meth:`Pattern.mask` then serves, a layer at a time.
+    None where this is not CUDA, not one N:M for all, or not float32 in a plain layout: :meth:`Pattern.mask` then serves, a
+    layer at a time.
+
+    Args:
+        patterns: one for each layer
+        weights: (*weight) float32 each, on one CUDA device
+        outs: as ``weights``; each may be its weight
+
+    Returns:
+        (masks, flags): (*weight) bool each; (layers,), not 0 where a weight is not finite. None where the kernel does
+            not serve.
     """
     asked = {pattern.sparsity.n_of_m for pattern in patterns}
     shared = asked.pop() if len(asked) == 1 else None

@@ -32,10 +32,27 @@ class Units(Sparsity):
 
     @abstractmethod
     def apart(self, on: Placed, tensor: Tensor) -> Tensor:
-        """The weight with its units apart; by default (units, members)."""
+        """The weight with its units apart; by default (units, members).
+
+        Args:
+            on: the kind of weight and its axis
+            tensor: (*weight), of any dtype
+
+        Returns:
+            (units, members), or a shape with the members on the axes that :meth:`together` expands.
+        """
 
     def together(self, on: Placed, kept: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """A decision per unit as a mask of the weight's stored shape."""
+        """A decision per unit as a mask of the weight's stored shape.
+
+        Args:
+            on: the kind of weight and its axis
+            kept: (units,) bool
+            shape: of the weight as it is stored
+
+        Returns:
+            ``shape`` bool.
+        """
         import torch
 
         places = self.apart(on, torch.arange(prod(shape), device=kept.device).view(shape))
@@ -98,7 +115,15 @@ class Tiled(Units):
         return prod(self.tile(kind, shape))
 
     def apart(self, on: Placed, tensor: Tensor) -> Tensor:
-        """(row of tiles, row in the tile, column of tiles, column in the tile)."""
+        """Cut a weight into tiles.
+
+        Args:
+            on: the kind of weight and its axis
+            tensor: (*weight), of any dtype
+
+        Returns:
+            (row of tiles, row in the tile, column of tiles, column in the tile).
+        """
         (outputs, inputs), (rows, columns) = self._sizes(on, tuple(tensor.shape))
         return flattened(on.kind, tensor).reshape(outputs // rows, rows, inputs // columns, columns)
 
@@ -112,7 +137,17 @@ class Tiled(Units):
 
 
 def largest_of_parts(values: Tensor, count: int, parts: int, magnitude: bool = False) -> Tensor:
-    """Mask of the ``count`` largest of a 1-D tensor, of each part its share: parts lie one behind another."""
+    """Mask of the ``count`` largest of a 1-D tensor, of each part its share: parts lie one behind another.
+
+    Args:
+        values: (n,), finite
+        count: how many to keep, from 0 to n
+        parts: how many parts of equal length ``values`` has
+        magnitude: compare sizes, without sign
+
+    Returns:
+        (n,) bool.
+    """
     import torch
 
     from sparselab.weights.select import largest
@@ -125,7 +160,14 @@ def largest_of_parts(values: Tensor, count: int, parts: int, magnitude: bool = F
 
 
 def require_finite(score: Tensor) -> None:
-    """Raise ValueError where a score is NaN or infinite."""
+    """Refuse scores that cannot be ranked.
+
+    Args:
+        score: any shape
+
+    Raises:
+        ValueError: there is a NaN or an infinity.
+    """
     from sparselab.weights.select import all_finite
 
     if score.dtype.is_floating_point and not bool(all_finite([score])):

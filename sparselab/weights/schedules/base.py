@@ -46,13 +46,27 @@ class Schedule(ABC):
 
     @abstractmethod
     def updates(self, total: int) -> list[int]:
-        """The times, ascending, at which a new mask is made."""
+        """The times, ascending, at which a new mask is made.
+
+        Args:
+            total: updates of the run
+
+        Returns:
+            Numbers of updates, from 0 (before training) to ``total`` (after the last).
+        """
 
     @abstractmethod
     def level(self, step: int, total: int) -> float:
-        """Share of the way from dense (0) to the final sparsity (1) in force after ``step`` updates.
+        """Return the share of the way from dense (0) to the final sparsity (1) in force after ``step`` updates.
 
         It only changes at :meth:`updates`, and is 1 from the last of them on.
+
+        Args:
+            step: updates done, from 0
+            total: updates of the run
+
+        Returns:
+            From 0 to 1.
         """
 
     def structure(self, step: int, total: int) -> Sparsity | None:
@@ -67,7 +81,15 @@ class Schedule(ABC):
         return [self.sparsity]
 
     def soft_coefficient(self, step: int, total: int) -> float:
-        """Share of its value with which a pruned weight still takes part after ``step`` updates; 0 at the end."""
+        """Share of its value with which a pruned weight still takes part after ``step`` updates; 0 at the end.
+
+        Args:
+            step: updates done, from 0
+            total: updates of the run
+
+        Returns:
+            From 0 to 1.
+        """
         return 0.0
 
     def costing(self, step: int, total: int) -> float:

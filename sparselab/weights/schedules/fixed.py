@@ -25,7 +25,7 @@ class OneShot(Schedule):
     """Dense up to ``at``, then the final sparsity at one stroke."""
 
     class Options(spec_options.Options):
-        at: float = Field(0.0, ge=0, description="fraction of the run, from 0 (before training) to 1 (after it)")
+        at: float = Field(ge=0, description="fraction of the run, from 0 (before training) to 1 (after it)")
 
     def updates(self, total: int) -> list[int]:
         return [context(self.options.at, total)]

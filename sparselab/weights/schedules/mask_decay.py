@@ -28,11 +28,9 @@ class MaskDecay(Schedule):
     soft = True
 
     class Options(spec_options.Options):
-        begin: float = Field(0.0, ge=0, description="fraction of the run that is trained dense at first")
-        end: float = Field(1.0, ge=0, description="fraction of the run from which the mask is hard, in (begin, 1]")
-        coef: float | None = Field(
-            None, gt=0, description="the decay per update (above 0), or null: relative to the run"
-        )
+        begin: float = Field(ge=0, description="fraction of the run that is trained dense at first")
+        end: float = Field(ge=0, description="fraction of the run from which the mask is hard, in (begin, 1]")
+        coef: float | None = Field(gt=0, description="the decay per update (above 0), or null: relative to the run")
 
     @abstractmethod
     def decay(self, t: int, span: int, total: int) -> float:
@@ -83,7 +81,7 @@ class MaskLinear(MaskDecay):
     """MdGf-Linear (arXiv 2402.04744): beta(t) = max(0, 1 - c t), with c = 1 / (end - begin) or ``coef``."""
 
     class Options(MaskDecay.Options):
-        end: float = Field(0.6, ge=0, description="fraction of the run from which the mask is hard, in (begin, 1]")
+        end: float = Field(ge=0, description="fraction of the run from which the mask is hard, in (begin, 1]")
 
     def decay(self, t: int, span: int, total: int) -> float:
         coef = self.options.coef
@@ -104,7 +102,7 @@ class MaskExp(MaskDecay):
     """
 
     class Options(MaskDecay.Options):
-        rate: float = Field(6.0, gt=0, description="decay over a whole run, as an exponent: above 0 (the paper's: 11)")
+        rate: float = Field(gt=0, description="decay over a whole run, as an exponent: above 0 (the paper's: 11)")
 
     def decay(self, t: int, span: int, total: int) -> float:
         coef = self.options.coef

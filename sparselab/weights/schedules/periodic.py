@@ -30,10 +30,10 @@ class Periodic(Schedule):
     """
 
     class Options(spec_options.Options):
-        every: int = Field(100, ge=1, description="optimiser updates between two exchanges, at least 1")
-        stop: float = Field(0.75, gt=0, description="fraction of the run after which the mask stays, in (0, 1]")
-        fraction: float = Field(0.3, gt=0, le=1, description="share of a layer's connections exchanged at first")
-        decay: Literal["cosine", "linear", "constant"] = Field("cosine", description="cosine, linear or constant")
+        every: int = Field(ge=1, description="optimiser updates between two exchanges, at least 1")
+        stop: float = Field(gt=0, description="fraction of the run after which the mask stays, in (0, 1]")
+        fraction: float = Field(gt=0, le=1, description="share of a layer's connections exchanged at first")
+        decay: Literal["cosine", "linear", "constant"] = Field(description="cosine, linear or constant")
 
     def _stop(self, total: int) -> Fraction:
         return Fraction(repr(self.options.stop)) * total

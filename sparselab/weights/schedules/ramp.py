@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import cos, pi
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -23,9 +24,11 @@ class Ramp(Schedule):
     patterns = patterns_where(lambda pattern: not pattern.fixed_count)
 
     class Options(spec_options.Options):
-        begin: float = Field(0.0, ge=0, description="fraction of the run at which the sparsity begins to grow")
-        end: float = Field(0.75, ge=0, description="fraction of the run at which the final sparsity is reached")
-        every: int = Field(100, ge=1, description="optimiser updates between two masks, at least 1")
+        defaults_from: ClassVar[str] = "schedule/_ramp"
+
+        begin: float = Field(ge=0, description="fraction of the run at which the sparsity begins to grow")
+        end: float = Field(ge=0, description="fraction of the run at which the final sparsity is reached")
+        every: int = Field(ge=1, description="optimiser updates between two masks, at least 1")
 
     @abstractmethod
     def shape(self, progress: float) -> float:
@@ -74,7 +77,7 @@ class Cubic(Ramp):
     """Level = 1 - (1 - progress) ** power: fast at first, slow at the end (Zhu and Gupta, arXiv 1710.01878)."""
 
     class Options(Ramp.Options):
-        power: float = Field(3.0, gt=0, description="a number above 0: 3 is the paper's, 1 a line")
+        power: float = Field(gt=0, description="a number above 0: 3 is the paper's, 1 a line")
 
     def shape(self, progress: float) -> float:
         return 1 - (1 - progress) ** self.options.power

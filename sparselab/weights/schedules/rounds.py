@@ -21,8 +21,8 @@ class Rounds(Schedule):
     patterns = patterns_where(lambda pattern: not pattern.fixed_count)
 
     class Options(spec_options.Options):
-        rounds: int = Field(8, ge=1, description="how often is pruned, at least 1")
-        rate: float = Field(0.2, gt=0, lt=1, description="share of what remains that goes at each, in (0, 1)")
+        rounds: int = Field(ge=1, description="how often is pruned, at least 1")
+        rate: float = Field(gt=0, lt=1, description="share of what remains that goes at each, in (0, 1)")
 
     def updates(self, total: int) -> list[int]:
         parts = self.options.rounds + 1

@@ -26,8 +26,8 @@ class StructureDecay(Schedule):
     patterns = patterns_where(lambda pattern: pattern.grouped)
 
     class Options(spec_options.Options):
-        begin: float = Field(0.0, ge=0, description="fraction of the run that is trained dense at first")
-        end: float = Field(0.6, ge=0, description="fraction of the run at which the stages end, in (begin, 1]")
+        begin: float = Field(ge=0, description="fraction of the run that is trained dense at first")
+        end: float = Field(ge=0, description="fraction of the run at which the stages end, in (begin, 1]")
 
     @abstractmethod
     def stages(self, n: int, m: int) -> list[tuple[int, int]]:
@@ -81,7 +81,7 @@ class Geometric(StructureDecay):
     """
 
     class Options(StructureDecay.Options):
-        k_max: Literal[2, 4, 8, 16] = Field(8, description="2, 4, 8 (the released code) or 16 (the paper's text)")
+        k_max: Literal[2, 4, 8, 16] = Field(description="2, 4, 8 (the released code) or 16 (the paper's text)")
 
     def stages(self, n: int, m: int) -> list[tuple[int, int]]:
         k = self.options.k_max

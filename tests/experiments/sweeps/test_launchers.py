@@ -12,6 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from hydra_plugins.sparselab_sweeper import launchers
+from sparselab.config import members
 from sparselab.core.errors import ConfigError
 
 
@@ -105,3 +106,35 @@ def test_without_slurm_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ConfigError, match=r"submitit_slurm: there is no sbatch here — .* or write hydra/launcher=joblib"
     ):
         launchers.SlurmLauncher().launch([["a=1"]], 0)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize(
+    "changed, line",
+    [
+        (
+            {"job": {"env_set": {"OMP_NUM_THREADS": "4"}}},
+            "hydra.job.env_set: does not reach the cells — write OMP_NUM_THREADS=… before the command: jobs inherit it",
+        ),
+        (
+            {"callbacks": {"mine": {"path": "x"}}},
+            "hydra.callbacks: are not called around cells — a logger (logger=…) is told of a cell's beginning and end",
+        ),
+    ],
+)
+def test_what_no_cell_would_hear_of_is_one_line(
+    changed: dict[str, Any], line: str, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who edits configs/config.yaml would meet it; on the command line both are refused as they are read."""
+    own = members._hydra
+
+    def edited(*arguments: Any, **more: Any) -> dict[str, Any]:
+        tree = own(*arguments, **more)
+        for key, value in changed.items():
+            tree["hydra"][key] |= value
+        return tree
+
+    monkeypatch.setattr(members, "_hydra", edited)
+    with pytest.raises(ConfigError) as refused:
+        members.launching([], [f"hydra/launcher={launcher}"], None)
+    assert [str(issue) for issue in refused.value.issues] == [line]

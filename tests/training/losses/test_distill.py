@@ -9,6 +9,7 @@ import torch
 from data_specs import image_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import plain
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -21,7 +22,6 @@ from sparselab.training.describe import of_teacher
 from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.distill import Distill, divergence
 from sparselab.training.losses.taught import Teacher
-from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
 DATA = image_data((1, 2, 2), 3)
@@ -34,7 +34,7 @@ def make(tmp_path, seed=1, **options):
     save_file(FAMILY.build(DATA).state_dict(), tmp_path / "model.safetensors")
     torch.manual_seed(0)
     extra = Distill(Distill.Options(**{"teacher": str(tmp_path), **options}))
-    recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1))
+    recipe = plain()
     task = TaskModule(TASKS["image_classification"](Options()), FAMILY.build(DATA), FAMILY, DATA, recipe, [extra], 10)
     extra.prepare(task)
     return task, extra

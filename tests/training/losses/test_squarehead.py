@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from data_specs import image_data, text_data
+from recipes import plain
 from safetensors.torch import save_file
 from torch import tensor
 from torch.nn import functional as F
@@ -16,7 +17,6 @@ from sparselab.running.planning import plan_of
 from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.losses.squarehead import squarehead
-from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
 TEXT = text_data(6, 11)
@@ -138,7 +138,7 @@ def make(tmp_path, losses, name="llama", **options):
         family.build(TEXT),
         family,
         TEXT,
-        OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)),
+        plain(),
         made,
         10,
     )
@@ -231,7 +231,7 @@ def test_the_starting_network_as_teacher(tmp_path):
         family.build(TEXT),
         family,
         TEXT,
-        OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1)),
+        plain(),
         [extra],
         10,
     )

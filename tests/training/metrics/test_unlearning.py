@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from data_specs import image_data
+from recipes import plain
 from torch import nn
 from torch.nn import functional as F
 
 from sparselab.training.metrics.metric import METRICS, Subject
 from sparselab.training.metrics.unlearning import attack
-from sparselab.training.optim.optim import OPTIMS
 
 DATA = image_data((1, 9, 8), 2, parts=("retain", "forget"))
 
@@ -61,13 +61,13 @@ def test_the_attack_is_a_share_and_takes_as_many_of_each_kind():
 def test_ascent_climbs_and_weight_decay_still_shrinks():
     torch.manual_seed(0)
     network, inputs, labels = nn.Linear(4, 3), torch.randn(1, 4), torch.tensor([1])
-    recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.01, momentum=0.0, maximise=True))
+    recipe = plain(lr=0.01, momentum=0.0, maximise=True)
     optimizer = recipe.build(network)
     before = F.cross_entropy(network(inputs), labels)
     before.backward()
     optimizer.step()
     assert F.cross_entropy(network(inputs), labels) > before
-    still = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1, momentum=0.0, weight_decay=0.5, maximise=True)).build(network)
+    still = plain(momentum=0.0, weight_decay=0.5, maximise=True).build(network)
     weight = network.weight.detach().clone()
     network.zero_grad(set_to_none=False)
     still.step()

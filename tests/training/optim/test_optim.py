@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recipes import plain
 
 from sparselab.training.optim.optim import OPTIMS
 
 
 def make(name="sgd", **options):
-    cls = OPTIMS[name]
-    return cls(cls.Options(**{"lr": 0.1, **options}))
+    return plain(name, **options)
 
 
 def factors(total, **options):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recipes import plain
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
@@ -15,7 +16,6 @@ from sparselab.core.data_types import Classes, Images
 from sparselab.inputs.models.family import MODELS
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.module import TaskModule
-from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.image_to_image import ImageToImage
 from sparselab.training.tasks.task import TASKS
 
@@ -45,7 +45,7 @@ class Darker(nn.Module):
 
 
 def module(network=None, data=DATA, task=None, **options):
-    recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1))
+    recipe = plain()
     task = task or ImageToImage(ImageToImage.Options(**options))
     return TaskModule(task, network or FAMILY.build(data), FAMILY, data, recipe, (), 10)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from recipes import plain
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.data_types import Activations
 from sparselab.inputs.models.family import MODELS
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.module import TaskModule
-from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.reconstruction import Reconstruction
 
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ def module():
         net.encoder.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, 0]]))
         net.decoder.weight.copy_(torch.tensor([[0.5, 0, -1, 1], [0, 1, 0, 0]]))
         net.encoder.bias[3] = -1
-    recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1))
+    recipe = plain()
     return TaskModule(Reconstruction(Reconstruction.Options()), net, family, DATA, recipe, (), 10)
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from recipes import plain
 from torch import nn
 
 from sparselab.core.data_spec import DataSpec
@@ -18,7 +19,6 @@ from sparselab.inputs.models.family import MODELS, Family
 from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.extra_loss import ExtraLoss
-from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
 
 TYPES = {
@@ -45,7 +45,7 @@ class Full:
 def make(name, network, classes=4, losses=(), **optim):
     inputs, targets = TYPES[name](classes)
     data = DataSpec("set", inputs, targets, 8, 8, 8, "", "local")
-    recipe = OPTIMS["sgd"](OPTIMS["sgd"].Options(lr=0.1, **optim))
+    recipe = plain(**optim)
     return TaskModule(TASKS[name](Options()), network, Plain(Plain.Options()), data, recipe, losses, 10)
 
 

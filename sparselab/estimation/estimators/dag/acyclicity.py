@@ -13,5 +13,13 @@ def logdet(weights: np.ndarray, s: float) -> float:
 
 
 def logdet_gradient(weights: np.ndarray, s: float) -> np.ndarray:
-    """The gradient of H in W: 2 W ∘ (sI - W∘W)^-T."""
+    """The gradient of H in W: 2 W ∘ (sI - W∘W)^-T.
+
+    Args:
+        weights: (d, d) float64, W
+        s: above the spectral radius of W∘W
+
+    Returns:
+        (d, d).
+    """
     return 2 * weights * np.linalg.inv(s * np.eye(len(weights)) - weights * weights).T

@@ -24,7 +24,14 @@ SCALES = {"ev": EqualVariances, "nv": UnequalVariances}
 
 
 def covariance_of(data: np.ndarray) -> np.ndarray:
-    """X^T X / n of centred columns; ``data`` stays as it is."""
+    """Return X^T X / n of centred columns.
+
+    Args:
+        data: (n, d)
+
+    Returns:
+        (d, d) float64.
+    """
     centred = data - data.mean(axis=0)
     return centred.T @ centred / len(data)
 

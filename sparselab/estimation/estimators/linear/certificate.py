@@ -88,7 +88,16 @@ def certify(
     rng: np.random.Generator,
     of: Callable[[np.ndarray, Preconditioner, np.ndarray], float] = rho,
 ) -> Certificate:
-    """The certificate over ``draws`` supports, each ``k`` columns drawn uniformly."""
+    """Compute the certificate over supports, each of columns drawn uniformly.
+
+    Args:
+        X: (n, d) float64
+        features: the preconditioner
+        k: columns of a support
+        draws: how many supports
+        rng: draws
+        of: the certificate of one support
+    """
     found = [of(X, features, rng.permutation(X.shape[1])[:k]) for _ in range(draws)]
     median, high = (float(np.quantile(found, q, method="higher")) for q in (0.5, 0.9))
     return Certificate(median, high, k, draws)

@@ -30,9 +30,15 @@ class Checked(RegressorMixin, BaseEstimator):
 
 
 def nonzeros(estimator: Any, X: np.ndarray, samples: bool = True) -> int:
-    """The number of non-zeros to look for: ``estimator.k``, or at most FEW where it is None. ValueError for more than columns.
+    """Return the number of non-zeros to look for.
 
-    samples: more than there are samples are refused, too (no least squares would have one answer).
+    Args:
+        estimator: has an option ``k``, or None for at most FEW
+        X: (n, d)
+        samples: refuse more than there are samples, too: no least squares would have one answer
+
+    Raises:
+        ValueError: more than columns.
     """
     most = min(X.shape) if samples else X.shape[1]
     if estimator.k is None:

@@ -50,6 +50,12 @@ def scaled(name: str, X: np.ndarray, S: np.ndarray, lift: np.ndarray) -> Precond
     """The preconditioner of raw features ``S``, scaled to norm sqrt(N) on ``X``; those that vanish on X are left out.
 
     Scaling comes last: differences of columns that had been scaled before would be others.
+
+    Args:
+        name: of the preconditioner
+        X: (n, d) float64
+        S: (d, m), raw features as they combine columns
+        lift: (m, d), columns as they combine raw features
     """
     norms = np.linalg.norm(X @ S, axis=0) / np.sqrt(len(X))
     kept = norms > VANISHING * norms.max(initial=0.0)

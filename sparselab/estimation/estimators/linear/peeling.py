@@ -25,6 +25,14 @@ def peel(
     A round: Q is chosen greedily, ``few`` features at most, so that most others lie within ``tau`` of Q's span (all of length
     1). Where a ``share`` of the features at least does, these lose their projections. Q keeps its features; a former Q that is
     itself taken off stays beside what is left of it, so S can be wider than d. O(rounds d^2 (N + few)).
+
+    Args:
+        X: (n, d) float64
+        good: whether the certificate holds
+        tau: largest distance from the span, of columns of length 1
+        share: of the features that have to be near
+        few: features in Q, at most
+        rounds: at most
     """
     found = scaled("peel", X, np.eye(X.shape[1]), np.eye(X.shape[1]))
     former: set[int] = set()

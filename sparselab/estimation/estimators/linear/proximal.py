@@ -12,10 +12,20 @@ SOLVERS = ("cd", "fista")
 def lasso(
     F: np.ndarray, y: np.ndarray, lams: np.ndarray, solver: str, tol: float, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(coefficients (m, penalties), iterations) for ``lams`` in falling order, each started at the one before.
+    """Solve the Lasso for falling penalties, each started at the one before.
 
-    solver: ``cd`` (scikit-learn's coordinate descent; an iteration is a sweep) or ``fista``. Both stop at a duality gap of
-    ``tol`` |y|^2 / N, or after ``max_iter``. A penalty of 0 is least squares, of the least length.
+    A penalty of 0 is least squares, of the least length.
+
+    Args:
+        F: (n, m) float64
+        y: (n,)
+        lams: (penalties,), falling
+        solver: ``cd`` (scikit-learn's coordinate descent; an iteration is a sweep) or ``fista``
+        tol: duality gap at which it stops, times |y|^2 / n
+        max_iter: most iterations for each penalty
+
+    Returns:
+        (coefficients (m, penalties), iterations (penalties,)).
     """
     v, taken = np.zeros((F.shape[1], len(lams))), np.zeros(len(lams), int)
     if not F.shape[1]:
@@ -47,9 +57,19 @@ def _descent(F: np.ndarray, y: np.ndarray, lams: np.ndarray, tol: float, max_ite
 def fista(
     F: np.ndarray, y: np.ndarray, lam: float, bound: float, start: np.ndarray, tol: float, max_iter: int
 ) -> tuple[np.ndarray, int]:
-    """(v, iterations) of accelerated proximal gradients that forget their speed when it points uphill.
+    """Take accelerated proximal gradients that forget their speed when it points uphill.
 
-    bound: largest eigenvalue of F^T F / N.
+    Args:
+        F: (n, m) float64
+        y: (n,)
+        lam: the penalty
+        bound: largest eigenvalue of F^T F / n
+        start: (m,)
+        tol: as for :func:`lasso`
+        max_iter: most iterations
+
+    Returns:
+        (v (m,), iterations).
     """
     v, ahead, t = start, start, 1.0
     for iteration in range(1, max_iter + 1):
@@ -65,7 +85,17 @@ def fista(
 
 
 def gap(F: np.ndarray, y: np.ndarray, v: np.ndarray, lam: float) -> float:
-    """The duality gap of v: how far its objective is from the least one, at most."""
+    """The duality gap of v: how far its objective is from the least one, at most.
+
+    Args:
+        F: (n, m) float64
+        y: (n,)
+        v: (m,)
+        lam: the penalty
+
+    Returns:
+        At least 0, in units of the objective.
+    """
     left = y - F @ v
     dual = left * min(1.0, lam * len(y) / max(np.abs(F.T @ left).max(initial=0.0), 1e-300))
     objective = left @ left / 2 / len(y) + lam * np.abs(v).sum()

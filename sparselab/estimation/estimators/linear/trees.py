@@ -32,7 +32,11 @@ ONE_LENGTH = {"raw": False, "unit": True}
 
 
 def identity(X: np.ndarray) -> Preconditioner:
-    """The columns, scaled: the ordinary Lasso."""
+    """The columns, scaled: the ordinary Lasso.
+
+    Args:
+        X: (n, d) float64
+    """
     return scaled("identity", X, np.eye(X.shape[1]), np.eye(X.shape[1]))
 
 
@@ -60,10 +64,16 @@ def difference(
 
 
 def spanning(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(parents, signs), (d,) each, of the minimum spanning tree of the distances between columns of length 1.
+    """Find the minimum spanning tree of the distances between columns of length 1.
 
     A column and its opposite count as one, so a sign goes with each edge. The root is the shortest column: of cumulative
     ones the first. O(d^2 N).
+
+    Args:
+        X: (n, d) float64
+
+    Returns:
+        (parents, signs), (d,) each.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
@@ -81,7 +91,12 @@ def spanning(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auto_tree(X: np.ndarray, step: str = "raw") -> Preconditioner:
-    """Differences along the minimum spanning tree of the columns."""
+    """Differences along the minimum spanning tree of the columns.
+
+    Args:
+        X: (n, d) float64
+        step: differences of the columns as they are (``raw``) or scaled to length 1 (``unit``)
+    """
     parents, signs = spanning(X)
     found = difference(X, parents, signs, step)
     return Preconditioner("auto_tree", found.S, found.lift)

@@ -145,7 +145,16 @@ class LDPIHTRegressor(Private, _Thresholding):
         self.flags_ = {"private": self.privacy_spent_.private}
 
     def gradients(self, X: np.ndarray, y: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        """Messages of the users before noise, (n, d): x (<x, theta> - y) of clipped x, y and residual."""
+        """Compute the messages of the users before noise: x (<x, theta> - y) of clipped x, y and residual.
+
+        Args:
+            X: (n, d), a row for each user
+            y: (n,)
+            theta: (d,)
+
+        Returns:
+            (n, d).
+        """
         X, y = limit(X, y, self.clip_x_, self.clip_y_)
         return X * np.clip(X @ theta - y, -self.clip_residual_, self.clip_residual_)[:, None]
 

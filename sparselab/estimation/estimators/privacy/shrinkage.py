@@ -6,12 +6,28 @@ import numpy as np
 
 
 def soft(values: np.ndarray, level: float) -> np.ndarray:
-    """Each value moved towards 0 by ``level``, and 0 where that is not as far."""
+    """Move each value towards 0 by ``level``; 0 where it is not as far.
+
+    Args:
+        values: any shape
+        level: at least 0, in units of a value
+
+    Returns:
+        The shape of ``values``.
+    """
     return np.sign(values) * np.maximum(np.abs(values) - level, 0.0)
 
 
 def keep_largest(values: np.ndarray, count: int) -> np.ndarray:
-    """``values`` with all but the ``count`` largest magnitudes set to 0; of equal ones the first stay."""
+    """Set all but the largest magnitudes to 0; of equal ones the first stay.
+
+    Args:
+        values: (d,)
+        count: how many stay
+
+    Returns:
+        (d,), a copy.
+    """
     kept = np.zeros_like(values)
     places = np.argsort(-np.abs(values), kind="stable")[:count]
     kept[places] = values[places]
@@ -19,13 +35,29 @@ def keep_largest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def into_ball(values: np.ndarray, radius: float) -> np.ndarray:
-    """The nearest point of the l2 ball of ``radius``."""
+    """Return the nearest point of the l2 ball.
+
+    Args:
+        values: (d,)
+        radius: above 0
+
+    Returns:
+        (d,).
+    """
     length = float(np.linalg.norm(values))
     return values if length <= radius else values * (radius / length)
 
 
 def lifted(matrix: np.ndarray, floor: float) -> tuple[np.ndarray, bool]:
-    """A symmetric matrix with eigenvalues below ``floor`` raised to it, and whether any was below."""
+    """Raise eigenvalues below ``floor`` to it.
+
+    Args:
+        matrix: (d, d), symmetric
+        floor: least eigenvalue
+
+    Returns:
+        ((d, d), whether any eigenvalue was below).
+    """
     values, vectors = np.linalg.eigh(matrix)
     if values[0] >= floor:
         return matrix, False

@@ -9,7 +9,16 @@ Rng = np.random.Generator
 
 
 def sparse_theta(d: int, s: int, rng: Rng) -> np.ndarray:
-    """A unit vector with s entries of equal size and random signs."""
+    """Draw a unit vector with s entries of equal size and random signs.
+
+    Args:
+        d: length
+        s: non-zeros
+        rng: draws
+
+    Returns:
+        (d,) float64.
+    """
     theta = np.zeros(d)
     theta[rng.choice(d, s, replace=False)] = rng.choice([-1.0, 1.0], s) / np.sqrt(s)
     return theta
@@ -75,9 +84,17 @@ def random(d: int, s: int, actions: int, eps: float, rng: Rng) -> Instance:
 
 
 def rows(data: np.ndarray, target: np.ndarray, s: int, actions: int, eps: float, rng: Rng) -> Instance:
-    """Some rows of a real table as actions; the target's s-sparse linear fit plus its residual, clipped at eps.
+    """Take some rows of a real table as actions; a reward is an s-sparse linear fit plus its residual.
 
-    Rows are scaled to the unit ball and the target to |theta| <= 1, over the whole table.
+    The residual is clipped at eps. Rows are scaled to the unit ball and the target to |theta| <= 1, over the whole table.
+
+    Args:
+        data: (rows, d)
+        target: (rows,)
+        s: non-zeros of the fit
+        actions: rows that become actions
+        eps: largest residual
+        rng: draws
     """
     from sklearn.linear_model import OrthogonalMatchingPursuit
 

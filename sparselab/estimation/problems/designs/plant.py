@@ -10,18 +10,45 @@ SMALL = 1e-10  # singular values of the support's columns below this share of th
 
 
 def uniform(X: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k different columns, any k with the same chance: each column with k / d."""
+    """Draw a support, any with the same chance: each column with k / d.
+
+    Args:
+        X: (n, d)
+        k: columns of the support
+        rng: draws
+
+    Returns:
+        (k,) different columns.
+    """
     return np.sort(rng.permutation(X.shape[1])[:k])
 
 
 def adjacent(X: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k columns in a row; the first one is drawn."""
+    """Draw the first of k columns in a row.
+
+    Args:
+        X: (n, d)
+        k: columns of the support
+        rng: draws
+
+    Returns:
+        (k,) columns.
+    """
     first = rng.integers(X.shape[1] - k + 1)
     return np.arange(first, first + k)
 
 
 def closest(X: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """A column that is drawn, and the k - 1 whose angle to it (or to its opposite) is smallest."""
+    """Draw a column, and take the k - 1 whose angle to it (or to its opposite) is smallest.
+
+    Args:
+        X: (n, d)
+        k: columns of the support
+        rng: draws
+
+    Returns:
+        (k,) columns.
+    """
     norms = np.linalg.norm(X, axis=0)
     unit = X / np.where(norms > 0, norms, 1)
     first = int(rng.choice(np.flatnonzero(norms > 0)))
@@ -48,7 +75,15 @@ def worst(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def gauss(A: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Independent standard normal numbers."""
+    """Draw independent standard normal numbers.
+
+    Args:
+        A: (n, k), the support's columns
+        rng: draws
+
+    Returns:
+        (k,) float64.
+    """
     return rng.standard_normal((A.shape[1],))
 
 

@@ -13,7 +13,12 @@ from sparselab.estimation.problems.graphs.order import is_acyclic
 
 
 def hamming(true: np.ndarray, found: np.ndarray) -> int:
-    """Structural Hamming distance: extra plus missing edges of the skeleton plus reversed edges (1 each)."""
+    """Return the structural Hamming distance: extra plus missing edges of the skeleton plus reversed edges (1 each).
+
+    Args:
+        true: (d, d) bool, (i, j) an edge from i to j
+        found: the same
+    """
     true, found = true != 0, found != 0
     skeletons = np.triu((true | true.T) ^ (found | found.T))
     return int(skeletons.sum() + _reversed(true, found).sum())
@@ -49,6 +54,11 @@ def compare(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
 
 
 def pattern_distance(one: np.ndarray, other: np.ndarray) -> int:
-    """Pairs of nodes that two partially directed graphs join differently (not, forward, backward, undirected)."""
+    """Count pairs of nodes that two partially directed graphs join differently (not, forward, backward, undirected).
+
+    Args:
+        one: (d, d) bool; both (i, j) and (j, i) are an undirected edge
+        other: the same
+    """
     differ = (one != 0) != (other != 0)
     return int(np.triu(differ | differ.T).sum())

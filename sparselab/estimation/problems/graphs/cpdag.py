@@ -6,10 +6,16 @@ import numpy as np
 
 
 def cpdag(dag: np.ndarray) -> np.ndarray:
-    """(d, d) bool of an acyclic graph's class: (i, j) alone is i -> j, both (i, j) and (j, i) an undirected edge.
+    """Return the class of an acyclic graph.
 
     Colliders keep their arrows; the first three rules of Meek (1995) orient what follows (for the class of a DAG the
     fourth never applies).
+
+    Args:
+        dag: (d, d) bool, acyclic
+
+    Returns:
+        (d, d) bool: (i, j) alone is i -> j, both (i, j) and (j, i) an undirected edge.
     """
     dag = dag != 0
     joined = dag | dag.T

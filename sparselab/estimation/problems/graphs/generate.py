@@ -47,7 +47,17 @@ GRAPHS: dict[str, Callable[[int, float, Rng], np.ndarray]] = {"er": erdos_renyi,
 
 
 def weigh(graph: np.ndarray, low: float, high: float, rng: Rng) -> np.ndarray:
-    """Each edge's weight: uniform in [low, high], with a random sign."""
+    """Draw a weight for each edge: uniform in [low, high], with a random sign.
+
+    Args:
+        graph: (d, d) bool
+        low: smallest size of a weight
+        high: largest
+        rng: draws
+
+    Returns:
+        (d, d) float64, 0 where there is no edge.
+    """
     size = rng.uniform(low, high, graph.shape)
     return graph * np.where(rng.integers(2, size=graph.shape) == 0, -size, size)
 

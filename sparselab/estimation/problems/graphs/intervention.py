@@ -56,7 +56,16 @@ def _forbidden(at_or_below: np.ndarray, descends: np.ndarray, j: int, adjusted: 
 
 
 def d_connected(graph: np.ndarray, source: int, given: np.ndarray) -> np.ndarray:
-    """(d,) bool: nodes that ``given`` (bool) does not separate from ``source``; linear in edges (Bayes ball)."""
+    """Find the nodes that ``given`` does not separate from ``source``; linear in edges (Bayes ball).
+
+    Args:
+        graph: (d, d) bool, acyclic
+        source: a node
+        given: (d,) bool
+
+    Returns:
+        (d,) bool.
+    """
     d = len(graph)
     opens = (reachable_to(graph, given) | given).tolist()  # a collider with itself or a descendant in ``given`` is open
     shut = given.tolist()
@@ -84,7 +93,15 @@ def d_connected(graph: np.ndarray, source: int, given: np.ndarray) -> np.ndarray
 
 
 def reachable_to(graph: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """(d,) bool: nodes with a directed path to a marked node."""
+    """Find the nodes with a directed path to a marked node.
+
+    Args:
+        graph: (d, d) bool
+        marked: (d,) bool
+
+    Returns:
+        (d,) bool.
+    """
     reached = marked.copy()
     while True:
         more = reached | (graph & reached).any(1)

@@ -6,7 +6,14 @@ import numpy as np
 
 
 def topological_order(adjacency: np.ndarray) -> list[int] | None:
-    """Nodes such that every edge goes forward, lowest number first among equals; None where there is a cycle."""
+    """Sort nodes along the edges.
+
+    Args:
+        adjacency: (d, d), not 0 at (i, j) for an edge from i to j
+
+    Returns:
+        Nodes such that every edge goes forward, lowest number first among equals; None where there is a cycle.
+    """
     edges = adjacency != 0
     parents = edges.sum(0)
     ready, order = sorted(np.flatnonzero(parents == 0).tolist()), []
@@ -22,12 +29,23 @@ def topological_order(adjacency: np.ndarray) -> list[int] | None:
 
 
 def is_acyclic(adjacency: np.ndarray) -> bool:
-    """True if there is no cycle; an entry on the diagonal is one."""
+    """True if there is no cycle; an entry on the diagonal is one.
+
+    Args:
+        adjacency: (d, d), not 0 where there is an edge
+    """
     return topological_order(adjacency) is not None
 
 
 def reachable(adjacency: np.ndarray) -> np.ndarray:
-    """(d, d) bool: whether a directed path leads from i to j. A node reaches itself only through a cycle."""
+    """Tell whether a directed path leads from i to j. A node reaches itself only through a cycle.
+
+    Args:
+        adjacency: (d, d), not 0 where there is an edge
+
+    Returns:
+        (d, d) bool.
+    """
     paths = adjacency != 0
     for via in range(len(paths)):
         paths = paths | (paths[:, via : via + 1] & paths[via : via + 1])

@@ -14,5 +14,15 @@ def shrink(X: np.ndarray, radius: float) -> np.ndarray:
 
 
 def limit(X: np.ndarray, y: np.ndarray, radius: float | None, tau: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows shrunk to norm ``radius`` and responses cut to [-tau, tau]; None leaves them alone."""
+    """Shrink rows to norm ``radius`` and cut responses to [-tau, tau].
+
+    Args:
+        X: (n, d)
+        y: (n,)
+        radius: largest norm of a row; None: any
+        tau: largest size of a response; None: any
+
+    Returns:
+        ((n, d), (n,)).
+    """
     return X if radius is None else shrink(X, radius), y if tau is None else np.clip(y, -tau, tau)

@@ -31,16 +31,34 @@ def rows(law: Law, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def block(law: Law, theta: np.ndarray, rng: np.random.Generator) -> Block:
-    """BLOCK rows with their responses."""
+    """Draw BLOCK rows with their responses.
+
+    Args:
+        law: of rows and noise
+        theta: (d,)
+        rng: draws
+
+    Returns:
+        ((BLOCK, d), (BLOCK,)).
+    """
     X = rows(law, BLOCK, rng)
     return X, X @ theta + law.noise * rng.standard_normal(BLOCK)
 
 
 def moments(law: Law, theta: np.ndarray, n: int, rng: np.random.Generator) -> Block:
-    """(X^T X / n, X^T y / n) of ``n`` rows, in law what rows one by one would give, at a cost that does not grow with n.
+    """Draw the moments of ``n`` rows, in law what rows one by one would give, at a cost that does not grow with n.
 
     Normal rows: (x, y) is jointly normal, so the moments are a Wishart matrix (Bartlett's decomposition). Signs: the
     counts of the 2^d patterns are multinomial, and the noise of all rows of a pattern adds up to one normal number.
+
+    Args:
+        law: of rows and noise
+        theta: (d,)
+        n: rows
+        rng: draws
+
+    Returns:
+        (X^T X / n (d, d), X^T y / n (d,)).
     """
     if law.design == "signs":
         return _of_signs(law, theta, n, rng)

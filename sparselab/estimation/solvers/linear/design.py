@@ -37,7 +37,13 @@ def basis_of(features: np.ndarray) -> list[int]:
 
 
 def optimal_design(features: np.ndarray, factor: float = 2.0, limit: int = 10_000) -> Design:
-    """Frank-Wolfe with exact steps from a basis, until max |a|^2 <= factor * rank (at least 1; 2 is what theory uses)."""
+    """Frank-Wolfe with exact steps from a basis, until max |a|^2 <= factor * rank (at least 1; 2 is what theory uses).
+
+    Args:
+        features: (actions, d)
+        factor: where to stop, in ranks
+        limit: most steps
+    """
     chosen = basis_of(features)
     rank = len(chosen)
     if rank < features.shape[1]:  # work inside the span

@@ -33,7 +33,14 @@ class Net:
         return len(self.best)
 
     def predict(self, feature: np.ndarray) -> np.ndarray:
-        """(n,) what each candidate predicts for one action."""
+        """Return what each candidate predicts for one action.
+
+        Args:
+            feature: (d,) of the action
+
+        Returns:
+            (candidates,).
+        """
         return np.einsum("ij,ij->i", feature[self.support], self.value)
 
     def theta(self, candidate: int, d: int) -> np.ndarray:

@@ -80,7 +80,16 @@ def nearest(log: list[Step], target: float) -> Step:
 
 
 def block_calls(model: torch.nn.Module, block: Block, batches: list[Tensor]) -> list[tuple[tuple, dict]]:
-    """The arguments with which the network, as it is, calls the block, one for each batch."""
+    """Record the arguments with which the network, as it is, calls the block.
+
+    Args:
+        model: the network
+        block: one of its blocks
+        batches: (n, t) int64 each
+
+    Returns:
+        (positional, named) arguments for each batch.
+    """
     calls: list[tuple[tuple, dict]] = []
     handle = block.module.register_forward_pre_hook(
         lambda module, args, kwargs: calls.append((args, dict(kwargs))), with_kwargs=True

@@ -75,18 +75,40 @@ def size(u: Tensor, power: int) -> Tensor:
 
 
 def scores(g: Tensor, weights: Tensor, power: int) -> Tensor:
-    """|g|^power times a channel's weight: the share of its neuron in the product, to the power."""
+    """|g|^power times a channel's weight: the share of its neuron in the product, to the power.
+
+    Args:
+        g: (n, channels) gates
+        weights: (channels,) sizes of the channels
+        power: 1 or 2
+
+    Returns:
+        (n, channels).
+    """
     return g.float().abs().pow(power) * weights
 
 
 def by_channel(value: Tensor, weights: Tensor, power: int) -> Tensor:
-    """(channels,) the threshold on |g_i| that ``value`` is on :func:`scores`. A dead channel (weight 0) never passes."""
+    """Return the threshold on |g_i| that ``value`` is on :func:`scores`.
+
+    Args:
+        value: () a threshold on :func:`scores`
+        weights: (channels,)
+        power: as there
+
+    Returns:
+        (channels,); infinite where a channel is dead (weight 0), which never passes.
+    """
     limits = (value / weights.clamp_min(torch.finfo(weights.dtype).tiny)) ** (1 / power)
     return limits.masked_fill(weights == 0, torch.inf)  # also where so many are dead that ``value`` is 0
 
 
 def spread(sizes: Tensor) -> float:
-    """Standard deviation over mean: at 0 all channels are alike (also where all are dead), and CHESS is CATS."""
+    """Return standard deviation over mean: at 0 all channels are alike (also where all are dead), and CHESS is CATS.
+
+    Args:
+        sizes: (channels,), at least 0
+    """
     return float(sizes.double().std(correction=0) / sizes.double().mean().clamp_min(torch.finfo(torch.double).tiny))
 
 

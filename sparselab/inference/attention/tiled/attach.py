@@ -100,9 +100,17 @@ class Everything(Rule):
 def check_applies(
     model: nn.Module, logits_of: Callable[[Tensor], Tensor], rule: Rule, phase: str, tokens: Tensor
 ) -> None:
-    """Raises RunFailed where the rule would be applied to no layer, or where taking part in its form changes the network.
+    """Try whether a rule can take part in a network.
 
-    tokens: (n, t) int64, on which the network is looked at as it is and under a rule that skips nothing.
+    Args:
+        model: the network
+        logits_of: (n, t) int64 to (n, t, vocabulary)
+        rule: what is to be applied
+        phase: ``prefill`` or ``decode``
+        tokens: (n, t) int64, on which the network is looked at as it is and under a rule that skips nothing
+
+    Raises:
+        RunFailed: the rule would be applied to no layer, or taking part in its form changes the network.
     """
     plain = logits_of(tokens).float()
     try:

@@ -115,9 +115,19 @@ def calibrate(
     windows: Callable[[int], Iterable[Tensor]],
     phases: Iterable[str],
 ) -> dict[str, float]:
-    """The rule's limit for each phase (see :attr:`BLASST.limits`), from ``windows(length)`` for each of its lengths.
+    """Fit a rule's limit.
 
     Everything is computed densely; a pass over the windows of a length serves all trials.
+
+    Args:
+        model: the network
+        logits_of: (n, t) int64 to (n, t, vocabulary)
+        rule: whose limit is fitted
+        windows: (n, length) int64 batches for one of the rule's lengths
+        phases: of ``prefill`` and ``decode``
+
+    Returns:
+        The rule's limit for each phase (see :attr:`BLASST.limits`).
     """
     assert rule.sparsity is not None
     limits = {}

@@ -87,7 +87,15 @@ def scores_of(q: Tensor, k: Tensor, scale: float, visible: Tensor, more: More = 
 
 
 def softmax_of(scores: Tensor, more: More) -> Tensor:
-    """Weights (n, heads, t, s) of the keys; of a row without any, zeros."""
+    """Return the softmax as the network computes it.
+
+    Args:
+        scores: (n, heads, t, s) float
+        more: what the network adds to them
+
+    Returns:
+        (n, heads, t, s) weights of the keys; zeros for a row without any.
+    """
     if more.sinks is None:
         return scores.softmax(-1).nan_to_num(0.0)
     sinks = more.sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)

@@ -32,17 +32,14 @@ TEXT = "{name: tinystories, block: 256}"
 class ActivationOptions(Options):
     """Options of recorded activations."""
 
-    model: dict[str, Any] | None = Field(None, description=f"the network that is recorded, such as {MODEL}")
-    text: dict[str, Any] | None = Field(None, description=f"the text that it reads, such as {TEXT}")
-    layer: int = Field(1, ge=1, description="the block whose output is recorded, from 1")
-    width: int | None = Field(
-        None, ge=1, description="of the vectors, for a network of the hub; null: its folder says it"
-    )
-    train: int | None = Field(None, ge=1, description="vectors to train on; null: one for each token of the text")
-    val: int | None = Field(None, ge=1, description="vectors to validate on; null for all")
-    test: int | None = Field(None, ge=1, description="vectors to test on; null for all")
+    model: dict[str, Any] | None = Field(description=f"the network that is recorded, such as {MODEL}")
+    text: dict[str, Any] | None = Field(description=f"the text that it reads, such as {TEXT}")
+    layer: int = Field(ge=1, description="the block whose output is recorded, from 1")
+    width: int | None = Field(ge=1, description="of the vectors, for a network of the hub; null: its folder says it")
+    train: int | None = Field(ge=1, description="vectors to train on; null: one for each token of the text")
+    val: int | None = Field(ge=1, description="vectors to validate on; null for all")
+    test: int | None = Field(ge=1, description="vectors to test on; null for all")
     normalise: Literal["each", "all", "none"] = Field(
-        "each",
         description="each: every vector to mean 0 and deviation 1, then as all; all: centred, mean square 1; none",
     )
 

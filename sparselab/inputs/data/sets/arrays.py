@@ -35,7 +35,9 @@ Pair = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) uint8, labels (n,) i
 class ArrayOptions(ImageOptions):
     """Options of every in-memory image set."""
 
-    augment: Augment = Field(default=Augment(), description="a mapping such as {crop: 4, flip: true}, or {}")
+    defaults_from: ClassVar[str] = "dataset/_images"
+
+    augment: Augment = Field(description="a mapping such as {crop: 4, flip: true}, or {}")
     forget: str | None = off(
         None,
         description="class:<number> or random:<fraction> of the training images, to be forgotten; or null",
@@ -68,7 +70,14 @@ class ArraySet(Dataset):
 
     @abstractmethod
     def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of pixel / 255 per channel; ``pixels`` are those of the training split."""
+        """Return mean and standard deviation of the pixels.
+
+        Args:
+            pixels: (n, c, h, w) uint8 of the training split
+
+        Returns:
+            (means, deviations) of pixel / 255, a number for each channel.
+        """
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -387,7 +396,7 @@ class ColourOptions(ArrayOptions):
     """Further options of colour sets."""
 
     normalise: Literal["dataset", "imagenet"] = Field(
-        default="dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
+        description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
     )
     published: bool = off(
         False, description="true: only the pictures as published, never a copy of them that went through JPEG"

@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 class ImagenetOptions(ImageOptions):
     """Options of ImageNet."""
 
-    size: int = Field(default=224, ge=8, description="side of the images a network sees, in pixels, at least 8")
-    resize: int = Field(
-        default=256, ge=8, description="evaluation: short side before the middle is taken; at least size"
-    )
-    augment: bool = Field(default=True, description="true takes random parts and mirrors; false the middle, always")
+    size: int = Field(ge=8, description="side of the images a network sees, in pixels, at least 8")
+    resize: int = Field(ge=8, description="evaluation: short side before the middle is taken; at least size")
+    augment: bool = Field(description="true takes random parts and mirrors; false the middle, always")
 
     @model_validator(mode="after")
     def _middle_fits(self) -> ImagenetOptions:

@@ -15,13 +15,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std that I
 class ImageOptions(Options):
     """Sizes of the splits. Validation is taken from train; the public test set stays the test set."""
 
-    val: int = Field(default=0, ge=0, description="images taken from train for validation; the draw is fixed")
-    limit_train: int | None = Field(
-        default=None, ge=1, description="images of train to use, classes balanced; null for all"
-    )
-    limit_test: int | None = Field(
-        default=None, ge=1, description="images of test to use, classes balanced; null for all"
-    )
+    val: int = Field(ge=0, description="images taken from train for validation; the draw is fixed")
+    limit_train: int | None = Field(ge=1, description="images of train to use, classes balanced; null for all")
+    limit_test: int | None = Field(ge=1, description="images of test to use, classes balanced; null for all")
     test_draw: int = off(0, ge=0, description="which draw of limit_test images; one for each seed shows their scatter")
 
 
@@ -49,7 +45,16 @@ def counts(name: str, options: ImageOptions, train: int, test: int, noun: str = 
 
 
 def choose(options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of each split: of train and val into ``labels``, of test into ``test_labels``."""
+    """Draw the rows of each split.
+
+    Args:
+        options: sizes of the splits and the draw
+        labels: (n,) integer classes of the published training set
+        test_labels: (m,) those of the test set
+
+    Returns:
+        Positions by split: train and val in ``labels``, test in ``test_labels``.
+    """
     val = subset.balanced(labels, options.val, "val")
     train, test = subset.without(np.arange(len(labels)), val), np.arange(len(test_labels))
     if options.limit_train is not None:

@@ -27,11 +27,13 @@ Paths = list[tuple[Path, Path]]  # of what is given and what is wanted
 class PhotographOptions(ImageOptions):
     """Options of every set of photographs."""
 
-    val: int = Field(0, ge=0, description="images taken from train for validation; the draw is fixed")
-    limit_train: int | None = Field(None, ge=1, description="images of train to use; null for all")
-    limit_test: int | None = Field(None, ge=1, description="images of test to use; null for all")
-    patch: int = Field(40, ge=8, description="side of a training patch in pixels, at least 8")
-    patches: int = Field(16, ge=1, description="patches of each image in an epoch, at least 1")
+    defaults_from: ClassVar[str] = "dataset/_photographs"
+
+    val: int = Field(ge=0, description="images taken from train for validation; the draw is fixed")
+    limit_train: int | None = Field(ge=1, description="images of train to use; null for all")
+    limit_test: int | None = Field(ge=1, description="images of test to use; null for all")
+    patch: int = Field(ge=8, description="side of a training patch in pixels, at least 8")
+    patches: int = Field(ge=1, description="patches of each image in an epoch, at least 1")
 
 
 class PhotographSet(Dataset):
@@ -134,7 +136,7 @@ class PhotographSet(Dataset):
 class BSDOptions(PhotographOptions):
     """Options of photographs to which noise is added."""
 
-    noise: float = Field(25.0, gt=0, description="standard deviation of Gaussian noise, of 255, above 0")
+    noise: float = Field(gt=0, description="standard deviation of Gaussian noise, of 255, above 0")
 
 
 @DATASETS.register("bsd400")

@@ -15,7 +15,7 @@ from sparselab.core.errors import refuse
 from sparselab.inputs.data import files, hub, subset
 from sparselab.inputs.data.dataset import DATASETS, Dataset
 from sparselab.inputs.data.sets.images import ImageOptions, choose, counts
-from sparselab.inputs.data.tokens import AUTO, Tokenizer, tokenizer_of
+from sparselab.inputs.data.tokens import Tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
     from sparselab.inputs.data.rows import RowSplits
@@ -26,12 +26,13 @@ Table = dict[str, list[Any]]  # columns by name
 class SentenceOptions(ImageOptions):
     """Options of every set of sentences. The draws of parts are those of image sets."""
 
-    val: int = Field(0, ge=0, description="sentences taken from train for validation; the draw is fixed")
-    limit_train: int | None = Field(None, ge=1, description="sentences of train to use, classes balanced; null: all")
-    limit_test: int | None = Field(None, ge=1, description="sentences of test to use, classes balanced; null: all")
-    block: int = Field(64, ge=4, description="tokens after which a sentence, or a pair, is cut; at least 4")
+    defaults_from: ClassVar[str] = "dataset/_sentences"
+
+    val: int = Field(ge=0, description="sentences taken from train for validation; the draw is fixed")
+    limit_train: int | None = Field(ge=1, description="sentences of train to use, classes balanced; null: all")
+    limit_test: int | None = Field(ge=1, description="sentences of test to use, classes balanced; null: all")
+    block: int = Field(ge=4, description="tokens after which a sentence, or a pair, is cut; at least 4")
     tokenizer: str = Field(
-        AUTO,
         min_length=1,
         description="auto (the model's own, else bytes), bytes, a tokenizer's folder, or its hub name",
     )
@@ -138,7 +139,7 @@ class SentenceSet(Dataset):
 class GlueOptions(SentenceOptions):
     """Options of GLUE."""
 
-    subset: Literal["sst2", "rte", "mrpc", "cola"] = Field("sst2", description="sst2, rte, mrpc or cola")
+    subset: Literal["sst2", "rte", "mrpc", "cola"] = Field(description="sst2, rte, mrpc or cola")
 
 
 @DATASETS.register("glue")

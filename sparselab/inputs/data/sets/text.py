@@ -24,7 +24,7 @@ from sparselab.core.options import Options, off
 from sparselab.inputs.data import files, hub
 from sparselab.inputs.data.dataset import DATASETS, Dataset
 from sparselab.inputs.data.seeds import generator
-from sparselab.inputs.data.tokens import AUTO, CHARACTERS, WORDS, Tokenizer, tokenizer_of
+from sparselab.inputs.data.tokens import CHARACTERS, WORDS, Tokenizer, tokenizer_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +39,10 @@ BREAK = b"\n\n"  # between stories
 class TextOptions(Options):
     """Options of every text."""
 
-    block: int = Field(default=256, ge=2, description="tokens in a window, at least 2")
+    defaults_from: ClassVar[str] = "dataset/_text"
+
+    block: int = Field(ge=2, description="tokens in a window, at least 2")
     tokenizer: str = Field(
-        default=AUTO,
         min_length=1,
         description="auto (the model's own, else bytes), bytes, characters or words of the train split, a tokenizer's"
         " folder, or its name on the hub",
@@ -202,7 +203,7 @@ class TextSet(Dataset):
 class StdlibOptions(TextOptions):
     """Options of the standard library's source text."""
 
-    max_bytes: int | None = Field(default=None, ge=1000, description="bytes of all splits, at least 1000; null for all")
+    max_bytes: int | None = Field(ge=1000, description="bytes of all splits, at least 1000; null for all")
 
 
 @DATASETS.register("stdlib")
@@ -301,7 +302,6 @@ class StoryOptions(TextOptions):
     """Options of TinyStories."""
 
     format: Literal["stories", "plain"] = Field(
-        default="stories",
         description="stories, as checkpoints read them (their tokenizer's first token, then the story), or plain",
     )
 
@@ -357,7 +357,16 @@ class TinyStories(TextSet):
 
 
 def passage(tokens: np.ndarray, length: int, draw: int) -> np.ndarray:
-    """``length`` tokens that follow each other, from a place that ``draw`` says; all where they are no more."""
+    """Return tokens that follow each other, from a place that ``draw`` says; all where they are no more.
+
+    Args:
+        tokens: (n,) integers
+        length: how many, at least 1
+        draw: which passage, from 0
+
+    Returns:
+        (min(length, n),), a view.
+    """
     room = len(tokens) - length
     start = int(generator("passage", draw).integers(room + 1)) if room else 0
     return tokens[start : start + length]
@@ -372,7 +381,7 @@ class WikitextOptions(TextOptions):
     """Options of WikiText-2."""
 
     train_from: Literal["train", "valid"] = Field(
-        default="train", description="train, or valid to train on nine tenths of the validation split"
+        description="train, or valid to train on nine tenths of the validation split"
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@MODELS.register("autoencoder")
+@MODELS.register("autoencoder", yaml="sae")
 class SparseAutoencoder(Family):
     """``x = W_d S relu(W_e (x - b) + c) + b`` with columns of W_d of length 1, and S what the allocation keeps.
 
@@ -31,16 +31,14 @@ class SparseAutoencoder(Family):
     version = 2  # 2: under a law of Zipf all that features take sums to the budget
 
     class Options(Family.Options):
-        features: int = Field(512, ge=1, description="size of the dictionary, at least 1")
+        features: int = Field(ge=1, description="size of the dictionary, at least 1")
         allocation: dict[str, Any] = Field(
-            {"name": "topk", "k": 32},
             description="which features fire, such as {name: topk, k: 8} or {name: mutual_choice, k: 8}",
         )
         inference: Literal["threshold", "batch"] = Field(
-            "threshold",
             description="of rules that look across a batch, outside of training: threshold, or batch (in one process)",
         )
-        window: int = Field(40, ge=1, description="training batches without firing after which a feature is dead")
+        window: int = Field(ge=1, description="training batches without firing after which a feature is dead")
 
     options: Options
 

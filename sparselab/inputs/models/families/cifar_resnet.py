@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@MODELS.register("cifar_resnet")
+@MODELS.register("cifar_resnet", yaml="resnet20")
 class CifarResNet(Transformable, ImageFamily):
     """ResNet for 32x32 images (arXiv 1512.03385, section 4.2): three stages of n blocks, shortcuts without parameters.
 
@@ -27,8 +27,8 @@ class CifarResNet(Transformable, ImageFamily):
     batch_norm = True
 
     class Options(Transformable.Options):
-        depth: int = Field(20, ge=8, le=2000, description="6n+2: 20, 32, 44, 56, 110")
-        width: int = Field(16, ge=1, description="channels of the first stage")
+        depth: int = Field(ge=8, le=2000, description="6n+2: 20, 32, 44, 56, 110")
+        width: int = Field(ge=1, description="channels of the first stage")
 
         @field_validator("depth")
         @classmethod

@@ -24,9 +24,9 @@ class DnCNN(Family):
     heads = ((Images, Images),)
 
     class Options(Family.Options):
-        depth: int = Field(17, ge=3, le=1000, description="convolutions, at least 3")
-        width: int = Field(64, ge=1, description="channels between them")
-        batch_norm: bool = Field(True, description="true: batch normalisation before each inner ReLU")
+        depth: int = Field(ge=3, le=1000, description="convolutions, at least 3")
+        width: int = Field(ge=1, description="channels between them")
+        batch_norm: bool = Field(description="true: batch normalisation before each inner ReLU")
 
     options: Options
 

@@ -47,7 +47,7 @@ def gpt2_spec(config: Mapping[str, Any], tokens: int, classes: int | None = None
     return s
 
 
-@MODELS.register("gpt")
+@MODELS.register("gpt", yaml="gpt_tiny")
 class GPT(Transformable, TextFamily):
     """GPT-2's architecture with random weights, as transformers' GPT2LMHeadModel; the vocabulary is the data's.
 
@@ -58,13 +58,13 @@ class GPT(Transformable, TextFamily):
     final_norm = "transformer.ln_f"
 
     class Options(Transformable.Options):
-        width: int = Field(128, ge=1, description="channels of a token")
-        depth: int = Field(4, ge=1, le=1000, description="number of blocks")
-        heads: int = Field(4, ge=1, description="attention heads; must divide width")
-        ff: int | None = Field(None, ge=1, description="hidden width of the feed-forward part; null: 4 widths")
-        context: int | None = Field(None, ge=1, description="positions learned, in tokens; null: the data's window")
-        tie: bool = Field(True, description="true: the head is the embedding")
-        dropout: float = Field(0.0, ge=0, lt=1, description="probability that a value is dropped in training")
+        width: int = Field(ge=1, description="channels of a token")
+        depth: int = Field(ge=1, le=1000, description="number of blocks")
+        heads: int = Field(ge=1, description="attention heads; must divide width")
+        ff: int | None = Field(ge=1, description="hidden width of the feed-forward part; null: 4 widths")
+        context: int | None = Field(ge=1, description="positions learned, in tokens; null: the data's window")
+        tie: bool = Field(description="true: the head is the embedding")
+        dropout: float = Field(ge=0, lt=1, description="probability that a value is dropped in training")
 
     options: Options
 

@@ -46,7 +46,7 @@ class HuggingFace(TextFamily):
 
     class Options(TextFamily.Options):
         path: str = Field(min_length=1, description="a local folder, or a hub name such as openai-community/gpt2")
-        revision: str | None = Field(None, description="commit, tag or branch of a hub model; null: its main branch")
+        revision: str | None = Field(description="commit, tag or branch of a hub model; null: its main branch")
         tokenizer: Literal["own", "any"] = off("own", description="own, or any: text cut by another one is wanted")
 
         start: Literal["weights", "config"] = off("weights", description="weights, or config: all weights are drawn")

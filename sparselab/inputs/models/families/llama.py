@@ -55,7 +55,7 @@ def llama_spec(config: Mapping[str, Any], tokens: int, classes: int | None = Non
     return s
 
 
-@MODELS.register("llama")
+@MODELS.register("llama", yaml="llama_tiny")
 class Llama(TextFamily):
     """Llama's architecture with random weights, as transformers' LlamaForCausalLM; the vocabulary is the data's.
 
@@ -66,14 +66,14 @@ class Llama(TextFamily):
     final_norm = "model.norm"
 
     class Options(TextFamily.Options):
-        width: int = Field(128, ge=1, description="channels of a token")
-        depth: int = Field(4, ge=1, le=1000, description="number of blocks")
-        heads: int = Field(4, ge=1, description="attention heads; must divide width")
-        kv_heads: int | None = Field(None, ge=1, description="key and value heads; must divide heads; null: as heads")
-        ff: int = Field(352, ge=1, description="hidden width of the gated feed-forward part")
-        context: int | None = Field(None, ge=1, description="longest input in tokens; null: the data's window")
-        tie: bool = Field(False, description="true: the head is the embedding")
-        dropout: float = Field(0.0, ge=0, lt=1, description="probability that an attention weight is dropped")
+        width: int = Field(ge=1, description="channels of a token")
+        depth: int = Field(ge=1, le=1000, description="number of blocks")
+        heads: int = Field(ge=1, description="attention heads; must divide width")
+        kv_heads: int | None = Field(ge=1, description="key and value heads; must divide heads; null: as heads")
+        ff: int = Field(ge=1, description="hidden width of the gated feed-forward part")
+        context: int | None = Field(ge=1, description="longest input in tokens; null: the data's window")
+        tie: bool = Field(description="true: the head is the embedding")
+        dropout: float = Field(ge=0, lt=1, description="probability that an attention weight is dropped")
 
     options: Options
 

@@ -30,15 +30,15 @@ class LSTM(Family):
     instructions = LSTM_NEEDS
 
     class Options(Family.Options):
-        width: int = Field(650, ge=1, description="hidden units of a layer")
-        depth: int = Field(2, ge=1, le=100, description="number of LSTM layers")
-        embedding: int | None = Field(None, ge=1, description="width of a token's vector; null: as width")
-        tie: bool = Field(True, description="true: the softmax layer's weight is the embedding")
+        width: int = Field(ge=1, description="hidden units of a layer")
+        depth: int = Field(ge=1, le=100, description="number of LSTM layers")
+        embedding: int | None = Field(ge=1, description="width of a token's vector; null: as width")
+        tie: bool = Field(description="true: the softmax layer's weight is the embedding")
         dropout: float = Field(
-            0.5, ge=0, lt=1, description="probability that a value from layer to layer is dropped in training"
+            ge=0, lt=1, description="probability that a value from layer to layer is dropped in training"
         )
         carry: bool = Field(
-            False, description="true: a window goes on from the state of the one before (dataset.windows=streams)"
+            description="true: a window goes on from the state of the one before (dataset.windows=streams)"
         )
 
     options: Options

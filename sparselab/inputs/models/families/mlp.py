@@ -24,9 +24,9 @@ class MLP(Transformable, ImageFamily):
     trunk = ("layers",)
 
     class Options(Transformable.Options):
-        hidden: list[Annotated[int, Field(ge=1)]] = Field([300, 100], description="widths of the hidden layers: a list")
-        batch_norm: bool = Field(False, description="true: batch normalisation before each ReLU")
-        dropout: float = Field(0.0, ge=0, lt=1, description="probability that a hidden value is dropped in training")
+        hidden: list[Annotated[int, Field(ge=1)]] = Field(description="widths of the hidden layers: a list")
+        batch_norm: bool = Field(description="true: batch normalisation before each ReLU")
+        dropout: float = Field(ge=0, lt=1, description="probability that a hidden value is dropped in training")
 
     options: Options
 

@@ -21,7 +21,7 @@ WIDTH = 64  # channels of the stem and the first stage; each later stage has twi
 SMALL = 64  # pixels; images up to here keep their resolution through the stem
 
 
-@MODELS.register("resnet")
+@MODELS.register("resnet", yaml="resnet18")
 class ResNet(Transformable, ImageFamily):
     """ResNet (arXiv 1512.03385), stride in the 3x3 convolution as in torchvision and timm.
 
@@ -33,11 +33,9 @@ class ResNet(Transformable, ImageFamily):
     batch_norm = True
 
     class Options(Transformable.Options):
-        depth: Literal[18, 34, 50, 101, 152] = Field(18, description="one of 18, 34, 50, 101, 152")
-        dropout: float = Field(
-            0.0, ge=0, lt=1, description="probability that a feature is dropped before the classifier"
-        )
-        drop_path: float = Field(0.0, ge=0, lt=1, description="probability that the last block is skipped in training")
+        depth: Literal[18, 34, 50, 101, 152] = Field(description="one of 18, 34, 50, 101, 152")
+        dropout: float = Field(ge=0, lt=1, description="probability that a feature is dropped before the classifier")
+        drop_path: float = Field(ge=0, lt=1, description="probability that the last block is skipped in training")
 
     options: Options
     width = WIDTH

@@ -26,8 +26,8 @@ class TimmModel(Transformable, ImageFamily):
 
     class Options(Transformable.Options):
         arch: str = Field(pattern=r"^[a-zA-Z0-9_.]+$", description="a name of timm.list_models(), such as resnet26")
-        dropout: float = Field(0.0, ge=0, lt=1, description="timm's drop_rate")
-        drop_path: float = Field(0.0, ge=0, lt=1, description="timm's drop_path_rate")
+        dropout: float = Field(ge=0, lt=1, description="timm's drop_rate")
+        drop_path: float = Field(ge=0, lt=1, description="timm's drop_path_rate")
 
     options: Options
 

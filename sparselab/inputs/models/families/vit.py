@@ -31,7 +31,7 @@ def patch_for(height: int, width: int) -> int | None:
     return next(iter(fine or [patch for patch in (4, 2) if patch in fitting]), None)
 
 
-@MODELS.register("vit")
+@MODELS.register("vit", yaml="vit_s")
 class ViT(Transformable, ImageFamily):
     """ViT with a class token and learned positions (arXiv 2010.11929), the widths of DeiT (arXiv 2012.12877)."""
 
@@ -39,13 +39,13 @@ class ViT(Transformable, ImageFamily):
     final_norm = "norm"
 
     class Options(Transformable.Options):
-        width: int = Field(384, ge=1, description="channels of a token")
-        depth: int = Field(12, ge=1, le=1000, description="number of blocks")
-        heads: int = Field(6, ge=1, description="attention heads; must divide width")
-        mlp_ratio: float = Field(4.0, gt=0, description="hidden width of a block's feed-forward part, in widths")
-        patch: int | None = Field(None, ge=1, description="pixels of a patch's side; null chooses by the image's size")
-        dropout: float = Field(0.0, ge=0, lt=1, description="probability that a value is dropped in training")
-        drop_path: float = Field(0.0, ge=0, lt=1, description="probability that the last block is skipped in training")
+        width: int = Field(ge=1, description="channels of a token")
+        depth: int = Field(ge=1, le=1000, description="number of blocks")
+        heads: int = Field(ge=1, description="attention heads; must divide width")
+        mlp_ratio: float = Field(gt=0, description="hidden width of a block's feed-forward part, in widths")
+        patch: int | None = Field(ge=1, description="pixels of a patch's side; null chooses by the image's size")
+        dropout: float = Field(ge=0, lt=1, description="probability that a value is dropped in training")
+        drop_path: float = Field(ge=0, lt=1, description="probability that the last block is skipped in training")
 
     options: Options
 

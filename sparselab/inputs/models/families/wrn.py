@@ -24,9 +24,9 @@ class WideResNet(ImageFamily):
     batch_norm = True
 
     class Options(ImageFamily.Options):
-        depth: int = Field(16, ge=10, le=1000, description="6n+4: 16, 22, 28")
-        widen: int = Field(4, ge=1, description="factor on the stage widths 16, 32, 64")
-        dropout: float = Field(0.0, ge=0, lt=1, description="probability that a value is dropped between convolutions")
+        depth: int = Field(ge=10, le=1000, description="6n+4: 16, 22, 28")
+        widen: int = Field(ge=1, description="factor on the stage widths 16, 32, 64")
+        dropout: float = Field(ge=0, lt=1, description="probability that a value is dropped between convolutions")
 
         @field_validator("depth")
         @classmethod

@@ -34,7 +34,15 @@ class Packed:
 
 
 def fill(weight: np.ndarray, block: int) -> float:
-    """Share of non-zeros among the weights that blocks of ``block`` outputs would store; 0 where they do not divide."""
+    """Return the share of non-zeros among the weights that blocks would store.
+
+    Args:
+        weight: (outputs, inputs)
+        block: outputs in a block
+
+    Returns:
+        From 0 to 1; 0 where blocks do not divide the outputs.
+    """
     if weight.shape[0] % block:
         return 0.0
     there = (weight != 0).reshape(-1, block, weight.shape[1])
@@ -43,12 +51,26 @@ def fill(weight: np.ndarray, block: int) -> float:
 
 
 def choose_block(weight: np.ndarray) -> int:
-    """The largest block of outputs of which at least 90 % are non-zero (XNNPACK: 4, else 2, else 1)."""
+    """The largest block of outputs of which at least 90 % are non-zero (XNNPACK: 4, else 2, else 1).
+
+    Args:
+        weight: (outputs, inputs)
+
+    Returns:
+        4, 2 or 1.
+    """
     return next(block for block in reversed(BLOCKS) if block == 1 or fill(weight, block) >= FULL)
 
 
 def pays(weights: list[np.ndarray]) -> bool:
-    """True if XNNPACK would switch its sparse mode on: more than two thirds of all 1x1 weights are zeros."""
+    """Tell whether XNNPACK would switch its sparse mode on.
+
+    Args:
+        weights: (outputs, inputs) of each 1x1 convolution
+
+    Returns:
+        True if more than two thirds of all these weights are zeros.
+    """
     params = sum(weight.size for weight in weights)
     zeros = params - sum(int(np.count_nonzero(weight)) for weight in weights)
     return zeros * 3 > params * 2
