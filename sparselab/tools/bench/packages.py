@@ -78,7 +78,7 @@ def of_sae_lens(rule: str, options: dict[str, object], vectors: torch.Tensor) ->
     config = getattr(sae_lens, f"{rule}TrainingSAEConfig")(d_in=WIDTH, d_sae=FEATURES, **options)
     sae = getattr(sae_lens, f"{rule}TrainingSAE")(config).to(vectors.device)
     settings = SAETrainerConfig(
-        total_training_samples=10_000 * BATCH, train_batch_size_samples=BATCH, lr=1e-3, device=vectors.device.type,
+        total_training_samples=10_000 * BATCH, train_batch_size_samples=BATCH, lr=1e-3, lr_end=1e-3, device=vectors.device.type,
         logger=LoggingConfig(log_to_wandb=False),
     )  # fmt: skip
     trainer = sae_lens.SAETrainer(settings, sae, iter(()))
