@@ -97,7 +97,7 @@ def fits(penalty: str, tau: float, device: str) -> Iterator[Row]:
     from sparselab.running.planning import plan_of
 
     problem = ["problem=toeplitz_regression", "problem.n=200", f"problem.tau={tau}", "problem.snr=5.0"]
-    sample = plan_of(["estimator=nonconvex_linear", *problem]).parts.problem.draw(100, 0)
+    sample = plan_of(["estimator=nonconvex_linear", *problem]).parts[1].draw(100, 0)
     X, y = sample.X, sample.y - sample.y.mean()
     theirs, other = f"skglm {version('skglm')}", of_skglm(penalty)
     models = {f"AG from {start}": NonconvexRegressor(penalty, lam=0.2, start=start) for start in ("sign", "zero")}
