@@ -59,14 +59,15 @@ def ours(rule: str, vectors: torch.Tensor) -> Callable[[], object]:
     from sparselab.training.tasks.reconstruction import normalised_error
 
     network = Autoencoder(WIDTH, FEATURES, made({"name": rule, "k": K}), 40, by_threshold=True).to(vectors.device)
+    directions = network.get_parameter("decoder.weight")
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
 
     def update() -> None:
         optimizer.zero_grad()
         normalised_error(network(vectors), vectors).backward()
-        only_turning(network.decoder.weight)
+        only_turning(directions)
         optimizer.step()
-        unit_columns(network.decoder.weight.data)
+        unit_columns(directions.data)
 
     return update
 
