@@ -323,6 +323,8 @@ def test_bad_parameters_are_answered_in_one_line(classes, options, line, data):
         (["estimator=ldp_iht", "problem.n=5"],
          ["estimator.rounds=10: there are 5 users, and each answers once — write fewer"]),
         (["estimator=lasso", "problem.k=9"], ["problem.k=9: there are 8 features — write at most 8"]),
+        (["estimator=iht", "estimator.k=9"], ["estimator.k=9: there are 8 features — write at most 8"]),
+        (["estimator=ldp_iht", "estimator.k_prime=9"], ["estimator.k_prime=9: there are 8 features — write at most 8"]),
         (["estimator=lasso", "problem.design=signs", "problem.correlation=0.5"],
          ["problem.correlation=0.5: signs are independent — write 0.0, or design=normal"]),
         (["estimator=lasso", "problem=planted_moments", "problem.d=21"],

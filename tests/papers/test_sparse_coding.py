@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_sample_images
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
 from sparselab.estimation.estimators.codes.infer import SOLVERS, Problem, after_step, safe, settle_rows, unit
 from sparselab.estimation.estimators.codes.learner import SparseCoding
 from sparselab.estimation.estimators.codes.thresholds import RULES, rule_of
+from sparselab.estimation.problems.images.whiten import amplitude, patches, prepared
 
 EVERY = [*RULES]
 
@@ -214,6 +217,22 @@ def test_the_sum_over_a_batch_makes_a_larger_batch_a_larger_step(rng):
     one = SparseCoding(24, "soft", lam=0.05, step_phi=0.02, random_state=0, batch=20).fit(data)
     two = SparseCoding(24, "soft", lam=0.05, step_phi=0.01, random_state=0, batch=40).fit(np.vstack([data, data]))
     assert one.components_ == pytest.approx(two.components_, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", ["soft", "cel0"])
+def test_512_units_of_12_by_12_pixels_are_learnt_in_less_than_a_minute(penalty):
+    """25,000 whitened patches of scikit-learn's two photographs, batches of 100; seconds of the processor."""
+    pictures = [picture.mean(axis=2) for picture in load_sample_images().images]
+    white = prepared(pictures, "olshausen", 0.4, "isotropic")
+    scale = np.sqrt(0.1) / amplitude(white)
+    data = scale * patches(white, 12, 25_000, 8, np.random.default_rng(0))  # each less its mean
+    began = time.process_time()
+    found = SparseCoding(512, penalty, lam=0.27, step_phi=0.05, random_state=0).fit(
+        data - data.mean(axis=1, keepdims=True)
+    )
+    assert (found.n_batches_, found.unsettled_) == (250, 0)
+    assert time.process_time() - began < 60
 
 
 # -- scikit-learn ------------------------------------------------------------------------------------------------------

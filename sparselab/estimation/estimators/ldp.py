@@ -52,7 +52,7 @@ class OnUsers(Estimator):
         return [self.build(seed).fit_users(users) for users, seed in zip(X, seeds, strict=True)]
 
     def issues(self, problem: Any) -> list[Issue]:
-        return self._limits(problem)
+        return self._limits(problem) + self._counts(problem)
 
     def values(self) -> dict[str, Any]:
         """The options as arguments of the estimator that is built."""
@@ -65,6 +65,15 @@ class OnUsers(Estimator):
             if name in found and found[name] is None:
                 found[name] = "auto"
         return found
+
+    def _counts(self, problem: Any) -> list[Issue]:
+        """More non-zeros than the problem has features."""
+        asked, d = self.values(), problem.options.d
+        return [
+            Issue(f"estimator.{name}={asked[name]}", f"there are {d} features", f"write at most {d}")
+            for name in ("k", "k_prime")
+            if (asked.get(name) or 0) > d
+        ]
 
     def _limits(self, problem: Any) -> list[Issue]:
         """Limits that moments of users who are not clipped know nothing of."""

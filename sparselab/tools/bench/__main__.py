@@ -17,7 +17,7 @@ from typing import Any
 
 from sparselab.tools.bench import report
 
-SECTIONS = ("masks", "updates", "precision", "feeding", "starts", "inference", "sharing", "neighbours")
+SECTIONS = ("masks", "updates", "precision", "feeding", "starts", "inference", "sharing", "neighbours", "packages")
 ROOT = Path(__file__).parents[3]
 
 

@@ -261,6 +261,18 @@ def test_not_run_while_a_cell_is_missing():
     assert (found.verdict, found.evidence) == ("not run", "1 of 2 cells without a record")
 
 
+def test_a_cell_that_ran_and_has_no_such_number_is_no_missing_record():
+    """A spread of shapes, say, where no unit has a shape."""
+    ran, numbers = spread({}), {place: {} if place == ("r1", "b") else by_seed for place, by_seed in spread({}).items()}
+    for finished, verdict_, what in (
+        (ran, "inconclusive (too few seeds)", "a test.spread in any record"),
+        (numbers, "not run", "a record"),
+    ):
+        measured = {None: finished, "test.spread": numbers}
+        (found,) = judge([claim("order", metric="test.spread", a=A, b=B)], "cpu", layout(), measured.__getitem__)
+        assert (str(found), found.evidence) == (verdict_, f"1 of 2 cells without {what}")
+
+
 def test_claims_of_other_tiers_are_left_out_and_keep_their_numbers():
     claims = [claim("order", a=A, b=B, tiers=["gpu"]), claim("order", a=A, b=B)]
     found = judge(claims, "cpu", layout(), lambda metric: spread({}))

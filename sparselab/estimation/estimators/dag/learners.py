@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LassoLarsIC, LinearRegression
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from sparselab.estimation.estimators.checks import checked
 from sparselab.estimation.estimators.dag.path import Path, Solution, residual_of, solve
 from sparselab.estimation.estimators.dag.prune import to_dag
 from sparselab.estimation.estimators.dag.scores import EqualVariances, LeastSquares, UnequalVariances
@@ -46,7 +47,7 @@ class _Graph(BaseEstimator, ABC):
         return self
 
     def _checked(self, X: Any) -> np.ndarray:
-        return validate_data(self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
+        return checked(self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=2)
 
     def score_graph(self, true: Any) -> dict[str, float]:
         """SHD, FDR, TPR ... of ``adjacency_`` against the true (d, d) graph."""
@@ -135,7 +136,7 @@ class DAGMA(_Graph):
     def score(self, X: Any, y: Any = None) -> float:
         """Minus (smooth score + lambda1 |W|_1) of the fitted weights and noise scales on ``X``."""
         check_is_fitted(self)
-        covariance = covariance_of(validate_data(self, X, dtype=np.float64, reset=False))
+        covariance = covariance_of(checked(self, X, dtype=np.float64, reset=False))
         smooth = float(self._rule().value(residual_of(self.raw_weights_, covariance), self._scale))
         return -(smooth + self.lambda1 * float(np.abs(self.raw_weights_).sum()))
 
@@ -219,5 +220,5 @@ class SortNRegress(_Graph):
     def score(self, X: Any, y: Any = None) -> float:
         """Minus half the residual variance on ``X``, summed over nodes."""
         check_is_fitted(self)
-        covariance = covariance_of(validate_data(self, X, dtype=np.float64, reset=False))
+        covariance = covariance_of(checked(self, X, dtype=np.float64, reset=False))
         return -0.5 * float(residual_of(self.raw_weights_, covariance).sum())

@@ -45,7 +45,10 @@ class _Thresholding(Clipped):
         kept = 2 * self.k if self.k_prime is None else self.k_prime
         if not is_whole(kept) or kept < 1:
             raise ValueError(f"k_prime={kept!r}: has to be a whole number, at least 1, or None for 2 k")
-        self.k_prime_ = min(int(kept), d)  # there are no more entries than d to keep
+        for name in ("k", "k_prime"):
+            if (getattr(self, name) or 0) > d:
+                raise ValueError(f"{name}={getattr(self, name)}: more non-zeros than n_features={d}")
+        self.k_prime_ = min(int(kept), d)  # 2 k may be more than there are
 
     def _moved(self, theta: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         return into_ball(keep_largest(theta - self.step * gradient, self.k_prime_), self.ball)

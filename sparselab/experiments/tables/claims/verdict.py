@@ -93,7 +93,7 @@ def judge(
     """
     seen = cache(samples)
     trials = [
-        _try(claim.id or f"C{number}", claim, layout, seen(claim.metric), digits, deterministic)
+        _try(claim.id or f"C{number}", claim, layout, seen(claim.metric), seen(None), digits, deterministic)
         for number, claim in enumerate(claims, 1)
         if claim.tiers is None or tier in claim.tiers
     ]
@@ -108,16 +108,20 @@ def _try(
     claim: Claim,
     layout: Layout,
     samples: Samples,
+    finished: Samples,
     digits: int,
     deterministic: Callable[[Place, str | None], bool],
 ) -> _Trial:
+    """``finished``: the table's own metric, which tells a cell that did not run from one that has no such number."""
     bounds, guards = claim.bounds(layout), claim.guards(layout)
     if not bounds:
         return _Trial(name, claim, verdict="not run", evidence="the tier has none of its cells")
     cells = tuple(sorted({place for bound in bounds + guards for place in bound.contrast}))
-    if missing := sum(not samples.get(place) for place in cells):
-        evidence = f"{missing} of {_plural(len(cells), 'cell')} without a record"
-        return _Trial(name, claim, cells, verdict="not run", evidence=evidence)
+    if missing := [place for place in cells if not samples.get(place)]:
+        ran = all(finished.get(place) for place in missing)
+        what = f"a {claim.metric} in any record" if ran else "a record"
+        evidence = f"{len(missing)} of {_plural(len(cells), 'cell')} without {what}"
+        return _Trial(name, claim, cells, verdict="inconclusive" if ran else "not run", evidence=evidence)
     seeds = shared_seeds(cells, samples)
     if not seeds:
         return _Trial(name, claim, cells, verdict="inconclusive", evidence="no seed has all of its cells")
