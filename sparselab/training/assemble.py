@@ -154,7 +154,7 @@ def _task(parts: Parts, built: Built, sparsifier: Sparsifier, batches: int) -> T
 
 
 def _adapter(parts: Parts, built: Built, task: TaskModule, batches: int, trainer: pl.Trainer) -> Adapter:
-    """What the cell's adapt does during the run. batches: of an epoch."""
+    """The work of the cell's adapt during the run. batches: of an epoch."""
     assert parts.adapt is not None
     options, device = parts.cell.trainer, trainer.strategy.root_device
 

@@ -263,7 +263,7 @@ def while_frozen(where: str, parts: Mapping[str, Any], losses: Sequence[ExtraLos
         if method.keeps_master or isinstance(method, MOVING):
             problem = f"trains weights that {where} freezes"
             found.append(Issue(f"method={method.name}", problem, "write method=ticket, with the masks of another cell"))
-        elif not whole_at_start(schedule, steps):
+        elif method.every_step or not whole_at_start(schedule, steps) or len(schedule.updates(steps)) > 1:
             problem = f"masks would move while {where} freezes the weights"
             found.append(Issue(f"schedule={schedule.name}", problem, "write method=ticket, or schedule.at=0"))
     if losses:

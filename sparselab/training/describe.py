@@ -39,7 +39,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
 
 
 def _adapted(parts: Parts) -> str:
-    """What of the network trains, and what data it was made for."""
+    """The part of the network that trains, and the data that it was made for."""
     assert parts.adapt is not None
     data, rest = parts.network_data, "the rest is frozen" if parts.adapt.freezes else "all of it trains"
     return f"{parts.adapt.name}: a network for {data.inputs} → {data.targets}, {rest}"

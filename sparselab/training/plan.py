@@ -156,7 +156,7 @@ def _merging(made: UncheckedParts) -> None:
 
 
 def _adapting(made: UncheckedParts) -> None:
-    """What adapts a given network, against the data and against whatever else would change the network."""
+    """Check what adapts a given network against the data, and against whatever else would change the network."""
     adapt, issues = made.adapt, made.issues
     assert adapt is not None
     where = f"adapt={adapt.name}"

@@ -315,9 +315,13 @@ def test_bad_requests_are_refused_in_a_line(words, line):
 
 def test_a_method_that_moves_masks_is_refused_under_a_frozen_network():
     words = [*SHARED, "trainer.max_steps=50", "adapt=linear_probe", "sparsity=0.5"]
-    for method, line in (("gmp", "schedule=cubic: masks would move"), ("ste", "method=ste: trains weights that")):
+    for more, line in (
+        (["method=ste"], "method=ste: trains weights that"),
+        (["method=set", "schedule.every=10"], "schedule=periodic: masks would move"),
+        (["method=magnitude", "schedule.at=0.5"], "schedule=one_shot: masks would move"),
+    ):
         with pytest.raises(ConfigError) as refused:
-            plan_of([*words, f"method={method}"])
+            plan_of([*words, *more])
         assert any(str(issue).startswith(line) for issue in refused.value.issues), [
             str(i) for i in refused.value.issues
         ]

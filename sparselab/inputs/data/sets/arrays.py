@@ -29,6 +29,7 @@ from sparselab.inputs.data.sets.images import IMAGENET, ImageOptions, choose, co
 if TYPE_CHECKING:
     from sparselab.inputs.data.splits import ImageSplits
 
+AT_ONCE = 1024  # images that are resized together
 Pair = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) uint8, labels (n,) int64
 
 
@@ -150,7 +151,7 @@ class ArraySet(Dataset):
 
     def _normalised(self, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel that the network sees; ``train`` are training images as they lie."""
-        if self.options.normalise == "imagenet":
+        if self.options.normalise != "dataset":
             return IMAGENET
         mean, std = self.statistics(pooled(train, self.options.pool))
         return (mean * 3, std * 3) if self.options.colour else (mean, std)
@@ -182,7 +183,7 @@ class ArraySet(Dataset):
             issues.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
         if self.options.colour and self.shape[0] != 1:
             issues.add("dataset.colour=true", f"{self.name}'s images are in colour", "leave it out")
-        elif self.options.normalise == "imagenet" and self.size[0] != 3:
+        elif self.options.normalise != "dataset" and self.size[0] != 3:
             problem = "ImageNet's statistics are of three channels, and these images are grey"
             issues.add("dataset.normalise=imagenet", problem, "add dataset.colour=true")
         sizes = (0, 0, 0)
@@ -254,9 +255,11 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
     import torch
     from torch.nn.functional import interpolate
 
-    images = torch.from_numpy(pixels).float()
-    images = interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    return images.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    out = torch.empty(*pixels.shape[:2], side, side, dtype=torch.uint8)
+    for images, place in zip(torch.from_numpy(pixels).split(AT_ONCE), out.split(AT_ONCE), strict=True):
+        made = interpolate(images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
+        place.copy_(made.round_().clamp_(0, 255))
+    return out.numpy()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an adapt does during a run; by default nothing beside the usual updates. Imports torch."""
+"""The work of an adapt during a run; by default nothing beside the usual updates. Imports torch."""
 
 from __future__ import annotations
 

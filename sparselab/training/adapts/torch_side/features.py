@@ -30,7 +30,7 @@ class OnFeatures(Adapter):
 
     @torch.no_grad()
     def features(self) -> tuple[Tensor, Tensor]:
-        """What the head reads of every training example, (n, width), and the labels (n,)."""
+        """The inputs of the head for every training example, (n, width), and the labels (n,)."""
         read: list[Tensor] = []
         labels: list[Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
