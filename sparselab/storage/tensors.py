@@ -124,12 +124,17 @@ def save(
     Tensors are made contiguous and brought to the CPU. ``metadata`` is added to ``{"format": "pt"}``, which
     transformers asks for. :class:`RunFailed` where the disk refuses.
     """
+    data = packed(tensors, metadata)
+    atomic.write_bytes(path, data)
+    return data
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The bytes that :func:`save` writes."""
     from safetensors.torch import save as serialise
 
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-    data = _in_order(serialise(plain, metadata={"format": "pt", **(metadata or {})}))
-    atomic.write_bytes(path, data)
-    return data
+    return _in_order(serialise(plain, metadata={"format": "pt", **(metadata or {})}))
 
 
 def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> bytes:

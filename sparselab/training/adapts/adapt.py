@@ -24,6 +24,7 @@ class Adapt:
     ``freezes``:    parameters that do not train (:meth:`trains`), and all buffers, stay as they are to the bit: the network
                     evaluates also while it trains, and gradients, the optimiser and checkpoints have nothing of them.
     ``fresh_head``: the head of ``model.weights`` is not read; another one, for the classes of the data, starts at random.
+    ``puts``:       names of the modules that :meth:`attach` puts around the network; their tensors are a file of their own.
     ``version``:    raise it when the rule changes: it is part of a cell's id.
     """
 
@@ -31,6 +32,7 @@ class Adapt:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     freezes: ClassVar[bool] = True
+    puts: ClassVar[tuple[str, ...]] = ()
     fresh_head: ClassVar[bool] = False
 
     def __init__(self, options: Any):

@@ -35,6 +35,8 @@ class VisualPrompt(Adapt):
     and takes the largest counts first; ``flm`` counts once, before training; ``rlm`` draws.
     """
 
+    puts = (PROMPT, MAPPING)
+
     class Options(Options):
         canvas: int = Field(32, ge=2, description="side of the images that the given network reads, in pixels")
         classes: int = Field(10, ge=2, description="classes of the given network, at least as many as the data have")
