@@ -9,9 +9,8 @@ import torch
 
 from sparselab.core.points import update_of
 from sparselab.running.records import environment, keep
-from sparselab.storage import export
+from sparselab.storage import export, tensors
 from sparselab.storage import record as records
-from sparselab.storage import tensors
 from sparselab.training.cost import counts
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
