@@ -276,6 +276,30 @@ def test_a_broken_run_goes_on_and_its_checkpoint_holds_only_what_trains(ticket, 
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_micro_batches_and_mixed_precision_train_the_same_border(ticket, tmp_path):
+    """Two micro-batches an update are one batch, mapping and all; under bf16 the given network keeps its bits, too."""
+    words = [*FROZEN, *PROMPT, *from_ticket(ticket)]
+    one, two, mixed = (
+        made(tmp_path, *words, *more)[0] for more in ([], ["trainer.accumulate=2"], ["trainer.precision=bf16"])
+    )
+    deltas = [load_file(folder / "adapt.safetensors") for folder in (one, two, mixed)]
+    assert torch.equal(deltas[0]["label_mapping.sources"], deltas[1]["label_mapping.sources"])
+    assert torch.allclose(deltas[0]["prompt.delta"], deltas[1]["prompt.delta"], atol=1e-4)
+    before, after = load_file(ticket / "model.safetensors"), load_file(mixed / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_border_that_one_does(ticket, tmp_path):
+    words = [*FROZEN, *PROMPT, *from_ticket(ticket), "trainer.max_steps=6", "trainer.accelerator=cpu"]
+    one, two = (
+        load_file(made(tmp_path / devices, *words, f"trainer.devices={devices}")[0] / "adapt.safetensors")
+        for devices in ("1", "2")
+    )
+    assert torch.equal(one["label_mapping.sources"], two["label_mapping.sources"])
+    assert torch.allclose(one["prompt.delta"], two["prompt.delta"], atol=1e-4)
+
+
 @pytest.mark.parametrize("mapping", ["flm", "rlm"])
 def test_a_mapping_that_is_made_once_stays(ticket, mapping, tmp_path):
     words = [*FROZEN, *PROMPT, *from_ticket(ticket), f"adapt.mapping={mapping}", "adapt.classes=10"]
