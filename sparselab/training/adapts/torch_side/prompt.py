@@ -38,9 +38,9 @@ class Border(nn.Module):
     ):
         super().__init__()
         channels, height, width = shape
-        start = torch.zeros if init == "zero" else torch.randn
-        self.delta = nn.Parameter(start(channels, canvas, canvas))
-        self.pads = (*pads(width, canvas), *pads(height, canvas))
+        start = torch.zeros(channels, canvas, canvas)
+        self.delta = nn.Parameter(start if init == "zero" else torch.randn_like(start))
+        self.pads = [*pads(width, canvas), *pads(height, canvas)]
         self.register_buffer("border", pad(torch.zeros(height, width), self.pads, value=1.0), persistent=False)
         for name, numbers in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(numbers).view(-1, 1, 1), persistent=False)
