@@ -122,6 +122,7 @@ class Cell(Common):
     edit: dict[str, Any] | None = None
     merge: dict[str, Any] | None = off(None)
     task: dict[str, Any] | None = off(None)
+    adapt: dict[str, Any] | None = off(None)
 
 
 # Groups that take a list of members: their value has the options of each under its name.

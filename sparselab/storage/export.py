@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
 CONFIG = "config.json"
+ADAPT = "adapt.safetensors"  # what an adapt put around the network, which stays a plain one
 EARLY = "model@{}.safetensors"  # the network at a point of its run
 BUFFERS = "buffers"  # metadata key: JSON of the names of tensors that are state and no parameters
 

@@ -141,12 +141,17 @@ def save(
     Raises:
         RunFailed: the disk refuses; nothing is at ``path`` then but what was there.
     """
+    data = packed(tensors, metadata)
+    atomic.write_bytes(path, data)
+    return data
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The bytes that :func:`save` writes."""
     from safetensors.torch import save as serialise
 
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-    data = _in_order(serialise(plain, metadata={"format": "pt", **(metadata or {})}))
-    atomic.write_bytes(path, data)
-    return data
+    return _in_order(serialise(plain, metadata={"format": "pt", **(metadata or {})}))
 
 
 def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> bytes:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselab.running.loggers.logger import Guarded
-from sparselab.training.build import Built, place
+from sparselab.training.adapts.torch_side.adapter import Adapter, Adapting
+from sparselab.training.build import Built, head_of, place
 from sparselab.training.calibrate import calibration
 from sparselab.training.editing import make_edit
 from sparselab.training.loop.batchnorm import synchronise
@@ -33,6 +34,10 @@ from sparselab.weights.capabilities import ReadsInputs
 from sparselab.weights.kernels import native
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
     from sparselab.training.loop.lightning import pl
@@ -79,6 +84,9 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     loaders = _loaders(parts, splits, trainer)
     train_loader, val_loader = loaders.pop("train"), loaders.pop("val")
     task = _task(parts, built, sparsifier, len(train_loader))
+    if parts.adapt is not None:
+        task.adapter = _adapter(parts, built, task, len(train_loader), trainer)
+        train_loader.source = task.adapter.source(train_loader.source)
     sinks = [Guarded(parts.logger, plan)] if trainer.global_rank == 0 else []
     history = History(
         folder / "metrics.csv", val_loader, options.evals, parts.steps, trainer.precision_plugin, ema, sinks
@@ -143,6 +151,30 @@ def _task(parts: Parts, built: Built, sparsifier: Sparsifier, batches: int) -> T
         accumulate = parts.cell.trainer.accumulate
         task.carry = Carry(accumulate, batches * accumulate)
     return task
+
+
+def _adapter(parts: Parts, built: Built, task: TaskModule, batches: int, trainer: pl.Trainer) -> Adapter:
+    """The work of the cell's adapt during the run. batches: of an epoch."""
+    assert parts.adapt is not None
+    options, device = parts.cell.trainer, trainer.strategy.root_device
+
+    def train(share: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        rank, world = (trainer.global_rank, trainer.world_size) if share else (0, 1)
+        loader = built.splits.loader(
+            "train", options.batch_size, parts.cell.seed, train=False, rank=rank, world=world, device=str(device),
+            workers=options.workers,
+        )  # fmt: skip
+        for batch in loader:
+            inputs, labels = parts.task.batch(tuple(part.to(device) for part in batch))[:2]
+            yield inputs, labels
+
+    task.freezes = parts.adapt.freezes
+    return parts.adapt.adapter(
+        Adapting(
+            built.network, task.logits, train, head_of(parts), parts.data.classes, batches * options.accumulate,
+            parts.steps, parts.cell.seed,
+        )
+    )  # fmt: skip
 
 
 def _loaders(parts: Parts, splits: Any, trainer: pl.Trainer) -> dict[str, Any]:

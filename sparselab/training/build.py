@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparselab.core.seeds import derive_seed
+from sparselab.inputs.models.family import head_tensors
 from sparselab.inputs.models.trace import traced
+from sparselab.training.frozen import freeze
 from sparselab.training.layers import place_masks
 from sparselab.training.loop.lightning import quiet
 from sparselab.training.parts import Parts
@@ -42,11 +45,21 @@ def build(parts: Parts, flag: StopFlag) -> Built:
     with flag.at_once("while the data was loaded"):
         splits = parts.dataset.load()
     torch.manual_seed(derive_seed(parts.cell.seed, "init"))
-    network = parts.family.build(parts.data)
+    network = parts.family.build(parts.network_data)
     check_network(network, options)
     if parts.model_spec is None:
-        place_masks(parts, traced(parts.family, network, parts.data))
+        place_masks(parts, traced(parts.family, network, parts.network_data))
+    if parts.adapt is not None:
+        parts.adapt.attach(network, parts.data, splits)
+        if parts.frozen:
+            freeze(network, partial(parts.adapt.trains, head=head_of(parts)))
     return Built(splits, network)
+
+
+def head_of(parts: Parts) -> frozenset[str]:
+    """Names of the parameters of the network's head."""
+    assert parts.model_spec is not None
+    return head_tensors(parts.model_spec)
 
 
 def place(network: torch.nn.Module, parts: Parts, device: torch.device) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparselab.core.data_types import Classes, NextTokens, spoken
 from sparselab.core.errors import Issue, Issues, short, spell
@@ -13,7 +13,17 @@ from sparselab.core.sparsity import PATTERNS
 from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.storage.export import MASKS, MODEL
-from sparselab.weights.capabilities import DrawsMasks, ReadsInputs, by_chance, ranks_layers
+from sparselab.training.given_masks import whole_at_start
+from sparselab.weights.capabilities import (
+    Alternates,
+    ChangesMoments,
+    DrawsMasks,
+    LearnsTensors,
+    ReadsInputs,
+    Rewinds,
+    by_chance,
+    ranks_layers,
+)
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.layer_patterns import WHERE as OWN
 from sparselab.weights.method import METHODS
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
     from sparselab.weights.method import Method
     from sparselab.weights.schedules import Schedule
 
+MOVING = (Alternates, ChangesMoments, DrawsMasks, LearnsTensors, ReadsInputs, Rewinds)
+"""Capabilities of methods that move weights, or solve for them anew."""
 OTHER_MASK = "another mask than the first one's: merged, sparsity would be lost"
 ONE_MASK = "name networks of one mask"
 
@@ -242,6 +254,23 @@ def demands_of_method(loss: ExtraLoss, method: Method, trainer: TrainerOptions |
     if loss.needs_drawn_masks and trainer is not None and trainer.compile:
         return [Issue(where, "asks for second derivatives, which compile has not", "write trainer.compile=false")]
     return []
+
+
+def while_frozen(where: str, parts: Mapping[str, Any], losses: Sequence[ExtraLoss], steps: int) -> list[Issue]:
+    """Return the issues of ``where``, which freezes weights, with what would move them or look at their gradients."""
+    found = []
+    method, schedule, sparsity = (parts.get(name) for name in ("method", "schedule", "sparsity"))
+    if method is not None and schedule is not None and sparsity is not None and sparsity.prunes:
+        if method.keeps_master or isinstance(method, MOVING):
+            problem = f"trains weights that {where} freezes"
+            found.append(Issue(f"method={method.name}", problem, "write method=ticket, with the masks of another cell"))
+        elif method.every_step or not whole_at_start(schedule, steps) or len(schedule.updates(steps)) > 1:
+            problem = f"masks would move while {where} freezes the weights"
+            found.append(Issue(f"schedule={schedule.name}", problem, "write method=ticket, or schedule.at=0"))
+    if losses:
+        problem = f"is computed from the network's own inputs and weights, which {where} puts aside"
+        found.append(Issue(f"loss.{losses[0].name}", problem, "leave it out"))
+    return found
 
 
 def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issue]:

@@ -53,6 +53,7 @@ def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor], dict[
     metrics = {f"test.{name}": value for name, value in scores.items()}
     metrics |= run.history.last_loss()
     metrics |= {f"train.{name}": value for name, value in _told(run).items()}
+    metrics |= {"train.params_trained": float(run.task.adapter.trained())} if run.task.adapter else {}
     metrics |= loop.spread.metrics() if loop.spread else {}
     metrics |= run.reach.metrics() if run.reach else {}
     run.history.conclude({"step": parts.steps, **metrics})

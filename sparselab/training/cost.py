@@ -27,12 +27,16 @@ def counts(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, A
     model_spec, batch = parts.model_spec, parts.cell.trainer.batch_size
     assert model_spec is not None
     ledger = [(step, reading(parts, there)) for step, there in ledger]
+    cost = cost_of(model_spec, kept)
+    passes = parts.adapt.passes(parts.steps, batch, parts.data.train) if parts.adapt else None
     return {
-        **cost_of(model_spec, kept).record(),
+        **cost.record(),
         **plain_cost(model_spec),
         "flops_train": train_flops(
             model_spec, ledger, batch, parts.method.weight_grad, steps=parts.steps, dense_steps=dense_steps(parts)
-        ),
+        )
+        if passes is None
+        else cost.flops * passes,
         "flops_train_dense": train_flops_dense(model_spec, batch, parts.steps),
         "flops_teacher": teacher_flops(parts),
     }

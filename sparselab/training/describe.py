@@ -10,6 +10,7 @@ from sparselab.weights.uncovered import line, spelled
 
 if TYPE_CHECKING:
     from sparselab.running.engine import Plan
+    from sparselab.training.parts import Parts
 
 
 def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
@@ -20,6 +21,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
         ("method", f"{parts.method.name} · sparsity {parts.asked} · schedule {parts.schedule.name}"
                    f" · distribution {parts.distribution.name}"),
         ("data", f"{data.title or data.name}: {data.sizes} ({data.source})"),
+        *([("adapt", _adapted(parts))] if parts.adapt else []),
         ("task", f"{parts.task.name} ({data.inputs} → {data.targets})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
         ("precision", precision),
@@ -34,6 +36,13 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
             times = cost["flops_train"] / cost["flops_train_dense"]
             out.append(("training FLOPs", f"{cost['flops_train']:.3e} ({times:.3f}x dense{of_teacher(cost)})"))
     return out
+
+
+def _adapted(parts: Parts) -> str:
+    """The part of the network that trains, and the data that it was made for."""
+    assert parts.adapt is not None
+    data, rest = parts.network_data, "the rest is frozen" if parts.adapt.freezes else "all of it trains"
+    return f"{parts.adapt.name}: a network for {data.inputs} → {data.targets}, {rest}"
 
 
 def of_teacher(cost: dict[str, Any]) -> str:

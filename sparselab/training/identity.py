@@ -71,6 +71,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         extra["calibration"] = 3  # padding counted as tokens do; then for experts alone
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
+    if parts.adapt is not None:
+        extra["adapt"] = parts.adapt.version
     if parts.merge is not None:
         extra["merge"] = parts.merge.version
     if parts.metrics:

@@ -76,7 +76,7 @@ def place_masks(parts: Parts, model_spec: ModelSpec) -> None:
 
     ConfigError where they cannot be chosen, and where the spec shows that micro-batches are too small.
     """
-    if parts.steps and (lone := lone_values(parts.cell.trainer, parts.family, model_spec)):
+    if parts.steps and not parts.frozen and (lone := lone_values(parts.cell.trainer, parts.family, model_spec)):
         raise ConfigError(lone)
     parts.model_spec = model_spec
     chosen = choose_layers(parts.cell.targets, parts.sparsity, parts.own, model_spec, parts.schedule)

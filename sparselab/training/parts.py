@@ -18,6 +18,7 @@ from sparselab.inputs.tokenizers import folder_of_copies
 from sparselab.running.loggers.logger import LOGGERS
 from sparselab.running.parts import build, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
+from sparselab.training.adapts.adapt import ADAPTS
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
     from sparselab.running.loggers.logger import Logger
+    from sparselab.training.adapts.adapt import Adapt
     from sparselab.training.edits.edit import Edit
     from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.merges.merge import Merge
@@ -80,6 +82,7 @@ class Parts:
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     merge: Merge | None = None
+    adapt: Adapt | None = None
     parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
     model_spec: ModelSpec | None = None
@@ -94,6 +97,16 @@ class Parts:
     def asked(self) -> str:
         """The sparsity as asked for, with those of the exceptions."""
         return spelled(self.sparsity, self.own)
+
+    @property
+    def network_data(self) -> DataSpec:
+        """The data as the network is made for: :attr:`data`, unless an adapt puts something between the two."""
+        return self.data if self.adapt is None else self.adapt.network_sees(self.data)
+
+    @property
+    def frozen(self) -> bool:
+        """True if only what the cell's adapt names trains."""
+        return self.adapt is not None and self.adapt.freezes
 
     @property
     def uncovered(self) -> list[Loose]:
@@ -127,6 +140,7 @@ class UncheckedParts:
     metrics: list[Metric] = field(default_factory=list)
     edit: Edit | None = None
     merge: Merge | None = None
+    adapt: Adapt | None = None
     parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
     steps: int = 0
@@ -146,7 +160,7 @@ class UncheckedParts:
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
-            merge=self.merge, parents=self.parents,
+            merge=self.merge, adapt=self.adapt, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
@@ -184,6 +198,11 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.collect():
         if cell.merge is not None and "merge" not in invalid:
             made.merge = build(MERGES, cell.merge, "merge")
+    with issues.collect():
+        if cell.adapt is not None and "adapt" not in invalid:
+            made.adapt = build(ADAPTS, cell.adapt, "adapt")
+            if "model" in parts:
+                parts["model"].fresh_head = made.adapt.fresh_head
     for name, values in cell.metric.items() if not invalid & {"metric", "data_dir"} else ():
         with issues.collect():
             made.metrics.append(build(METRICS, {"name": name, **values}, f"metric.{name}", cell.data_dir))
@@ -229,7 +248,10 @@ def foresee_layers(made: UncheckedParts) -> None:
     if made.has("model", "data"):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
-        found, made.model_spec = once(("model spec", canonical(model), data), lambda: _spec_of(family, data))
+        if made.adapt is not None:
+            data, family.fresh_head = made.adapt.network_sees(data), made.adapt.fresh_head
+        key = "model spec", canonical(model), data, family.fresh_head
+        found, made.model_spec = once(key, lambda: _spec_of(family, data))
         made.issues.found += found
 
 

@@ -20,6 +20,7 @@ from sparselab.training.checks import (
     sanity_checks,
     small_batches,
     weights_files,
+    while_frozen,
 )
 from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
@@ -47,6 +48,8 @@ def gather(
     foresee_layers(made)
     match_sparsity(made)
     _against_each_other(made)
+    if made.adapt is not None:
+        _adapting(made)
     if "model" not in made.invalid:
         _merging(made)
     if "targets" not in made.invalid:
@@ -150,6 +153,23 @@ def _merging(made: UncheckedParts) -> None:
         files = {f"weights[{number}]": path for number, path in enumerate(parents) if number}
         weights_files("model", files, made.model_spec, issues, made.dependencies, made.parts["model"].compare)
         issues.found += other_masks(parents)
+
+
+def _adapting(made: UncheckedParts) -> None:
+    """Check what adapts a given network against the data, and against whatever else would change the network."""
+    adapt, issues = made.adapt, made.issues
+    assert adapt is not None
+    where = f"adapt={adapt.name}"
+    if made.has("data", "dataset"):
+        issues.found += adapt.issues(made.parts["data"], made.parts["dataset"])
+    for key, other in (("edit", made.edit), ("merge", made.merge)):
+        if other is not None:
+            problem = "changes the network that is given, in the same cell"
+            issues.add(
+                f"{key}={other.name}", problem, "write it in a cell of its own, and start from that (model.weights)"
+            )
+    if adapt.freezes:
+        issues.found += while_frozen(where, made.parts, made.losses, made.steps)
 
 
 def _points(made: UncheckedParts) -> list[Issue]:

@@ -9,7 +9,7 @@ import torch
 
 from sparselab.core.points import update_of
 from sparselab.running.records import environment, keep
-from sparselab.storage import export
+from sparselab.storage import export, tensors
 from sparselab.storage import record as records
 from sparselab.training.cost import counts
 from sparselab.training.loop.keeping import kept_files
@@ -17,6 +17,8 @@ from sparselab.training.runner import Finished
 from sparselab.weights.kernels import native
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sparselab.running.engine import Plan
     from sparselab.training.parts import Parts
 
@@ -49,10 +51,16 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         return body
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
-    beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at), **finished.pictures}
-    return keep(
-        finished.folder, body, lambda folder: export.export(folder, finished.state, masks, config, buffers, beside)
-    )
+    state, put = apart(finished.state, parts.adapt.puts if parts.adapt else ())
+    beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at), **finished.pictures, **put}
+    return keep(finished.folder, body, lambda folder: export.export(folder, state, masks, config, buffers, beside))
+
+
+def apart(state: dict[str, torch.Tensor], modules: Collection[str]) -> tuple[dict[str, torch.Tensor], dict[str, bytes]]:
+    """(the tensors of the given network, as its library knows them; the file of those that an adapt put around it)."""
+    own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in modules}
+    plain = {name: tensor for name, tensor in state.items() if name not in own}
+    return plain, {export.ADAPT: tensors.packed(own)} if own else {}
 
 
 def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:

@@ -47,8 +47,11 @@ class Probe:
         self.seen = seen
 
     def copy(self) -> nn.Module:
-        """A copy in training mode, so that neither weights nor running statistics of the network are touched."""
-        twin = copy.deepcopy(self.network).train()
+        """A copy in training mode, so that neither weights nor running statistics of the network are touched.
+
+        All of its parameters have gradients, whatever of the network is frozen.
+        """
+        twin = copy.deepcopy(self.network).train().requires_grad_(True)
         for module in twin.modules():
             module.__dict__.pop("forward", None)  # statistics shared by processes: here each has the whole batch
         return twin

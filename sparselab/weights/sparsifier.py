@@ -75,6 +75,7 @@ class Sparsifier:
     ) -> None:
         self.method = method
         self.slots = slots
+        self.training = [slot for slot in slots if slot.param.requires_grad]  # the others' weights are frozen
         self.schedule = schedule
         self.allocate = allocate
         self.total = total
@@ -182,13 +183,14 @@ class Sparsifier:
             self.method.begin(self.slots, self._context(step))
         if isinstance(self.method, LearnsTensors) and update.learned:
             self.method.before_learning([slot for slot in self.slots if slot.learned is not None])
-        for slot in self.slots:
+        for slot in self.training:
             slot.dense_grad = slot.grad.detach().clone() if wants_dense else None
             if isinstance(self.method, LearnsTensors) and slot.learned is not None:
                 slot.learned.grad = self.method.learn(slot) if update.learned else None
         if update.weights:
             self._before_step()
-        self.units.pull_back()
+        if self.training:
+            self.units.pull_back()
         if optimizer is not None and self.rewinds is not None and not self.early:
             self._keep_early(step, optimizer)
         if optimizer is not None and not (update.weights and update.others):
@@ -200,7 +202,7 @@ class Sparsifier:
         """After the raw optimiser's step number ``step``: new masks where due, effective weights in the parameters."""
         self._swap_back()
         update = alternating_update(self.method, step, self.total)
-        for slot in self.slots if update.weights else []:
+        for slot in self.training if update.weights else []:
             self.method.after_step(slot)
         if self._due(step):
             self._remask(step, optimizer)
@@ -238,13 +240,13 @@ class Sparsifier:
 
     def _before_step(self) -> None:
         if isinstance(self.method, PullsBackTogether):
-            self.method.pullbacks(self.slots)
+            self.method.pullbacks(self.training)
         elif self.method.overrides("pullback"):
-            for slot in self.slots:
+            for slot in self.training:
                 self.method.pullback(slot)
         else:
-            grads = [slot.grad for slot in self.slots]
-            masked(grads, [slot.mask for slot in self.slots], grads)
+            grads = [slot.grad for slot in self.training]
+            masked(grads, [slot.mask for slot in self.training], grads)
 
     def _hold(self, update: AlternatingUpdate, optimizer: torch.optim.Optimizer) -> None:
         """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""

@@ -28,6 +28,7 @@ from sparselab.latency.workloads.workload import WORKLOADS
 from sparselab.running.engine import ENGINES
 from sparselab.running.loggers.logger import LOGGERS
 from sparselab.running.planning import plan_of
+from sparselab.training.adapts.adapt import ADAPTS
 from sparselab.training.edits.edit import EDITS
 from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
@@ -41,7 +42,7 @@ from sparselab.weights.schedules import SCHEDULES
 REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
-    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "task": TASKS,
+    "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
     "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
@@ -54,7 +55,7 @@ RECORDED = [
 # Groups that only some engine reads, with what every member needs beside it.
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
-    "edit": ["method=dense", "dataset.forget=random:0.1"],
+    "edit": ["method=dense", "dataset.forget=random:0.1"], "adapt": ["method=dense", "model=mlp"],
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"], "attention": [*TEXT, "model=gpt_tiny", "sparsity=0.5"],
     "estimator": [], "solver": [],
 }  # fmt: skip

@@ -72,6 +72,11 @@ class Dataset(LocalCopies, ABC):
     def load(self) -> Splits:
         """The splits in memory; ConfigError where the content is not what :meth:`spec` announced."""
 
+    @property
+    def augments(self) -> bool:
+        """True if training sees other inputs than evaluation would of the same example."""
+        return False
+
     def companions(self) -> dict[str, bytes]:
         """Files that belong beside a network trained on it, by name: those of a tokenizer."""
         return {}

@@ -24,6 +24,15 @@ def balanced(labels: np.ndarray, count: int, part: str) -> np.ndarray:
     return np.sort(by_class[np.argsort(turn, kind="stable")[:count]])
 
 
+def shots(labels: np.ndarray, count: int, part: str) -> np.ndarray:
+    """``count`` rows of every class of ``labels`` (n,), ascending, all of a smaller class. ``part`` fixes the draw."""
+    shuffled = generator("split", SEED, part).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.unique(labels, return_counts=True)[1]
+    place = np.concatenate([np.arange(n) for n in counts]) if len(counts) else np.empty(0, np.int64)
+    return np.sort(by_class[place < count])
+
+
 def without(rows: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """Leave positions out.
 

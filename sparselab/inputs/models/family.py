@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,8 +72,12 @@ class Family:
 
     options: Options
 
+    fresh_head: bool = False
+    """True if the head starts at random although ``weights`` are given, whose own head may be another one; the plan says so."""
+
     def __init__(self, options: Options):
         self.options = options
+        self.left: frozenset[str] = frozenset()  # tensors that :meth:`load` leaves as they are
 
     @property
     def where(self) -> str:
@@ -126,7 +130,8 @@ class Family:
                 entries = read_header(self.options.weights)
                 model_spec = None if found.found else self.draw(data)
                 if model_spec is not None:
-                    found.found += self.compare(entries, model_spec, place(self.options.weights))
+                    given = without_head(model_spec) if self.fresh_head else model_spec
+                    found.found += self.compare(entries, given, place(self.options.weights))
         return found.found
 
     def model_spec(self, data: DataSpec) -> ModelSpec | None:
@@ -165,8 +170,15 @@ class Family:
         self._require(data)
         model = self.network(data)
         if self.options.weights is not None:
+            if self.fresh_head:
+                self.left = head_tensors(self.draw(data) or self._traced(model, data))
             self.load(model, self.options.weights)
         return model
+
+    def _traced(self, model: nn.Module, data: DataSpec) -> ModelSpec:
+        from sparselab.inputs.models.trace import traced
+
+        return traced(self, model, data)
 
     def compare(self, found: Mapping[str, Entry], model_spec: ModelSpec, where: str) -> list[Issue]:
         """How a weights file that :meth:`load` is to read differs from the network, as far as its header tells."""
@@ -184,7 +196,7 @@ class Family:
         """
         from sparselab.inputs.models.load import load_weights
 
-        load_weights(model, path)
+        load_weights(model, path, left=self.left)
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Do one forward pass.
@@ -268,6 +280,17 @@ class Family:
         issues = self.issues(data)
         if issues:
             raise ConfigError(issues)
+
+
+def without_head(model_spec: ModelSpec) -> ModelSpec:
+    """The model spec less the layers of the head."""
+    return replace(model_spec, layers=tuple(layer for layer in model_spec.layers if "head" not in layer.roles))
+
+
+def head_tensors(model_spec: ModelSpec) -> frozenset[str]:
+    """Names of the head's parameters."""
+    heads = [layer for layer in model_spec.layers if "head" in layer.roles]
+    return frozenset(name for layer in heads for name in (layer.tensor, f"{layer.name}.bias"))
 
 
 class ImageFamily(Family):

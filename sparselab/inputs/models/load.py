@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,18 @@ def load_weights(
     path: str | Path,
     key: str = "model.weights",
     part_of: Callable[[str], Part | None] | None = None,
+    left: Collection[str] = (),
 ) -> None:
     """Copy every tensor of the file at ``path`` into ``model``'s state (parameters and persistent buffers).
 
     Names, shapes and dtypes must agree exactly; of a tied tensor one name is enough, and where the file has several
-    they must be equal. ``part_of`` says of which larger tensor of the file one that it lacks is a part. Raises
+    they must be equal. ``part_of`` says of which larger tensor of the file one that it lacks is a part. Tensors of the
+    names ``left`` are not read: the model keeps its own, whatever the file holds. Raises
     :class:`ConfigError`, before any copy, for any difference and for values that are not finite.
     """
-    found = read_header(path, key)
+    found = {name: entry for name, entry in read_header(path, key).items() if name not in left}
     where = place(path, key)
-    state = model.state_dict(keep_vars=True)
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in left}
     groups = _ties(state)
     expected = {name: Entry(SPELLING[tensor.dtype], tuple(tensor.shape)) for name, tensor in state.items()}
     for names in groups:

@@ -116,7 +116,7 @@ class Transformable(Family):
         """A file of the plain network will do too, where the transform only divides its tensors."""
         from sparselab.inputs.models.load import load_weights
 
-        load_weights(model, path, part_of=self.transform.part_of if self.transform else None)
+        load_weights(model, path, part_of=self.transform.part_of if self.transform else None, left=self.left)
 
     def library_config(self, model: nn.Module) -> dict[str, Any] | None:
         """Nothing where the library would not know the tensors: it would put random ones in their place."""

@@ -45,12 +45,12 @@ def subject(folder: Path) -> Subject:
         refuse(shown(folder), f"no {MODEL} in this folder", "give the folder of a cell that trained a network")
     # It may have been trained in a precision that this machine has not; the network is the same in each.
     parts: Any = plan_of([*record["overrides"], f"runs_dir={folder.parent}", "trainer.precision=32"]).parts
-    network = parts.family.network(parts.data)
+    network = parts.family.network(parts.network_data)
     parts.family.load(network, str(folder / MODEL))
     sparse = [layer["name"].removesuffix(".weight") for layer in record["sparsity"]["layers"]]
     if not sparse:
         refuse(shown(folder), "its network is dense", "give the folder of a sparse cell")
-    return Subject(parts.family, parts.data, network.eval(), sparse)
+    return Subject(parts.family, parts.network_data, network.eval(), sparse)
 
 
 @dataclass(frozen=True)

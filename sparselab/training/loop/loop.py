@@ -73,6 +73,8 @@ class Loop(pl.Callback):
             self.batches, "checkpoint: {} resume elsewhere than rank 0 — keep runs_dir where every rank sees it"
         )
         if self.resumed:
+            if task.freezes:
+                self.sparsifier.refresh()  # a checkpoint has no frozen weights, and those that were given know no mask
             self.sparsifier.verify()
         for loss in task.losses:
             loss.prepare(task)
@@ -83,6 +85,8 @@ class Loop(pl.Callback):
             self.edit()
             if self.ema:
                 self.ema.start()
+        if task.adapter:
+            task.adapter.begin(self.resumed)
         check_masks_agree(self.sparsifier, trainer.global_step)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:

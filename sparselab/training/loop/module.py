@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from sparselab.training.frozen import with_frozen, without_frozen
 from sparselab.training.loop.carry import Carry
 from sparselab.training.loop.lightning import pl, scaler_of, torchmetrics
 
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.feature_recorder import FeatureRecorder, States
+    from sparselab.training.adapts.torch_side.adapter import Adapter
     from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.losses.taught import Teacher
     from sparselab.training.optim.optim import Optim
     from sparselab.training.tasks.task import Batch, Task
     from sparselab.weights.sparsifier import Sparsifier
+
+
+PREFIX = "network."
+"""Of the network's tensors among those of a :class:`TaskModule`."""
 
 
 class TaskModule(pl.LightningModule):
@@ -60,6 +66,8 @@ class TaskModule(pl.LightningModule):
             None  # inputs, and what the dense network makes of them
         )
         self.began: Any = None  # the state that the batch under way began with, where one is carried
+        self.adapter: Adapter | None = None  # what adapts a given network
+        self.freezes = False  # whether what the adapter does not train stays as it is
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
 
     @property
@@ -93,8 +101,17 @@ class TaskModule(pl.LightningModule):
 
     def begin(self, index: int) -> None:
         """Micro-batch number ``index`` of the run, from 0, is about to be trained on."""
+        if self.adapter:
+            self.adapter.before_batch(index)
         if self.carry:
             self.carry.begin(index)
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen network evaluates whoever asks it to train: nothing is dropped, and no running statistic moves."""
+        super().train(mode)
+        if self.freezes:
+            self.network.eval()
+        return self
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -108,10 +125,14 @@ class TaskModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.carry:
             checkpoint["carried"] = self.carry.whole()
+        if self.freezes:
+            checkpoint["state_dict"] = without_frozen(checkpoint["state_dict"], self.network, PREFIX)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.carry:
             self.carry.restore(checkpoint["carried"])
+        if self.freezes:
+            checkpoint["state_dict"] = with_frozen(checkpoint["state_dict"], self.network, PREFIX)
 
     def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the task's own mean loss of a batch.
@@ -179,7 +200,7 @@ class TaskModule(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         batch = self.task.batch(batch)
         with self.recorder or nullcontext():
-            logits = self.logits(batch[0])
+            logits = self.adapter.outputs(batch[0]) if self.adapter else self.logits(batch[0])
         self.states = self.recorder.take() if self.recorder else None
         extras = [extra for extra in self.losses if extra.due(self)]
         loss = self.criterion(logits, batch)

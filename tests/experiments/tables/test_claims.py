@@ -90,6 +90,18 @@ def test_each_needs_every_row_and_mean_only_their_mean():
     assert verdict(claim("order", combine="each", **points), one_bad).verdict == "fails"
 
 
+def test_any_needs_one_row_and_fails_where_none_is_left():
+    points = {"a": {"column": "a"}, "b": {"column": "b"}, "combine": "any"}
+    assert verdict(claim("order", **points), spread({("r3", "a"): 6.0})).verdict == "holds"
+    mixed = spread({("r3", "a"): 6.0} | {(row, "b"): 6.0 for row in ROWS if row != "r3"})
+    assert verdict(claim("order", **points), mixed).verdict == "holds"
+    assert verdict(claim("order", **points), spread({(row, "b"): 6.0 for row in ROWS})).verdict == "fails"
+    open_ = verdict(claim("order", **points), spread({(row, "b"): 6.0 for row in ROWS[1:]}))
+    assert open_.verdict == "inconclusive" and "the most certain of 5" in open_.evidence
+    with pytest.raises(ConfigError, match="any is for kind: order"):
+        claim("bound", a={"column": "a"}, low=0, combine="any")
+
+
 def test_rows_that_a_tier_lacks_are_skipped():
     points = {"a": {"column": "a"}, "b": {"column": "b"}}
     asked = claim("order", rows=["r1", "r9"], **points)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
@@ -92,11 +92,13 @@ class Claim(Options):
     """A sentence of a paper as data. Subclasses say which parts it is made of.
 
     It holds when every bound holds (so the least certain one decides), and fails when any bound is violated (corrected
-    for their number). ``guards`` only have to be not violated: a mean over several rows or columns holds only while none of
-    them is shown to go the other way.
+    for their number). With ``combine: any`` it is the other way round: it holds when one bound does (corrected for their
+    number), and fails when all are violated. ``guards`` only have to be not violated: a mean over several rows or columns
+    holds only while none of them is shown to go the other way.
     """
 
     name: ClassVar[str] = ""
+    one_bound: ClassVar[bool] = False  # at each spot, so that "any" of the spots can be asked for
 
     id: str = Field("", description="its name in tables: the key that it stands under, or C1, C2 … of a list")
     kind: str = Field(description="the kind of claim")
@@ -116,9 +118,17 @@ class Claim(Options):
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
     columns: list[str] | None = Field(None, description="the columns that it is stated for; without it: all")
-    combine: Literal["mean", "each"] = Field(
-        "each", description='"each": of every row (or column) by itself; "mean": of their mean, and none the other way'
+    combine: Literal["mean", "each", "any"] = Field(
+        "each",
+        description='"each": of every row (or column) by itself; "mean": of their mean, and none the other way; '
+        '"any": of one of them at least (an order alone)',
     )
+
+    @model_validator(mode="after")
+    def _any_of_one_bound(self) -> Claim:
+        if self.combine == "any" and not self.one_bound:
+            raise ValueError("any is for kind: order")
+        return self
 
     def points(self) -> list[Point]:
         """Every point that the claim names."""

@@ -24,6 +24,7 @@ class Order(Claim):
     need the same evidence, because a test cannot tell "equal" from "a hair above".
     """
 
+    one_bound = True
     a: Point
     b: Point
     relation: Literal[">", ">=", "<", "<="] = Field(">=", description='">", ">=", "<" or "<="')

@@ -127,22 +127,27 @@ def _try(
         return _Trial(name, claim, cells, verdict="inconclusive", evidence="no seed has all of its cells")
     step = resolution(samples, digits)
     shown, watched = ([(b, estimate(b.contrast, samples, seeds, step)) for b in some] for some in (bounds, guards))
-    evidence = _describe(shown, digits) + _compared(claim.compared(layout), samples, seeds, step, digits)
+    some = claim.combine == "any"
+    evidence = _describe(shown, digits, some) + _compared(claim.compared(layout), samples, seeds, step, digits)
     declared = all(deterministic(place, claim.metric) for place in cells)
     same = all(len(set(samples[place].values())) == 1 for place in cells)
     exact = declared and same
     if exact:  # no spread: the value itself, and no error
-        evidence = _describe([(bound, Estimate(e.value, 0.0, e.seeds)) for bound, e in shown], digits)
+        evidence = _describe([(bound, Estimate(e.value, 0.0, e.seeds)) for bound, e in shown], digits, some)
     elif declared:
         evidence += "; declared deterministic, but seeds differ"
     if len(seeds) < SEEDS:
         evidence += f"; {_plural(len(seeds), 'seed')} of the {SEEDS} that a verdict takes"
         return _Trial(name, claim, cells, len(seeds), "inconclusive", 1.0, 1.0, evidence, shown, watched, exact)
     if exact:
-        holds = all(e.value >= bound.at_least for bound, e in shown + watched)
+        holds = (any if some else all)(e.value >= bound.at_least for bound, e in shown + watched)
         evidence += "; no seed can change it, compared exactly"
         verdict = "holds" if holds else "fails"
         return _Trial(name, claim, cells, len(seeds), verdict, 1.0 - holds, 0.0 + holds, evidence, exact=True)
+    if some:
+        p_holds = min(1.0, len(shown) * min(e.p_above(bound.at_least) for bound, e in shown))
+        p_fails = max(e.p_below(bound.at_least) for bound, e in shown)
+        return _Trial(name, claim, cells, len(seeds), "", p_holds, p_fails, evidence, shown, watched)
     p_holds = max(e.p_above(bound.at_least) for bound, e in shown)
     both = shown + watched
     p_fails = min(1.0, len(both) * min(e.p_below(bound.at_least) for bound, e in both))
@@ -177,10 +182,11 @@ def _needs(trial: _Trial, claims: int) -> str:
     worst = min((e.effect(bound.at_least) for bound, e in watched), default=math.nan)
     if not effects or math.isnan(sum(effects)) or math.isnan(worst):
         return ""
-    schedules = [
-        seeds_for(min(effects), ALPHA / claims, POWER),
-        seeds_for(-worst, ALPHA / claims / len(watched), POWER),
-    ]
+    if trial.claim.combine == "any":  # one of them is enough; none may be left
+        holds, fails = (max(effects), len(bounds)), (-max(effects), 1)
+    else:
+        holds, fails = (min(effects), 1), (-worst, len(watched))
+    schedules = [seeds_for(effect, ALPHA / claims / tests, POWER) for effect, tests in (holds, fails)]
     found = min((seeds for seeds in schedules if seeds is not None), default=None)
     if found is None:
         return f"more than {MOST_SEEDS:,} seeds"
@@ -197,18 +203,18 @@ def _contrary(trial: _Trial) -> str:
     return f"; the other way: {bound.says} = {_figure(e.value, e.error, 2, '+')} ± {_figure(e.error, e.error, 2)}"
 
 
-def _describe(shown: Watched, digits: int) -> str:
-    """The bound that is the least certain, with its numbers."""
+def _describe(shown: Watched, digits: int, some: bool = False) -> str:
+    """The bound that is the least certain, with its numbers; of a claim that holds by ``some`` of them, the most certain."""
 
     def slack(item: tuple[Bound, Estimate]) -> float:
         bound, e = item
         distance = e.value - bound.at_least
         return distance / e.error if e.error and not math.isnan(e.error) else distance
 
-    bound, e = min(shown, key=slack)
+    bound, e = (max if some else min)(shown, key=slack)
     known = not math.isnan(e.error) and e.error > 0
     error = f" ± {_figure(e.error, e.error, digits)} (se over {_plural(e.seeds, 'seed')})" if known else ""
-    others = f" (the least certain of {len(shown)})" if len(shown) > 1 else ""
+    others = f" (the {'most' if some else 'least'} certain of {len(shown)})" if len(shown) > 1 else ""
     value, least = _figure(e.value, e.error, digits, "+"), _figure(bound.at_least, e.error, digits)
     return f"{bound.says} = {value}{error}, needs ≥ {least}{others}"
 

@@ -29,6 +29,7 @@ from sparselab.inputs.data.sets.images import IMAGENET, ImageOptions, choose, co
 if TYPE_CHECKING:
     from sparselab.inputs.data.splits import ImageSplits
 
+AT_ONCE = 1024  # images that are resized together
 Pair = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) uint8, labels (n,) int64
 
 
@@ -47,6 +48,17 @@ class ArrayOptions(ImageOptions):
         description="all, retain (without what is forgotten) or forget (nothing else)",
     )
     pool: int = off(1, ge=1, description="pixels of a side of the squares whose mean becomes one pixel")
+    resize: int | None = off(None, ge=1, description="side in pixels that images are resized to, or null")
+    colour: bool = off(False, description="true: grey images as three equal channels, for a network that reads colour")
+    normalise: Literal["dataset", "imagenet"] = off(
+        "dataset", description="dataset, or imagenet for weights that were trained with ImageNet's statistics"
+    )
+    n_shot: int | None = off(
+        None, ge=1, description="images of each class to train on, at least 1, drawn by train_draw; null for all"
+    )
+    train_draw: int = off(
+        0, ge=0, description="which draw of n_shot or limit_train images; one for each seed shows their scatter"
+    )
 
 
 class ArraySet(Dataset):
@@ -59,6 +71,7 @@ class ArraySet(Dataset):
     classes: ClassVar[int]
     sizes: ClassVar[dict[str, int]]  # images of "train" (validation included) and "test"
     balanced: ClassVar[bool] = False  # whether all classes are equally large
+    per_class: ClassVar[tuple[int, ...]] = ()  # images of each class in "train" where they are not equally large
 
     @abstractmethod
     def source(self) -> Source:
@@ -80,10 +93,16 @@ class ArraySet(Dataset):
         """
 
     @property
+    def augments(self) -> bool:
+        return self.options.augment != Augment()
+
+    @property
     def size(self) -> tuple[int, int, int]:
         """(channels, height, width) as the network sees it."""
         channels, height, width = self.shape
-        return channels, height // self.options.pool, width // self.options.pool
+        pool, side = self.options.pool, self.options.resize
+        channels = 3 if self.options.colour else channels
+        return (channels, side, side) if side else (channels, height // pool, width // pool)
 
     def spec(self) -> DataSpec:
         source = self.source()
@@ -99,7 +118,7 @@ class ArraySet(Dataset):
             fingerprint=source.fingerprint,
             source=source.kind,
             path=str(source.folder or ""),
-            title=title if self.options.pool == 1 else f"{title}-{self.size[1]}x{self.size[2]}",
+            title=title if self.size[1:] == self.shape[1:] else f"{title}-{self.size[1]}x{self.size[2]}",
             parts=() if self.options.forget is None else ("retain", "forget"),
         )
 
@@ -111,16 +130,17 @@ class ArraySet(Dataset):
         source = self.source()
         self._counts()
         (images, labels), (test_images, test_labels) = self.arrays(source)
-        rows = choose(self.options, labels, test_labels)
+        rows = choose(self.options, labels, test_labels, self.options.train_draw)
+        if self.options.n_shot is not None:
+            shots = subset.shots(labels[rows["train"]], self.options.n_shot, f"n_shot {self.options.train_draw}")
+            rows["train"] = rows["train"][shots]
         # Of all training images: a network goes on with the statistics that it was trained with.
-        mean, std = self.statistics(pooled(images[rows["train"]], self.options.pool))
+        mean, std = self._normalised(images[rows["train"]])
         rows = self._divided(rows, labels, test_labels)
         splits = {}
         for part, at in rows.items():
             pixels, targets = (test_images, test_labels) if part == "test" else (images, labels)
-            splits[part] = ImageSplit(
-                torch.from_numpy(pooled(pixels[at], self.options.pool)), torch.from_numpy(targets[at])
-            )
+            splits[part] = ImageSplit(torch.from_numpy(self._shown(pixels[at])), torch.from_numpy(targets[at]))
         return ImageSplits(
             **{part: splits.pop(part) for part in ("train", "val", "test")},
             others=splits,
@@ -130,6 +150,20 @@ class ArraySet(Dataset):
             augment=self.options.augment,
             digests={part: subset.digest(at) for part, at in rows.items()},
         )
+
+    def _shown(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (n, c, h, w) uint8 as the network sees them: pooled, resized, in colour."""
+        o = self.options
+        pixels = pooled(pixels, o.pool)
+        pixels = pixels if o.resize is None else resized(pixels, o.resize)
+        return np.repeat(pixels, 3, axis=1) if o.colour else pixels
+
+    def _normalised(self, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel that the network sees; ``train`` are training images as they lie."""
+        if self.options.normalise != "dataset":
+            return IMAGENET
+        mean, std = self.statistics(pooled(train, self.options.pool))
+        return (mean * 3, std * 3) if self.options.colour else (mean, std)
 
     def _divided(
         self, rows: dict[str, np.ndarray], labels: np.ndarray, test_labels: np.ndarray
@@ -156,9 +190,15 @@ class ArraySet(Dataset):
         if augment.pad == "reflect" and augment.crop >= side:
             what = f"reflection needs a margin below the image's side of {side} pixels"
             issues.add(f"dataset.augment.crop={augment.crop}", what, f"write at most {side - 1}, or pad: zero")
+        if self.options.colour and self.shape[0] != 1:
+            issues.add("dataset.colour=true", f"{self.name}'s images are in colour", "leave it out")
+        elif self.options.normalise != "dataset" and self.size[0] != 3:
+            problem = "ImageNet's statistics are of three channels, and these images are grey"
+            issues.add("dataset.normalise=imagenet", problem, "add dataset.colour=true")
         sizes = (0, 0, 0)
         with issues.collect():
             sizes = counts(self.name, self.options, self.sizes["train"], self.sizes["test"])
+            sizes = (self._drawn(sizes[0]), *sizes[1:])
         if self.options.forget is not None:
             with issues.collect():
                 sizes = self._left(Forget.parse(self.options.forget, self.classes), *sizes)
@@ -167,6 +207,29 @@ class ArraySet(Dataset):
             issues.add(where, "nothing is to be forgotten", "write dataset.forget=class:0, say")
         issues.raise_if_any()
         return sizes
+
+    def _drawn(self, train: int) -> int:
+        """Training images that are left of ``train`` under ``n_shot``; ConfigError where the options do not say how many."""
+        o = self.options
+        if o.n_shot is None:
+            if o.train_draw and o.limit_train is None:
+                problem = "all training images are taken, and there is nothing to draw"
+                refuse(
+                    f"dataset.train_draw={o.train_draw}",
+                    problem,
+                    "write dataset.n_shot or limit_train, or leave it out",
+                )
+            return train
+        where = f"dataset.n_shot={o.n_shot}"
+        if o.limit_train is not None or o.forget is not None:
+            other = "limit_train" if o.limit_train is not None else "forget"
+            refuse(where, f"dataset.{other} chooses training images, too", "write one of the two")
+        sizes = self.per_class or (self.sizes["train"] // self.classes,) * self.classes
+        gone = -(-o.val // self.classes)  # of a class, at most
+        if o.n_shot > min(sizes) - gone and o.val % self.classes:
+            problem = f"how many images of a class validation leaves is not known with dataset.val={o.val}"
+            refuse(where, problem, f"write dataset.val={o.val // self.classes * self.classes}")
+        return sum(min(o.n_shot, size - gone) for size in sizes)
 
     def _left(self, forget: Forget, train: int, val: int, test: int) -> tuple[int, int, int]:
         """The sizes without what is forgotten; ConfigError where a class's size is known only once the labels are read."""
@@ -196,6 +259,18 @@ def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.rint(squares.mean((3, 5), dtype=np.float32)).astype(np.uint8)
 
 
+def resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(n, c, h, w) uint8 as (n, c, side, side), bilinear, with antialiasing where images become smaller."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    out = torch.empty(*pixels.shape[:2], side, side, dtype=torch.uint8)
+    for images, place in zip(torch.from_numpy(pixels).split(AT_ONCE), out.split(AT_ONCE), strict=True):
+        made = interpolate(images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
+        place.copy_(made.round_().clamp_(0, 255))
+    return out.numpy()
+
+
 @dataclass(frozen=True)
 class Source:
     """The place of a set's bytes.
@@ -220,6 +295,7 @@ class Digits(ArraySet):
     shape = (1, 8, 8)
     classes = 10
     sizes = {"train": 1437, "test": 360}
+    per_class = (142, 146, 141, 147, 145, 146, 145, 143, 138, 144)
 
     def source(self) -> Source:
         self.given_folder()
@@ -387,6 +463,7 @@ class Mnist(PublicSet):
     shape = (1, 28, 28)
     classes = 10
     sizes = {"train": 60_000, "test": 10_000}
+    per_class = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
     repo = "ylecun/mnist"
     mean = (0.1307,)
     std = (0.3081,)
@@ -417,9 +494,6 @@ class ColourSet(PublicSet):
     @property
     def _folders(self) -> tuple[str, ...]:
         return (f"{self.name}_original", self.name) if self.options.published else (self.name,)
-
-    def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return {"dataset": (self.mean, self.std), "imagenet": IMAGENET}[self.options.normalise]
 
 
 @DATASETS.register("cifar10")

@@ -87,6 +87,10 @@ class Imagenet(Dataset):
     layout = "imagenet/{train,val}/<wnid>/*.JPEG"
     hub_sizes = (1_281_167, 50_000)
 
+    @property
+    def augments(self) -> bool:
+        return bool(self.options.augment)
+
     def spec(self) -> DataSpec:
         folder = self._folder()
         if folder is None:

@@ -44,13 +44,16 @@ def counts(name: str, options: ImageOptions, train: int, test: int, noun: str = 
     return options.limit_train or left, options.val, options.limit_test or test
 
 
-def choose(options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray) -> dict[str, np.ndarray]:
+def choose(
+    options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray, train_draw: int = 0
+) -> dict[str, np.ndarray]:
     """Draw the rows of each split.
 
     Args:
-        options: sizes of the splits and the draw
+        options: sizes of the splits and the draw of the test images
         labels: (n,) integer classes of the published training set
         test_labels: (m,) those of the test set
+        train_draw: which draw of ``limit_train`` images
 
     Returns:
         Positions by split: train and val in ``labels``, test in ``test_labels``.
@@ -58,7 +61,8 @@ def choose(options: ImageOptions, labels: np.ndarray, test_labels: np.ndarray) -
     val = subset.balanced(labels, options.val, "val")
     train, test = subset.without(np.arange(len(labels)), val), np.arange(len(test_labels))
     if options.limit_train is not None:
-        train = train[subset.balanced(labels[train], options.limit_train, "limit_train")]
+        part = f"limit_train {train_draw}" if train_draw else "limit_train"
+        train = train[subset.balanced(labels[train], options.limit_train, part)]
     if options.limit_test is not None:
         part = f"limit_test {options.test_draw}" if options.test_draw else "limit_test"
         test = subset.balanced(test_labels, options.limit_test, part)
