@@ -18,6 +18,7 @@ from sparselab.training.checks import (
     other_masks,
     own_combinations,
     sanity_checks,
+    scales,
     small_batches,
     weights_files,
 )
@@ -60,6 +61,10 @@ def gather(
     if not made.issues.found and "targets" not in made.invalid and made.model_spec is not None:
         for metric in made.metrics:
             made.issues.found += metric.against(layers, dependencies)
+        for loss in made.losses:
+            made.issues.found += loss.against(made.model_spec, dependencies)
+        if made.has("method"):
+            made.issues.found += scales(made.parts["method"], layers)
     parts = made.complete(layers, apart)
     if layers:
         parts.kept = final_counts(parts)

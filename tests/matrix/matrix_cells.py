@@ -23,7 +23,7 @@ from sparselab.training import assemble
 from sparselab.training.loop.loop import Loop
 from sparselab.training.parts import Parts
 from sparselab.training.runner import Finished, execute
-from sparselab.weights.capabilities import ChangesMoments, by_chance
+from sparselab.weights.capabilities import ChangesMoments, ReadsScales, by_chance
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
 from sparselab.weights.slot import Slot
@@ -111,6 +111,7 @@ def config_of(row: Row, folder: Path, *overrides: str, **groups: dict[str, Any])
         config["distribution"] = {"name": "uniform"}
     if config["model"]["name"] == "mlp":
         config["model"]["hidden"] = [16, 8]
+        config["model"]["batch_norm"] |= issubclass(METHODS[row.method], ReadsScales)
     config["trainer"] |= {
         "max_epochs": None, "max_steps": UPDATES, "batch_size": 8, "evals": 1, "progress": "none",
         "precision": "32", "accelerator": "cpu", "clip": None, "threads": 1,
