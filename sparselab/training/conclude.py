@@ -66,6 +66,8 @@ def _told(run: Run) -> dict[str, float]:
     """Numbers about the run that its sparsifier and its method tell."""
     sparsifier, method = run.loop.sparsifier, run.parts.method
     told = sparsifier.divergence() | sparsifier.softness()
+    if run.loop.prox:
+        told |= run.loop.prox.measures()
     return told | method.measures(sparsifier.slots) if isinstance(method, Reports) else told
 
 

@@ -27,6 +27,7 @@ from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
 from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
+from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +64,9 @@ def gather(
             made.issues.found += metric.against(layers, dependencies)
         for loss in made.losses:
             made.issues.found += loss.against(made.model_spec, dependencies)
+        if made.has("optim") and (prox := made.parts["optim"].prox):
+            targets = made.cell.targets
+            made.issues.found += prox.issues(layers or select(made.model_spec, targets.include, targets.exclude))
         if made.has("method"):
             made.issues.found += scales(made.parts["method"], layers)
     parts = made.complete(layers, apart)
