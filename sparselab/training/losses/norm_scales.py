@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Issue
+from sparselab.core.errors import Issue, refuse
 from sparselab.running.parts import pending
 from sparselab.training.given_masks import file_issues
 from sparselab.training.losses.extra_loss import LOSSES, ExtraLoss
@@ -77,14 +77,17 @@ class NormScales(ExtraLoss):
         self.parts: list[tuple[nn.Parameter, Tensor | None]] = []
         network, masks = context.network, self.options.masks
         spec = context.family.model_spec(context.data)
-        if masks is not None:
+        if spec is None and (masks is not None or self.options.norms == "units"):
+            problem = f"model={context.family.name} does not say which norm is behind which layer"
+            refuse(f"loss.{self.name}", problem, "write loss.norm_scales.norms=all, without masks")
+        if spec is not None and masks is not None:
             there = load_masks(Path(masks).expanduser())
             self.parts = [
                 (_scale(network, layer.norm), (~kept_units(there[layer.tensor])).float().to(context.device))
                 for layer in spec.layers
                 if layer.tensor in there
             ]
-        elif self.options.norms == "units":
+        elif spec is not None and self.options.norms == "units":
             self.parts = [(_scale(network, layer.norm), None) for layer in normed(spec)]
         else:
             kinds = torch.nn.modules.batchnorm._BatchNorm
