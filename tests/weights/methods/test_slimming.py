@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from sparselab.core.errors import ConfigError, RunFailed
+from sparselab.core.errors import ConfigError, RunFailed, Stopped
 from sparselab.core.model_spec import Layer
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.storage import record, tensors
+from sparselab.training.loop.stopping import StopFlag
+from sparselab.training.runner import execute
 from sparselab.weights.methods.slimming import Slimming, common, energy_threshold, ranked
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.slot import Slot
@@ -119,3 +121,33 @@ def test_what_is_refused(tmp_path):
     assert plan_of([*words, *streams]).parts.kept
     with pytest.raises(ConfigError, match=r"the outputs of layer1.1.conv2 and conv1 are added, and conv1 would keep"):
         plan_of([*words, *streams[:2], "targets.exclude=[@head, @stem]"])
+
+
+def test_a_cut_in_the_middle_of_a_run_resumes_bit_for_bit(tmp_path):
+    """With micro-batches, loss scaling, an average and the penalty: stopped behind the cut and run again, the same network."""
+    words = [
+        *TINY, "method=slimming", "schedule=one_shot", "schedule.at=0.5", "sparsity=unit:0.5", "trainer.max_steps=8",
+        "trainer.batch_size=16", "trainer.accumulate=2", "trainer.precision='16'", "trainer.ema=0.9", "trainer.evals=1",
+        "optim=sgd", "loss=[norm_scales]", "loss.norm_scales.weight=0.05",
+    ]  # fmt: skip
+    whole = execute(plan_of([*words, f"runs_dir={tmp_path / 'whole'}"]))
+
+    class Late(StopFlag):
+        looks = 0
+
+        def __bool__(self):
+            self.looks += 1
+            return self.looks > 5
+
+    flag = Late()
+    flag.name = "test"
+    stopped = [*words, f"runs_dir={tmp_path / 'stopped'}"]
+    with pytest.raises(Stopped):
+        execute(plan_of(stopped), flag)
+    resumed = execute(plan_of(stopped))
+    assert resumed.resumed_from
+    assert all(torch.equal(value, resumed.state[name]) for name, value in whole.state.items())
+    for slot in whole.sparsifier.slots:
+        gone = ~slot.mask.flatten(1).any(1)
+        assert gone.any() or slot.kept == slot.mask.numel()
+        assert not whole.state[f"{slot.layer.norm}.bias"][gone].any()
