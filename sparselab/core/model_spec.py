@@ -26,7 +26,9 @@ class Layer:
     groups: of a convolution, or the number of experts; each reads inputs of its own.
     norm:   module path of the normalisation, channel by channel, of its outputs; "" where there is none.
     readers: the layers that read its outputs and nothing else does, unit by unit, so that a unit can be taken out: each output
-            is a run of ``inputs / outputs`` inputs of a reader. Empty where outputs are added to others, or nobody says.
+            is a run of ``inputs / outputs`` inputs of a reader. Empty where nobody says.
+    adds:   name of the residual stream that its outputs are added to, "" where there is none: layers of one stream have the
+            same readers, and a unit of one can be taken out with those of all others alone.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Layer:
     own_path: bool = False
     norm: str = field(default="", compare=False)
     readers: tuple[str, ...] = field(default=(), compare=False)
+    adds: str = field(default="", compare=False)
 
     @property
     def tensor(self) -> str:

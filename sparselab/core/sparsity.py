@@ -46,6 +46,7 @@ class Sparsity(ABC):
                    distribution, and a schedule has nothing between dense and it.
     whole:         what is dropped goes with all that is its own: its bias, its part of a norm, what reads it
                    (:mod:`sparselab.weights.whole_units`). Methods that take such patterns say so.
+    shared:        layers whose outputs are added to each other keep the same units. Methods that see to it say so.
     matches_cost:  a plan replaces it by the unstructured sparsity at which a transformed network costs what the plain
                    one does.
     """
@@ -62,6 +63,7 @@ class Sparsity(ABC):
     grouped: ClassVar[bool] = False
     fixed_count: ClassVar[bool] = False
     whole: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
     matches_cost: ClassVar[bool] = False
 
     @property

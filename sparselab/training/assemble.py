@@ -103,6 +103,9 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
             val_loader, options.reach, options.reach_every, parts.steps, higher, trainer.precision_plugin, ema
         )
     saver = Saver(flag, options.checkpoint_minutes, options.checkpoint_every, agreement)
+    prox = parts.optim.prox
+    if prox:
+        prox.attach(targeted(parts, network))
     loop = Loop(
         sparsifier,
         parts.cell.seed,
@@ -112,6 +115,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         make_edit(parts, network, sparsifier, splits, device),
         Spread([*targeted(parts, network).values()], parts.steps) if options.track_masks else None,
         keeper.begin,
+        prox,
     )
     attach(trainer, loop)
     if trainer.world_size > 1:

@@ -20,6 +20,7 @@ from sparselab.weights.capabilities import (
     DrawsMasks,
     LearnsTensors,
     ReadsInputs,
+    ReadsScales,
     Rewinds,
     by_chance,
     ranks_layers,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from sparselab.config.schema import Cell, TargetOptions, TrainerOptions
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.model_spec import ModelSpec
+    from sparselab.core.model_spec import Layer, ModelSpec
     from sparselab.core.sparsity import Sparsity
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.weights import Entry
@@ -237,6 +238,15 @@ def sanity_checks(
             problem = f"method={method.name} with schedule={schedule.name} makes more than one mask"
             found.append(Issue(shuffle, problem, "write it in a cell that takes the last one (targets.masks)"))
     return found
+
+
+def scales(method: Method, layers: Sequence[Layer]) -> list[Issue]:
+    """A fault for the first sparse layer without a norm, where ``method`` ranks units by the scales of norms."""
+    bare = next((layer.name for layer in layers if not layer.norm), None)
+    if not isinstance(method, ReadsScales) or bare is None:
+        return []
+    problem = f"there is no norm behind {bare} whose scales method={method.name} could rank"
+    return [Issue("targets", problem, "exclude it (targets.exclude), or write method=magnitude")]
 
 
 def demands_of_method(loss: ExtraLoss, method: Method, trainer: TrainerOptions | None) -> list[Issue]:

@@ -14,7 +14,7 @@ from sparselab.training.loop.loop import check_masks_agree
 from sparselab.training.measure import measure
 from sparselab.training.parts import Parts
 from sparselab.training.slots import targeted
-from sparselab.weights.capabilities import Reports, by_chance
+from sparselab.weights.capabilities import Reports, by_chance, finds_counts
 from sparselab.weights.count import chance_miss
 from sparselab.weights.sparsifier import Sparsifier
 
@@ -67,6 +67,8 @@ def _told(run: Run) -> dict[str, float]:
     """Numbers about the run that its sparsifier and its method tell."""
     sparsifier, method = run.loop.sparsifier, run.parts.method
     told = sparsifier.divergence() | sparsifier.softness()
+    if run.loop.prox:
+        told |= run.loop.prox.measures()
     return told | method.measures(sparsifier.slots) if isinstance(method, Reports) else told
 
 
@@ -87,7 +89,8 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
     """The finished network is what was asked for: every group, every count, every zero. A miss fails the cell.
 
     Where each weight is kept by itself (``by_chance``) the request is a mean, and a total further from it than chance
-    explains is a miss; each layer's count has to be the one that was drawn.
+    explains is a miss; each layer's count has to be the one that was drawn. Where the method finds the counts
+    (``finds_counts``) the request is no total.
     """
     total = kept = 0
     for slot in sparsifier.slots:
@@ -103,7 +106,7 @@ def check_pattern(parts: Parts, sparsifier: Sparsifier, network: torch.nn.Module
             )
         total, kept = total + slot.mask.numel(), kept + count
     want = sum(parts.kept[slot.layer.name] for slot in sparsifier.slots)
-    if sparsifier.slots and abs(kept - want) > _leeway(parts, sparsifier):
+    if sparsifier.slots and not finds_counts(parts.method) and abs(kept - want) > _leeway(parts, sparsifier):
         raise RunFailed(f"sparsity: {kept:,} of {total:,} weights are kept, {want:,} were asked for — see schedule")
 
 

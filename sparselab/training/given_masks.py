@@ -10,7 +10,7 @@ from sparselab.core.errors import ConfigError, Issue, refuse
 from sparselab.inputs.models.weights import place, read_header
 from sparselab.running.parents import TICKET
 from sparselab.running.parts import pending
-from sparselab.weights.capabilities import by_chance
+from sparselab.weights.capabilities import by_chance, finds_counts
 from sparselab.weights.count import chance_miss
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def count_issues(parts: Parts, kept: Mapping[str, int]) -> list[Issue]:
     leeway: float = sum(parts.pattern_of(layer.name).unit_size(layer.kind, layer.shape) for layer in parts.layers)
     if by_chance(parts.method):
         leeway = max(leeway, chance_miss((parts.kept[layer.name], layer.numel) for layer in parts.layers))
-    if abs(total - want) <= leeway:
+    if finds_counts(parts.method) or abs(total - want) <= leeway:
         return []
     weights = sum(layer.numel for layer in parts.layers)
     where = place(parts.cell.targets.masks or "", TICKET)

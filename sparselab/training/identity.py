@@ -38,7 +38,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         files["targets.masks"] = content(masks, parts.dependencies, "targets.masks")
         identity["targets"].pop("masks")
     for loss in parts.losses:
-        for option, path in loss.files().items():
+        for option, path in {**loss.files(), **loss.mask_files()}.items():
             key = f"loss.{loss.name}.{option}"
             files[key] = content(path, parts.dependencies, key)
             identity["loss"][loss.name].pop(option)

@@ -16,7 +16,7 @@ from sparselab.weights.patterns.fit import misfit
 from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sparselab.config.schema import TargetOptions
     from sparselab.core.model_spec import Layer, ModelSpec
@@ -55,11 +55,26 @@ def choose_layers(
         schedules = {pattern: schedule.for_target(pattern) for pattern in {sparsity, *apart.values()}}
         tried = (_misfit_on_the_way(x, schedules[apart.get(x.name, sparsity)], targets.axis) for x in layers)
         found = [issue for issue in tried if issue]
+    if not found:
+        found = _parted_streams(layers, model_spec, {layer.name: apart.get(layer.name, sparsity) for layer in layers})
     if len(found) > SHOWN:
         found[SHOWN:] = [Issue("targets", f"{len(found) - SHOWN} more layers do not fit either", "see targets.exclude")]
     if found:
         raise ConfigError(found)
     return layers, apart
+
+
+def _parted_streams(layers: Sequence[Layer], model_spec: ModelSpec, patterns: Mapping[str, Sparsity]) -> list[Issue]:
+    """A fault for each residual stream of which some layers would lose units and others not, as their outputs are added."""
+    streams = {layer.adds: layer for layer in layers if layer.adds and patterns[layer.name].shared}
+    parted = []
+    for stream, chosen in streams.items():
+        pattern = patterns[chosen.name]
+        others = (layer.name for layer in model_spec.layers if layer.adds == stream)
+        if other := next((name for name in others if patterns.get(name) != pattern), None):
+            problem = f"the outputs of {chosen.name} and {other} are added, and {other} would keep other units"
+            parted.append(Issue(f"sparsity={pattern}", problem, f"choose both or neither: {other} in targets"))
+    return parted
 
 
 def _misfit_on_the_way(layer: Layer, schedule: Schedule, axis: str) -> Issue | None:

@@ -18,6 +18,7 @@ from sparselab.training.checks import (
     other_masks,
     own_combinations,
     sanity_checks,
+    scales,
     small_batches,
     weights_files,
     while_frozen,
@@ -27,6 +28,7 @@ from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
 from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
+from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +65,13 @@ def gather(
     if not made.issues.found and "targets" not in made.invalid and made.model_spec is not None:
         for metric in made.metrics:
             made.issues.found += metric.against(layers, dependencies)
+        for loss in made.losses:
+            made.issues.found += loss.against(made.model_spec, dependencies)
+        if made.has("optim") and (prox := made.parts["optim"].prox):
+            targets = made.cell.targets
+            made.issues.found += prox.issues(layers or select(made.model_spec, targets.include, targets.exclude))
+        if made.has("method"):
+            made.issues.found += scales(made.parts["method"], layers)
     parts = made.complete(layers, apart)
     if layers:
         parts.kept = final_counts(parts)

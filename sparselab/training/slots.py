@@ -26,7 +26,8 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         # Each expert keeps its share, unless the distribution ranks all weights together.
         apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
         pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
-        slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool)))
+        scale = getattr(network.get_submodule(layer.norm), "weight", None) if layer.norm else None
+        slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool), scale=scale))
     units = WholeUnits.of(slots, network)
     if parts.cell.targets.masks is not None:
         given = given_masks(parts, slots)

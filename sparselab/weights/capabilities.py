@@ -78,6 +78,19 @@ class KeepsByChance:
     by_chance: str | None = None
 
 
+class FindsCounts:
+    """How many weights stay is an outcome of the rule: the total need not be the one that is asked for.
+
+    finds_counts: False where these options leave the counts as they are asked for.
+    """
+
+    finds_counts: bool = True
+
+
+class ReadsScales:
+    """Ranks units by the scales of norms behind their layers, ``slot.scale``: every sparse layer has to have them."""
+
+
 class KnowsCounts:
     """Is told how many weights every layer keeps."""
 
@@ -222,8 +235,8 @@ class Reports:
 
 
 CAPABILITIES = (
-    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, KnowsCounts, LearnsTensors, DrawsMasks,
-    FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, Reports,
+    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, FindsCounts, ReadsScales, KnowsCounts, LearnsTensors,
+    DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, Reports,
 )  # fmt: skip
 
 
@@ -248,6 +261,11 @@ def misused(cls: type, base: type) -> str | None:
 def by_chance(method: object) -> str | None:
     """Return the override that makes counts exact, if ``method`` draws each weight by itself; else None."""
     return method.by_chance if isinstance(method, KeepsByChance) else None
+
+
+def finds_counts(method: object) -> bool:
+    """True where the number of weights that stay is what ``method`` finds, whatever was asked for."""
+    return isinstance(method, FindsCounts) and method.finds_counts
 
 
 def ranks_layers(method: object) -> bool:

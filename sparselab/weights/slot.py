@@ -26,6 +26,7 @@ class Slot:
     learned: a tensor that the method trains beside the weight (scores of a mask, say), or None.
     state: what else the method keeps of this weight, tensors by name; checkpoints hold it.
     dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
+    scale: the scales of the norm behind the layer, one a unit, where the model's spec names it and it has any.
     soft_coefficient: share of its value with which a pruned weight still takes part; 0 where masks are hard.
     """
 
@@ -39,6 +40,7 @@ class Slot:
     dense_grad: Tensor | None = None
     kept: int = 0
     soft_coefficient: float = 0.0
+    scale: nn.Parameter | None = None
 
     @property
     def name(self) -> str:

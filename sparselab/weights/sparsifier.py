@@ -483,6 +483,7 @@ class Sparsifier:
                 slot.master.copy_(state["masters"][slot.name])
             if slot.learned is not None:
                 slot.learned.copy_(state["learned"][slot.name])
+        self.units.look()
 
     @torch.no_grad()
     def verify(self) -> None:

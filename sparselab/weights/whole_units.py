@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparselab.core.errors import RunFailed
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -24,10 +26,11 @@ def with_readers(layers: Iterable[Layer], patterns: Mapping[str, Sparsity], kept
     layers:   all of the network. patterns: those of the sparse layers, by name; a layer without one keeps everything.
     """
     known = {layer.name: layer for layer in layers}
-    left = dict(kept)
+    left, streams = dict(kept), set()
     for name, pattern in patterns.items():
-        if pattern.whole and name in kept:
+        if pattern.whole and name in kept and known[name].adds not in streams:
             layer = known[name]
+            streams |= {layer.adds} - {""}  # what is read of a stream goes once, whoever adds to it
             units = kept[name] * layer.outputs // layer.numel
             for reader in layer.readers:
                 left[reader] = left.get(reader, known[reader].numel) * units // layer.outputs
@@ -79,8 +82,18 @@ class WholeUnits:
         return bool(self.slots)
 
     def look(self) -> None:
-        """After masks were made: which units are left."""
+        """After masks were made: which units are left. RunFailed where layers of one residual stream disagree."""
+        import torch
+
         kept = {slot.name: kept_units(slot.mask) for slot in self.slots}
+        of_stream: dict[str, Slot] = {}
+        for slot in self.slots:
+            first = of_stream.setdefault(slot.layer.adds, slot) if slot.layer.adds else slot
+            if not torch.equal(kept[first.name], kept[slot.name]):
+                raise RunFailed(
+                    f"{slot.name}: keeps other units than {first.name}, whose outputs are added to its own — "
+                    "make the masks with method=slimming"
+                )
         self.factors = [spread(kept[slot.name], param, axis) for slot, param, axis in self.parts]
 
     def silence(self) -> None:

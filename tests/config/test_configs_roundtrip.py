@@ -35,6 +35,7 @@ from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.tasks.task import TASKS
+from sparselab.weights.capabilities import ReadsScales
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
@@ -62,6 +63,8 @@ OF_ENGINES = {
 # What a member needs beyond its own defaults.
 NEEDS = {
     "model=timm": ["model.arch=resnet26"],
+    "model=convnet": ["model.pools=[2]"],  # digits have 8x8 pixels
+    "model=vgg16": ["model.pools=[4]"],
     "model=hf": ["model.path=owner/model"],
     "model=lstm": ["model.width=64"],  # the medium size, 650, is no multiple of 4
     "distribution=per_layer": ["distribution.layers={layers.0: 0.5}", "model=mlp", "targets.exclude=[]"],
@@ -73,6 +76,7 @@ NEEDS = {
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
+    "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
     "loss=dense_gradients": ["method=cts", "schedule.at=1.0"],
     "loss=gradient_norm": ["method=cts", "schedule.at=1.0"],
     "metric=mask_cosine": ["metric.mask_cosine.masks={cell: {sparsity: 2:4, method: random, distribution: uniform}}"],
@@ -132,7 +136,8 @@ def cases():
     """Every member of every group once, methods with each of their patterns, models with a dataset that fits."""
     for name in groups()["method"]:
         for kind in METHODS[name].patterns:
-            yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']"]
+            normed = ["model.batch_norm=true"] if issubclass(METHODS[name], ReadsScales) else []
+            yield [f"method={name}", f"sparsity={SPARSITIES[kind]}", "model=mlp", "targets.exclude=['@head']", *normed]
     for choice in chosen("model"):
         values = compose([choice]).config["model"]
         heads = MODELS[values["name"]].heads

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool2d, pad
 
 
 class CifarBlock(nn.Module):
@@ -108,6 +108,26 @@ class MLP(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = self.dropout(norm(layer(x)).relu())
         return self.head(x)
+
+
+class ConvNet(nn.Module):
+    """(n, channels, h, w) -> (n, classes): 3x3 convolutions with norm and ReLU, pooled after those of ``pools`` (from 1)."""
+
+    def __init__(self, channels: int, widths: Sequence[int], pools: Sequence[int], classes: int):
+        super().__init__()
+        sizes = [channels, *widths]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        self.pools = frozenset(pools)
+        self.head = nn.Linear(sizes[-1], classes)
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True), start=1):
+            x = norm(conv(x)).relu()
+            x = max_pool2d(x, 2) if i in self.pools else x
+        return self.head(x.mean((2, 3)))
 
 
 class DnCNN(nn.Module):

@@ -52,6 +52,8 @@ class SpecBuilder:
     loose: list[Loose] = field(default_factory=list)
     _layers: dict[str, Layer] = field(default_factory=dict)
     _read: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _added: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _of_stream: dict[str, list[str]] = field(default_factory=dict)
     _calls: list[tuple[str, int]] = field(default_factory=list)
 
     def call(
@@ -134,6 +136,14 @@ class SpecBuilder:
         """Layer ``reader`` alone reads the outputs of layer ``name``, through the normalisation ``norm`` where there is one."""
         self._read[name] = (reader, norm)
 
+    def adds(self, name: str, stream: str, norm: str = "") -> None:
+        """The outputs of layer ``name`` are added to the residual ``stream``, through ``norm`` where there is one."""
+        self._added[name] = (stream, norm)
+
+    def reads_stream(self, name: str, stream: str) -> None:
+        """Layer ``name`` reads the residual ``stream``; all that reads or writes it has to be told."""
+        self._of_stream.setdefault(stream, []).append(name)
+
     def products(self, name: str, heads: int, tokens: int, width: int) -> None:
         """The two attention products of module ``name``, q@k and att@v, over all pairs of ``tokens``.
 
@@ -159,6 +169,13 @@ class SpecBuilder:
             reader, norm = self._read.get(layer.name, ("", ""))
             if reader in self._layers:
                 layers[i] = replace(layer, norm=norm, readers=(reader,))
+        broken = {stream for name, (stream, _) in self._added.items() if name not in self._layers}
+        broken |= {stream for stream, names in self._of_stream.items() if not self._layers.keys() >= set(names)}
+        for i, layer in enumerate(layers):
+            stream, norm = self._added.get(layer.name, ("", ""))
+            if stream and stream not in broken:
+                readers = tuple(self._of_stream.get(stream, ()))
+                layers[i] = replace(layer, norm=norm, readers=readers, adds=stream)
         return ModelSpec(name, tuple(layers), self.params, dict(self.fixed_macs), loose=tuple(self.loose))
 
 

@@ -22,6 +22,7 @@ from sparselab.training.loop.lightning import pl
 if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA
     from sparselab.training.loop.spread import Spread
+    from sparselab.training.optim.prox import Prox
     from sparselab.weights.probe import Probe
     from sparselab.weights.sparsifier import Sparsifier
 
@@ -49,6 +50,7 @@ class Loop(pl.Callback):
         edit: Callable[[], None] = lambda: None,
         spread: Spread | None = None,
         begin: Callable[[torch.nn.Module], None] = lambda network: None,
+        prox: Prox | None = None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
@@ -58,6 +60,7 @@ class Loop(pl.Callback):
         self.edit = edit
         self.spread = spread
         self.begin = begin
+        self.prox = prox
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
         self.resumed = False
@@ -105,10 +108,14 @@ class Loop(pl.Callback):
         task.family.constrain_gradients(task.network)
         if self.spread:
             self.spread.look(trainer.global_step + 1)
+        if self.prox:
+            self.prox.before(trainer.global_step + 1, task.steps)
 
     def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
         self.task.family.constrain(self.task.network)
+        if self.prox:
+            self.prox.after(optimizer.param_groups[0]["lr"], self.trainer.global_step + 1, self.task.steps)
         self.sparsifier.after_step(self.trainer.global_step + 1, optimizer)
         if self.spread:
             self.spread.keep()

@@ -10,9 +10,13 @@ from sparselab.core.options import Options as AnyOptions
 from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from sparselab.core.data_types import Pair
+    from sparselab.core.errors import Issue
+    from sparselab.core.model_spec import ModelSpec
     from sparselab.training.losses.context import StepContext
 
 
@@ -54,6 +58,17 @@ class ExtraLoss:
     def files(self) -> dict[str, str]:
         """Files whose content the result depends on, by option name; the plan checks and hashes them."""
         return {}
+
+    def mask_files(self) -> dict[str, str]:
+        """Files of masks that the result depends on, likewise; :meth:`against` looks into them."""
+        return {}
+
+    def against(self, model_spec: ModelSpec, dependencies: Mapping[str, str]) -> list[Issue]:
+        """Return the issues with the layers of the network.
+
+        A file among ``dependencies`` may not be there yet: another cell makes it.
+        """
+        return []
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         """Return the unweighted loss of one batch.

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sparselab.core.options import Options, off
 from sparselab.core.registry import Registry
+from sparselab.training.optim.prox import made
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,9 @@ class OptimOptions(Options):
     milestones: list[float] = Field(description="for schedule=step: fractions of the run, ascending")
     gamma: float = Field(gt=0, le=1, description="for schedule=step: factor at each milestone, in (0, 1]")
     label_smoothing: float = Field(ge=0, lt=1, description="in [0, 1)")
+    prox: dict[str, Any] | None = off(
+        None, description="null, or a proximal step after each update: {name: wgsef, weight: 1e-3, keep: 0.5}"
+    )
 
 
 class Optim:
@@ -46,6 +50,7 @@ class Optim:
 
     def __init__(self, options: Any):
         self.options = options
+        self.prox = made(options.prox)
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Make the torch optimiser.

@@ -31,7 +31,9 @@ class Distribution(ABC):
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: not pattern.fixed_count, whole=True)
+    patterns: ClassVar[tuple[str, ...]] = patterns_where(
+        lambda pattern: not pattern.fixed_count, whole=True, shared=True
+    )
     needs_scores: ClassVar[bool] = False
     own_scores: ClassVar[bool] = False
 

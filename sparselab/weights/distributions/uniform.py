@@ -14,7 +14,7 @@ from sparselab.weights.patterns.admitted import patterns_where
 class Uniform(Distribution):
     """Every layer keeps the requested density. The only distribution that N:M, whose density is fixed, can have."""
 
-    patterns = patterns_where(lambda pattern: True, whole=True)
+    patterns = patterns_where(lambda pattern: True, whole=True, shared=True)
 
     def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
         return {layer.name: density for layer in layers}

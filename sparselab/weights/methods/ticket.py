@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from sparselab.core.options import Options as AnyOptions
 from sparselab.core.options import off
-from sparselab.weights.capabilities import MeasuresFirst, RanksLayers, ReadsFiles
+from sparselab.weights.capabilities import FindsCounts, MeasuresFirst, RanksLayers, ReadsFiles
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @METHODS.register("ticket")
-class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
+class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, FindsCounts, Method):
     """Keep the positions whose weights are largest in ``source``; train the network's own weights there, mask fixed.
 
     source: a network's weights file, or ``{cell: {…}}`` for the cell that makes it; null is the network's own weights as
@@ -29,18 +29,25 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
 
     spare: a layer of which a smaller fraction is zero was not pruned, and keeps all its weights (the fine-tuning script of
     arXiv 2310.06927 masks from a tenth on). The sparsity that is asked for then counts the zeros of the others alone.
+
+    count: ``found`` keeps as many weights as the masks of ``targets.masks`` do, whatever ``sparsity`` asks for.
     """
 
     class Options(AnyOptions):
         source: str | None = Field(description="a .safetensors file, {cell: {…}}, or null for its own weights")
+        count: Literal["asked", "found"] = off("asked", description="asked, or found: as many as given masks keep")
         spare: float = off(0.0, ge=0, le=1, description="layers with a smaller fraction of zeros stay whole, 0 to 1")
 
     options: Options
-    patterns = patterns_where(lambda pattern: pattern.prunes, whole=True)
+    patterns = patterns_where(lambda pattern: pattern.prunes, whole=True, shared=True)
     schedules = ("constant",)
 
     def files(self) -> dict[str, str]:
         return {"source": self.options.source} if self.options.source else {}
+
+    @property
+    def finds_counts(self) -> bool:  # type: ignore[override]
+        return self.options.count == "found"
 
     @property
     def ranks_layers(self) -> bool:  # type: ignore[override]

@@ -30,7 +30,7 @@ class Schedule(ABC):
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: True, whole=True)
+    patterns: ClassVar[tuple[str, ...]] = patterns_where(lambda pattern: True, whole=True, shared=True)
     soft: ClassVar[bool] = False
 
     class Options(spec_options.Options):

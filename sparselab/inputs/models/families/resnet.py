@@ -60,28 +60,39 @@ class ResNet(Transformable, ImageFamily):
             size = pooled(s.conv("conv1", self.width, data.shape[0], 7, size, stride=2), 3, 2, 1)
         s.norm(self.width)
         inputs, bottleneck = self.width, self.options.depth >= BOTTLENECK
+        stream = "stem"  # what the next block reads, and adds to where its shortcut has no convolution
+        s.adds("conv1", stream, "bn1")
         for stage, blocks in enumerate(BLOCKS[self.options.depth], start=1):
             width = self.width << (stage - 1)
             outputs = width * (4 if bottleneck else 1)
             for i in range(blocks):
                 stride = 2 if stage > 1 and i == 0 else 1
                 block, before = f"layer{stage}.{i}", size
+                projected = stride > 1 or inputs != outputs
+                s.reads_stream(f"{block}.conv1", stream)
+                if projected:
+                    s.reads_stream(f"{block}.downsample.0", stream)
+                    stream = f"layer{stage}"
+                    s.adds(f"{block}.downsample.0", stream, f"{block}.downsample.1")
                 if bottleneck:
                     s.conv(f"{block}.conv1", width, inputs, 1, size)
                     size = s.conv(f"{block}.conv2", width, width, 3, size, stride)
                     s.conv(f"{block}.conv3", outputs, width, 1, size)
                     s.reads(f"{block}.conv2", f"{block}.conv3", f"{block}.bn2")
+                    s.adds(f"{block}.conv3", stream, f"{block}.bn3")
                     s.norm(2 * width + outputs)
                 else:
                     size = s.conv(f"{block}.conv1", width, inputs, 3, size, stride)
                     s.conv(f"{block}.conv2", outputs, width, 3, size)
+                    s.adds(f"{block}.conv2", stream, f"{block}.bn2")
                     s.norm(width + outputs)
                 s.reads(f"{block}.conv1", f"{block}.conv2", f"{block}.bn1")
-                if stride > 1 or inputs != outputs:
+                if projected:
                     s.conv(f"{block}.downsample.0", outputs, inputs, 1, before, stride)
                     s.norm(outputs)
                 inputs = outputs
         s.linear("fc", data.classes, inputs)
+        s.reads_stream("fc", stream)
         return s
 
     def make(self, data: DataSpec) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Whole channels, of outputs (filters) or of inputs, and units, which go with all that is theirs. [no torch]."""
+"""Whole channels, of outputs (filters) or of inputs, and units, which go with all that is theirs [no torch]."""
 
 from __future__ import annotations
 
@@ -72,6 +72,16 @@ class Unit(Channel):
     def misfit(self, layer: Layer, axis: str) -> str | None:
         if layer.kind not in ("linear", "conv") or layer.groups > 1:
             return f"units of {layer.name} ({layer.kind}) are not told apart"
-        if not layer.readers:
+        if not layer.readers or (layer.adds and not self.shared):
             return f"units of {layer.name} cannot be taken out: no other layer alone reads them"
         return super().misfit(layer, axis)
+
+
+@PATTERNS.register("shared_unit")
+class SharedUnit(Unit):
+    """``shared_unit:0.5``: units as above, also of residual streams, where layers that are added lose the same ones."""
+
+    form = "shared_unit"
+    example = "shared_unit:0.5"
+    order = 6
+    shared = True

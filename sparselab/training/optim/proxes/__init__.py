@@ -1,0 +1,1 @@
+"""Proximal steps, found by :data:`sparselab.training.optim.prox.PROXES`."""

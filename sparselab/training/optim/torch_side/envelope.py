@@ -1,0 +1,73 @@
+"""The sparse envelope function of non-negative numbers, and its proximal step. Imports torch.
+
+S_k is the largest convex function below "half the squares' sum where at most k are not zero, else infinite":
+``S_k(a) = min over u in [0, 1]^m with sum u <= k of half the sum of a_j^2 / u_j``. Both functions here look at norms of groups,
+from which the weighted group form follows (arXiv 2212.12921): ``a_j = sqrt(d_j) |theta_j|``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STEPS = 100
+"""Halvings of the bisection: more than float64 can tell apart."""
+
+
+def envelope(a: Tensor, k: int) -> float:
+    """S_k of ``a`` (m,). Closed form: the N largest by themselves, the squared sum of the others over 2 (k - N)."""
+    a = a.detach().double().abs().sort(descending=True).values
+    if int((a > 0).sum()) <= k:
+        return float(a.square().sum()) / 2
+    tails = a.flip(0).cumsum(0).flip(0)[:k]  # of entry N and all after it
+    room = torch.arange(k, 0, -1, dtype=a.dtype, device=a.device)
+    n = int(
+        (a[:k] * room <= tails).to(torch.int8).argmax()
+    )  # the first N whose next entry is below the level of the rest
+    return float(a[:n].square().sum() / 2 + tails[n].square() / (2 * (k - n)))
+
+
+def factors(x: Tensor, lam: float, k: int, d: Tensor | None = None, solver: str = "sort") -> Tensor:
+    """What the proximal step of ``lam`` times the function multiplies each group by, (m,), float64.
+
+    x: norms of the groups, at least 0. d: their weights, above 0; None: 1. A group that is zero stays so (factor 0).
+
+    With at most k groups that are not zero it is 1 / (1 + lam d_j). Else u_j = clip(a_j eta - lam d_j, 0, 1) with the eta that
+    makes them sum to k, and u_j / (lam d_j + u_j).
+    """
+    x = x.detach().double()
+    d = torch.ones_like(x) if d is None else d.double()
+    there = x > 0
+    if lam == 0:
+        return there.double()
+    if int(there.sum()) <= k:
+        return there / (1 + lam * d)
+    found = torch.zeros_like(x)
+    a, c = d[there].sqrt() * x[there], lam * d[there]
+    eta = (by_bisection if solver == "bisect" else by_sorting)(a, c, k)
+    u = (a * eta - c).clamp(0, 1)
+    found[there] = u / (c + u)
+    return found
+
+
+def by_sorting(a: Tensor, c: Tensor, k: int) -> float:
+    """The eta at which the sum of clip(a_j eta - c_j, 0, 1) is k: 2m break points in order, slopes added up, a line between."""
+    breaks, order = torch.cat([c / a, (c + 1) / a]).sort()
+    slopes = torch.cat([a, -a])[order].cumsum(0)
+    heights = torch.cat([a.new_zeros(1), (slopes[:-1] * breaks.diff()).cumsum(0)])
+    at = int(torch.searchsorted(heights, torch.tensor([float(k)], dtype=a.dtype, device=a.device)))
+    at = min(max(at, 1), len(breaks) - 1)
+    slope = float(slopes[at - 1])
+    return float(breaks[at - 1]) + ((k - float(heights[at - 1])) / slope if slope > 0 else 0.0)
+
+
+def by_bisection(a: Tensor, c: Tensor, k: int) -> float:
+    """The same by halving an interval that holds it."""
+    low, high = float((c / a).min()), float(((c + 1) / a).max())
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if float((a * middle - c).clamp(0, 1).sum()) < k:
+            low = middle
+        else:
+            high = middle
+    return high
