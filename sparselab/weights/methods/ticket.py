@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options, off
 from sparselab.weights.capabilities import MeasuresFirst, RanksLayers, ReadsFiles
 from sparselab.weights.method import METHODS, Method
@@ -40,6 +41,14 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, Method):
 
     def files(self) -> dict[str, str]:
         return {"source": self.options.source} if self.options.source else {}
+
+    def measured_in_vain(self) -> Issue | None:
+        if self.options.source is not None:
+            return Issue("method.source", "targets.masks names the mask, too", "leave one of them out")
+        if self.options.spare:
+            problem = "masks of a file say which layers stay whole"
+            return Issue(f"method.spare={self.options.spare:g}", problem, "leave it out, or targets.masks")
+        return None
 
     @property
     def ranks_layers(self) -> bool:  # type: ignore[override]
