@@ -37,7 +37,7 @@ def combination(made: UncheckedParts) -> list[Issue]:
         problem = f"schedule={schedule.name} does not begin with its final masks"
         return [Issue(TICKET, problem, "choose what begins sparse, such as method=ticket")]
     if isinstance(method, ReadsInputs):
-        return [masks_given(method.name)]
+        return [masks_given(made.parts["method"].name)]
     vain = method.measured_in_vain() if isinstance(method, MeasuresFirst) else None
     return [vain] if vain else []
 
