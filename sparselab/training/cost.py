@@ -9,12 +9,12 @@ from sparselab.core.memo import once
 from sparselab.storage.ids import canonical
 from sparselab.training.layers import in_whole_tiles
 from sparselab.training.parts import Parts
-from sparselab.weights.capabilities import LearnsTensors, alternating_update
+from sparselab.weights.capabilities import DrawsMasks, LearnsTensors, alternating_update
 from sparselab.weights.whole_units import with_readers
 
 if TYPE_CHECKING:
     from sparselab.core.sparsity import Sparsity
-
+    from sparselab.training.losses.extra_loss import ExtraLoss
 
 Ledger = Sequence[tuple[int, Mapping[str, int]]]
 """The weights that each layer keeps, from after an update on: (update, number by layer), in order."""
@@ -81,13 +81,32 @@ def _foreseen(parts: Parts, patterns: Mapping[str, Sparsity]) -> Ledger:
 
 
 def teacher_flops(parts: Parts) -> int:
-    """FLOPs of the teachers' forward passes, each teacher's once a batch however many losses learn from it."""
+    """FLOPs of what extra losses compute beside the network's own passes.
+
+    The forward passes of teachers, each teacher's once a batch however many losses learn from it, and what losses compute by
+    themselves; both in the updates that have the loss.
+    """
     from sparselab.weights.cost import FLOPS_PER_MAC
 
     assert parts.model_spec is not None
-    teachers = {loss.taught_by for loss in parts.losses if loss.options.weight} - {None}
-    samples = parts.cell.trainer.batch_size * parts.steps
-    return FLOPS_PER_MAC * parts.model_spec.macs * samples * len(teachers)
+    teachers: dict[str, int] = {}  # updates by teacher
+    passes = 0
+    for loss in parts.losses:
+        if not loss.options.weight:
+            continue
+        updates = _updates_of(loss, parts)
+        passes += loss.own_passes * updates
+        if loss.taught_by is not None:
+            teachers[loss.taught_by] = max(updates, teachers.get(loss.taught_by, 0))
+    passes += sum(teachers.values())
+    return FLOPS_PER_MAC * parts.model_spec.macs * parts.cell.trainer.batch_size * passes
+
+
+def _updates_of(loss: ExtraLoss, parts: Parts) -> int:
+    """How many updates have this loss."""
+    if not (loss.of_search and isinstance(parts.method, DrawsMasks)):
+        return parts.steps
+    return min([*parts.schedule.updates(parts.steps)[:1], parts.steps])
 
 
 def dense_steps(parts: Parts) -> list[int]:

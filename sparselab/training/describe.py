@@ -34,7 +34,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
         out += _equal_cost(cost)
         if cost["flops_train_dense"]:  # not where nothing is trained
             times = cost["flops_train"] / cost["flops_train_dense"]
-            out.append(("training FLOPs", f"{cost['flops_train']:.3e} ({times:.3f}x dense{of_teacher(cost)})"))
+            out.append(("training FLOPs", f"{cost['flops_train']:.3e} ({times:.3f}x dense{of_losses(cost)})"))
     return out
 
 
@@ -45,10 +45,10 @@ def _adapted(parts: Parts) -> str:
     return f"{parts.adapt.name}: a network for {data.inputs} → {data.targets}, {rest}"
 
 
-def of_teacher(cost: dict[str, Any]) -> str:
-    """Return the cost of teachers: ``, a teacher 0.333x``; empty where there is none."""
+def of_losses(cost: dict[str, Any]) -> str:
+    """Return what extra losses compute beside: ``, extra losses 0.333x``; empty where that is nothing."""
     share = cost.get("flops_teacher", 0) / cost["flops_train_dense"]
-    return f", a teacher {share:.3f}x" if share else ""
+    return f", extra losses {share:.3f}x" if share else ""
 
 
 def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -78,7 +78,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows += _equal_cost(cost)
     if cost["flops_train_dense"]:
         times = cost["flops_train"] / cost["flops_train_dense"]
-        rows.append(("training FLOPs", f"{times:.3f}x dense{of_teacher(cost)}"))
+        rows.append(("training FLOPs", f"{times:.3f}x dense{of_losses(cost)}"))
     rows.append(("precision", str(record["config"]["trainer"]["precision"])))
     return rows
 

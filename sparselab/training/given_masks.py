@@ -10,7 +10,7 @@ from sparselab.core.errors import ConfigError, Issue, refuse
 from sparselab.inputs.models.weights import place, read_header
 from sparselab.running.parents import TICKET
 from sparselab.running.parts import pending
-from sparselab.weights.capabilities import by_chance, finds_counts
+from sparselab.weights.capabilities import MeasuresFirst, ReadsInputs, by_chance, finds_counts, masks_given
 from sparselab.weights.count import chance_miss
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def combination(made: UncheckedParts) -> list[Issue]:
     if not whole_at_start(schedule, made.steps):
         problem = f"schedule={schedule.name} does not begin with its final masks"
         return [Issue(TICKET, problem, "choose what begins sparse, such as method=ticket")]
-    return []
+    if isinstance(method, ReadsInputs):
+        return [masks_given(made.parts["method"].name)]
+    vain = method.measured_in_vain() if isinstance(method, MeasuresFirst) else None
+    return [vain] if vain else []
 
 
 def whole_at_start(schedule: Schedule, steps: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparselab.core.errors import Issue
 from sparselab.weights.alternating import ALL, AlternatingUpdate
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparselab.core.data_spec import DataSpec
-    from sparselab.core.errors import Issue
     from sparselab.weights.probe import Probe
     from sparselab.weights.schedules import Schedule
     from sparselab.weights.slot import Slot, UpdateContext
@@ -26,12 +26,20 @@ if TYPE_CHECKING:
 class MeasuresFirst:
     """Looks at the weights or at training batches before the first mask."""
 
+    name: ClassVar[str]
+
     def issues(self, data: DataSpec) -> list[Issue]:
         """Return the issues that keep these options from working on these data. Called while planning, without torch."""
         return []
 
+    def measured_in_vain(self) -> Issue | None:
+        """Return the issue with masks that the cell is given (``targets.masks``); None where nothing is measured for them."""
+        return masks_given(self.name)
+
     def prepare(self, slots: list[Slot], probe: Probe) -> None:
-        """Measure what scores need, once. Not called when a run resumes: masks are stored.
+        """Measure what scores need, once.
+
+        Not called when a run resumes or is given its masks: there is nothing to choose.
 
         Args:
             slots: the sparse layers, all weights still dense
@@ -232,6 +240,12 @@ class Reports:
             Finite numbers by name; the record has them as ``train.<name>``.
         """
         raise NotImplementedError(f"{type(self).__name__} reports and does not say what")
+
+
+def masks_given(method: str) -> Issue:
+    """The issue of a cell that is given its masks and whose method would choose masks of its own at some expense."""
+    problem = f"method={method} looks for a mask of its own, and this one would stand in its place"
+    return Issue("targets.masks", problem, "write method=ticket, or leave it out")
 
 
 CAPABILITIES = (

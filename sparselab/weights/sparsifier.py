@@ -135,7 +135,7 @@ class Sparsifier:
     @torch.no_grad()
     def start(self, probe: Probe | None = None) -> None:
         """Before the first update: the masks that are due at step 0. ``probe``: for methods that measure first."""
-        if isinstance(self.method, MeasuresFirst) and self.slots and probe is not None:
+        if isinstance(self.method, MeasuresFirst) and self.slots and probe is not None and self.given is None:
             self.method.prepare(self.slots, probe)
         self._note(0)
         if self._due(0):

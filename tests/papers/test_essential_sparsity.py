@@ -26,6 +26,14 @@ from sparselab.weights.patterns.pattern import Pattern
 W = tensor([[0.1, -0.5, 0.2, 0.9], [-0.05, 0.3, -0.7, 0.4]])
 
 
+TEXT = {
+    "model": "llama_tiny", "model.width": 16, "model.depth": 1, "model.heads": 2, "model.ff": 24, "dataset": "stdlib",
+    "dataset.max_bytes": 60000, "dataset.block": 16, "dataset.limit_test": 200, "optim": "adamw", "optim.lr": 1e-2,
+    "trainer.max_epochs": "null", "trainer.batch_size": 4, "trainer.evals": 0, "trainer.threads": 1,
+    "trainer.precision": '"32"', "trainer.progress": "none",
+}  # fmt: skip
+
+
 def masked(sparsity, weight=W):
     pattern = Pattern.of(Sparsity.parse(sparsity))
     density = 0.0 if pattern.sparsity.fixed_count else pattern.sparsity.density
@@ -122,3 +130,24 @@ def test_exempt_are_embeddings_head_norms_and_biases():
     layers: list[Layer] = plan.parts.layers
     assert sum(layer.numel for layer in layers) == 226_560
     assert all(".layers." in layer.name for layer in layers)
+
+
+def test_a_lottery_ticket_returns_to_the_pretrained_weights_before_each_round(tmp_path):
+    """Dossier, LTP: survivors are reset to theta_p, and with them all that has no mask; the masks are nested."""
+    parent = {**TEXT, "method": "dense", "trainer.max_steps": 3}
+    pretrained = f"{{cell: {{{', '.join(f'{key}: {value}' for key, value in parent.items())}}}}}"
+    words = [
+        *(f"{key}={value}" for key, value in TEXT.items()), f"runs_dir={tmp_path}", f"model.weights={pretrained}", "method=imp",
+        "schedule=rounds", "schedule.rounds=2", "optim.cycles=3", "distribution=global", "method.rewind=0.0", "sparsity=0.5",
+        "trainer.max_steps=9", "trainer.keep_at=[0,3,6]",
+    ]  # fmt: skip
+    assert application.main(words) == 0
+    folder = Path(plan_of(words).folder)
+    start, *rounds = (load_file(folder / f"model@{at}.safetensors") for at in (0, 3, 6))
+    masks = load_masks(folder / "masks.safetensors")
+    kept = [{name: weights[name] != 0 for name in masks} for weights in rounds]
+    for weights, live in zip(rounds, kept, strict=True):
+        for name, values in weights.items():
+            assert torch.equal(values, start[name] * live[name] if name in live else start[name])
+    assert all(bool((masks[name] <= kept[0][name]).all()) and torch.equal(masks[name], kept[1][name]) for name in masks)
+    assert sum(int(m.sum()) for m in kept[0].values()) > sum(int(m.sum()) for m in kept[1].values())

@@ -357,16 +357,32 @@ def _series(table: Table, cells: list[tuple[str, str]]) -> dict[tuple[str, str],
         own = (row, column) == table.dense((row, column))
         curves.setdefault((row, column) if own else asked, []).append((row, column))
     names: dict[tuple[str, str], str] = {}
-    for places in curves.values():
+    for places in [part for whole in curves.values() for part in _apart(table, whole)]:
         parts = [_common([row for row, _ in places]), _common([column for _, column in places])]
         name = " · ".join(part for part in parts if part) or " · ".join(places[0])
         names |= dict.fromkeys(places, name)
     return names
 
 
+def _apart(table: Table, places: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """The cells of a curve; of a curve for each column where a row has two cells of one sparsity.
+
+    What tells these apart is said under ``extra``, cell by cell.
+    """
+    asked = [(row, _asked(merge(table.rows[row], table.columns[column]))) for row, column in places]
+    if len(set(asked)) == len(places):
+        return [places]
+    return [[place for place in places if place[1] == name] for name in dict.fromkeys(column for _, column in places)]
+
+
+def _asked(overrides: Sequence[str]) -> str:
+    """The sparsity that overrides ask for, as written; "" where they ask for none."""
+    return next((item.partition("=")[2] for item in overrides if item.startswith("sparsity=")), "")
+
+
 def _pattern(overrides: Sequence[str]) -> str:
     """The name of the pattern that overrides ask for; "" where they ask for none, or for what is no sparsity."""
-    asked = next((item.partition("=")[2] for item in overrides if item.startswith("sparsity=")), "")
+    asked = _asked(overrides)
     try:
         return Sparsity.parse(asked.strip("\"'")).kind if asked else ""
     except ConfigError:

@@ -13,6 +13,8 @@ from torch import nn
 from sparselab.core.errors import ConfigError, Issue, refuse
 from sparselab.inputs.models.weights import ANOTHER, Entry, Part, compare, divide, place, read_header
 
+COUNTER = ".num_batches_tracked"
+
 SPELLING = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -36,7 +38,8 @@ def load_weights(
 ) -> None:
     """Copy every tensor of the file at ``path`` into ``model``'s state (parameters and persistent buffers).
 
-    Names, shapes and dtypes must agree exactly; of a tied tensor one name is enough, and where the file has several
+    Names, shapes and dtypes must agree exactly, but that half precision widens to float32, and that a batch norm's counter of
+    batches, which no score depends on, may be left out; of a tied tensor one name is enough, and where the file has several
     they must be equal. ``part_of`` says of which larger tensor of the file one that it lacks is a part. Tensors of the
     names ``left`` are not read: the model keeps its own, whatever the file holds. Raises
     :class:`ConfigError`, before any copy, for any difference and for values that are not finite.
@@ -51,6 +54,8 @@ def load_weights(
         for name in names:
             if present and name not in found:
                 del expected[name]
+    for name in [name for name in expected if name.endswith(COUNTER) and name not in found]:
+        del expected[name]
     shapes = {name: entry.shape for name, entry in expected.items()}
     found, parts = divide(found, shapes, part_of) if part_of else (found, {})
     issues = compare(found, expected, where)

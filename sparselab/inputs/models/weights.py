@@ -19,6 +19,8 @@ BYTES_OF = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
+WIDENS = {"F16": "F32", "BF16": "F32"}
+"""What a file may hold in the place of what a network has: nothing is lost on the way."""
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar"})
 ANOTHER = "give another copy of the file"
 
@@ -123,13 +125,14 @@ def _entries(header: dict[str, Any], data_bytes: int, where: str) -> dict[str, E
 def compare(found: Mapping[str, Entry], expected: Mapping[str, Entry], where: str) -> list[Issue]:
     """How a file differs from a network: at most one fault each for missing, unexpected, wrong shape and wrong dtype.
 
-    Each names the first tensor concerned and how many more there are.
+    Half precision is no fault where the network has float32. Each names the first tensor concerned and how many more there are.
     """
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     both = [name for name in expected if name in found]
     shapes = [name for name in both if found[name].shape != expected[name].shape]
-    dtypes = [name for name in both if found[name].dtype != expected[name].dtype and name not in shapes]
+    kinds = {name: (found[name].dtype, expected[name].dtype) for name in both if name not in shapes}
+    dtypes = [name for name, (ours, theirs) in kinds.items() if theirs not in (ours, WIDENS.get(ours))]
     issues = []
     if missing:
         issues.append(Issue(where, f"lacks tensor {_first(missing)}", "give weights of this very network"))

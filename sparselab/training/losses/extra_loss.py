@@ -32,6 +32,8 @@ class ExtraLoss:
     ``needs_dense_weights``  compares the network with itself without masks (``context.look_dense``).
     ``needs_drawn_masks``    differentiates through a draw of masks (``context.masked``), twice.
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
+    ``own_passes``           what it computes beside that, in forward passes of the dense network (a pass backward is two).
+    ``of_search``            of a method that draws masks it is computed in the updates that do, and no longer.
     """
 
     class Options(AnyOptions):
@@ -48,6 +50,8 @@ class ExtraLoss:
     needs_dense_weights: ClassVar[bool] = False
     needs_drawn_masks: ClassVar[bool] = False
     taught_by: str | None = None
+    own_passes: ClassVar[int] = 0
+    of_search: ClassVar[bool] = False
 
     def __init__(self, options: Any):
         self.options = options
@@ -85,7 +89,7 @@ class ExtraLoss:
 
     def due(self, context: StepContext) -> bool:
         """True where the update under way has this loss; else its loss is what it is without."""
-        return True
+        return not self.of_search or context.drawing is not False
 
     def share_of_task_loss(self) -> float:
         """Return the factor of the task's own loss."""

@@ -25,16 +25,14 @@ class Preserving(ExtraLoss):
     """
 
     needs_dense_weights = True
-    taught_by = "dense"
+    taught_by: str | None = "dense"
+    of_search = True
 
     class Options(ExtraLoss.Options):
         weight: float = Field(ge=0, description="factor of the extra loss in the sum, at least 0")
         task_share: float = Field(ge=0, description="factor of the task's own loss, at least 0")
 
     options: Options
-
-    def due(self, context: StepContext) -> bool:
-        return context.drawing is not False
 
     def share_of_task_loss(self) -> float:
         return self.options.task_share
@@ -107,10 +105,13 @@ class DenseFeatures(Preserving):
 class OfGradients(Preserving):
     """Base: of the gradients of the task's loss in the dense weights theta, of which a draw shows m * theta.
 
-    They are m dL/d(m theta), so both factors depend on the draw; both are differentiated.
+    They are m dL/d(m theta), so both factors depend on the draw; both are differentiated. A gradient is one pass forward and
+    one backward (3 in the account); its derivative takes every product of these twice (6).
     """
 
     needs_drawn_masks = True
+    taught_by = None
+    own_passes = 9
 
     def gradients(
         self, context: StepContext, batch: tuple[Tensor, ...], dense: bool
@@ -164,6 +165,8 @@ class DenseGradients(OfGradients):
 
     Of the weights that have masks, each layer's standardised over all its entries.
     """
+
+    own_passes = 12  # the dense gradient is not differentiated
 
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         dense, sparse = (self.gradients(context, batch, dense=each)[0] for each in (True, False))

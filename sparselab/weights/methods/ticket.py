@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options as AnyOptions
 from sparselab.core.options import off
 from sparselab.weights.capabilities import FindsCounts, MeasuresFirst, RanksLayers, ReadsFiles
@@ -44,6 +45,14 @@ class Ticket(MeasuresFirst, ReadsFiles, RanksLayers, FindsCounts, Method):
 
     def files(self) -> dict[str, str]:
         return {"source": self.options.source} if self.options.source else {}
+
+    def measured_in_vain(self) -> Issue | None:
+        if self.options.source is not None:
+            return Issue("method.source", "targets.masks names the mask, too", "leave one of them out")
+        if self.options.spare:
+            problem = "masks of a file say which layers stay whole"
+            return Issue(f"method.spare={self.options.spare:g}", problem, "leave it out, or targets.masks")
+        return None
 
     @property
     def finds_counts(self) -> bool:  # type: ignore[override]

@@ -54,6 +54,19 @@ def test_the_largest_grid_point_within_eps_while_the_next_exceeds_it():
     assert essential_sparsity(GRID, DROPS, 9.0) == 0.5  # the knee is beyond the grid
 
 
+def test_a_drop_of_eps_itself_is_allowed_however_it_is_rounded():
+    """Five of 500 images are a point; as differences of per cents some are 1.0000000000000142."""
+    drops = [100 * (right / 500) - 100 * ((right - 5) / 500) for right in range(5, 501)]
+    assert max(drops) > 1.0
+    assert all(essential_sparsity((0.0, 0.1, 0.2), (0.0, drop, 9.0), 1.0) == 0.1 for drop in drops)
+    assert essential_sparsity((0.0, 0.1, 0.2), (0.0, 1.0 + 1e-6, 9.0), 1.0) == 0.0
+
+
+def test_a_score_that_is_no_number_is_a_drop():
+    assert essential_sparsity(GRID, (0.0, 0.2, math.nan, 0.3, 0.4, 0.5), 1.0) == 0.1
+    assert essential_sparsity(GRID, (0.0, 0.2, math.inf, 0.3, 0.4, 0.5), 1.0) == 0.1
+
+
 def test_a_curve_that_recovers_later_returns_the_first_crossing():
     assert essential_sparsity(GRID, (0.0, 0.2, 1.4, 0.3, 0.1, 5.0), 1.0) == 0.1
 

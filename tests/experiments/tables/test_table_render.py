@@ -265,3 +265,11 @@ def test_a_pattern_of_its_own_is_a_curve_of_its_own(table: Table, entries: list[
     summary = summarise(table.model_copy(update={"rows": rows}), "cpu", entries)
     ours = {line.row: line.series for line in summary.lines if line.column == "ste"}
     assert ours["2:4"] != ours["1:4"]
+
+
+def test_columns_that_only_extra_tells_apart_are_curves_of_their_own(table: Table, entries: list[Entry]):
+    """A row has two cells of one sparsity: they cannot lie on one line."""
+    columns = {"dense": ["method=dense"], "ste": ["method=ste"], "srste": ["method=ste"]}
+    summary = summarise(table.model_copy(update={"columns": columns, "extra": []}), "cpu", entries)
+    names = {line.column: line.series for line in summary.lines if line.sparsity is not None or line.column != "dense"}
+    assert names["ste"] != names["srste"]

@@ -72,12 +72,29 @@ def test_every_difference_is_a_line_and_nothing_is_copied(tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as refused:
         load_weights(model, path, key="w")
     assert [line.split(": ", 1)[1] for line in lines(refused)] == [
-        "lacks tensor 1.bias (and 3 more) — give weights of this very network",
+        "lacks tensor 1.bias (and 2 more) — give weights of this very network",
         "has tensor extra (and 1 more), unknown here — give weights of this very network",
         "shape of 0.weight is [3, 2], not [2, 3] — match model and dataset to the file",
         "dtype of 0.bias is F64, not F32 — convert the file",
     ]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_widens_and_a_counter_of_batches_may_be_left_out(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Every value of the file is one of float32; no other tensor may be left out, and doubles would be cut."""
+    source, target = network(), network()
+    with torch.no_grad():
+        source[0].weight.mul_(1.1)
+    state = {name: value.to(dtype) for name, value in source.state_dict().items() if value.is_floating_point()}
+    save_file(state, tmp_path / "w.safetensors")
+    target[1].num_batches_tracked.fill_(7)
+    load_weights(target, tmp_path / "w.safetensors")
+    assert all(torch.equal(target.state_dict()[name], value.float()) for name, value in state.items())
+    assert int(target[1].num_batches_tracked) == 7
+    save_file({name: value for name, value in state.items() if "var" not in name}, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match=r"lacks tensor 1\.running_var —"):
+        load_weights(target, tmp_path / "w.safetensors")
 
 
 def test_values_that_are_not_finite(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.options import Options
 from sparselab.inputs.models.family import MODELS
 from sparselab.running.planning import plan_of
-from sparselab.training.describe import of_teacher
+from sparselab.training.describe import of_losses
 from sparselab.training.loop.module import TaskModule
 from sparselab.training.losses.distill import Distill, divergence
 from sparselab.training.losses.taught import Teacher
@@ -142,7 +142,7 @@ def test_the_teacher_s_forward_pass_is_in_the_account(tmp_path):
     save_file(family.build(plan_of(cell).parts.data).state_dict(), tmp_path / "model.safetensors")
     cost = plan_of([*cell, "loss=[distill]", f"loss.distill.teacher={tmp_path}"]).cost
     assert cost["flops_teacher"] == 2 * (64 * 16 + 16 * 10) * 32 * 3 == cost["flops_train_dense"] // 3
-    assert of_teacher(cost) == ", a teacher 0.333x"
+    assert of_losses(cost) == ", extra losses 0.333x"
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path):

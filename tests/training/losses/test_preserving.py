@@ -145,3 +145,49 @@ def test_what_it_cannot_look_at_is_refused(overrides, match):
 @pytest.mark.parametrize(("drawing", "due"), [(True, True), (False, False), (None, True)])
 def test_it_is_the_loss_of_a_search_and_not_of_what_follows(drawing, due):
     assert made("dense_kl").due(types.SimpleNamespace(drawing=drawing)) is due
+
+
+SEARCH = ["method=cts", "sparsity=0.5", "model=mlp", "model.hidden=[16,8]", "trainer.max_epochs=null", "trainer.max_steps=10",
+          "trainer.batch_size=32"]  # fmt: skip
+F = 2 * (64 * 16 + 16 * 8 + 8 * 10)  # a forward pass of one example
+
+
+@pytest.mark.parametrize(
+    ("losses", "passes"),
+    [([], 0), (["dense_kl"], 1), (["dense_kl", "dense_features"], 1), (["gradient_norm"], 9), (["dense_gradients"], 12),
+     (["dense_kl", "dense_gradients"], 13)],
+)  # fmt: skip
+def test_what_the_losses_compute_is_in_the_account_of_the_search(losses, passes):
+    """Of 10 updates the search has 4. One look at the dense network serves all losses; gradients are nobody else's."""
+    asked = [*SEARCH, f"loss=[{','.join(losses)}]"]
+    assert plan_of([*asked, "schedule.at=0.4"]).cost["flops_teacher"] == passes * F * 32 * 4
+    assert plan_of([*asked, "schedule.at=1.0"]).cost["flops_teacher"] == passes * F * 32 * 10
+
+
+def test_without_draws_the_dense_network_is_looked_at_in_every_update():
+    asked = ["method=ste", "sparsity=2:4", *SEARCH[2:], "loss=[dense_kl]"]
+    assert plan_of(asked).cost["flops_teacher"] == F * 32 * 10
+
+
+@pytest.mark.parametrize(("name", "passes", "first"), [("gradient_norm", 9, 4), ("dense_gradients", 12, 6)])
+def test_the_account_of_losses_of_gradients_is_what_torch_counts(name, passes, first):
+    """Every product of the passes, counted as they are computed; of the first layer those for its inputs are left out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(*(layer for a, b in ((64, 16), (16, 8)) for layer in (nn.Linear(a, b), nn.Tanh())),
+                            nn.Linear(8, 10))  # fmt: skip
+    x, y = torch.randn(32, 64, generator=generator), torch.randint(0, 10, (32,), generator=generator)
+    theta = {name: weight.data.clone() for name, weight in network.named_parameters() if weight.ndim == 2}
+    context = types.SimpleNamespace(
+        network=network,
+        masked=[(network.get_parameter(name), values) for name, values in theta.items()],
+        again=network,
+        criterion=lambda logits, batch: nn.functional.cross_entropy(logits, batch[1]),
+        aside=lambda dense: nullcontext(),
+    )
+    with FlopCounterMode(display=False) as counter:
+        made(name).loss(context, (x, y), None).backward()
+    per_layer = [2 * 64 * 16 * 32, 2 * 16 * 8 * 32, 2 * 8 * 10 * 32]
+    assert counter.get_total_flops() == first * per_layer[0] + passes * sum(per_layer[1:])
+    assert LOSSES[name].own_passes == passes

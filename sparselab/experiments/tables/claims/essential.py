@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 from sparselab.experiments.tables.claims.claim import CLAIMS, Bound, Claim, Layout, Point
 from sparselab.experiments.tables.statistics import Derived, Place
 
+ROUNDING = 1e-9
+"""What subtracting scores may add to a difference: five images of 500 are a point, and as per cents may differ by more."""
+
 Curve = Sequence[tuple[float, Place]]
 """(number, cell) in ascending order of the numbers, the dense cell left out."""
 
@@ -39,7 +42,8 @@ def steepening(x: Sequence[float], drops: Sequence[float], eps: float, factor: f
 
 
 def _knee(drops: Sequence[float], eps: float) -> int:
-    return next((i for i, drop in enumerate(drops) if drop > eps), len(drops)) - 1
+    """The place of the last drop within eps. One that is no number is none of them: a network that is broken is not free."""
+    return next((i for i, drop in enumerate(drops) if not drop <= eps + ROUNDING), len(drops)) - 1
 
 
 class _PerSeed(Derived):

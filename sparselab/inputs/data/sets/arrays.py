@@ -130,10 +130,7 @@ class ArraySet(Dataset):
         source = self.source()
         self._counts()
         (images, labels), (test_images, test_labels) = self.arrays(source)
-        rows = choose(self.options, labels, test_labels, self.options.train_draw)
-        if self.options.n_shot is not None:
-            shots = subset.shots(labels[rows["train"]], self.options.n_shot, f"n_shot {self.options.train_draw}")
-            rows["train"] = rows["train"][shots]
+        rows = self._chosen(labels, test_labels)
         # Of all training images: a network goes on with the statistics that it was trained with.
         mean, std = self._normalised(images[rows["train"]])
         rows = self._divided(rows, labels, test_labels)
@@ -164,6 +161,14 @@ class ArraySet(Dataset):
             return IMAGENET
         mean, std = self.statistics(pooled(train, self.options.pool))
         return (mean * 3, std * 3) if self.options.colour else (mean, std)
+
+    def _chosen(self, labels: np.ndarray, test_labels: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of each split."""
+        rows = choose(self.options, labels, test_labels, self.options.train_draw)
+        if self.options.n_shot is not None:
+            shots = subset.shots(labels[rows["train"]], self.options.n_shot, f"n_shot {self.options.train_draw}")
+            rows["train"] = rows["train"][shots]
+        return rows
 
     def _divided(
         self, rows: dict[str, np.ndarray], labels: np.ndarray, test_labels: np.ndarray
@@ -388,9 +393,13 @@ class PublicSet(ArraySet):
         packed = cache.array(key, decode) if source.kind == "local" else decode()
         return packed[:, :-8].reshape(-1, *self.shape), packed[:, -8:].copy().view("<i8")[:, 0]
 
+    def _held(self, part: str) -> int:
+        """How many images the files of ``part`` hold."""
+        return self.sizes[part]
+
     def _decode(self, source: Source, part: str) -> np.ndarray:
         """(n, c*h*w + 8) uint8: the pixels of each image, and its label as eight bytes."""
-        expected, pixels = self.sizes[part], int(np.prod(self.shape))
+        expected, pixels = self._held(part), int(np.prod(self.shape))
         packed = np.empty((expected, pixels + 8), np.uint8)
         labels = np.empty(expected, "<i8")
         count = 0
