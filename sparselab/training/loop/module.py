@@ -61,6 +61,7 @@ class TaskModule(pl.LightningModule):
         )
         self.began: Any = None  # the state that the batch under way began with, where one is carried
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
+        self.cut: float | None = None  # what pruning removed before the first update, where the learning rate asks
 
     @property
     def headline(self) -> str:
@@ -101,10 +102,13 @@ class TaskModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.carry:
             checkpoint["carried"] = self.carry.whole()
+        if self.cut is not None:
+            checkpoint["cut"] = self.cut
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.carry:
             self.carry.restore(checkpoint["carried"])
+        self.cut = checkpoint.get("cut")
 
     def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
         """The task's own mean loss of a batch: a scalar."""
@@ -223,7 +227,14 @@ class TaskModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _factor(self, schedule: str | None) -> Callable[[int], float]:
-        return lambda step: self.optim.factor(step, self.steps, schedule)
+        return lambda step: self.optim.factor(step, self.steps, schedule, self.cut)
+
+    def begin_rates(self) -> None:
+        """Set the first update's learning rates again, now that ``cut`` is known."""
+        scheduler: Any = self.lr_schedulers()
+        groups = scheduler.optimizer.param_groups
+        for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = base * factor(0)
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from sparselab.core.options import Options, off
+from sparselab.core.points import point_of, update_of
 from sparselab.core.registry import Registry
+from sparselab.training.optim.retraining import ADAPTIVE, ALONE, RETRAINING, Past, Pretraining, issues, rate
 
 if TYPE_CHECKING:
     import torch
+
+    from sparselab.core.errors import Issue
 
 
 class OptimOptions(Options):
@@ -21,8 +25,8 @@ class OptimOptions(Options):
     lr: float = Field(gt=0, description="peak learning rate, above 0")
     weight_decay: float = Field(0.0, ge=0, description="at least 0")
     decay_norm_and_bias: bool = Field(False, description="true or false: weight decay on 1-D parameters too")
-    schedule: Literal["constant", "cosine", "linear", "step"] = Field(
-        "cosine", description="constant, cosine, linear or step"
+    schedule: Literal["constant", "cosine", "linear", "step", "ft", "lrw", "slr", "clr", "llr", "allr"] = Field(
+        "cosine", description="constant, cosine, linear or step; of retraining: ft, lrw, slr, clr, llr or allr"
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="fraction of the run with a linear warm-up, in [0, 1)")
     min_factor: float = Field(0.0, ge=0, le=1, description="last learning rate over the peak, in [0, 1]")
@@ -30,6 +34,9 @@ class OptimOptions(Options):
     milestones: list[float] = Field([0.5, 0.75], description="for schedule=step: fractions of the run, ascending")
     gamma: float = Field(0.1, gt=0, le=1, description="for schedule=step: factor at each milestone, in (0, 1]")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="in [0, 1)")
+    pretraining: Pretraining | None = off(
+        None, description="for schedules of retraining: {length, schedule, …} of the training before, or null"
+    )
 
 
 class Optim:
@@ -46,6 +53,28 @@ class Optim:
 
     def __init__(self, options: Any):
         self.options = options
+        self.past: Past | None = None  # the rates of the training before, once its length in updates is known
+
+    @property
+    def adapts(self) -> bool:
+        """True if its rates depend on what pruning removes from the network (``cut`` of :meth:`factor`)."""
+        return bool(self.options.schedule == ADAPTIVE)
+
+    def look_back(self, per_epoch: int) -> None:
+        """Work out the rates of the training before. per_epoch: updates of an epoch, 0 where it is not known."""
+        before: Pretraining | None = self.options.pretraining
+        point = None if before is None else point_of(before.length)
+        if before is None or point is None or (not per_epoch and not point.isdigit()):
+            return
+        length = update_of(point, per_epoch)
+        rates = [shape(before, step, length, before.schedule) for step in range(length)]
+        self.past = Past(tuple(rates), int(before.warmup * length))
+
+    def issues(self, total: int, masks: list[int] | None) -> list[Issue]:
+        """Return the issues of its schedule in ``total`` updates. masks: when masks are made; None where none are."""
+        o = self.options
+        length = len(self.past.rates) if self.past else None
+        return issues(o.schedule, o.pretraining, o.min_factor, length, int(total / o.cycles), masks)
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         raise NotImplementedError
@@ -68,22 +97,35 @@ class Optim:
         optimizer.keeps_zeros = vars(type(self)).get("keeps_zeros", False)  # type: ignore[attr-defined]
         return optimizer
 
-    def factor(self, step: int, total: int, schedule: str | None = None) -> float:
-        """Learning rate over its peak for update ``step`` (from 0) of ``total``; ``schedule``: another one's shape."""
-        o = self.options
-        total = max(total, 1)
-        length = total / o.cycles
-        at = (min(step, total - 1) % length) / length
-        if at < o.warmup:
-            return (at * length + 1) / (o.warmup * length + 1)
-        at = (at - o.warmup) / (1 - o.warmup)
-        shape = {
-            "constant": 1.0,
-            "linear": 1 - at,
-            "cosine": (1 + math.cos(math.pi * at)) / 2,
-            "step": o.gamma ** sum(at >= m for m in o.milestones),
-        }[schedule or o.schedule]
-        return o.min_factor + (1 - o.min_factor) * shape
+    def factor(self, step: int, total: int, schedule: str | None = None, cut: float | None = None) -> float:
+        """Learning rate over its peak for update ``step`` (from 0) of ``total``; ``schedule``: another one's shape.
+
+        cut: what pruning removed (:func:`~sparselab.training.optim.retraining.relative_drop`), for a recipe that adapts.
+        """
+        name = schedule or self.options.schedule
+        if name not in RETRAINING:
+            return shape(self.options, step, total, name)
+        length = max(total, 1) / self.options.cycles
+        within = min(step, max(total - 1, 0)) % length
+        assert self.past is not None or name in ALONE
+        return rate(name, int(within), int(length), self.options.warmup, self.past or Past((1.0,)), cut)
+
+
+def shape(o: OptimOptions | Pretraining, step: int, total: int, schedule: str) -> float:
+    """Learning rate over its peak for update ``step`` (from 0) of ``total``."""
+    total = max(total, 1)
+    length = total / o.cycles
+    at = (min(step, total - 1) % length) / length
+    if at < o.warmup:
+        return (at * length + 1) / (o.warmup * length + 1)
+    at = (at - o.warmup) / (1 - o.warmup)
+    factor = {
+        "constant": 1.0,
+        "linear": 1 - at,
+        "cosine": (1 + math.cos(math.pi * at)) / 2,
+        "step": o.gamma ** sum(at >= m for m in o.milestones),
+    }[schedule]
+    return o.min_factor + (1 - o.min_factor) * factor
 
 
 OPTIMS: Registry[Optim] = Registry("optim", "sparselab.training.optim")
