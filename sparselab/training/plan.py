@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from sparselab.core.data_types import Classes
@@ -157,7 +158,7 @@ def _merging(made: UncheckedParts) -> None:
         share, batches = merge.options.recalibrate_share, made.batches_per_epoch
         if share and not merge.batches(made.parts["data"].train, made.cell.trainer.batch_size):
             where = f"merge.recalibrate_share={share:g}"
-            issues.add(where, "is less than a batch", f"write at least {1 / batches:.2g}, or 0")
+            issues.add(where, "is less than a batch", f"write at least {ceil(1000 / batches) / 1000:g}, or 0")
     for metric in made.metrics:
         if metric.needs_parents and len(parents) < 2:
             fix = "write model.weights=[{cell: …}, {cell: …}], or leave it out"

@@ -151,7 +151,7 @@ def test_item_7_a_later_cycle_prunes_what_is_left_and_masks_are_nested(soups):
         assert all(not (second[name] & ~first[name]).any() for name in first)
         counts.append([sum(int(mask.sum()) for mask in cycle.values()) for cycle in (first, second)])
     for left, kept in counts:
-        assert 1 - kept / left == pytest.approx(0.728558, abs=2e-3)
+        assert kept == pytest.approx((1 - 0.728558) * left, abs=1), "to a weight"
 
 
 def test_item_8_measured_again_only_statistics_change():
@@ -176,8 +176,12 @@ def test_scores_of_the_ingredients(soups):
     """The record's numbers are those of the copies' own records, but for statistics that were measured again."""
     last, _ = soups
     metrics = json.loads(Path(last.folder, "record.json").read_text())["metrics"]
-    assert metrics["test.over_mean"] == pytest.approx(metrics["test.accuracy"] - metrics["test.ingredients_mean"])
-    assert metrics["test.over_best"] == pytest.approx(metrics["test.accuracy"] - metrics["test.ingredients_best"])
+    assert metrics["test.over_mean"] == pytest.approx(
+        metrics["test.accuracy"] - metrics["test.ingredients_mean"], abs=1e-6
+    )
+    assert metrics["test.over_best"] == pytest.approx(
+        metrics["test.accuracy"] - metrics["test.ingredients_best"], abs=1e-6
+    )
     assert metrics["test.ingredients_worst"] <= metrics["test.ingredients_mean"] <= metrics["test.ingredients_best"]
     first, second = (load_file(f"{plan.folder}/model.safetensors") for plan in last.parent_plans)
     names = [name for name in first if "running" not in name and "tracked" not in name]
@@ -227,7 +231,7 @@ def test_networks_that_were_pruned_apart_average_only_where_that_is_asked_for(tm
         (["merge.momentum=0.1"], "momentum is of averages measured again, and nothing is measured"),
         (
             ["merge.recalibrate_share=0.01"],
-            "merge.recalibrate_share=0.01: is less than a batch — write at least 0.067, or 0",
+            "merge.recalibrate_share=0.01: is less than a batch — write at least 0.05, or 0",
         ),
         (["merge.recalibrate_share=1.5"], "merge.recalibrate_share=1.5"),
         (["merge.masks=some"], "merge.masks=some"),
