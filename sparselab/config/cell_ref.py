@@ -215,20 +215,22 @@ def reseeded(override: str, seed: int, other: int | str) -> str:
     key, value = said(override)
     if key == "seed":
         return f"{key}={other}" if type(value) is int and value == seed else override
-    return (
-        f"{key}={written(_reseeded(value, key, seed, other))}" if names_cell(value) or names_cells(value) else override
-    )
+    found = _reseeded(value, key, seed, other)
+    return override if found == value else f"{key}={written(found)}"
 
 
 def _reseeded(value: Any, where: str, seed: int, other: int | str) -> Any:
     if isinstance(value, list):
         return [_reseeded(item, where, seed, other) for item in value]
-    if not names_cell(value) or names_phase(value):
+    if names_phase(value):
         return value
     if _varies(value):
         own = _reseeded({CELL: value[CELL]}, where, seed, other)[CELL]
         said_there = {word: value[word] for word in (VARY, CHAIN, MERGED) if word in value}
         return {**value, **{word: _with_seed(lists, seed, other) for word, lists in said_there.items()}, CELL: own}
+    if not names_cell(value):  # a mapping, such as a network of a dataset's, may hold a cell further down
+        own = value.items() if isinstance(value, dict) else ()
+        return {key: _reseeded(item, f"{where}.{key}", seed, other) for key, item in own} if own else value
     ref = CellRef.of(value, where)
     return replace(ref, overrides=tuple(reseeded(text, seed, other) for text in ref.overrides)).tree()
 

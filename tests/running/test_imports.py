@@ -37,13 +37,22 @@ print(wandb.__name__, "nothing_of_this_name" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(("own", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_are_told_to_sleep_before_torch_is_there(own, found):
-    code = "import sys, os, sparselab; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ({}, ["PASSIVE", "10000"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "None"]),
+        ({"GOMP_SPINCOUNT": "0"}, ["PASSIVE", "0"]),
+    ],
+)
+def test_waiting_threads_spin_a_bounded_while_unless_the_user_says_otherwise(own, found):
+    code = f"import sys, os, sparselab; print(*(os.environ.get(name) for name in {WAIT}), 'torch' in sys.modules)"
+    environment = {key: value for key, value in os.environ.items() if key not in WAIT} | own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.split() == [found, "False"]
+    assert done.stdout.split() == [*found, "False"]
 
 
 def test_a_network_of_timm_loads_no_tracker_which_is_still_there_to_be_loaded():

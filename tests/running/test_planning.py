@@ -6,6 +6,7 @@ import shlex
 import pytest
 from project_tables import tables
 
+from sparselab.config.cell_ref import reseeded
 from sparselab.core.errors import ConfigError
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables.grid import expand
@@ -98,6 +99,23 @@ def test_cells_that_start_from_cells_of_their_seed_are_read_once(monkeypatch):
     assert own == [plan_of(phased(seed, seed)).id for seed in range(5)]
     assert fixed == [plan_of(phased(seed, 0)).id for seed in range(5)]
     assert own[0] == fixed[0] and len({*own, *fixed}) == 9
+
+
+def recorded(seed: int, first: int) -> list[str]:
+    """A cell whose data are activations of another one's network, which a mapping within a mapping names."""
+    first_cell = f"{{method: dense, model: gpt_tiny, dataset: stdlib, dataset.max_bytes: 60000, seed: {first}}}"
+    model = f"dataset.model={{name: gpt, width: 96, depth: 3, heads: 4, weights: {{cell: {first_cell}}}}}"
+    text = "dataset.text={name: stdlib, max_bytes: 60000, block: 32}"
+    return ["model=sae", "dataset=activations", "method=dense", model, text, "dataset.layer=0", f"seed={seed}"]
+
+
+def test_a_cell_within_a_mapping_keeps_a_seed_that_the_table_fixes():
+    for first in ([recorded(seed, 0) for seed in range(3)], [recorded(seed, seed) for seed in range(3)]):
+        same_ids(*first)
+    assert (
+        reseeded(recorded(1, 1)[3], 1, 4) == recorded(4, 4)[3]
+        and reseeded(recorded(1, 0)[3], 1, 4) == recorded(4, 0)[3]
+    )
 
 
 FIRST = "cell:method=dense model=mlp trainer.max_epochs=null trainer.max_steps=2"

@@ -1,4 +1,4 @@
-"""Training on two threads while other jobs keep both cores busy, under the settings of the threads' library."""
+"""Training on two threads, alone and while other jobs keep both cores busy, under the settings of the threads' library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from statistics import median
 
 from sparselab.tools.bench.timing import Row, quartiles
 
-SECTION = "Two threads beside two busy jobs: an update of two transformer blocks (width 384, 32 pictures of 17 tokens)"
+SECTION = "Two threads {}: an update of two transformer blocks (width 384, 32 pictures of 17 tokens)"
+NEIGHBOURS = {"alone": 0, "beside two busy jobs": 2}
 ROUNDS = 3
 UPDATES = 4
 BUSY = "while True: pass"
@@ -20,6 +21,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "KMP_BLOCKTIME=0": {"KMP_BLOCKTIME": "0"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
@@ -39,21 +41,22 @@ print(*times[1:])
 
 def rows(device: str) -> Iterator[Row]:
     """A row per setting, against nothing set; the settings take turns, so that all meet the same neighbours."""
-    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
-    try:
-        times: dict[str, list[float]] = {name: [] for name in SETTINGS}
-        for _ in range(ROUNDS):
-            for name, setting in SETTINGS.items():
-                times[name].append(median(seconds(setting)))
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    base = times["nothing set"]
-    for name, found in times.items():
-        ratio = quartiles([a / b for a, b in zip(found, base, strict=True)])
-        note = f"{quartiles(found)[1]:.2f} s, at worst {max(found):.2f} s"
-        yield Row(SECTION, name, "nothing set", ratio, quartiles(base)[1], ROUNDS, None, note)
+    for where, jobs in NEIGHBOURS.items():
+        busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(jobs)]
+        try:
+            times: dict[str, list[float]] = {name: [] for name in SETTINGS}
+            for _ in range(ROUNDS):
+                for name, setting in SETTINGS.items():
+                    times[name].append(median(seconds(setting)))
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+        base = times["nothing set"]
+        for name, found in times.items():
+            ratio = quartiles([a / b for a, b in zip(found, base, strict=True)])
+            note = f"{quartiles(found)[1]:.2f} s, at worst {max(found):.2f} s"
+            yield Row(SECTION.format(where), name, "nothing set", ratio, quartiles(base)[1], ROUNDS, None, note)
 
 
 def seconds(setting: dict[str, str]) -> list[float]:
