@@ -122,7 +122,8 @@ def _length(lists: Any, where: str, each: str, what: str, example: str) -> int:
 def varied(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """The cells that one with ``vary`` stands for, in the order of its values. where: its key. Raises ConfigError."""
     at, vary = f"{where}.{VARY}", value[VARY]
-    own, rest = value.get(CELL), {key: item for key, item in value.items() if key in ("take", "at")}
+    own: Any = value.get(CELL)
+    rest = {key: item for key, item in value.items() if key in ("take", "at")}
     if not isinstance(own, dict) or not own:
         _names_none(f"{where}={spell(value)}", where)
     number = _length(vary, at, "each network", "is no list of networks", f"{VARY}: {{seed: [1, 2, 3]}}")
