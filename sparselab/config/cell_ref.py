@@ -237,7 +237,7 @@ def _reseeded(value: Any, where: str, seed: int, other: int | str) -> Any:
 
 
 def _with_seed(values: Any, seed: int, other: int | str) -> Any:
-    """What a mapping says of cells, with the other seed in the place of that one."""
+    """Return what a mapping says of cells, with the other seed in the place of that one."""
     if not isinstance(values, dict) or SEED not in values:
         return values
     own = values[SEED]

@@ -98,7 +98,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     edit = make_edit(parts, network, sparsifier, splits, device)
 
     def change() -> None:
-        """What is done to the network between its first masks and its first update."""
+        """Change the network as is asked for between its first masks and its first update."""
         if parts.merge is not None and parts.merge.options.masks == "any":  # these masks are not the parents'
             measure_again(parts, network, splits, device)
         edit()

@@ -161,7 +161,7 @@ class Standing(NamedTuple):
 
 @torch.no_grad()
 def standing(network: torch.nn.Module, sparsifier: Sparsifier) -> Standing:
-    """What a network weighs, for what pruning takes away from it."""
+    """Return what a network weighs, for what pruning takes away from it."""
     energy = sum(float(p.double().square().sum()) for p in network.parameters())
     return Standing(energy, sum(int(torch.count_nonzero(slot.param)) for slot in sparsifier.slots))
 

@@ -77,7 +77,7 @@ class Ingredients(Metric):
 
 
 def right(found: Sequence[Tensor], labels: Sequence[Tensor]) -> Iterable[Tensor]:
-    """Whether each prediction is right, batch by batch."""
+    """Tell whether each prediction is right, batch by batch."""
     return (scores.argmax(-1) == truth for scores, truth in zip(found, labels, strict=True))
 
 

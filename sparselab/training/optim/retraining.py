@@ -105,7 +105,7 @@ def _start(name: str, rest: int, total: int, past: Past, cut: float | None) -> f
 
 
 def relative_drop(before: float, after: float, removed: float) -> float:
-    """What allr discounts the largest rate by: sqrt(|before - after| / before) / sqrt(removed).
+    """Return what allr discounts the largest rate by: sqrt(|before - after| / before) / sqrt(removed).
 
     before, after: squared norm of all weights and biases around the pruning. removed: the share of the weights left until
     then that it took.
