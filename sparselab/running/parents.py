@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparselab.config.cell_ref import BOTH, MASKS, WEIGHTS, CellRef, names_cell, names_cells
+from sparselab.config.cell_ref import BOTH, MASKS, WEIGHTS, CellRef, names_cell, names_cells, several
 from sparselab.config.schema import UNIDENTIFIED
 from sparselab.core.errors import ConfigError, Issue, Issues, refuse, short, spell
 from sparselab.core.points import point_of
@@ -66,13 +66,14 @@ class Parents:
         """The path, or the paths, for a value at ``place``."""
         if place in INHERITED:
             refuse(short(f"{place}={spell(value)}"), "takes no cell", "write a value; cells stand for networks")
+        value = several(value, place)
         if isinstance(value, list) and place != MERGED:
             refuse(short(f"{place}={spell(value)}"), "takes one cell, not several", "keep one of them")
-        several = value if isinstance(value, list) else [value]
-        refs = [CellRef.of(item, place) if names_cell(item) else None for item in several]
+        items = value if isinstance(value, list) else [value]
+        refs = [CellRef.of(item, place) if names_cell(item) else None for item in items]
         paths = [
             item if ref is None else self._file(place, ref, config, outer, named)
-            for ref, item in zip(refs, several, strict=True)
+            for ref, item in zip(refs, items, strict=True)
         ]
         if any(ref is not None and ref.take == BOTH for ref in refs):  # parents that are merged have one mask
             self._masks_too(

@@ -24,7 +24,7 @@ from sparselab.training.loop.reach import Reach
 from sparselab.training.loop.spread import Spread
 from sparselab.training.loop.stopping import Agreement, Saver
 from sparselab.training.loop.watch import History, Progress
-from sparselab.training.merging import merge_parents
+from sparselab.training.merging import measure_again, merge_parents
 from sparselab.training.parts import Parts
 from sparselab.training.probing import make_probe
 from sparselab.training.resume import Saved, begin
@@ -106,13 +106,21 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     prox = parts.optim.prox
     if prox:
         prox.attach(targeted(parts, network))
+    edit = make_edit(parts, network, sparsifier, splits, device)
+
+    def change() -> None:
+        """Change the network as is asked for between its first masks and its first update."""
+        if parts.merge is not None and parts.merge.options.masks == "any":  # these masks are not the parents'
+            measure_again(parts, network, splits, device)
+        edit()
+
     loop = Loop(
         sparsifier,
         parts.cell.seed,
         [history, progress, keeper, saver, *([reach] if reach else [])],
         ema,
         make_probe(parts, task, splits, device),
-        make_edit(parts, network, sparsifier, splits, device),
+        change,
         Spread([*targeted(parts, network).values()], parts.steps) if options.track_masks else None,
         keeper.begin,
         prox,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from sparselab.training.loop.evaluate import evaluate
 from sparselab.training.loop.loader import Interruptible
 from sparselab.training.loop.loop import check_masks_agree
 from sparselab.training.measure import measure
+from sparselab.training.merging import parents_again
 from sparselab.training.parts import Parts
 from sparselab.training.slots import targeted
 from sparselab.weights.capabilities import Reports, by_chance, finds_counts
@@ -44,7 +46,9 @@ def conclude(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor], dict[
             precision = run.trainer.precision_plugin
             scores = evaluate(run.task, loaders["test"], "test", precision)
             weights, masks = targeted(parts, run.task.network), loop.sparsifier.masks()
-            more, pictures = measure(parts.metrics, run.task, loaders, run.splits, precision, weights, masks)
+            device = run.trainer.strategy.root_device
+            parents = partial(parents_again, parts, run.splits, device)
+            more, pictures = measure(parts.metrics, run.task, loaders, run.splits, precision, weights, masks, parents)
             scores |= more
             state = snapshot(run.task.network)
     except Stopped:
@@ -69,6 +73,8 @@ def _told(run: Run) -> dict[str, float]:
     told = sparsifier.divergence() | sparsifier.softness()
     if run.loop.prox:
         told |= run.loop.prox.measures()
+    if run.task.cut is not None:
+        told["relative_drop"] = run.task.cut
     return told | method.measures(sparsifier.slots) if isinstance(method, Reports) else told
 
 

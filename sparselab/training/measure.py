@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from sparselab.core.errors import RunFailed
 from sparselab.training.metrics.metric import Metric, Subject
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from sparselab.core.model_spec import Layer
     from sparselab.training.loop.module import TaskModule
@@ -25,10 +25,11 @@ def measure(
     precision: Any,
     weights: Mapping[Layer, Tensor] | None = None,
     masks: Mapping[str, Tensor] | None = None,
+    parents: Callable[[], Iterator[nn.Module]] = lambda: iter(()),
 ) -> tuple[dict[str, float], dict[str, bytes]]:
     """Numbers and pictures of all ``metrics`` on ``loaders["test"]``, in evaluation mode and under the training precision.
 
-    weights, masks: as :class:`Subject` has them.
+    weights, masks, parents: as :class:`Subject` has them.
 
     Raises RunFailed when a number is not finite.
     """
@@ -44,7 +45,8 @@ def measure(
     passes = {part: partial(batches, loader) for part, loader in loaders.items()}
     subject = Subject(
         task.network, lambda inputs: task.logits(inputs).float(), passes.pop("test"), task.data,
-        getattr(splits, "mean", ()), getattr(splits, "std", ()), passes, splits, weights or {}, masks or {},
+        getattr(splits, "mean", ()), getattr(splits, "std", ()), passes, splits, weights or {}, masks or {}, parents,
+        lambda network, inputs: task.family.logits(network, inputs).float(),
     )  # fmt: skip
     was_training = task.network.training
     task.network.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,18 +41,13 @@ def merge_parents(parts: Parts, network: nn.Module, splits: Any, precision: Any,
     for path in parts.parents:
         parts.family.load(network, path)
         states.append({name: tensor.detach().clone() for name, tensor in network.state_dict().items()})
-    one_mask(parts.parents, states)
+    if parts.merge.options.masks == "one":
+        one_mask(parts.parents, states)
     options = parts.cell.trainer
 
     def fill(state: State) -> None:
         network.load_state_dict(state)
-        if examples := parts.merge.options.recalibrate if parts.merge else 0:
-            size = min(examples, options.batch_size)
-            seed = derive_seed(parts.cell.seed, "recalibration")
-            loader = splits.loader("train", size, seed, device=str(device), workers=options.workers)
-            loader.position(0, 0)
-            batches = (batch[0].to(device) for batch in islice(loader, examples // size))
-            recalibrate(network, parts.family.logits, batches)
+        measure_again(parts, network, splits, device)
 
     def score(state: State) -> float:
         fill(state)
@@ -64,6 +59,36 @@ def merge_parents(parts: Parts, network: nn.Module, splits: Any, precision: Any,
         return value if parts.task.better == "higher" else -value
 
     fill(parts.merge.merge(states, score))
+
+
+@torch.no_grad()
+def measure_again(parts: Parts, network: nn.Module, splits: Any, device: torch.device) -> None:
+    """Measure batch normalisation again as the cell's merge says: nothing where it has none, or says nothing of it."""
+    merge, trainer = parts.merge, parts.cell.trainer
+    asked = merge.options if merge else None
+    if merge is None or asked is None or not (asked.recalibrate or asked.recalibrate_share):
+        return
+    size = min(asked.recalibrate or trainer.batch_size, trainer.batch_size)
+    seed = derive_seed(parts.cell.seed, "recalibration")
+    loader = splits.loader("train", size, seed, device=str(device), workers=trainer.workers)
+    loader.position(0, 0)
+    count = merge.batches(len(loader.source), trainer.batch_size)
+    batches = (batch[0].to(device) for batch in islice(loader, count))
+    with torch.autocast(device.type, enabled=False):  # a merged network is measured so, too, before its run begins
+        recalibrate(network, parts.family.logits, batches, asked.momentum)
+
+
+@torch.no_grad()
+def parents_again(parts: Parts, splits: Any, device: torch.device) -> Iterator[nn.Module]:
+    """Each parent of a merged network by itself, in evaluation mode, measured again as the merged one was.
+
+    It is one module with other weights each time: done with before the next one is asked for.
+    """
+    network = parts.family.build(parts.data).to(device)
+    for path in parts.parents:
+        parts.family.load(network, path)
+        measure_again(parts, network, splits, device)
+        yield network.eval()
 
 
 def one_mask(paths: Sequence[str], states: Sequence[Mapping[str, Tensor]]) -> None:
@@ -97,8 +122,13 @@ def zeros(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, logits: Callable[[nn.Module, Tensor], Tensor], batches: Iterable[Tensor]) -> None:
-    """Measure mean and variance of each batch normalisation again, as plain means over ``batches``.
+def recalibrate(
+    network: nn.Module,
+    logits: Callable[[nn.Module, Tensor], Tensor],
+    batches: Iterable[Tensor],
+    momentum: float | None = None,
+) -> None:
+    """Measure mean and variance of each batch normalisation again, as plain means over ``batches`` of equal size.
 
     The averages that several networks gathered are not those of their mean (Jordan et al. 2023, arXiv 2211.08403). Nothing
     else of the network is in training mode.
@@ -107,6 +137,8 @@ def recalibrate(network: nn.Module, logits: Callable[[nn.Module, Tensor], Tensor
         network: changed in place
         logits: one forward pass of a batch
         batches: inputs (n, *inputs), all of one size
+        momentum: of a moving average in the place of the plain mean, which keeps (1 - momentum)^B of mean 0 and variance 1
+            after B batches
 
     Raises:
         ConfigError: it has no batch normalisation.
@@ -118,7 +150,7 @@ def recalibrate(network: nn.Module, logits: Callable[[nn.Module, Tensor], Tensor
     network.eval()
     for module in modules:
         module.reset_running_stats()
-        module.momentum = None  # a plain mean
+        module.momentum = momentum  # None is a plain mean
         module.train()
     for batch in batches:
         logits(network, batch)
@@ -127,4 +159,4 @@ def recalibrate(network: nn.Module, logits: Callable[[nn.Module, Tensor], Tensor
     network.train(was_training)
 
 
-__all__ = ["merge_parents", "one_mask", "recalibrate"]
+__all__ = ["measure_again", "merge_parents", "one_mask", "parents_again", "recalibrate"]

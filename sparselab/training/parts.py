@@ -230,6 +230,8 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.collect():
         if "data" in parts and "trainer" not in invalid:
             made.steps, made.batches_per_epoch = _length(cell.trainer, parts["data"])
+    if "optim" in parts:
+        parts["optim"].look_back(made.batches_per_epoch)
     return made
 
 

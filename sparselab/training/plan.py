@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from sparselab.core.data_types import Classes
@@ -119,6 +120,9 @@ def _against_each_other(made: UncheckedParts) -> None:
         if isinstance(method, DrawsMasks) and sparsity.prunes and schedule.updates(made.steps)[:1] == [0]:
             problem = f"method={parts['method'].name} searches in the updates before its mask, and there are none"
             issues.add(f"schedule={schedule.name}", problem, "write schedule.at=1.0, and train for at least an update")
+    if made.has("optim", "schedule", "sparsity", "data") and "trainer" not in made.invalid:
+        masks = parts["schedule"].updates(made.steps) if parts["sparsity"].prunes else None
+        issues.found += parts["optim"].issues(made.steps, masks)
     if made.has("model") and made.steps and made.model_spec is not None:
         issues.found += lone_values(cell.trainer, parts["model"], made.model_spec)
     if made.has("model", "task") and made.steps:
@@ -161,7 +165,16 @@ def _merging(made: UncheckedParts) -> None:
     if made.has("model"):
         files = {f"weights[{number}]": path for number, path in enumerate(parents) if number}
         weights_files("model", files, made.model_spec, issues, made.dependencies, made.parts["model"].compare)
-        issues.found += other_masks(parents)
+        issues.found += other_masks(parents) if merge is None or merge.options.masks == "one" else []
+    if merge is not None and made.batches_per_epoch and "trainer" not in made.invalid:
+        share, batches = merge.options.recalibrate_share, made.batches_per_epoch
+        if share and not merge.batches(made.parts["data"].train, made.cell.trainer.batch_size):
+            where = f"merge.recalibrate_share={share:g}"
+            issues.add(where, "is less than a batch", f"write at least {ceil(1000 / batches) / 1000:g}, or 0")
+    for metric in made.metrics:
+        if metric.needs_parents and len(parents) < 2:
+            fix = "write model.weights=[{cell: …}, {cell: …}], or leave it out"
+            issues.add(f"metric={metric.name}", "looks at the networks that are merged, and there are none", fix)
 
 
 def _adapting(made: UncheckedParts) -> None:

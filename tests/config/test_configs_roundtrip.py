@@ -79,6 +79,11 @@ NEEDS = {
     "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
     "loss=dense_gradients": ["method=cts", "schedule.at=1.0"],
     "loss=gradient_norm": ["method=cts", "schedule.at=1.0"],
+    "metric=ingredients": [
+        "merge=uniform",
+        "model=mlp",
+        "model.weights={cell: {model: mlp, method: dense}, vary: {seed: [1, 2]}}",
+    ],
     "metric=mask_cosine": ["metric.mask_cosine.masks={cell: {sparsity: 2:4, method: random, distribution: uniform}}"],
     **{
         choice: ["model=sae", *RECORDED]

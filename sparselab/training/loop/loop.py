@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from sparselab.core.errors import RunFailed
 from sparselab.core.seeds import derive_seed, seed_torch
 from sparselab.storage.tensors import pack_masks, unpack_masks
 from sparselab.training.loop.lightning import pl
+from sparselab.training.optim.retraining import relative_drop
 
 if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA
@@ -84,7 +85,11 @@ class Loop(pl.Callback):
         if not self.resumed:
             if trainer.is_global_zero:
                 self.begin(task.network)
+            before = standing(task.network, self.sparsifier) if task.optim.adapts else None
             self.sparsifier.start(self.probe)
+            if before:
+                after = standing(task.network, self.sparsifier)
+                task.cut = relative_drop(before.energy, after.energy, 1 - after.left / max(before.left, 1))
             self.edit()
             if self.ema:
                 self.ema.start()
@@ -95,6 +100,8 @@ class Loop(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
         if self.resumed:
             laid_as_parameters(trainer.optimizers[0])
+        elif task.cut is not None:
+            task.begin_rates()
         trainer.optimizers[0].register_step_post_hook(self._after_raw_step)
         self.sparsifier.attach(trainer.optimizers[0])
 
@@ -154,6 +161,20 @@ class Loop(pl.Callback):
             self.spread.load(state["spread"])
         for observer, kept in zip(self.observers, state["observers"], strict=True):
             observer.load(kept)
+
+
+class Standing(NamedTuple):
+    """energy: squared norm of all weights and biases. left: weights in sparse layers that are not zero."""
+
+    energy: float
+    left: int
+
+
+@torch.no_grad()
+def standing(network: torch.nn.Module, sparsifier: Sparsifier) -> Standing:
+    """Return what a network weighs, for what pruning takes away from it."""
+    energy = sum(float(p.double().square().sum()) for p in network.parameters())
+    return Standing(energy, sum(int(torch.count_nonzero(slot.param)) for slot in sparsifier.slots))
 
 
 def check_masks_agree(sparsifier: Sparsifier, step: int) -> None:

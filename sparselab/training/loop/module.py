@@ -69,6 +69,7 @@ class TaskModule(pl.LightningModule):
         self.adapter: Adapter | None = None  # what adapts a given network
         self.freezes = False  # whether what the adapter does not train stays as it is
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
+        self.cut: float | None = None  # what pruning removed before the first update, where the learning rate asks
 
     @property
     def headline(self) -> str:
@@ -127,12 +128,15 @@ class TaskModule(pl.LightningModule):
             checkpoint["carried"] = self.carry.whole()
         if self.freezes:
             checkpoint["state_dict"] = without_frozen(checkpoint["state_dict"], self.network, PREFIX)
+        if self.cut is not None:
+            checkpoint["cut"] = self.cut
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.carry:
             self.carry.restore(checkpoint["carried"])
         if self.freezes:
             checkpoint["state_dict"] = with_frozen(checkpoint["state_dict"], self.network, PREFIX)
+        self.cut = checkpoint.get("cut")
 
     def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the task's own mean loss of a batch.
@@ -266,7 +270,14 @@ class TaskModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _factor(self, schedule: str | None) -> Callable[[int], float]:
-        return lambda step: self.optim.factor(step, self.steps, schedule)
+        return lambda step: self.optim.factor(step, self.steps, schedule, self.cut)
+
+    def begin_rates(self) -> None:
+        """Set the first update's learning rates again, now that ``cut`` is known."""
+        scheduler: Any = self.lr_schedulers()
+        groups = scheduler.optimizer.param_groups
+        for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = base * factor(0)
 
     # -- scoring -----------------------------------------------------------------------------------------------------
 

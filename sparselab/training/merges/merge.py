@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparselab.core.errors import Issue
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 from sparselab.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,6 +29,23 @@ class MergeOptions(Options):
     recalibrate: int = Field(
         ge=0, description="training examples on which batch normalisation measures again, or 0: its averages stay"
     )
+    recalibrate_share: float = off(
+        0.0, ge=0, le=1, description="the same as a share of the training examples, 0 to 1, or 0"
+    )
+    momentum: float | None = off(
+        None, gt=0, le=1, description="of the averages measured again, in (0, 1]; null: plain means of all batches"
+    )
+    masks: Literal["one", "any"] = off(
+        "one", description="one: parents of other masks than the first are refused; any: sparsity is lost, or made anew"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MergeOptions:
+        if self.recalibrate and self.recalibrate_share:
+            raise ValueError("recalibrate and recalibrate_share say the same, write one of them")
+        if self.momentum is not None and not (self.recalibrate or self.recalibrate_share):
+            raise ValueError("momentum is of averages measured again, and nothing is measured")
+        return self
 
 
 class Merge(ABC):
@@ -44,6 +61,15 @@ class Merge(ABC):
 
     def __init__(self, options: MergeOptions):
         self.options = options
+
+    def batches(self, examples: int, batch_size: int) -> int:
+        """How many batches batch normalisation measures again on. examples: of the training split."""
+        o = self.options
+        return (
+            o.recalibrate // min(o.recalibrate, batch_size)
+            if o.recalibrate
+            else int(o.recalibrate_share * (examples // batch_size) + 1e-9)
+        )
 
     def issues(self, data: DataSpec) -> list[Issue]:
         """Return the issues that keep it from merging networks for ``data``."""

@@ -29,6 +29,8 @@ class Subject:
     loaded:  the loaded data, for metrics of one kind of data.
     parts:   the same as ``batches`` for other parts of the data by name, such as ``forget``, without augmentation.
     weights: the weights that the cell's targets name, a dense cell's too. masks: of a sparse cell, bool, by name of the tensor.
+    parents: the networks that this one was merged of, in evaluation mode: one module that gets the weights of the next.
+    forward: (a network of this kind, inputs) -> float32 logits.
     """
 
     network: nn.Module
@@ -41,6 +43,8 @@ class Subject:
     loaded: Any = None
     weights: Mapping[Layer, Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    parents: Callable[[], Iterator[nn.Module]] = lambda: iter(())
+    forward: Callable[[nn.Module, Tensor], Tensor] = lambda network, inputs: network(inputs)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Inputs as pixels from 0 to 1.
@@ -77,13 +81,15 @@ class Metric:
     """Runs once, after training. Several processes each see a share and agree on the result.
 
     ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric. ``needs``: types of
-    the inputs and targets that it is for, image classifiers unless it says otherwise; None: any.
+    the inputs and targets that it is for, image classifiers unless it says otherwise; None: any. ``needs_parents``: the cell
+    merges several networks.
     """
 
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     needs: ClassVar[Pair | None] = (Images, Classes)
+    needs_parents: ClassVar[bool] = False
 
     def __init__(self, options: Any, data_dir: str | None = None):
         self.options = options  # an instance of the class's own Options

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from sparselab.core.options import Options, off
+from sparselab.core.points import point_of, update_of
 from sparselab.core.registry import Registry
 from sparselab.training.optim.prox import made
+from sparselab.training.optim.retraining import ADAPTIVE, ALONE, RETRAINING, Past, Pretraining, issues, rate
 
 if TYPE_CHECKING:
     import torch
+
+    from sparselab.core.errors import Issue
 
 
 class OptimOptions(Options):
@@ -24,7 +28,9 @@ class OptimOptions(Options):
     lr: float = Field(gt=0, description="peak learning rate, above 0")
     weight_decay: float = Field(ge=0, description="at least 0")
     decay_norm_and_bias: bool = Field(description="true or false: weight decay on 1-D parameters too")
-    schedule: Literal["constant", "cosine", "linear", "step"] = Field(description="constant, cosine, linear or step")
+    schedule: Literal["constant", "cosine", "linear", "step", "ft", "lrw", "slr", "clr", "llr", "allr"] = Field(
+        description="constant, cosine, linear or step; of retraining: ft, lrw, slr, clr, llr or allr"
+    )
     warmup: float = Field(ge=0, lt=1, description="fraction of the run with a linear warm-up, in [0, 1)")
     min_factor: float = Field(ge=0, le=1, description="last learning rate over the peak, in [0, 1]")
     cycles: int = Field(ge=1, description="how often the schedule runs through; 2 restarts it half-way")
@@ -33,6 +39,9 @@ class OptimOptions(Options):
     label_smoothing: float = Field(ge=0, lt=1, description="in [0, 1)")
     prox: dict[str, Any] | None = off(
         None, description="null, or a proximal step after each update: {name: wgsef, weight: 1e-3, keep: 0.5}"
+    )
+    pretraining: Pretraining | None = off(
+        None, description="for schedules of retraining: {length, schedule, …} of the training before, or null"
     )
 
 
@@ -51,6 +60,28 @@ class Optim:
     def __init__(self, options: Any):
         self.options = options
         self.prox = made(options.prox)
+        self.past: Past | None = None  # the rates of the training before, once its length in updates is known
+
+    @property
+    def adapts(self) -> bool:
+        """True if its rates depend on what pruning removes from the network (``cut`` of :meth:`factor`)."""
+        return bool(self.options.schedule == ADAPTIVE)
+
+    def look_back(self, per_epoch: int) -> None:
+        """Work out the rates of the training before. per_epoch: updates of an epoch, 0 where it is not known."""
+        before: Pretraining | None = self.options.pretraining
+        point = None if before is None else point_of(before.length)
+        if before is None or point is None or (not per_epoch and not point.isdigit()):
+            return
+        length = update_of(point, per_epoch)
+        rates = [shape(before, step, length, before.schedule) for step in range(length)]
+        self.past = Past(tuple(rates), int(before.warmup * length))
+
+    def issues(self, total: int, masks: list[int] | None) -> list[Issue]:
+        """Return the issues of its schedule in ``total`` updates. masks: when masks are made; None where none are."""
+        o = self.options
+        length = len(self.past.rates) if self.past else None
+        return issues(o.schedule, o.pretraining, o.min_factor, length, int(total / o.cycles), masks)
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Make the torch optimiser.
@@ -81,31 +112,42 @@ class Optim:
         optimizer.keeps_zeros = vars(type(self)).get("keeps_zeros", False)  # type: ignore[attr-defined]
         return optimizer
 
-    def factor(self, step: int, total: int, schedule: str | None = None) -> float:
+    def factor(self, step: int, total: int, schedule: str | None = None, cut: float | None = None) -> float:
         """Return the learning rate over its peak for update ``step``.
 
         Args:
             step: updates done, from 0
             total: updates of the run
             schedule: another shape than the options'
+            cut: what pruning removed (:func:`~sparselab.training.optim.retraining.relative_drop`), for a recipe that adapts
 
         Returns:
             From 0 to 1.
         """
-        o = self.options
-        total = max(total, 1)
-        length = total / o.cycles
-        at = (min(step, total - 1) % length) / length
-        if at < o.warmup:
-            return (at * length + 1) / (o.warmup * length + 1)
-        at = (at - o.warmup) / (1 - o.warmup)
-        shape = {
-            "constant": 1.0,
-            "linear": 1 - at,
-            "cosine": (1 + math.cos(math.pi * at)) / 2,
-            "step": o.gamma ** sum(at >= m for m in o.milestones),
-        }[schedule or o.schedule]
-        return o.min_factor + (1 - o.min_factor) * shape
+        name = schedule or self.options.schedule
+        if name not in RETRAINING:
+            return shape(self.options, step, total, name)
+        length = max(total, 1) / self.options.cycles
+        within = min(step, max(total - 1, 0)) % length
+        assert self.past is not None or name in ALONE
+        return rate(name, int(within), int(length), self.options.warmup, self.past or Past((1.0,)), cut)
+
+
+def shape(o: OptimOptions | Pretraining, step: int, total: int, schedule: str) -> float:
+    """Return the learning rate over its peak for update ``step`` (from 0) of ``total``."""
+    total = max(total, 1)
+    length = total / o.cycles
+    at = (min(step, total - 1) % length) / length
+    if at < o.warmup:
+        return (at * length + 1) / (o.warmup * length + 1)
+    at = (at - o.warmup) / (1 - o.warmup)
+    factor = {
+        "constant": 1.0,
+        "linear": 1 - at,
+        "cosine": (1 + math.cos(math.pi * at)) / 2,
+        "step": o.gamma ** sum(at >= m for m in o.milestones),
+    }[schedule]
+    return o.min_factor + (1 - o.min_factor) * factor
 
 
 OPTIMS: Registry[Optim] = Registry("optim", "sparselab.training.optim")

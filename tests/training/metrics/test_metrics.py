@@ -15,6 +15,7 @@ from sparselab.core.options import validate
 from sparselab.running.planning import plan_of
 from sparselab.training.measure import measure
 from sparselab.training.metrics.adversarial import attack
+from sparselab.training.metrics.corrupted import CORRUPTIONS, corrupt
 from sparselab.training.metrics.metric import METRICS, Subject
 from sparselab.training.metrics.ood import CHANGES, auroc
 
@@ -225,3 +226,71 @@ def test_another_dataset_is_brought_to_the_network_s_size():
     pixels = one.pixels(seen[1])
     torch.testing.assert_close(pixels[:, 0], pixels[:, 2])
     assert float(pixels.min()) > -1e-4 and float(pixels.max()) < 1 + 1e-4
+
+
+def test_the_worst_bin_and_the_worst_class():
+    """Item 6 of sparse_soups: .9, .9, .6, .6 with 1, 0, 1, 1 right: |.5 - .9| / 2 + |1 - .6| / 2 = .4, the largest .4."""
+    table = torch.stack([logs(0.9, 0.1), logs(0.9, 0.1), logs(0.6, 0.4), logs(0.6, 0.4)])
+    labels = torch.tensor([0, 1, 0, 0])
+    found = metric("calibration", worst=True).measure(subject(lambda x: x, [(table, labels)]))
+    assert found["ece"] == pytest.approx(0.4, abs=1e-6) == found["mce"]
+    assert found["worst_class"] == 0.0, "the one example of class 1 is read as class 0"
+
+
+PICTURES = torch.randint(0, 256, (5, 3, 8, 7), generator=torch.Generator().manual_seed(3)).float() / 255
+
+
+@pytest.mark.parametrize("kind", list(CORRUPTIONS))
+def test_a_corruption_is_the_pictures_own_whatever_the_batch(kind):
+    whole = corrupt(PICTURES, kind, 3)
+    order = [3, 0, 4]
+    assert torch.equal(torch.cat([corrupt(PICTURES[i : i + 1], kind, 3) for i in order]), whole[order])
+    assert torch.equal((whole * 255).round() / 255, whole) and 0 <= float(whole.min()) <= float(whole.max()) <= 1
+    apart = [float((corrupt(PICTURES, kind, severity) - PICTURES).abs().mean()) for severity in range(1, 6)]
+    assert apart == sorted(apart) and apart[0] < apart[-1]
+
+
+def test_corruptions_by_hand():
+    """A flat picture has no contrast to lose and nothing to blur; noise of 0.08 has that standard deviation around 0.5."""
+    flat = torch.full((2, 3, 64, 64), 128 / 255)
+    assert torch.equal(corrupt(flat, "contrast", 5), flat) and torch.equal(corrupt(flat, "gaussian_blur", 5), flat)
+    noisy = corrupt(flat, "gaussian_noise", 3) - flat
+    assert float(noisy.std()) == pytest.approx(0.08, rel=0.03) and torch.equal(noisy[0], noisy[1]), (
+        "same picture, same noise"
+    )
+    halves = torch.cat([torch.zeros(1, 1, 4, 2), torch.ones(1, 1, 4, 2)], 3)
+    assert torch.equal(corrupt(halves, "contrast", 2), ((halves - 0.5) * 0.5 + 0.5).mul(255).round() / 255)
+    point = torch.zeros(1, 1, 9, 9)
+    point[0, 0, 4, 4] = 1.0
+    assert float(corrupt(point, "gaussian_blur", 5)[0, 0, 4, 4]) == pytest.approx(1 / (2 * math.pi), abs=5e-3)
+
+
+def test_accuracy_on_corrupted_pictures():
+    """A network that looks whether the mean of a picture is above 1/2 is right on all flat pictures."""
+    inputs = (torch.tensor([0.2, 0.9]).view(2, 1, 1, 1).expand(2, 1, 9, 8) - 0.5) / 0.25
+    bright = lambda x: torch.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1)  # noqa: E731
+    found = metric("corrupted", severities=[1, 5]).measure(subject(bright, [(inputs, torch.tensor([0, 1]))]))
+    assert len(found) == 7 and set(found.values()) == {1.0}
+
+
+def test_a_soup_beside_its_ingredients():
+    """Three networks that say 0, 1 and 1 of everything, and a soup that says 1: on labels 1, 1, 1, 0 they have 1/4 and 3/4."""
+    import dataclasses
+
+    networks = [nn.Linear(2, 1, bias=False) for _ in range(3)]
+    for network, vector in zip(networks, ([3.0, 0.0], [0.0, 4.0], [0.0, 4.0]), strict=True):
+        network.weight.data = torch.tensor([vector])
+    answer = {id(networks[0]): logs(0.9, 0.1), id(networks[1]): logs(0.2, 0.8), id(networks[2]): logs(0.3, 0.7)}
+    labels = torch.tensor([1, 1, 1, 0])
+    soup = dataclasses.replace(
+        subject(lambda x: logs(0.4, 0.6).expand(len(x), 2), [(torch.zeros(4, 1, 9, 8), labels)]),
+        parents=lambda: iter(networks),
+        forward=lambda network, x: answer[id(network)].expand(len(x), 2),
+    )
+    found = metric("ingredients").measure(soup)
+    assert [found[f"ingredients_{word}"] for word in ("mean", "best", "worst")] == pytest.approx([7 / 12, 0.75, 0.25])
+    assert [found["over_mean"], found["over_best"]] == pytest.approx([0.75 - 7 / 12, 0.0])
+    assert found["ensemble"] == 0.75 and found["ensemble_agreement"] == 1.0, "the mean probability of 1 is 1.6 / 3"
+    assert [found["distance"], found["distance_max"]] == pytest.approx([10 / 3, 5.0])
+    assert [found["angle"], found["angle_max"]] == pytest.approx([60.0, 90.0])
+    assert found["to_mean_max"] == pytest.approx(10 / 3)

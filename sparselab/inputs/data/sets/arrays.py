@@ -164,11 +164,15 @@ class ArraySet(Dataset):
 
     def _chosen(self, labels: np.ndarray, test_labels: np.ndarray) -> dict[str, np.ndarray]:
         """The rows of each split."""
-        rows = choose(self.options, labels, test_labels, self.options.train_draw)
+        rows = choose(self.options, self._drawn_by(labels), self._drawn_by(test_labels), self.options.train_draw)
         if self.options.n_shot is not None:
             shots = subset.shots(labels[rows["train"]], self.options.n_shot, f"n_shot {self.options.train_draw}")
             rows["train"] = rows["train"][shots]
         return rows
+
+    def _drawn_by(self, labels: np.ndarray) -> np.ndarray:
+        """Labels (n,) of the groups that a draw takes equally many images of: the classes."""
+        return labels
 
     def _divided(
         self, rows: dict[str, np.ndarray], labels: np.ndarray, test_labels: np.ndarray
