@@ -29,7 +29,7 @@ class LinearProbe(Adapt):
     fresh_head = True
 
     class Options(Options):
-        cache: bool = Field(False, description="true: features of the training examples are computed once, and kept")
+        cache: bool = Field(description="true: features of the training examples are computed once, and kept")
 
     options: Options
 

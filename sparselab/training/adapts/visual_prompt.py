@@ -38,15 +38,13 @@ class VisualPrompt(Adapt):
     puts = (PROMPT, MAPPING)
 
     class Options(Options):
-        canvas: int = Field(32, ge=2, description="side of the images that the given network reads, in pixels")
-        classes: int = Field(10, ge=2, description="classes of the given network, at least as many as the data have")
-        init: Literal["zero", "normal"] = Field(
-            "zero", description="zero (a grey border) or normal: where delta starts"
-        )
+        canvas: int = Field(ge=2, description="side of the images that the given network reads, in pixels")
+        classes: int = Field(ge=2, description="classes of the given network, at least as many as the data have")
+        init: Literal["zero", "normal"] = Field(description="zero (a grey border) or normal: where delta starts")
         mapping: Literal["ilm", "flm", "rlm"] = Field(
-            "ilm", description="ilm (counted again and again), flm (counted once) or rlm (at random)"
+            description="ilm (counted again and again), flm (counted once) or rlm (at random)"
         )
-        interval: int = Field(1, ge=1, description="for ilm: epochs between two counts, at least 1")
+        interval: int = Field(ge=1, description="for ilm: epochs between two counts, at least 1")
 
     options: Options
 

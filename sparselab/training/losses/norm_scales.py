@@ -32,16 +32,15 @@ class NormScales(ExtraLoss):
     """
 
     class Options(ExtraLoss.Options):
-        weight: float = Field(5e-4, ge=0, description="lambda, at least 0")
+        weight: float = Field(ge=0, description="lambda, at least 0")
         penalty: Literal["l1", "l2", "smooth_l1"] = Field(
-            "l1",
             description="l1, l2 (half the square), or smooth_l1 (l2 below rate x lambda, against chatter around 0)",
         )
         norms: Literal["units", "all"] = Field(
-            "units", description="without masks: units (norms behind layers whose units can be taken out) or all"
+            description="without masks: units (norms behind layers whose units can be taken out) or all"
         )
         masks: str | None = Field(
-            None, description="a masks.safetensors of this network, or {cell: …}: only what it removes is penalised"
+            description="a masks.safetensors of this network, or {cell: …}: only what it removes is penalised"
         )
 
     options: Options

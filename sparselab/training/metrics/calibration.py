@@ -95,8 +95,8 @@ class ReleasedCodeECE(Metric):
     """
 
     class Options(AnyOptions):
-        batch: int = Field(128, ge=1, description="test examples of a batch, at least 1; the released code has 128")
-        bins: int = Field(15, ge=1, description="bins from 0 to 1, at least 1")
+        batch: int = Field(ge=1, description="test examples of a batch, at least 1; the released code has 128")
+        bins: int = Field(ge=1, description="bins from 0 to 1, at least 1")
 
     def measure(self, subject: Subject) -> dict[str, float]:
         import torch

@@ -29,7 +29,6 @@ class CorruptionOptions(AnyOptions):
     """Which corruptions, and how severe."""
 
     kinds: list[Kind] = Field(
-        ["gaussian_noise", "gaussian_blur", "contrast"],
         min_length=1,
         description="any of gaussian_noise, gaussian_blur, contrast",
     )

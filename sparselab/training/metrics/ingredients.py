@@ -39,7 +39,7 @@ class Ingredients(Metric):
 
     class Options(AnyOptions):
         corrupted: list[Literal["gaussian_noise", "gaussian_blur", "contrast"]] = Field(
-            [], description="any of gaussian_noise, gaussian_blur, contrast; or []"
+            description="any of gaussian_noise, gaussian_blur, contrast; or []"
         )
         severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(
             [3], min_length=1, description="from 1 (slight) to 5, such as [3]"

@@ -34,7 +34,7 @@ class NormScales(Metric):
 
     class Options(Options):
         masks: str | None = Field(
-            None, description="a masks.safetensors of this network, {cell: …} of a cell that makes it, or null: its own"
+            description="a masks.safetensors of this network, {cell: …} of a cell that makes it, or null: its own"
         )
 
     def files(self) -> dict[str, str]:

@@ -37,15 +37,13 @@ class Slimming(ReadsScales, FindsCounts, KnowsCounts, Method):
 
     class Options(Options):
         select: Literal["ratio", "layer", "threshold", "energy"] = Field(
-            "ratio", description="ratio (of all units), layer (of each layer's), threshold or energy"
+            description="ratio (of all units), layer (of each layer's), threshold or energy"
         )
-        threshold: float = Field(0.01, ge=0, description="for select=threshold: what |gamma| has to exceed, at least 0")
-        energy: float = Field(
-            1e-4, ge=0, lt=1, description="for select=energy: share of a layer's squares that goes, 0 to 1"
-        )
-        least: int = Field(1, ge=1, description="units of every layer that stay, at least 1")
+        threshold: float = Field(ge=0, description="for select=threshold: what |gamma| has to exceed, at least 0")
+        energy: float = Field(ge=0, lt=1, description="for select=energy: share of a layer's squares that goes, 0 to 1")
+        least: int = Field(ge=1, description="units of every layer that stay, at least 1")
         streams: Literal["vote", "union"] = Field(
-            "vote", description="which units of a residual stream go: vote, or union (those of any layer)"
+            description="which units of a residual stream go: vote, or union (those of any layer)"
         )
 
     options: Options

@@ -11,7 +11,7 @@ from sparselab.core.errors import refuse
 from sparselab.inputs.data import files
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.data.sets.arrays import ArrayOptions, Pair, PublicSet, Source
-from sparselab.inputs.data.sets.images import IMAGENET, choose
+from sparselab.inputs.data.sets.images import IMAGENET
 
 EVERY = 10
 """Of so many pictures one is for training (a method that looks at inputs reads these), the others are scored."""
@@ -21,7 +21,7 @@ class SampleOptions(ArrayOptions):
     """Further options."""
 
     normalise: Literal["half", "imagenet"] = Field(
-        default="half", description="half: pixels from -1 to 1, as networks of TensorFlow see them; or imagenet"
+        description="half: pixels from -1 to 1, as networks of TensorFlow see them; or imagenet"
     )
 
 
