@@ -147,7 +147,7 @@ def save(
 
 
 def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The bytes that :func:`save` writes."""
+    """Return the bytes that :func:`save` writes of ``tensors`` (any shapes, by name)."""
     from safetensors.torch import save as serialise
 
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}

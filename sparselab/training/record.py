@@ -57,7 +57,11 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
 
 
 def apart(state: dict[str, torch.Tensor], modules: Collection[str]) -> tuple[dict[str, torch.Tensor], dict[str, bytes]]:
-    """(the tensors of the given network, as its library knows them; the file of those that an adapt put around it)."""
+    """Divide ``state``, tensors of any shapes by name.
+
+    Returns:
+        The tensors of the given network, as its library knows them; the files of those that an adapt put around it.
+    """
     own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in modules}
     plain = {name: tensor for name, tensor in state.items() if name not in own}
     return plain, {export.ADAPT: tensors.packed(own)} if own else {}

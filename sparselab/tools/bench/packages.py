@@ -53,7 +53,7 @@ def coding(device: str) -> Iterator[Row]:
 
 
 def ours(rule: str, vectors: torch.Tensor) -> Callable[[], object]:
-    """What the training loop does in an update: loss, gradients across the columns, optimiser, columns of length 1."""
+    """Return what the training loop does in an update: loss, gradients across the columns, optimiser, columns of length 1."""
     from sparselab.inputs.models.allocation import made
     from sparselab.inputs.models.autoencoders import Autoencoder, only_turning, unit_columns
     from sparselab.training.tasks.reconstruction import normalised_error

@@ -105,11 +105,13 @@ class NormScales(ExtraLoss):
 
 
 def penalised(scale: Tensor, penalty: str, near: float) -> Tensor:
-    """What each scale is charged. Its derivative is sign, the scale itself (l2), or the scale where it is below ``near``."""
-    if penalty == "l1":
-        return scale.abs()
-    half = scale.square() / 2
-    return half if penalty == "l2" else half.where(scale.abs() < near, scale.abs())
+    """Return what each scale (units,) is charged.
+
+    Its derivative is the sign (l1), the scale itself (l2), or for smooth_l1 the scale where that is below ``near`` and else the
+    sign.
+    """
+    size, half = scale.abs(), scale.square() / 2
+    return {"l1": size, "l2": half, "smooth_l1": half.where(size < near, size)}[penalty]
 
 
 def normed(model_spec: ModelSpec) -> list[Layer]:

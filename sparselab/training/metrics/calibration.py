@@ -62,7 +62,7 @@ def probabilities(values: Tensor) -> Tensor:
 
 
 def expected_error(values: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """ECE of probabilities (n, classes) with labels (n,); ValueError for logits."""
+    """Return the ECE of probabilities ``values`` (n, classes) with ``labels`` (n,); ValueError for logits."""
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     found = multiclass_calibration_error(probabilities(values), labels, values.shape[1], n_bins=bins, norm="l1")
@@ -116,9 +116,10 @@ class ReleasedCodeECE(Metric):
 
 
 def binned(values: Tensor, hits: Tensor, bins: int) -> float:
-    """Weighted mean over bins of |mean value - share of hits|; both (n,). Bins are (i / bins, (i + 1) / bins].
+    """Return the weighted mean over bins of |mean of ``values`` - share of ``hits``|; both (n,).
 
-    Values below 0 are in the first bin. Those above 1 are in the last: the released code's own bins end so, too.
+    Bins are (i / bins, (i + 1) / bins]. Values below 0 are in the first bin. Those above 1 are in the last: the released code's
+    own bins end so, too.
     """
     import torch
 

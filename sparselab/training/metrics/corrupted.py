@@ -33,7 +33,7 @@ class CorruptionOptions(AnyOptions):
         description="any of gaussian_noise, gaussian_blur, contrast",
     )
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(
-        [3], min_length=1, description="from 1 (slight) to 5, such as [3]"
+        min_length=1, description="from 1 (slight) to 5, such as [3]"
     )
 
     @field_validator("kinds", "severities")
@@ -92,7 +92,7 @@ def corrupt(pixels: Tensor, kind: str, severity: int) -> Tensor:
 
 
 def gaussian_noise(pixels: Tensor, level: float) -> Tensor:
-    """Normal noise of this standard deviation; an image's noise follows from its content."""
+    """Add normal noise of this standard deviation to ``pixels`` (n, c, h, w); an image's noise follows from its content."""
     import torch
 
     noise = torch.empty(pixels.shape)
@@ -117,7 +117,7 @@ def gaussian_blur(pixels: Tensor, level: float) -> Tensor:
 
 
 def contrast(pixels: Tensor, level: float) -> Tensor:
-    """Each channel is drawn towards its mean over the image; this share of its deviations is left."""
+    """Draw each channel of ``pixels`` (n, c, h, w) towards its mean over the image; this share of its deviations is left."""
     mean = pixels.mean((2, 3), keepdim=True)
     return (pixels - mean) * level + mean
 

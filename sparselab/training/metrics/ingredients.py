@@ -42,7 +42,7 @@ class Ingredients(Metric):
             description="any of gaussian_noise, gaussian_blur, contrast; or []"
         )
         severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(
-            [3], min_length=1, description="from 1 (slight) to 5, such as [3]"
+            min_length=1, description="from 1 (slight) to 5, such as [3]"
         )
 
     def measure(self, subject: Subject) -> dict[str, float]:
@@ -77,12 +77,12 @@ class Ingredients(Metric):
 
 
 def right(found: Sequence[Tensor], labels: Sequence[Tensor]) -> Iterable[Tensor]:
-    """Tell whether each prediction is right, batch by batch."""
+    """Tell whether each prediction is right, batch by batch. found: (n, classes) each; labels: (n,) each."""
     return (scores.argmax(-1) == truth for scores, truth in zip(found, labels, strict=True))
 
 
 def share(truths: Iterable[Tensor]) -> float:
-    """The share of what is true, over all batches and ranks."""
+    """Return the share of ``truths`` (bool, (n,) each) that is true, over all batches and ranks."""
     import torch
     from torchmetrics import MeanMetric
 

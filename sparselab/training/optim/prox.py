@@ -93,7 +93,7 @@ class Prox:
     # -- planning ---------------------------------------------------------------------------------------------------
 
     def issues(self, layers: Sequence[Layer]) -> list[Issue]:
-        """What of the layers keeps it from working: groups that do not tile one, more groups to keep than there are."""
+        """Return issues of the layers: groups that do not tile one, more groups to keep than there are."""
         o, found = self.options, []
         if not layers:
             return [Issue(WHERE, "no weight is a target", "choose layers (targets.include)")]
@@ -181,14 +181,14 @@ class Prox:
                     groups.scale(blocks, groups.in_half_space(blocks, self.options.half_space_eps))
 
     def factors(self, sizes: Tensor, lam: float, blocks: Blocks, weights: Tensor) -> Tensor:
-        """What each group is multiplied by, (groups,).
+        """Return factors of the groups, (groups,).
 
         sizes: the groups' euclidean norms, float64. lam: learning rate times lambda. weights: how many weights each has.
         """
         raise NotImplementedError(f"{type(self).__name__} has no proximal step")
 
     def penalty(self, sizes: Tensor, blocks: Blocks, weights: Tensor) -> float:
-        """The regulariser's value, without lambda, of groups of these norms."""
+        """Return the regulariser's value, without lambda. sizes: norms of the groups; weights: factors; (groups,) both."""
         return 0.0
 
     def measures(self) -> dict[str, float]:

@@ -269,7 +269,7 @@ def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(n, c, h, w) uint8 as (n, c, side, side), bilinear, with antialiasing where images become smaller."""
+    """Return ``pixels`` (n, c, h, w) uint8 as (n, c, side, side), bilinear, with antialiasing where images become smaller."""
     import torch
     from torch.nn.functional import interpolate
 

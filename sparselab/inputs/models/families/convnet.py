@@ -29,10 +29,10 @@ class ConvNet(ImageFamily):
 
     class Options(ImageFamily.Options):
         widths: list[Annotated[int, Field(ge=1)]] = Field(
-            [16, 32, 64, 64], min_length=1, description="channels of the convolutions, in order"
+            min_length=1, description="channels of the convolutions, in order"
         )
         pools: list[Annotated[int, Field(ge=1)]] = Field(
-            [1, 2, 3, 4], description="convolutions (from 1) that are followed by max-pooling, ascending"
+            description="convolutions (from 1) that are followed by max-pooling, ascending"
         )
 
         @field_validator("pools")

@@ -50,7 +50,7 @@ class Adapter:
         """Micro-batch ``index`` of the run, from 0, is about to be trained on."""
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """Logits (n, classes) of what :meth:`source` gave, for the loss."""
+        """Return logits (n, classes) for the loss. inputs: what :meth:`source` gave, (n, …)."""
         return self.adapting.logits(inputs)
 
     def trained(self) -> int:

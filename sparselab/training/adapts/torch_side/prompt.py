@@ -97,7 +97,7 @@ def _mapped(network: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor
 
 
 def frequencies(taken: Tensor, labels: Tensor, sources: int, targets: int) -> Tensor:
-    """Counts D (sources, targets) int64: how often an example of class t is taken for class s. Both (n,)."""
+    """Return counts D (sources, targets) int64: how often an example of class t is taken for s. taken, labels: (n,)."""
     return torch.bincount(taken * targets + labels, minlength=sources * targets).view(sources, targets)
 
 

@@ -28,7 +28,7 @@ def envelope(a: Tensor, k: int) -> float:
 
 
 def factors(x: Tensor, lam: float, k: int, d: Tensor | None = None, solver: str = "sort") -> Tensor:
-    """What the proximal step of ``lam`` times the function multiplies each group by, (m,), float64.
+    """Return the factors that the proximal step of ``lam`` times the function has for each group, (m,), float64.
 
     x: norms of the groups, at least 0. d: their weights, above 0; None: 1. A group that is zero stays so (factor 0).
 
@@ -62,7 +62,7 @@ def by_sorting(a: Tensor, c: Tensor, k: int) -> float:
 
 
 def by_bisection(a: Tensor, c: Tensor, k: int) -> float:
-    """The same by halving an interval that holds it."""
+    """Return the same by halving an interval that holds it. a, c: (groups,)."""
     low, high = float((c / a).min()), float(((c + 1) / a).max())
     for _ in range(STEPS):
         middle = (low + high) / 2

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 
 def apart(layer: Layer, tile: tuple[int, int], tensor: Tensor) -> Tensor:
-    """A weight as (row of groups, row in the group, column of groups, column in the group)."""
+    """Return the weight ``tensor`` (out, in, …) as (row of groups, row in the group, column of groups, column in the group)."""
     flat = flattened(layer.kind, tensor)
     (outputs, inputs), (rows, columns) = flat.shape, tile
     return flat.reshape(outputs // rows, rows, inputs // columns, columns)
 
 
 def of_groups(blocks: Blocks, tensors: list[Tensor]) -> Tensor:
-    """Sums over each group, (groups,), float64: row by row of each weight's groups, one weight after another."""
+    """Return sums of ``tensors``, shaped as the weights, over each group.
+
+    (groups,), float64: row by row of each weight's groups, one weight after another.
+    """
     sums = [
         apart(layer, tile, tensor).sum((1, 3), dtype=torch.float64).flatten()
         for (layer, tile), tensor in zip(blocks.parts, tensors, strict=True)
@@ -36,7 +39,7 @@ def norms(blocks: Blocks) -> Tensor:
 
 
 def group_sizes(blocks: Blocks, like: Tensor) -> Tensor:
-    """How many weights each group has, (groups,)."""
+    """Return how many weights each group has, (groups,), on the device of ``like``."""
     counts = [layer.numel // size for (layer, _), size in zip(blocks.parts, blocks.sizes, strict=True)]
     sizes = torch.tensor(blocks.sizes, dtype=like.dtype, device=like.device)
     return sizes.repeat_interleave(torch.tensor(counts, device=like.device))
