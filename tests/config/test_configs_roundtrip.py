@@ -57,7 +57,8 @@ RECORDED = [
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
     "edit": ["method=dense", "dataset.forget=random:0.1"], "adapt": ["method=dense", "model=mlp"],
-    "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"], "attention": [*TEXT, "model=gpt_tiny", "sparsity=0.5"],
+    "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
+    "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
     "estimator": [], "solver": [],
 }  # fmt: skip
 # What a member needs beyond its own defaults.

@@ -25,6 +25,7 @@ from sparselab.storage import record
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.loop.loop import Loop
 from sparselab.training.tasks.classification import Classification
+from sparselab.weights.capabilities import ReadsScales
 from sparselab.weights.method import METHODS
 from sparselab.weights.sparsifier import Sparsifier
 
@@ -48,7 +49,9 @@ def overrides(method: str = "srste") -> list[str]:
     """The cell of ``method`` at a sparsity that it is defined for, with masks made in the middle of the run."""
     mine = [f"method={method}", *SETTINGS]
     patterns = METHODS[method].patterns
-    if "dense" not in patterns:
+    if issubclass(METHODS[method], ReadsScales):  # it needs units with a norm behind them, which a head has not
+        mine = replaced(mine, ("model.batch_norm=true", 'targets.exclude=["@head"]', "sparsity=unit:0.5"))
+    elif "dense" not in patterns:
         mine.append("sparsity=2:4" if "unstructured" not in patterns else "sparsity=0.5")
     schedule = compose(mine).config["schedule"]
     mine += [f"schedule.{key}={value}" for key, value in TIMES.items() if key in schedule]

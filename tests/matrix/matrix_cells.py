@@ -75,7 +75,7 @@ class Row:
 def rows(method: str) -> Iterator[Row]:
     """Every combination that the method declares and that the schedules admit."""
     cls = METHODS[method]
-    for kind in cls.patterns if method in ANYWHERE else ():
+    for kind in () if issubclass(cls, ReadsScales) else cls.patterns:
         for schedule in SCHEDULES:
             if cls.admits(SCHEDULES[schedule]) and kind in SCHEDULES[schedule].patterns:
                 yield Row(method, kind, schedule)

@@ -120,8 +120,9 @@ class ConvNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.pools = frozenset(pools)
         self.head = nn.Linear(sizes[-1], classes)
-        for conv in self.convs:
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.convs:
+            assert isinstance(module, nn.Conv2d)
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True), start=1):

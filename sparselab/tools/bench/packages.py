@@ -82,8 +82,8 @@ def of_sae_lens(rule: str, options: dict[str, object], vectors: torch.Tensor) ->
         total_training_samples=10_000 * BATCH, train_batch_size_samples=BATCH, lr=1e-3, lr_end=1e-3, device=vectors.device.type,
         logger=LoggingConfig(log_to_wandb=False),
     )  # fmt: skip
-    trainer = sae_lens.SAETrainer(settings, sae, iter(()))
-    return lambda: trainer._train_step(sae, vectors)
+    theirs = sae_lens.SAETrainer(settings, sae, iter(()))
+    return lambda: theirs._train_step(sae, vectors)
 
 
 def concave(device: str) -> Iterator[Row]:

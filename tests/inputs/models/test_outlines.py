@@ -37,6 +37,8 @@ CASES = [
     ("vit", {}, image(1, 8, 8)),
     ("vit", {"width": 24, "depth": 2, "heads": 3, "mlp_ratio": 2.5}, image(3, 32, 32, 7)),
     ("vit", {"width": 24, "depth": 1, "heads": 2, "patch": 3}, image(3, 12, 9)),
+    ("convnet", {"widths": [4, 6, 8], "pools": [1, 3]}, image(1, 8, 8)),
+    ("convnet", {}, image(3, 32, 32, 7)),
     ("resnet", {}, image(1, 8, 8)),
     ("resnet", {"depth": 34}, image(3, 28, 28, 3)),
     ("resnet", {"depth": 50}, image(3, 32, 32)),

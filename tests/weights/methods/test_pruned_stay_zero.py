@@ -32,6 +32,7 @@ KINDS = {
     "channel": "channel:0.75",
     "in_channel": "in_channel:0.75",
     "unit": "unit:0.75",
+    "shared_unit": "shared_unit:0.75",
 }
 TIMES = {"at": 0.3, "every": 3, "begin": 0.0, "end": 0.7, "stop": 0.9, "k_max": 2}
 

@@ -20,7 +20,7 @@ EVERY = 10
 class SampleOptions(ArrayOptions):
     """Further options."""
 
-    normalise: Literal["half", "imagenet"] = Field(
+    normalise: Literal["half", "imagenet"] = Field(  # type: ignore[assignment]  # no statistics of so few pictures
         description="half: pixels from -1 to 1, as networks of TensorFlow see them; or imagenet"
     )
 
@@ -55,6 +55,9 @@ class ImagenetSample(PublicSet):
         return (images[train], labels[train]), (images[~train], labels[~train])
 
     def statistics(self, pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self._normalised(pixels)
+
+    def _normalised(self, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return {"half": ((0.5,) * 3, (0.5,) * 3), "imagenet": IMAGENET}[self.options.normalise]
 
     @property
