@@ -20,7 +20,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-run: setup ## Train a 2:4-sparse ViT-S on the bundled digits (about five minutes on 2 cores)
+run: setup ## Train a 2:4-sparse ViT-S on the bundled digits (two to five minutes on 2 cores, with bf16 or AVX2 alone)
 	$(BIN)/python run.py method=srste sparsity=2:4 model=vit_s
 
 lint: setup ## Format and lint checks, and types of the torch-free core
