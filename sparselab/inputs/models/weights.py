@@ -20,7 +20,7 @@ BYTES_OF = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
 WIDENS = {"F16": "F32", "BF16": "F32"}
-"""What a file may hold in the place of what a network has: nothing is lost on the way."""
+"""Types that a file may hold in the place of those that a network has: nothing is lost on the way."""
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar"})
 ANOTHER = "give another copy of the file"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 PREFIX = "network."
-"""Of the network's tensors among those of a :class:`TaskModule`."""
+"""Prefix of the network's tensors among those of a :class:`TaskModule`."""
 
 
 class TaskModule(pl.LightningModule):
