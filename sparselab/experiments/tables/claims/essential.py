@@ -13,7 +13,7 @@ from sparselab.experiments.tables.claims.claim import CLAIMS, Bound, Claim, Layo
 from sparselab.experiments.tables.statistics import Derived, Place
 
 ROUNDING = 1e-9
-"""Error that subtracting scores may add to a difference: five images of 500 are a point, and as per cents may differ by more."""
+"""Error of a difference of scores: five images of 500 are a point, and as per cents may differ by more."""
 
 Curve = Sequence[tuple[float, Place]]
 """(number, cell) in ascending order of the numbers, the dense cell left out."""
