@@ -20,6 +20,7 @@ MODEL = "model.safetensors"
 MASKS = "masks.safetensors"
 CONFIG = "config.json"
 ADAPT = "adapt.safetensors"  # what an adapt put around the network, which stays a plain one
+TASKS = "tasks.safetensors"  # of a scenario: weights of all tasks, and the masks of each
 EARLY = "model@{}.safetensors"  # the network at a point of its run
 BUFFERS = "buffers"  # metadata key: JSON of the names of tensors that are state and no parameters
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparselab.core.seeds import derive_seed
 from sparselab.running.loggers.logger import Guarded
 from sparselab.training.adapts.torch_side.adapter import Adapter, Adapting
 from sparselab.training.build import Built, head_of, place
@@ -28,6 +29,8 @@ from sparselab.training.merging import measure_again, merge_parents
 from sparselab.training.parts import Parts
 from sparselab.training.probing import make_probe
 from sparselab.training.resume import Saved, begin
+from sparselab.training.scenarios.torch_side.course import Course
+from sparselab.training.scenarios.torch_side.divide import Numbered, Stream
 from sparselab.training.slots import make_sparsifier, targeted
 from sparselab.training.trainer import make_trainer
 from sparselab.weights.capabilities import ReadsInputs
@@ -60,7 +63,7 @@ class Run:
     history: History
     reach: Reach | None
     progress: Progress
-    loader: RunLoader
+    loader: RunLoader | Stream
     scored: dict[str, Any]
     flag: StopFlag
     agreement: Agreement
@@ -84,6 +87,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     loaders = _loaders(parts, splits, trainer)
     train_loader, val_loader = loaders.pop("train"), loaders.pop("val")
     task = _task(parts, built, sparsifier, len(train_loader))
+    task.course = _course(parts, splits, trainer) if parts.scenario else None
     if parts.adapt is not None:
         task.adapter = _adapter(parts, built, task, len(train_loader), trainer)
         train_loader.source = task.adapter.source(train_loader.source)
@@ -124,6 +128,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         Spread([*targeted(parts, network).values()], parts.steps) if options.track_masks else None,
         keeper.begin,
         prox,
+        task.course,
     )
     attach(trainer, loop)
     if trainer.world_size > 1:
@@ -133,7 +138,9 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
     if options.track_masks and ema is None and len(val_loader):
         sparsifier.on_last_cut = lambda: history.before_cut(loop)
-    loader = RunLoader(train_loader, parts.steps, options.accumulate)
+    loader: RunLoader | Stream = RunLoader(train_loader, parts.steps, options.accumulate)
+    if task.course:
+        loader = Stream(task.course.train, parts.ends, options.accumulate)
     loader.start = saved.batches(loop)
     return Run(parts, splits, saved, trainer, task, loop, history, reach, progress, loader, loaders, flag, agreement)
 
@@ -163,6 +170,24 @@ def _task(parts: Parts, built: Built, sparsifier: Sparsifier, batches: int) -> T
         accumulate = parts.cell.trainer.accumulate
         task.carry = Carry(accumulate, batches * accumulate)
     return task
+
+
+def _course(parts: Parts, splits: Any, trainer: pl.Trainer) -> Course:
+    """The course of the cell's scenario: each task's loaders of this rank, with an order and an augmentation of its own."""
+    scenario, options, seed = parts.scenario, parts.cell.trainer, parts.cell.seed
+    assert scenario is not None
+    train, test, first = [], [], 0
+    for task in range(len(scenario.groups)):
+        order = derive_seed(seed, "task", task)
+        for part, into in (("train", train), ("test", test)):
+            loader = splits.loader(
+                f"{part} {task}", options.batch_size, order, train=part == "train", rank=trainer.global_rank,
+                world=trainer.world_size, device=str(trainer.strategy.root_device), workers=options.workers,
+            )  # fmt: skip
+            into.append(loader)
+        train[-1].source = Numbered(train[-1].source, first)
+        first += len(train[-1].source)
+    return Course(scenario, parts.ends, train, test, seed, trainer.precision_plugin)
 
 
 def _adapter(parts: Parts, built: Built, task: TaskModule, batches: int, trainer: pl.Trainer) -> Adapter:
@@ -197,5 +222,5 @@ def _loaders(parts: Parts, splits: Any, trainer: pl.Trainer) -> dict[str, Any]:
             part, options.batch_size, parts.cell.seed, rank=trainer.global_rank, world=trainer.world_size,
             device=str(trainer.strategy.root_device), workers=options.workers,
         )
-        for part in ("train", "val", "test", *getattr(splits, "others", ()))
+        for part in ("train", "val", "test", *(() if parts.scenario else getattr(splits, "others", ())))
     }  # fmt: skip

@@ -17,6 +17,7 @@ from sparselab.training.layers import place_masks
 from sparselab.training.loop.lightning import quiet
 from sparselab.training.parts import Parts
 from sparselab.training.precision import check_network
+from sparselab.training.scenarios.torch_side.divide import divide
 
 if TYPE_CHECKING:
     from sparselab.config.schema import TrainerOptions
@@ -49,6 +50,8 @@ def build(parts: Parts, flag: StopFlag) -> Built:
     check_network(network, options)
     if parts.model_spec is None:
         place_masks(parts, traced(parts.family, network, parts.network_data))
+    if parts.scenario is not None:
+        splits = divide(splits, parts.scenario)
     if parts.adapt is not None:
         parts.adapt.attach(network, parts.data, splits)
         if parts.frozen:

@@ -22,6 +22,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
                    f" · distribution {parts.distribution.name}"),
         ("data", f"{data.title or data.name}: {data.sizes} ({data.source})"),
         *([("adapt", _adapted(parts))] if parts.adapt else []),
+        *([("scenario", _divided(parts))] if parts.scenario else []),
         ("task", f"{parts.task.name} ({data.inputs} → {data.targets})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
         ("precision", precision),
@@ -43,6 +44,14 @@ def _adapted(parts: Parts) -> str:
     assert parts.adapt is not None
     data, rest = parts.network_data, "the rest is frozen" if parts.adapt.freezes else "all of it trains"
     return f"{parts.adapt.name}: a network for {data.inputs} → {data.targets}, {rest}"
+
+
+def _divided(parts: Parts) -> str:
+    """The tasks of a scenario, and how long each is."""
+    assert parts.scenario is not None
+    lengths = sorted({end - begin for begin, end in zip(parts.begins, parts.ends, strict=True)})
+    each = " to ".join(f"{length:,}" for length in {lengths[0]: 0, lengths[-1]: 0})
+    return f"{parts.scenario.name}: {len(parts.ends)} tasks of {each} updates"
 
 
 def of_losses(cost: dict[str, Any]) -> str:

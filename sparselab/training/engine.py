@@ -36,7 +36,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
-        "metric", "edit", "merge", "task", "adapt",
+        "metric", "edit", "merge", "task", "adapt", "scenario",
     )  # fmt: skip
     paced = ("model", "dataset")
     start = 8.0
@@ -148,7 +148,9 @@ class Train(Engine):
 
 def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the cost of a cell depends on, so that those of a table that differ in seed or rate share one."""
-    groups = ("method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit", "task", "adapt")
+    groups = (
+        "method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit", "task", "adapt", "scenario",
+    )  # fmt: skip
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "cost", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps
 

@@ -73,6 +73,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         extra["edit"] = parts.edit.version
     if parts.adapt is not None:
         extra["adapt"] = parts.adapt.version
+    if parts.scenario is not None:
+        extra["scenario"] = parts.scenario.version
     if parts.merge is not None:
         extra["merge"] = parts.merge.version
     if parts.metrics:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Cell
@@ -24,7 +25,9 @@ from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.scenarios.scenario import SCENARIOS
 from sparselab.training.tasks.task import TASKS
+from sparselab.weights.capabilities import KnowsTasks
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.isoflop import WHERE as ISO
 from sparselab.weights.isoflop import matched
@@ -33,6 +36,7 @@ from sparselab.weights.layer_patterns import own_patterns, spelled
 from sparselab.weights.method import METHODS
 from sparselab.weights.schedules import SCHEDULES
 from sparselab.weights.targets import select
+from sparselab.weights.task_schedule import TaskSchedule
 from sparselab.weights.uncovered import uncovered
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from sparselab.training.merges.merge import Merge
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
+    from sparselab.training.scenarios.scenario import Scenario
     from sparselab.training.tasks.task import Task
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
@@ -83,6 +88,8 @@ class Parts:
     edit: Edit | None = None
     merge: Merge | None = None
     adapt: Adapt | None = None
+    scenario: Scenario | None = None
+    ends: tuple[int, ...] = ()  # the update after which each task of the scenario is over
     parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
     model_spec: ModelSpec | None = None
@@ -107,6 +114,11 @@ class Parts:
     def frozen(self) -> bool:
         """True if only what the cell's adapt names trains."""
         return self.adapt is not None and self.adapt.freezes
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """The updates done when each task of a scenario begins; one task without it."""
+        return (0, *self.ends[:-1])
 
     @property
     def uncovered(self) -> list[Loose]:
@@ -141,6 +153,8 @@ class UncheckedParts:
     edit: Edit | None = None
     merge: Merge | None = None
     adapt: Adapt | None = None
+    scenario: Scenario | None = None
+    ends: tuple[int, ...] = ()
     parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
     steps: int = 0
@@ -150,17 +164,28 @@ class UncheckedParts:
     def has(self, *names: str) -> bool:
         return self.parts.keys() >= set(names)
 
+    @property
+    def scheduled(self) -> int:
+        """Updates that a schedule of masks has: those of the run, or of its shortest task where it begins anew with each."""
+        return min(map(int.__sub__, self.ends, (0, *self.ends[:-1]))) if self.anew else self.steps
+
+    @property
+    def anew(self) -> bool:
+        """True if masks begin anew with each task."""
+        return bool(self.ends) and isinstance(self.parts.get("method"), KnowsTasks)
+
     def complete(self, layers: list[Layer] | None = None, exceptions: dict[str, Sparsity] | None = None) -> Parts:
         """The parts; ConfigError with every fault where one is missing or invalid."""
         if self.issues.found or self.invalid or not self.has(*NEEDED):
             raise ConfigError(self.issues.found)
         found = self.parts
+        schedule = TaskSchedule(found["schedule"], self.ends) if self.anew else found["schedule"]
         return Parts(
-            cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=found["schedule"],
+            cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=schedule,
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
-            merge=self.merge, adapt=self.adapt, parents=self.parents,
+            merge=self.merge, adapt=self.adapt, scenario=self.scenario, ends=self.ends, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
@@ -223,13 +248,22 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
         if "task" in parts and "data" in parts:
             parts["data"] = parts["task"].sees(parts["data"])
             issues.found += parts["task"].issues(parts["data"])
+    with issues.collect():
+        if cell.scenario is not None and "scenario" not in invalid:
+            made.scenario = build(SCENARIOS, cell.scenario, "scenario")
+            if "data" in parts:
+                found = made.scenario.issues(parts["data"])
+                issues.found += found
+                if not found:
+                    made.scenario.look(parts["data"])
+                    parts["data"] = made.scenario.sees(parts["data"])
     issues.found += _hardware(cell) if "trainer" not in invalid else []
     issues.found += (
         once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []
     )
     with issues.collect():
-        if "data" in parts and "trainer" not in invalid:
-            made.steps, made.batches_per_epoch = _length(cell.trainer, parts["data"])
+        if "data" in parts and "trainer" not in invalid and not (made.scenario and not made.scenario.groups):
+            made.steps, made.batches_per_epoch = _lengths(made, cell.trainer, parts["data"])
     if "optim" in parts:
         parts["optim"].look_back(made.batches_per_epoch)
     return made
@@ -297,6 +331,20 @@ def _hardware(cell: Cell) -> list[Issue]:
         fix = f"write {trainer.batch_size // share * share or share}"
         issues.add(where, f"is not a multiple of devices x accumulate = {share}", fix)
     return issues.found
+
+
+def _lengths(made: UncheckedParts, trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
+    """(updates of the run, batches per epoch); of a scenario each task is as long as ``trainer`` says, in epochs of its own."""
+    if made.scenario is None:
+        return _length(trainer, data)
+    sizes = made.scenario.sizes
+    lengths = [
+        _length(trainer, replace(data, name=f"task {i} of {data.name}", train=size)) for i, size in enumerate(sizes)
+    ]
+    made.ends = tuple(accumulate(updates for updates, _ in lengths))
+    if not made.ends[0]:
+        raise ConfigError([Issue("trainer.max_steps=0", "a scenario trains on each task", "write at least 1")])
+    return made.ends[-1], lengths[0][1]
 
 
 def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
+from sparselab.training.scenarios.checks import against_parts, isolation
 from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
 from sparselab.weights.targets import select
 
@@ -53,6 +54,8 @@ def gather(
     _against_each_other(made)
     if made.adapt is not None:
         _adapting(made)
+    if "scenario" not in made.invalid:
+        made.issues.found += against_parts(made)
     if "model" not in made.invalid:
         _merging(made)
     if "targets" not in made.invalid:
@@ -63,6 +66,7 @@ def gather(
     if made.has("model") and "trainer" not in made.invalid:
         unable(made.parts["model"], made.cell.trainer, made.issues)
     layers, apart = _layers(made)
+    made.issues.found += isolation(made, layers)
     if not made.issues.found and "targets" not in made.invalid and made.model_spec is not None:
         for metric in made.metrics:
             made.issues.found += metric.against(layers, dependencies)
@@ -111,8 +115,8 @@ def _against_each_other(made: UncheckedParts) -> None:
         parts["schedule"].sparsity = parts["sparsity"]
     if made.has("method", "sparsity", "schedule", "distribution"):
         method, sparsity, schedule = parts["method"], parts["sparsity"], parts["schedule"]
-        combination(cell, method, sparsity, schedule, parts["distribution"], made.steps, issues)
-        own_combinations(cell, made.own, sparsity, method, schedule, made.steps, issues)
+        combination(cell, method, sparsity, schedule, parts["distribution"], made.scheduled, issues)
+        own_combinations(cell, made.own, sparsity, method, schedule, made.scheduled, issues)
         if "targets" not in made.invalid:
             issues.found += sanity_checks(cell.targets, method, [sparsity, *made.own.values()], schedule, made.steps)
         if isinstance(method, FollowsSchedule):

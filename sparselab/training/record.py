@@ -14,6 +14,7 @@ from sparselab.storage import record as records
 from sparselab.training.cost import counts
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
+from sparselab.weights.capabilities import KnowsTasks
 from sparselab.weights.kernels import native
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
     state, put = apart(finished.state, parts.adapt.puts if parts.adapt else ())
+    put |= of_tasks(parts, finished)
     beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at), **finished.pictures, **put}
     return keep(finished.folder, body, lambda folder: export.export(folder, state, masks, config, buffers, beside))
 
@@ -65,6 +67,16 @@ def apart(state: dict[str, torch.Tensor], modules: Collection[str]) -> tuple[dic
     own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in modules}
     plain = {name: tensor for name, tensor in state.items() if name not in own}
     return plain, {export.ADAPT: tensors.packed(own)} if own else {}
+
+
+def of_tasks(parts: Parts, finished: Finished) -> dict[str, bytes]:
+    """Files of a scenario: the matrix of accuracies, and the weights and masks of each task where the method keeps them."""
+    if finished.task.course is None:
+        return {}
+    method = parts.method
+    kept = method.kept(finished.sparsifier.slots) if isinstance(method, KnowsTasks) else {}
+    whole = {name: tensor.cpu() for name, tensor in kept.items()}
+    return {"accuracies.csv": finished.task.course.table(), **({export.TASKS: tensors.packed(whole)} if whole else {})}
 
 
 def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
             parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed, units=units
         )
         made.given = given
+        made.begins = parts.begins
         made.shuffled = parts.cell.targets.shuffle
         return made
     distribution, density = parts.distribution, parts.sparsity.density
@@ -53,6 +54,7 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge,
         units,
     )  # fmt: skip
+    made.begins = parts.begins
     made.smallest = parts.cell.targets.keep == "smallest"
     made.shuffled = parts.cell.targets.shuffle
     return made

@@ -227,6 +227,42 @@ class PullsBackTogether:
         self.pullbacks([slot])
 
 
+class KnowsTasks:
+    """Is told where the tasks of a scenario begin and end, and has weights for each; its schedule begins anew with each task.
+
+    Without a scenario there is one task, whose end nobody tells. ``context.within`` is 0 where a task's first mask is made.
+
+    isolates: what was learnt for a task never changes, to the bit. So no parameter may be outside of masks, nothing may decay,
+    and the optimiser has to begin anew; the plan checks it.
+    """
+
+    isolates: bool = False
+
+    def end_task(self, slots: list[Slot], task: int) -> None:
+        """Called after the last update of ``task``, before it is scored.
+
+        What has to outlast the task is kept in ``slot.state``, which checkpoints hold.
+
+        Args:
+            slots: the sparse layers
+            task: its number, from 0
+        """
+
+    def of_task(self, slot: Slot, task: int, out: Tensor) -> None:
+        """Write the weights that solve ``task``, which is over, into ``out``.
+
+        Args:
+            slot: the layer
+            task: its number, from 0
+            out: (*weight), the dtype of the parameter
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows tasks and has no weights for them")
+
+    def kept(self, slots: list[Slot]) -> dict[str, Tensor]:
+        """Return what a finished run leaves of its tasks, tensors by name; they are a file beside the network."""
+        return {}
+
+
 class Reports:
     """Has numbers of its own about the finished run."""
 
@@ -250,7 +286,7 @@ def masks_given(method: str) -> Issue:
 
 CAPABILITIES = (
     MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, FindsCounts, ReadsScales, KnowsCounts, LearnsTensors,
-    DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, Reports,
+    DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, KnowsTasks, Reports,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,8 @@ class UpdateContext:
     fraction: share of the kept connections that a periodic method exchanges now.
     inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it; of groups and
             experts (groups, inputs, inputs).
+    begun: updates done when the task under way began; 0 without a scenario.
+    memory: what the optimiser remembers of a slot's weight, tensors by torch's names (``exp_avg``, ``momentum_buffer``).
     """
 
     step: int
@@ -82,6 +84,13 @@ class UpdateContext:
     fraction: float
     seed: int
     inputs: Callable[[Slot], Tensor] = no_inputs
+    begun: int = 0
+    memory: Callable[[Slot], Mapping[str, Tensor]] = lambda slot: {}
+
+    @property
+    def within(self) -> int:
+        """Return the updates so far of the task under way; of the run where there is one task."""
+        return self.step - self.begun
 
     def random(self, slot: Slot) -> Tensor:
         """Uniform numbers of the slot's shape, drawn on the CPU so that every device and rank sees the same.

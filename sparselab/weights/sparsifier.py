@@ -33,6 +33,7 @@ from sparselab.weights.capabilities import (
     ChangesMoments,
     DrawsMasks,
     KnowsCounts,
+    KnowsTasks,
     LearnsTensors,
     MeasuresFirst,
     PullsBackTogether,
@@ -113,6 +114,7 @@ class Sparsifier:
         self.on_last_cut: Callable[[], None] | None = None  # just before a dense network is cut at the end of the run
         self.smallest = False  # keep the smallest scores in place of the largest
         self.shuffled = False  # permute each mask within its layer once it is made
+        self.begins: tuple[int, ...] = (0,)  # updates done when each task of a scenario begins
         self.given: dict[str, Tensor] | None = (
             None  # the masks to begin with, by name of the tensor, in place of the method's
         )
@@ -233,6 +235,36 @@ class Sparsifier:
             self._remask(self.total, None)
         self._note(self.total)
 
+    # -- between tasks ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def end_task(self, task: int) -> None:
+        """After the last update of ``task``: the method keeps of it what it needs."""
+        if isinstance(self.method, KnowsTasks):
+            self.method.end_task(self.slots, task)
+            self._write_effective()
+
+    @torch.no_grad()
+    def begin_task(self, task: int, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Before the first update of ``task``, after ``step`` updates of the run: the masks that it begins with."""
+        if isinstance(self.method, KnowsTasks) and self.slots:
+            self._remask(step, optimizer, begins=True)
+            self.on_mask_change()
+
+    @contextmanager
+    def as_task(self, task: int) -> Iterator[None]:
+        """Inside, the network has the weights that solve ``task``, where the method keeps some for each."""
+        if isinstance(self.method, KnowsTasks):
+            with torch.no_grad():
+                for slot in self.slots:
+                    self.method.of_task(slot, task, out=slot.param.data)
+        try:
+            yield
+        finally:
+            if isinstance(self.method, KnowsTasks):
+                with torch.no_grad():
+                    self._write_effective()
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _due(self, step: int) -> bool:
@@ -285,9 +317,9 @@ class Sparsifier:
             self._swap()
             self.swapped = False
 
-    def _remask(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
-        """New masks, and the effective weights that they give."""
-        changes = self._due(step)  # else counts stand and need not be read back from the device
+    def _remask(self, step: int, optimizer: torch.optim.Optimizer | None, begins: bool = False) -> None:
+        """New masks, and the effective weights that they give. begins: they are a task's first ones."""
+        changes = begins or self._due(step)  # else counts stand and need not be read back from the device
         first = all(slot.kept == slot.mask.numel() for slot in self.slots)  # from dense: nothing to compare with
         self.carried_out = bisect_right(self.updates, step)
         self.made = step
@@ -298,7 +330,7 @@ class Sparsifier:
             self._write_effective()
             self.on_last_cut()
         self._shape(step)
-        context = self._context(step)
+        context = self._context(step, optimizer)
         kept = self._allocate(level, context)
         if isinstance(self.method, KnowsCounts):
             self.method.allocated(self.slots, kept)
@@ -359,8 +391,14 @@ class Sparsifier:
                     raise RunFailed(f"step {step}: {slot.name}: scores hold NaN or infinite values")
         return masks
 
-    def _context(self, step: int) -> UpdateContext:
-        return UpdateContext(step, self.total, self.schedule.fraction(step, self.total), self.seed, self.inputs)
+    def _context(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> UpdateContext:
+        begun = self.begins[bisect_right(self.begins, step) - 1]
+        fraction = self.schedule.fraction(step, self.total)
+
+        def memory(slot: Slot) -> dict[str, Tensor]:
+            return {} if optimizer is None else optimizer.state.get(slot.param, {})
+
+        return UpdateContext(step, self.total, fraction, self.seed, self.inputs, begun, memory)
 
     def _shape(self, step: int) -> None:
         """The structure of masks made now, and what they leave of pruned weights."""

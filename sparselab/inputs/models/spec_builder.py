@@ -44,10 +44,12 @@ def word_roles(name: str) -> set[str]:
 class SpecBuilder:
     """The layers called so far, in forward order, for ONE sample (an image; a full window of text).
 
-    ``params`` counts every parameter once. Weights, biases and norms add to it as they are drawn.
+    ``params`` counts every parameter once. Weights, biases and norms add to it as they are drawn; of a ``bare`` network weights
+    alone.
     """
 
     params: int = 0
+    bare: bool = False
     fixed_macs: dict[str, int] = field(default_factory=dict)
     loose: list[Loose] = field(default_factory=list)
     _layers: dict[str, Layer] = field(default_factory=dict)
@@ -78,7 +80,7 @@ class SpecBuilder:
 
     def linear(self, name: str, outputs: int, inputs: int, positions: int = 1, bias: bool = True) -> None:
         """A linear layer applied at ``positions`` places of a sample (tokens)."""
-        self.params += outputs * inputs + bias * outputs
+        self.params += outputs * inputs + (bias and not self.bare) * outputs
         self.call(name, "linear", (outputs, inputs), outputs * inputs * positions)
 
     def conv1d(self, name: str, outputs: int, inputs: int, positions: int) -> None:
@@ -103,7 +105,7 @@ class SpecBuilder:
         """
         moved = pooled(size, kernel, stride, kernel // 2 if padding is None else padding)
         shape = (outputs, inputs, kernel, kernel)
-        self.params += prod(shape) + bias * outputs
+        self.params += prod(shape) + (bias and not self.bare) * outputs
         self.call(name, "conv", shape, prod(shape) * prod(moved))
         return moved
 
@@ -130,7 +132,7 @@ class SpecBuilder:
 
     def norm(self, width: int, parameters: int = 2) -> None:
         """A normalisation over ``width`` channels with ``parameters`` vectors (2: scale and shift; 1: scale)."""
-        self.params += parameters * width
+        self.params += 0 if self.bare else parameters * width
 
     def reads(self, name: str, reader: str, norm: str = "") -> None:
         """Layer ``reader`` alone reads the outputs of layer ``name``, through the normalisation ``norm`` where there is one."""

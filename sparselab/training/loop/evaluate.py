@@ -13,10 +13,11 @@ from sparselab.core.errors import RunFailed
 
 if TYPE_CHECKING:
     from sparselab.training.loop.module import TaskModule
+    from sparselab.training.scenarios.torch_side.course import Scored
 
 
 @torch.no_grad()
-def evaluate(task: TaskModule, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
+def evaluate(task: TaskModule | Scored, loader: Iterable[Any], split: str, precision: Any) -> dict[str, float]:
     """Metrics of the network as it is now, in evaluation mode and under the training precision.
 
     Several processes score a share of each batch and get the same metrics. Raises RunFailed when one is not finite, or

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA
     from sparselab.training.loop.spread import Spread
     from sparselab.training.optim.prox import Prox
+    from sparselab.training.scenarios.torch_side.course import Course
     from sparselab.weights.probe import Probe
     from sparselab.weights.sparsifier import Sparsifier
 
@@ -52,6 +53,7 @@ class Loop(pl.Callback):
         spread: Spread | None = None,
         begin: Callable[[torch.nn.Module], None] = lambda network: None,
         prox: Prox | None = None,
+        course: Course | None = None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
@@ -62,6 +64,8 @@ class Loop(pl.Callback):
         self.spread = spread
         self.begin = begin
         self.prox = prox
+        self.course = course
+        self.kept_by_losses: dict[str, Any] = {}  # from a checkpoint, until the losses are prepared
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
         self.resumed = False
@@ -82,6 +86,8 @@ class Loop(pl.Callback):
             self.sparsifier.verify()
         for loss in task.losses:
             loss.prepare(task)
+            if loss.name in self.kept_by_losses:
+                loss.load(self.kept_by_losses[loss.name])
         if not self.resumed:
             if trainer.is_global_zero:
                 self.begin(task.network)
@@ -134,6 +140,8 @@ class Loop(pl.Callback):
         self.batches += 1
         self.losses.append(task.last_loss)
         if self.batches % trainer.accumulate_grad_batches == 0:
+            if self.course:
+                self.course.after_update(self, trainer.global_step)
             for observer in self.observers:
                 observer.after_update(self, trainer.global_step)
             self.losses.clear()
@@ -148,7 +156,14 @@ class Loop(pl.Callback):
             "ema": self.ema.state() if self.ema else {},
             "spread": self.spread.state() if self.spread else {},
             "observers": [observer.state() for observer in self.observers],
+            **({"course": self.course.state()} if self.course else {}),
+            **({"losses": states} if (states := self._losses()) else {}),
         }
+
+    def _losses(self) -> dict[str, Any]:
+        """What extra losses keep between updates, by name."""
+        states = {loss.name: loss.state() for loss in self.task.losses} if self.task else {}
+        return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.resumed = True
@@ -161,6 +176,9 @@ class Loop(pl.Callback):
             self.spread.load(state["spread"])
         for observer, kept in zip(self.observers, state["observers"], strict=True):
             observer.load(kept)
+        if self.course:
+            self.course.load(state["course"])
+        self.kept_by_losses = state.get("losses", {})
 
 
 class Standing(NamedTuple):

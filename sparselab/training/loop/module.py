@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.losses.taught import Teacher
     from sparselab.training.optim.optim import Optim
+    from sparselab.training.scenarios.torch_side.course import Course
     from sparselab.training.tasks.task import Batch, Task
     from sparselab.weights.sparsifier import Sparsifier
 
@@ -68,6 +69,7 @@ class TaskModule(pl.LightningModule):
         self.began: Any = None  # the state that the batch under way began with, where one is carried
         self.adapter: Adapter | None = None  # what adapts a given network
         self.freezes = False  # whether what the adapter does not train stays as it is
+        self.course: Course | None = None  # of a scenario
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
         self.cut: float | None = None  # what pruning removed before the first update, where the learning rate asks
 
@@ -148,6 +150,8 @@ class TaskModule(pl.LightningModule):
         Returns:
             () float.
         """
+        if self.course:
+            logits = self.course.shown(logits, self.global_step)
         return self.task.criterion(logits, batch, self)
 
     def watch_states(self) -> None:
@@ -270,7 +274,11 @@ class TaskModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _factor(self, schedule: str | None) -> Callable[[int], float]:
-        return lambda step: self.optim.factor(step, self.steps, schedule, self.cut)
+        def factor(step: int) -> float:
+            done, total = self.course.within(step) if self.course else (step, self.steps)
+            return self.optim.factor(done, total, schedule, self.cut)
+
+        return factor
 
     def begin_rates(self) -> None:
         """Set the first update's learning rates again, now that ``cut`` is known."""

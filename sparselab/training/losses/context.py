@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparselab.inputs.models.family import Family
     from sparselab.inputs.models.feature_recorder import States
     from sparselab.training.optim.optim import Optim
+    from sparselab.training.scenarios.torch_side.course import Course
 
 
 class StepContext(Protocol):
@@ -27,6 +28,7 @@ class StepContext(Protocol):
     teachers:    frozen networks that several losses share, by the file of their weights.
     drawing:     the update computes with drawn masks; False after a search by draws, None where there is none.
     masked:      the parameters that have masks, each with its dense values.
+    course:      of a scenario: which task is under way, and examples of those before; None without one.
     """
 
     network: nn.Module
@@ -37,6 +39,7 @@ class StepContext(Protocol):
     steps: int
     states: States | None
     teachers: dict[str, Any]
+    course: Course | None
 
     @property
     def device(self) -> torch.device: ...

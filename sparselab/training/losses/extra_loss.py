@@ -33,6 +33,7 @@ class ExtraLoss:
     ``needs_drawn_masks``    differentiates through a draw of masks (``context.masked``), twice.
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
     ``own_passes``           what it computes beside that, in forward passes of the dense network (a pass backward is two).
+    ``needs_scenario``       recalls examples of earlier tasks (:meth:`in_scenario`).
     ``of_search``            of a method that draws masks it is computed in the updates that do, and no longer.
     """
 
@@ -52,6 +53,7 @@ class ExtraLoss:
     taught_by: str | None = None
     own_passes: ClassVar[int] = 0
     of_search: ClassVar[bool] = False
+    needs_scenario: ClassVar[bool] = False
 
     def __init__(self, options: Any):
         self.options = options
@@ -74,6 +76,17 @@ class ExtraLoss:
         """
         return []
 
+    def without_scenario(self) -> Issue:
+        """Return the issue with a cell that has no scenario, where one is needed."""
+        from sparselab.core.errors import Issue
+
+        fix = "add scenario=class_incremental or scenario=task_incremental"
+        return Issue(f"loss.{self.name}", "recalls examples of earlier tasks, and there is one task", fix)
+
+    def in_scenario(self, examples: int, devices: int) -> list[Issue]:
+        """Return the issues with a scenario of ``examples`` training examples in all, on ``devices`` devices."""
+        return []
+
     def loss(self, context: StepContext, batch: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         """Return the unweighted loss of one batch.
 
@@ -86,6 +99,13 @@ class ExtraLoss:
             () float, before the factor ``weight``.
         """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def state(self) -> dict[str, Any]:
+        """What the loss keeps from update to update, for checkpoints: plain containers and tensors; {} where it is nothing."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint; called after :meth:`prepare`."""
 
     def due(self, context: StepContext) -> bool:
         """True where the update under way has this loss; else its loss is what it is without."""

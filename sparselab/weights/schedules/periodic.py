@@ -34,6 +34,7 @@ class Periodic(Schedule):
         stop: float = Field(gt=0, description="fraction of the run after which the mask stays, in (0, 1]")
         fraction: float = Field(gt=0, le=1, description="share of a layer's connections exchanged at first")
         decay: Literal["cosine", "linear", "constant"] = Field(description="cosine, linear or constant")
+        least: float = spec_options.off(0.0, ge=0, le=1, description="share that the exchange falls to, in [0, 1]")
 
     def _stop(self, total: int) -> Fraction:
         return Fraction(repr(self.options.stop)) * total
@@ -48,7 +49,8 @@ class Periodic(Schedule):
         stop = self._stop(total)
         if step >= stop:
             return 0.0
-        return self.options.fraction * DECAYS[self.options.decay](float(step / stop))
+        least = self.options.least
+        return least + (self.options.fraction - least) * DECAYS[self.options.decay](float(step / stop))
 
     def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         late = beyond(where, "stop", self.options.stop, total)

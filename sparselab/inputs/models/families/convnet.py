@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue
+from sparselab.core.options import off
+from sparselab.inputs.models.bare import BARE, bared
 from sparselab.inputs.models.family import MODELS, ImageFamily
 from sparselab.inputs.models.spec_builder import SpecBuilder, pooled
 
@@ -42,6 +44,8 @@ class ConvNet(ImageFamily):
                 raise ValueError("do not ascend")
             return pools
 
+        bare: bool = off(False, description=BARE)
+
     options: Options
 
     def norm_after(self, name: str) -> str | None:
@@ -58,7 +62,7 @@ class ConvNet(ImageFamily):
         return issues
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        o, s = self.options, SpecBuilder()
+        o, s = self.options, SpecBuilder(bare=self.options.bare)
         inputs, *size = data.shape
         names = [*(f"convs.{i}" for i in range(len(o.widths))), "head"]
         for i, width in enumerate(o.widths):
@@ -74,4 +78,5 @@ class ConvNet(ImageFamily):
     def make(self, data: DataSpec) -> nn.Module:
         from sparselab.inputs.models.networks import ConvNet
 
-        return ConvNet(data.shape[0], self.options.widths, self.options.pools, data.classes)
+        network = ConvNet(data.shape[0], self.options.widths, self.options.pools, data.classes)
+        return bared(network) if self.options.bare else network

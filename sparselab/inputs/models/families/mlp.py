@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.options import off
+from sparselab.inputs.models.bare import BARE, bared
 from sparselab.inputs.models.family import MODELS, ImageFamily
 from sparselab.inputs.models.spec_builder import SpecBuilder
 from sparselab.inputs.models.transform import Transformable, wider
@@ -28,6 +30,8 @@ class MLP(Transformable, ImageFamily):
         batch_norm: bool = Field(description="true: batch normalisation before each ReLU")
         dropout: float = Field(ge=0, lt=1, description="probability that a hidden value is dropped in training")
 
+        bare: bool = off(False, description=BARE)
+
     options: Options
 
     @property
@@ -42,7 +46,7 @@ class MLP(Transformable, ImageFamily):
         return name.replace("layers.", "norms.") if self.options.batch_norm else None
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        s, inputs = SpecBuilder(), prod(data.shape)
+        s, inputs = SpecBuilder(bare=self.options.bare), prod(data.shape)
         names = [*(f"layers.{i}" for i in range(len(self.options.hidden))), "head"]
         for name, reader, width in zip(names, names[1:], self.options.hidden, strict=False):
             s.linear(name, width, inputs)
@@ -56,4 +60,5 @@ class MLP(Transformable, ImageFamily):
         from sparselab.inputs.models.networks import MLP
 
         o = self.options
-        return MLP(prod(data.shape), o.hidden, o.batch_norm, o.dropout, data.classes)
+        network = MLP(prod(data.shape), o.hidden, o.batch_norm, o.dropout, data.classes)
+        return bared(network) if o.bare else network

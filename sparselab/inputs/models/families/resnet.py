@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.options import off
+from sparselab.inputs.models.bare import BARE, bared
 from sparselab.inputs.models.family import MODELS, ImageFamily
 from sparselab.inputs.models.spec_builder import SpecBuilder, pooled
 from sparselab.inputs.models.transform import Transformable, wider
@@ -37,6 +39,8 @@ class ResNet(Transformable, ImageFamily):
         dropout: float = Field(ge=0, lt=1, description="probability that a feature is dropped before the classifier")
         drop_path: float = Field(ge=0, lt=1, description="probability that the last block is skipped in training")
 
+        bare: bool = off(False, description=BARE)
+
     options: Options
     width = WIDTH
 
@@ -53,7 +57,7 @@ class ResNet(Transformable, ImageFamily):
         return max(data.shape[1:]) <= SMALL
 
     def builder(self, data: DataSpec) -> SpecBuilder:
-        s, size = SpecBuilder(), data.shape[1:]
+        s, size = SpecBuilder(bare=self.options.bare), data.shape[1:]
         if self._small(data):
             size = s.conv("conv1", self.width, data.shape[0], 3, size)
         else:
@@ -114,7 +118,7 @@ class ResNet(Transformable, ImageFamily):
             model.conv1 = nn.Conv2d(data.shape[0], self.width, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
             model.maxpool = nn.Identity()
-        return model
+        return bared(model) if o.bare else model
 
     def _widen(self, model: Any, data: DataSpec) -> None:
         """Give timm's network other widths: its stages can be asked for, its stem is always 64 channels wide."""
