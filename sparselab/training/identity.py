@@ -74,7 +74,7 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
     if parts.adapt is not None:
         extra["adapt"] = parts.adapt.version
     if parts.scenario is not None:
-        extra["scenario"] = parts.scenario.version
+        extra["scenario"] = [parts.scenario.version, *parts.ends]
     if parts.merge is not None:
         extra["merge"] = parts.merge.version
     if parts.metrics:

@@ -96,7 +96,6 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
     def _first(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         """The random mask that a task begins with."""
         assert slot.master is not None
-        slot.state.setdefault("stored", slot.master.clone())
         chance = self.by_chance is not None
         mask = (
             context.bernoulli(slot, kept)
@@ -105,7 +104,7 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
         )
         if self.options.growth == "unfired":
             slot.state["fired"] = mask.clone()
-        slot.master.copy_(slot.state["stored"])
+        slot.master.copy_(_stored(slot))
         return mask
 
     def _grown(self, slot: Slot, alive: Tensor, count: int, context: UpdateContext) -> Tensor:
@@ -121,7 +120,7 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
         else:
             score = context.random(slot)
         if growth == "unfired":
-            score = exchange.unfired_first(score, slot.state["fired"])
+            score = exchange.unfired_first(score, slot.state.setdefault("fired", slot.mask.clone()))
         grown = exchange.grown(score, alive, count)
         if growth == "unfired":
             slot.state["fired"] |= grown
@@ -130,7 +129,7 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
     def _wake(self, slot: Slot, alive: Tensor, grown: Tensor) -> None:
         """Give weights to what has grown: nothing, unless it is frozen and ``regrown`` says otherwise."""
         assert slot.master is not None
-        slot.master.copy_(slot.master.where(alive, slot.state["stored"]))
+        slot.master.copy_(slot.master.where(alive, _stored(slot)))
         frozen = self._frozen(slot)
         slot.master.masked_fill_(grown if frozen is None else grown & ~frozen, 0.0)
         if frozen is not None and self.options.regrown == "zero":
@@ -161,9 +160,10 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
     def after_step(self, slot: Slot) -> None:
         """What is no connection has what the store has."""
         assert slot.master is not None
-        slot.master.copy_(slot.master.where(slot.mask, slot.state["stored"]))
+        slot.master.copy_(slot.master.where(slot.mask, _stored(slot)))
 
     def effective(self, slot: Slot, out: Tensor) -> None:
+        _stored(slot)  # before the first update at the latest
         out.copy_(self._working(slot))
 
     def _working(self, slot: Slot) -> Tensor:
@@ -189,7 +189,7 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
             assert slot.master is not None
             state, mask, weight = slot.state, slot.mask, self._working(slot)
             if task or self.options.fresh == "drawn":
-                weight = torch.where(weight == 0, state["stored"], weight)
+                weight = torch.where(weight == 0, _stored(slot), weight)
             slot.master.copy_(weight)
             state["stored"] = weight.clone()
             state["used"] = mask | state["used"] if "used" in state else mask.clone()
@@ -221,3 +221,11 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
             found["used"] = found[f"used{done - 1}"]
             found["density"] = sum(found[f"density{task}"] for task in range(done)) / done
         return found
+
+
+def _stored(slot: Slot) -> Tensor:
+    """Return the store as the task under way found it, the initial weights in the first one."""
+    assert slot.master is not None
+    if "stored" not in slot.state:
+        slot.state["stored"] = slot.master.clone()
+    return slot.state["stored"]
