@@ -161,7 +161,7 @@ class Loop(pl.Callback):
         }
 
     def _losses(self) -> dict[str, Any]:
-        """What extra losses keep between updates, by name."""
+        """Return the state of extra losses that keep any, by name."""
         states = {loss.name: loss.state() for loss in self.task.losses} if self.task else {}
         return {name: state for name, state in states.items() if state}
 

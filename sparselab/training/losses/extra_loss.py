@@ -101,7 +101,7 @@ class ExtraLoss:
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def state(self) -> dict[str, Any]:
-        """What the loss keeps from update to update, for checkpoints: plain containers and tensors; {} where it is nothing."""
+        """Return the state between updates, for checkpoints: plain containers and tensors; {} where there is none."""
         return {}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -83,7 +83,10 @@ class Replay(ExtraLoss):
 
 @LOSSES.register("er")
 class ExperienceReplay(Replay):
-    """Experience replay (aimagelab/mammoth ``models/er.py``): cross-entropy of old examples among all classes."""
+    """Experience replay: cross-entropy of old examples among all classes, in a pass of its own, as in neu-spiral/SparCL.
+
+    aimagelab/mammoth ``models/er.py`` joins old and new examples in one batch and takes one mean.
+    """
 
     class Options(ReplayOptions):
         pass

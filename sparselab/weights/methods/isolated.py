@@ -29,8 +29,8 @@ class IsolatedOptions(Options):
     draw: Literal["exact", "bernoulli"] = Field(
         description="exact or bernoulli: each connection of a first mask, and of random growth, by itself"
     )
-    fresh: Literal["zero", "drawn"] = Field(
-        description="zero or drawn: where connections that no task has used begin, from the second task on"
+    fresh: Literal["drawn", "zero"] = Field(
+        description="drawn or zero: where connections that no task has used begin, from the second task on"
     )
     regrown: Literal["zero", "stored"] = Field(
         description="zero or stored: what a frozen weight that grows again is worth until its task is over"
@@ -158,7 +158,7 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
             slot.grad.masked_fill_(frozen, 0.0)
 
     def after_step(self, slot: Slot) -> None:
-        """What is no connection has what the store has."""
+        """Bring weights that are no connection back to what the store has."""
         assert slot.master is not None
         slot.master.copy_(slot.master.where(slot.mask, _stored(slot)))
 

@@ -41,7 +41,7 @@ CASES = [
     ("convnet", {}, image(3, 32, 32, 7)),
     ("convnet", {"widths": [4, 6], "pools": [1], "bare": True}, image(1, 8, 8)),
     ("resnet", {}, image(1, 8, 8)),
-    ("resnet", {"bare": True}, image(1, 8, 8)),
+    ("resnet", {"bare": True}, image(3, 32, 32)),
     ("resnet", {"depth": 34}, image(3, 28, 28, 3)),
     ("resnet", {"depth": 50}, image(3, 32, 32)),
     ("resnet", {"depth": 50}, image(3, 97, 65, 1000)),

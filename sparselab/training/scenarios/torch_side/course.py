@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Course:
-    """What a run asks of its scenario.
+    """A scenario at work in a run.
 
     ends: the update after which each task is over. train, test: loaders of each task's examples. own, whole: matrices of
     accuracies, among the outputs of a task and among all. firsts: the number of the first training example of each task.
@@ -173,7 +173,7 @@ class Course:
         return inputs[order], labels[order]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"own": [*map(list, self.own)], "whole": [*map(list, self.whole)], "last": dict(self.last)}
 
     def load(self, state: dict[str, Any]) -> None:

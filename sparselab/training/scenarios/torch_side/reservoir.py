@@ -67,7 +67,7 @@ class Reservoir:
         return derive_seed(self.seed, "key", self.seen, which)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"seen": self.seen, "examples": self.examples, "outputs": self.outputs}
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:
