@@ -29,8 +29,8 @@ class IsolatedOptions(Options):
     draw: Literal["exact", "bernoulli"] = Field(
         description="exact or bernoulli: each connection of a first mask, and of random growth, by itself"
     )
-    fresh: Literal["drawn", "zero"] = Field(
-        description="drawn or zero: where connections that no task has used begin, from the second task on"
+    fresh: Literal["zero", "drawn"] = Field(
+        description="zero or drawn: where connections that no task has used begin, from the second task on"
     )
     regrown: Literal["zero", "stored"] = Field(
         description="zero or stored: what a frozen weight that grows again is worth until its task is over"
