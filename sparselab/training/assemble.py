@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from sparselab.inputs.data.loader import Loader
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
     from sparselab.training.loop.lightning import pl
@@ -176,7 +177,9 @@ def _course(parts: Parts, splits: Any, trainer: pl.Trainer) -> Course:
     """The course of the cell's scenario: each task's loaders of this rank, with an order and an augmentation of its own."""
     scenario, options, seed = parts.scenario, parts.cell.trainer, parts.cell.seed
     assert scenario is not None
-    train, test, first = [], [], 0
+    train: list[Loader] = []
+    test: list[Loader] = []
+    first = 0
     for task in range(len(scenario.groups)):
         order = derive_seed(seed, "task", task)
         for part, into in (("train", train), ("test", test)):
@@ -185,7 +188,7 @@ def _course(parts: Parts, splits: Any, trainer: pl.Trainer) -> Course:
                 world=trainer.world_size, device=str(trainer.strategy.root_device), workers=options.workers,
             )  # fmt: skip
             into.append(loader)
-        train[-1].source = Numbered(train[-1].source, first)
+        train[-1].source = Numbered(train[-1].source, first)  # type: ignore[assignment]  # batches of three
         first += len(train[-1].source)
     return Course(scenario, parts.ends, train, test, seed, trainer.precision_plugin)
 

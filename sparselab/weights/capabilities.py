@@ -236,6 +236,7 @@ class KnowsTasks:
     and the optimiser has to begin anew; the plan checks it.
     """
 
+    name: ClassVar[str]
     isolates: bool = False
 
     def end_task(self, slots: list[Slot], task: int) -> None:

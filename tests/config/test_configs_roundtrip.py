@@ -81,6 +81,8 @@ NEEDS = {
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
     "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
+    "loss=er": ["scenario=class_incremental", "dataset.val=0"],
+    "loss=derpp": ["scenario=class_incremental", "dataset.val=0"],
     "loss=dense_gradients": ["method=cts", "schedule.at=1.0"],
     "loss=gradient_norm": ["method=cts", "schedule.at=1.0"],
     "metric=ingredients": [

@@ -52,7 +52,7 @@ CASES = [
     ("mlp", {}, image(1, 8, 8)),
     ("mlp", {"hidden": [7, 6, 5], "batch_norm": True}, image(3, 5, 4)),
     ("mlp", {"hidden": []}, image(1, 8, 8)),
-    ("mlp", {"hidden": [7], "batch_norm": True, "bare": True}, image(1, 8, 8)),
+    ("mlp", {"hidden": [7], "bare": True}, image(1, 8, 8)),
     ("gpt", {"width": 32, "depth": 2}, text_data(16, 100)),
     ("gpt", {"width": 32, "depth": 1, "tie": False, "ff": 40, "context": 64}, text_data(16, 100)),
     ("llama", {"width": 32, "depth": 2, "ff": 48}, text_data(16, 100)),

@@ -16,6 +16,7 @@ from sparselab.running.planning import plan_of
 from sparselab.running.run_cell import run_cell
 from sparselab.storage.checkpoints import Checkpoints
 from sparselab.training.loop.loop import Loop
+from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.scenarios import matrix as numbers
 from sparselab.training.scenarios.scenario import SCENARIOS
 from sparselab.training.scenarios.torch_side.course import Course
@@ -112,6 +113,43 @@ def test_reservoir_goes_on_from_its_content():
     assert torch.equal(whole.outputs[:, 0].long(), whole.examples) and torch.equal(whole.draw(3), parts.draw(3))
 
 
+# -- replay ----------------------------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A context whose network gives back the numbers of examples, one hot, and whose third example is of class 1."""
+
+    global_step = 7
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.course = self
+        self.seed = 0
+
+    def task(self, step):
+        return 1
+
+    def recalled(self, examples, key):
+        return examples, examples % 2
+
+    def again(self, inputs):
+        return torch.nn.functional.one_hot(inputs % 3, 3).float()
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [("er", 0.0, 1.0), ("derpp", 0.1, 0.5)])
+def test_replay_is_its_formula(name, first, second):
+    """ER: cross-entropy of a draw; DER++: alpha MSE of outputs of one draw + beta cross-entropy of another."""
+    kind, context = LOSSES[name], Fake()
+    loss = kind(kind.Options(buffer=4, batch=4))
+    loss.prepare(context)
+    examples, outputs = torch.arange(4), torch.randn(4, 3)
+    assert float(loss.loss(context, (examples, examples, examples), outputs)) == 0  # an empty buffer
+    logits, labels = context.again(examples), examples % 2
+    want = first * (logits - outputs).square().mean() + second * torch.nn.functional.cross_entropy(logits, labels)
+    assert float(loss.loss(context, (examples, examples, examples), outputs)) == pytest.approx(float(want), rel=1e-6)
+    assert loss.reservoir.seen == 8 and set(loss.state()) == {"seen", "examples", "outputs"}
+
+
 # -- whole runs ------------------------------------------------------------------------------------------------------------
 
 
@@ -175,3 +213,15 @@ def test_refusals(words, line):
     with pytest.raises(ConfigError) as refused:
         plan_of([*SHARED, *words])
     assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
+
+
+def test_an_id_knows_where_tasks_end():
+    """Tasks of unequal size: as many updates in all, divided otherwise, are another run."""
+    words = [
+        *SHARED,
+        "scenario=task_incremental",
+        "scenario.tasks=[[0,1],[2,3,4,5]]",
+    ]  # 60 and 120 images, 3 and 6 batches
+    one = plan_of([*words, "trainer.max_epochs=2", "trainer.max_steps=null"])
+    other = plan_of([*words, "trainer.max_steps=9"])
+    assert (one.parts.ends, other.parts.ends) == ((6, 18), (9, 18)) and one.steps == other.steps and one.id != other.id
