@@ -59,7 +59,7 @@ def isolation(made: UncheckedParts, layers: list[Layer]) -> list[Issue]:
         found.append(Issue(f"optim.weight_decay={decay:g}", problem, "write optim.weight_decay=0.0"))
     spec = made.model_spec
     if spec is not None and (outside := spec.params - sum(layer.numel for layer in layers)):
-        problem = f"{promise}, and {outside:,} biases, norms and other weights would be shared"
+        problem = f"{promise}, and {outside:,} biases, norms and others would be shared"
         fix = 'write model.bare=true targets.exclude=[] targets.include=["*"]'
         found.append(Issue(f"model={made.parts['model'].name}", problem, fix))
     return found
