@@ -49,7 +49,7 @@ def mel(hertz: np.ndarray) -> np.ndarray:
 
 
 def binned(events: np.ndarray, steps: int) -> np.ndarray:
-    """Events (frames, channels) summed within ``steps`` equal parts of their clip: (steps, channels) uint8, at most 255."""
+    """Sum ``events`` (frames, channels) within ``steps`` equal parts of their clip: (steps, channels) uint8, at most 255."""
     out = np.zeros((steps, events.shape[1]), np.int64)
     np.add.at(out, np.arange(len(events)) * steps // len(events), events)
     return np.minimum(out, 255).astype(np.uint8)
