@@ -52,7 +52,7 @@ class Spikes(Metric):
 
         from sparselab.inputs.models.feature_recorder import FeatureRecorder
 
-        layers = list(subject.network.neurons)  # type: ignore[union-attr, arg-type]
+        layers = list(subject.network.neurons)  # type: ignore[arg-type]
         recorder, means = FeatureRecorder(layers), None
         with torch.no_grad(), recorder:
             for inputs, _ in subject.batches():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SpikingOptions(ImageFamily.Options):
-    """What spiking networks have in common."""
+    """Options of every spiking network."""
 
     defaults_from: ClassVar[str] = "model/_spiking"
 

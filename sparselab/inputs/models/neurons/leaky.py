@@ -15,7 +15,7 @@ SPIKE = "hard (a step forward, the slope of the soft spike backward) or soft (th
 
 
 class LeakyOptions(Neuron.Options):
-    """What neurons with a threshold and a slope have in common."""
+    """Options of neurons with a threshold and a slope."""
 
     defaults_from: ClassVar[str] = "neuron/_leaky"
 

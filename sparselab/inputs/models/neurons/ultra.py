@@ -17,7 +17,7 @@ LEAK = "what tau multiplies within the log-sum-exp: centre (the unit's own poten
 
 
 class UltraOptions(Neuron.Options):
-    """What the family has in common."""
+    """Options of the whole family."""
 
     defaults_from: ClassVar[str] = "neuron/_ultra"
 
