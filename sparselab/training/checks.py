@@ -10,6 +10,7 @@ from sparselab.core.data_types import Classes, NextTokens, spoken
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
+from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.storage.export import MASKS, MODEL
@@ -292,6 +293,10 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
     if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
         problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
         found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))
+    if loss.needs_given is not None and loss.needs_given not in family.gives:
+        able = " or model=".join(name for name in MODELS if loss.needs_given in MODELS[name].gives)
+        problem = f"reads what model={family.name} has not"
+        found.append(Issue(f"loss.{loss.name}", problem, f"write model={able}, or leave it out"))
     if loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))
