@@ -173,7 +173,7 @@ def by_share(pairs: np.ndarray, share: float, name: str) -> np.ndarray:
     Returns:
         (n,) bool, those drawn.
     """
-    place = places(pairs, generator("interactions", name).random(pairs.shape[1]))
+    place = places(pairs, np.asarray(generator("interactions", name).random(pairs.shape[1])))
     counts = _counts(pairs[0])
     taken = np.minimum(np.rint(share * counts).astype(np.int64), np.maximum(counts - 1, 0))
     return place < taken[pairs[0]]
@@ -267,7 +267,7 @@ def last_ones(pairs: np.ndarray, times: np.ndarray, among: int, users: int, item
     enough = _counts(pairs[0])[pairs[0]] > 2
     parts = {"test": enough & (left == 0), "val": enough & (left == 1)}
     train = pairs[:, ~(parts["test"] | parts["val"])]
-    taken = lists_of(*pairs, users)
+    taken = lists_of(pairs[0], pairs[1], users)
     made = {}
     for part, own in parts.items():
         chosen = pairs[:, own]

@@ -122,7 +122,7 @@ class InteractionSplits(Loads):
 
     @cached_property
     def taken(self) -> Lists:
-        return lists_of(*self.division.train, self.division.users)
+        return lists_of(self.division.train[0], self.division.train[1], self.division.users)
 
     def source(self, part: str, batch_size: int, train: bool, device: str, workers: int) -> Source:
         whole = self.division

@@ -179,8 +179,9 @@ class MultVAE(nn.Module):
         mean, log_variance = self.q_layers[-1](x).split(self.latent, 1)
         return mean, log_variance
 
-    def decode(self, x: Tensor) -> Tensor:
-        """(n, items) of codes (n, latent)."""
+    def decode(self, code: Tensor) -> Tensor:
+        """Scores (n, items) of a ``code`` (n, latent) each."""
+        x = code
         for layer in self.p_layers[:-1]:
             x = layer(x).tanh()
         return self.p_layers[-1](x)  # type: ignore[no-any-return]
@@ -226,6 +227,6 @@ class NeuMF(nn.Module):
         return torch.cat([self.pairs(*torch.broadcast_tensors(part, everything)) for part in user.split(some)])
 
     def pairs(self, user: Tensor, item: Tensor) -> Tensor:
-        """Scores of pairs: both and the result (n, m)."""
+        """Scores (n, m) of pairs, ``user`` and ``item`` (n, m) int64."""
         hidden = self.linear(torch.cat([self.u_emb(user), self.v_emb(item)], -1))
         return self.predict(torch.cat([self.gmf(user, item), hidden], -1)).squeeze(-1)  # type: ignore[no-any-return]
