@@ -107,7 +107,7 @@ class Rankings(InMemory):
 
 @dataclass(frozen=True)
 class InteractionSplits(Loads):
-    """What was divided, and how it is trained on: rows of ``users`` or samples with ``negatives``."""
+    """A division of interactions, and how it is trained on: rows of ``users`` or samples with ``negatives``."""
 
     division: Division
     negatives: int

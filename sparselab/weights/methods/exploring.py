@@ -22,13 +22,13 @@ EPS = 1e-8
 
 
 class DSLOptions(Options):
-    """Where connections begin, and by what they grow."""
+    """The places where connections begin, and by which numbers they grow."""
 
     grow: Literal["gradient", "random", "unfired", "momentum"] = Field(
         description="gradient, random, unfired (at random, those first that never were active) or momentum (Adam's direction)"
     )
-    draw: Literal["exact", "bernoulli", "magnitude"] = Field(
-        description="first masks: exact (at random), bernoulli (each weight by itself) or magnitude (the largest of a layer)"
+    draw: Literal["exact", "bernoulli", "largest"] = Field(
+        description="first masks: exact (at random), bernoulli (each weight by itself) or largest (of each layer, by magnitude)"
     )
     reset_on_grow: bool = Field(
         description="true: a grown weight starts with an empty optimiser state; false: with what gradients left there"
@@ -67,7 +67,8 @@ class DSL(KeepsByChance, Reports, SET):
 
     def pullback(self, slot: Slot) -> None:
         if self.options.grow == "momentum":
-            for name, beta, new in zip(("first", "second"), BETAS, (slot.grad, slot.grad.square()), strict=True):
+            grad = slot.grad.nan_to_num(0.0, 0.0, 0.0)  # an update that the loss scaler skips leaves no trace
+            for name, beta, new in zip(("first", "second"), BETAS, (grad, grad.square()), strict=True):
                 before = slot.state.get(name)
                 slot.state[name] = (1 - beta) * new if before is None else before.lerp(new, 1 - beta)
         if self.options.reset_on_grow:
@@ -97,7 +98,7 @@ class DSL(KeepsByChance, Reports, SET):
     def _first(self, slot: Slot, kept: int, context: UpdateContext) -> Tensor:
         if self.options.draw == "bernoulli":
             return context.bernoulli(slot, kept)
-        score = slot.dense.abs() if self.options.draw == "magnitude" else context.random(slot)
+        score = slot.dense.abs() if self.options.draw == "largest" else context.random(slot)
         return slot.pattern.mask(score, kept / slot.mask.numel())
 
     def measures(self, slots: list[Slot]) -> dict[str, float]:
@@ -141,9 +142,11 @@ def grown(score: Tensor, stay: Tensor, count: int) -> Tensor:
     Returns:
         The same shape, bool; ties go to the lowest flat index.
     """
-    import torch
-
-    order = score.float().masked_fill(stay, -1.0).flatten().sort(descending=True, stable=True).indices
-    mask = torch.zeros_like(stay).flatten()
-    mask[order[:count]] = True
+    if not count:
+        return stay & False
+    scores = score.float().masked_fill(stay, -1.0).flatten()
+    threshold = scores.kthvalue(scores.numel() - count + 1).values
+    mask = scores > threshold
+    level = (scores == threshold).nonzero().flatten()
+    mask[level[: count - int(mask.sum())]] = True
     return mask.view_as(stay)

@@ -116,7 +116,7 @@ def test_momentum_is_adams_direction():
 
 def test_first_masks():
     weight = torch.arange(100.0).view(10, 10)
-    largest = hand_slots("dsl", weight, 0.7, "periodic", options={"draw": "magnitude"}, **EXPLORING)
+    largest = hand_slots("dsl", weight, 0.7, "periodic", options={"draw": "largest"}, **EXPLORING)
     largest.start()
     assert largest.slots[0].mask.flatten().nonzero().flatten().tolist() == list(range(70, 100))
     chance = DSL(DSL.Options(draw="bernoulli"))
