@@ -144,11 +144,11 @@ class MultVAE(nn.Module):
             nn.init.normal_(layer.bias, 0.0, 0.001)
 
     def rows(self, users: Tensor) -> Tensor:
-        """(n, items) float32 of users (n,): 1 for an item that is known to be taken."""
+        """(n, items) of ``users`` (n,), the dtype of the weights: 1 for an item that is known to be taken."""
         counts = self.starts[users + 1] - self.starts[users]
         owner = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
         place = torch.arange(len(owner), device=users.device) - (counts.cumsum(0) - counts - self.starts[users])[owner]
-        made = torch.zeros(len(users), self.items, device=users.device)
+        made = torch.zeros(len(users), self.items, device=users.device, dtype=self.q_layers[0].weight.dtype)
         made[owner, self.taken[place]] = 1
         return made
 
