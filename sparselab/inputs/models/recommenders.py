@@ -28,7 +28,7 @@ class Propagate(torch.autograd.Function):
         return _product(table, starts, columns, values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return _product(gradient.contiguous(), *ctx.saved_tensors), None, None, None
 
 
@@ -71,7 +71,7 @@ class Graph(nn.Module):
         Returns:
             The same shape: of each node the weighted sum of its neighbours.
         """
-        return Propagate.apply(table, self.starts, self.columns, self.values)  # type: ignore[no-any-return]
+        return Propagate.apply(table, self.starts, self.columns, self.values)
 
 
 class LightGCN(nn.Module):
@@ -106,7 +106,7 @@ class LightGCN(nn.Module):
     def looked_up(self, batch: Tensor) -> Tensor:
         """(n, 1 + candidates, width): the rows of the table that a batch is about, before any propagation."""
         nodes = torch.cat([batch[:, :1], batch[:, 1:] + self.users], 1)
-        return self.embedding(nodes)  # type: ignore[no-any-return]
+        return self.embedding(nodes)
 
 
 class MultVAE(nn.Module):
@@ -184,7 +184,7 @@ class MultVAE(nn.Module):
         x = code
         for layer in self.p_layers[:-1]:
             x = layer(x).tanh()
-        return self.p_layers[-1](x)  # type: ignore[no-any-return]
+        return self.p_layers[-1](x)
 
 
 class GMF(nn.Module):
@@ -196,7 +196,7 @@ class GMF(nn.Module):
         self.v_emb = nn.Embedding(items, width)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        return self.u_emb(user) * self.v_emb(item)  # type: ignore[no-any-return]
+        return self.u_emb(user) * self.v_emb(item)
 
 
 class NeuMF(nn.Module):
@@ -229,4 +229,4 @@ class NeuMF(nn.Module):
     def pairs(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores (n, m) of pairs, ``user`` and ``item`` (n, m) int64."""
         hidden = self.linear(torch.cat([self.u_emb(user), self.v_emb(item)], -1))
-        return self.predict(torch.cat([self.gmf(user, item), hidden], -1)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.predict(torch.cat([self.gmf(user, item), hidden], -1)).squeeze(-1)
