@@ -148,7 +148,7 @@ class MultVAE(nn.Module):
         counts = self.starts[users + 1] - self.starts[users]
         owner = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
         place = torch.arange(len(owner), device=users.device) - (counts.cumsum(0) - counts - self.starts[users])[owner]
-        made = torch.zeros(len(users), self.items, device=users.device, dtype=self.q_layers[0].weight.dtype)
+        made = torch.zeros(len(users), self.items, device=users.device, dtype=next(self.parameters()).dtype)
         made[owner, self.taken[place]] = 1
         return made
 
