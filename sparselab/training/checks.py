@@ -301,7 +301,9 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
         able = " or model=".join(name for name in MODELS if loss.needs_given in MODELS[name].gives)
         problem = f"reads what model={family.name} has not"
         found.append(Issue(f"loss.{loss.name}", problem, f"write model={able}, or leave it out"))
-    if loss.needs_states and not family.has_blocks:
+    if loss.needs_spikes and not family.spiking:
+        found.append(no_spikes(f"loss.{loss.name}", family))
+    elif loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))
     if loss.taught_by is not None and family.carries and not loss.needs_dense_weights:
@@ -311,3 +313,9 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
         problem = "training starts from random weights, which teach nothing"
         found.append(Issue(f"loss.{loss.name}.teacher=start", problem, "set model.weights, or name a teacher"))
     return found
+
+
+def no_spikes(where: str, family: Family) -> Issue:
+    """The fault of a part ``where`` that is about spikes, beside a network that has none."""
+    able = " or model=".join(name for name in MODELS if MODELS[name].spiking)
+    return Issue(where, f"is about spikes, and model={family.name} has none", f"write model={able}, or leave it out")
