@@ -6,10 +6,12 @@ compared, never names: a new kind of data is one class here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -190,6 +192,71 @@ class Activations(DataType):
         import torch
 
         return torch.randn(count, *self.shape, generator=generator)
+
+
+def no_history() -> np.ndarray:
+    """Refuse to tell what users took: the data came without it."""
+    raise RuntimeError("nothing is known of what these users took")
+
+
+@dataclass(frozen=True)
+class Users(DataType):
+    """(1 + candidates,) int64: the number of a user, and those of the items that are to be scored for him.
+
+    Where there are no candidates, as in evaluation always, all items are scored.
+
+    users, items: how many there are. interactions: how many of them :attr:`history` has.
+    history: gives what is known of the users, (2, interactions) int64, a user and an item each: graphs and rows are made of it.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    candidates: int = 0
+    history: Callable[[], np.ndarray] = field(default=no_history, compare=False, repr=False)
+    noun: ClassVar[str] = "users"
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (1 + self.candidates,)
+
+    def __str__(self) -> str:
+        return f"{self.users:,} users of {self.items:,} items"
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        import torch
+
+        users = torch.randint(self.users, (count, 1), generator=generator)
+        return torch.cat([users, torch.randint(self.items, (count, self.candidates), generator=generator)], 1)
+
+    def zeros(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        import torch
+
+        return super().zeros(device, torch.int64)
+
+
+@dataclass(frozen=True)
+class Taken(DataType):
+    """(items,) float32: 1 for an item that the user took, else 0; of the candidates only, where there are any.
+
+    ranked: how many items a ranking of evaluation orders at least; no list of the best is longer.
+    """
+
+    items: int
+    ranked: int
+    noun: ClassVar[str] = "taken items"
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.items,)
+
+    def __str__(self) -> str:
+        return f"{self.items:,} items, taken or not"
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        import torch
+
+        return torch.randint(2, (count, self.items), generator=generator).float()
 
 
 Pair = tuple[type[DataType], type[DataType]]

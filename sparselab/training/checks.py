@@ -297,6 +297,10 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
     if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
         problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
         found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))
+    if loss.needs_given is not None and loss.needs_given not in family.gives:
+        able = " or model=".join(name for name in MODELS if loss.needs_given in MODELS[name].gives)
+        problem = f"reads what model={family.name} has not"
+        found.append(Issue(f"loss.{loss.name}", problem, f"write model={able}, or leave it out"))
     if loss.needs_spikes and not family.spiking:
         found.append(no_spikes(f"loss.{loss.name}", family))
     elif loss.needs_states and not family.has_blocks:

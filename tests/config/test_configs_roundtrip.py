@@ -12,7 +12,7 @@ from sparselab.config.compose import CONFIGS, compose, flatten, groups
 from sparselab.config.plain import written
 from sparselab.config.schema import SEVERAL, TargetOptions, TrainerOptions
 from sparselab.config.yaml_file import BASE_60
-from sparselab.core.data_types import Activations, Images, NextTokens, Tokens
+from sparselab.core.data_types import Activations, Images, NextTokens, Taken, Tokens, Users
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import UNSET, Options, is_off, off
 from sparselab.core.sparsity import PATTERNS
@@ -56,6 +56,7 @@ TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=32"]
 RECORDED = [
     "dataset=activations", "dataset.model={name: gpt, width: 32, depth: 2}", "dataset.text={name: stdlib, max_bytes: 100000}",
 ]  # fmt: skip
+TAKEN = ["dataset=movielens"]
 # Groups that only some engine reads, with what every member needs beside it.
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
@@ -105,6 +106,14 @@ NEEDS = {
             "metric=alone",
         )
     },
+    "loss=looked_up_l2": ["model=lightgcn", *TAKEN, "targets.exclude=[]"],
+    "loss=latent_kl": [
+        "model=multvae",
+        *TAKEN,
+        "dataset.examples=users",
+        "task.loss=softmax",
+        "trainer.batch_size=32",
+    ],
     "engine=estimate": ["estimator=colide"],
     "engine=online": ["solver=elimination"],
 }
@@ -116,11 +125,17 @@ OF_TASK = {
     "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
     "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
     "task=reconstruction": ["model=sae", *RECORDED],
+    "task=recommendation": ["model=neumf", *TAKEN, "targets.exclude=[]"],
 }
 TWO_NETWORKS = "model.weights=[{cell: {model: mlp, method: dense}}, {cell: {model: mlp, method: dense, seed: 1}}]"
-OF_DATASET = {"image_to_image": ["model=dncnn_small"], "reconstruction": ["model=sae", *RECORDED[1:]]}
+OF_DATASET = {
+    "image_to_image": ["model=dncnn_small"],
+    "reconstruction": ["model=sae", *RECORDED[1:]],
+    "recommendation": ["model=neumf", "targets.exclude=[]"],
+}
 OF_PAIR = {
     (Tokens, NextTokens): TEXT, (Images, Images): ["dataset=bsd400"], (Activations, Activations): RECORDED,
+    (Users, Taken): [*TAKEN, "targets.exclude=[]"],
 }  # fmt: skip
 
 
@@ -163,7 +178,7 @@ def cases():
         model = OF_DATASET.get(DATASETS[values["name"]].task, usual)
         yield [choice, *model, "sparsity=2:4"]
     for name in groups()["schedule"]:
-        cls = SCHEDULES[name]
+        cls = SCHEDULES[values_of("schedule", name)["name"]]
         method = next(method for method in ("ste", *METHODS) if METHODS[method].admits(cls))
         kind = "unstructured" if "unstructured" in cls.patterns else "nm"
         yield [f"method={method}", f"schedule={name}", f"sparsity={SPARSITIES[kind]}"]

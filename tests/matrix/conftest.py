@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory):
-    """A folder of local copies: a small text, pairs of sentences, and a few photographs where their data sets look for them."""
+    """A folder of local copies: a small text, sentences, photographs and ratings where their data sets look for them."""
     folder = tmp_path_factory.mktemp("data")
     for part, size in zip(("train", "validation"), Glue.rows["rte"], strict=True):
         labels = [i % 2 for i in range(size)]
@@ -43,6 +43,12 @@ def text(tmp_path_factory):
         for i in range(2):
             pixels = np.random.default_rng(i).integers(0, 256, (side, side), np.uint8)
             Image.fromarray(pixels).save(folder / "denoise" / name / f"{i}.png")
+    draw = np.random.default_rng(0)
+    rated = [
+        f"{user},{item},3,{at}" for user in range(24) for at, item in enumerate(draw.choice(32, 12, replace=False))
+    ]
+    (folder / "movielens_small").mkdir()
+    (folder / "movielens_small" / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rated]))
     (folder / "text").mkdir()
     (folder / "text" / "tinyshakespeare.txt").write_text(TEXT)
     return folder

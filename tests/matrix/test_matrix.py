@@ -59,6 +59,9 @@ TRAITS = {
                 "model": {"hidden": [16, 8], "timesteps": 2}, "trainer": {"accumulate": 2}},
     "restoration": {"local": "bsd400", "overrides": ("model=dncnn",), "model": {"width": 8, "depth": 4},
                     "dataset": {"patch": 12, "patches": 8, "limit_test": 1}, "optim": {"lr": 0.02}},
+    "taken": {"local": "movielens", "overrides": ("model=multvae", "loss=[latent_kl]", "targets.exclude=[]"),
+              "model": {"hidden": [8, 8]}, "dataset": {"examples": "users", "min_item": 1}, "optim": {"lr": 0.02},
+              "task": {"loss": "softmax", "k": [5]}, "trainer": {"accumulate": 2}},
     "codes": {"local": "activations", "overrides": ("model=sae", "loss=[aux_zipf]"),
               "trainer": {"accumulate": 2, "batch_size": 16},
               "model": {"features": 16, "window": 2, "allocation": {"name": "feature_choice", "k": 2, "rerank": 3}},
@@ -73,6 +76,7 @@ TASK_OF = {
     "restoration": "image_to_image",
     "tied": "language_modeling",
     "codes": "reconstruction",
+    "taken": "recommendation",
 }
 
 

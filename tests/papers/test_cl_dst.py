@@ -61,7 +61,7 @@ def test_2_erk_with_a_dense_tensor():
 
 def test_3_the_rate_falls_along_a_cosine_to_its_least():
     kind = SCHEDULES["periodic"]
-    one = kind(kind.Options(every=25, stop=1.0, fraction=0.5, decay="cosine", least=0.005))
+    one = kind(kind.Options(every=25, stop=1.0, fraction=0.5, decay="cosine", floor=0.005))
     assert one.fraction(0, 124) == 0.5
     assert one.fraction(62, 124) == pytest.approx(0.2525)
     assert one.fraction(123, 124) == pytest.approx(0.005, abs=1e-4)
@@ -114,7 +114,7 @@ def sparsifier(seed=0, ends=(12, 24), **options):
         slots.append(
             Slot(layer, param, Pattern.of(Sparsity.parse("0.8"), "linear", "in"), torch.ones(shape, dtype=torch.bool))
         )
-    one = schedules(schedules.Options(every=3, stop=1.0, fraction=0.5, decay="cosine", least=0.005))
+    one = schedules(schedules.Options(every=3, stop=1.0, fraction=0.5, decay="cosine", floor=0.005))
     kept = {slot.layer.name: slot.mask.numel() // 5 for slot in slots}
     made = Sparsifier(method, slots, TaskSchedule(one, ends), lambda level, scores: kept, ends[-1], seed)
     made.begins = (0, *ends[:-1])
@@ -283,7 +283,7 @@ SHARED = (
     "scenario.tasks=3", "scenario.tasks=[[0,1],[2,3],[0,2]]", "optim=adamw", "optim.lr=0.01", "optim.weight_decay=0.0",
     "optim.warmup=0.0", "trainer.max_epochs=null", "trainer.max_steps=8", "trainer.batch_size=20", "trainer.clip=null",
     "trainer.threads=1", "trainer.precision=32", "trainer.evals=0", "trainer.progress=none", "trainer.accelerator=cpu",
-    "schedule.every=3", "schedule.stop=1.0", "schedule.fraction=0.5", "schedule.least=0.005",
+    "schedule.every=3", "schedule.stop=1.0", "schedule.fraction=0.5", "schedule.floor=0.005",
 )  # fmt: skip
 SMALL = ("model.hidden=[16]", "trainer.checkpoint_every=5")
 

@@ -29,6 +29,7 @@ class ExtraLoss:
     ``needs_spikes``         those blocks have to be layers of spiking neurons.
     ``needs_pair``           types of inputs and targets that it is for; None: any.
     ``needs_classes``        compares probabilities, of classes or of next tokens.
+    ``needs_given``          what of the network it reads (the family's ``gives``); None: nothing.
     ``needs_trained_start``  makes no sense where training starts from random weights.
     ``needs_dense_weights``  compares the network with itself without masks (``context.look_dense``).
     ``needs_drawn_masks``    differentiates through a draw of masks (``context.masked``), twice.
@@ -49,6 +50,7 @@ class ExtraLoss:
     needs_spikes: ClassVar[bool] = False
     needs_pair: ClassVar[Pair | None] = None
     needs_classes: ClassVar[bool] = False
+    needs_given: ClassVar[str | None] = None
     needs_trained_start: bool = False
     needs_dense_weights: ClassVar[bool] = False
     needs_drawn_masks: ClassVar[bool] = False

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from sparselab.core import options as spec_options
 from sparselab.core.errors import Issue
+from sparselab.core.options import off
 from sparselab.weights.schedules.base import SCHEDULES, Schedule, beyond
 
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -26,7 +27,8 @@ class Periodic(Schedule):
     """A first mask before training, then an exchange every ``every`` updates while 0 < step < stop * total.
 
     The defaults are RigL's, as in Sparse-IFT's repository (``cbsparse/sparse/optimizers/{dynamic,rigl}.py``):
-    fraction(step) = fraction / 2 * (1 + cos(pi * step / (stop * total))).
+    fraction(step) = fraction / 2 * (1 + cos(pi * step / (stop * total))). With ``floor`` it falls to that: DSL's
+    (shuyao-wang/DSL, CosineDecay) is 0.005 + (0.5 - 0.005) / 2 * (1 + cos(pi * step / total)).
     """
 
     class Options(spec_options.Options):
@@ -34,7 +36,7 @@ class Periodic(Schedule):
         stop: float = Field(gt=0, description="fraction of the run after which the mask stays, in (0, 1]")
         fraction: float = Field(gt=0, le=1, description="share of a layer's connections exchanged at first")
         decay: Literal["cosine", "linear", "constant"] = Field(description="cosine, linear or constant")
-        least: float = spec_options.off(0.0, ge=0, le=1, description="share that the exchange falls to, in [0, 1]")
+        floor: float = off(0.0, ge=0, le=1, description="share of connections exchanged at the end, at most the first")
 
     def _stop(self, total: int) -> Fraction:
         return Fraction(repr(self.options.stop)) * total
@@ -49,10 +51,13 @@ class Periodic(Schedule):
         stop = self._stop(total)
         if step >= stop:
             return 0.0
-        least = self.options.least
-        return least + (self.options.fraction - least) * DECAYS[self.options.decay](float(step / stop))
+        o = self.options
+        return o.floor + (o.fraction - o.floor) * DECAYS[o.decay](float(step / stop))
 
     def issues(self, total: int, where: str = "schedule") -> list[Issue]:
+        if self.options.floor > self.options.fraction:
+            problem = f"is more than fraction={self.options.fraction:g}, from which the share falls"
+            return [Issue(f"{where}.floor={self.options.floor:g}", problem, "write at most that")]
         late = beyond(where, "stop", self.options.stop, total)
         if late:
             return late

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,7 @@ from data_specs import image_data, text_data
 
 from sparselab.core import packaged
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
+from sparselab.core.data_types import Classes, Images, NextTokens, Taken, Tokens, Users
 from sparselab.core.errors import WIDTH, ConfigError
 from sparselab.core.options import validate
 from sparselab.inputs.models.families.vit import patch_for
@@ -33,9 +34,15 @@ SMALL = {
     "llama": {"width": 16, "depth": 1, "ff": 24},
     "lstm": {"width": 16, "depth": 2},
     "dncnn": {"depth": 3, "width": 4},
+    "lightgcn": {"width": 4, "depth": 2},
+    "multvae": {"hidden": [8, 2]},
+    "neumf": {"width": 4, "hidden": [8, 4]},
 }
+TAKEN = DataSpec(
+    "taken", Users(4, 5, 3, 0, lambda: np.array([[0, 0, 1], [1, 2, 0]])), Taken(5, 5), 8, 8, 8, "0" * 64, "local"
+)
 PAIRS = DataSpec("pairs", Images(3, 16, 16), Images(3, 16, 16), 8, 8, 8, "0" * 64, "local")
-DATA = {(Images, Classes): IMAGE, (Tokens, NextTokens): TEXT, (Images, Images): PAIRS}
+DATA = {(Images, Classes): IMAGE, (Tokens, NextTokens): TEXT, (Images, Images): PAIRS, (Users, Taken): TAKEN}
 
 
 def family(name: str, **options: object) -> Family:
@@ -71,7 +78,12 @@ def test_logits(name: str) -> None:
     torch.manual_seed(0)
     member = family(name, **SMALL[name])
     data = DATA[member.heads[0]]
-    outputs = {(Images, Classes): (10,), (Tokens, NextTokens): (12, 60), (Images, Images): (3, 16, 16)}
+    outputs = {
+        (Images, Classes): (10,),
+        (Tokens, NextTokens): (12, 60),
+        (Images, Images): (3, 16, 16),
+        (Users, Taken): (5,),
+    }
     model = member.build(data).eval()
     assert member.logits(model, data.inputs.sample(2)).shape == (2, *outputs[member.heads[0]])
 
