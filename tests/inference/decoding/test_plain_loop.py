@@ -154,7 +154,7 @@ def test_the_dense_cell_writes_its_own_texts(cell, capsys):
         ["activation=teal", "sparsity=0.6"],
         ["activation=wina", "sparsity=0.6"],
         ["activation=chess", "sparsity=0.9"],
-        ["attention=blasst", "attention.threshold=0.9", "attention.block_k=4", "engine.phase=decode"],
+        ["attention=streaming", "sparsity=0.5", "attention.block_k=4", "engine.phase=decode"],
         ["activation=cats", "sparsity=0.9", "decoding.prompt=sparse", "decoding.temperature=1.0"],
     ],
     ids=lambda rule: rule[0],

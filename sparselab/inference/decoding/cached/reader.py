@@ -19,11 +19,13 @@ from sparselab.inference.attention.tiled.attach import Attached
 class Rules:
     """The rules on a network, which can be taken off for a pass.
 
-    masking: of a rule on activations. attached: of a rule on attention. None where there is none.
+    masking: of a rule on activations. attached: of a rule on attention. None where there is none. at_work: whether attention is
+    under its rule at the moment.
     """
 
     masking: Masking | None = None
     attached: Attached | None = None
+    at_work: bool = True
 
     def __bool__(self) -> bool:
         return self.masking is not None or self.attached is not None
@@ -32,8 +34,9 @@ class Rules:
         """Let passes from now on be under the rules (``on``), or dense; gates look at those of ``watch``."""
         if self.masking is not None:
             self.masking.mode = mode
-        if self.attached is not None:
+        if self.attached is not None and self.at_work != (mode == "on"):
             (self.attached.resume if mode == "on" else self.attached.pause)()
+        self.at_work = mode == "on"
 
     def share(self, shared: bool) -> None:
         """Treat the rows of a pass as branches of one text, or as texts of their own."""
