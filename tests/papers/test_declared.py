@@ -14,6 +14,8 @@ DECLARED = [
     ("pgf", "masks turn hard where the epoch, counted from 0, exceeds total"),
     ("blasst/calibration", "has a point for each threshold and window"),
     ("random_pruning", "those of classes 0 to 4 and then of 5 to 9, at the network's own weights"),
+    ("sirius", "drops the last period of every text from its means"),
+    ("sirius/answers", "drops the last period of every text from its means"),
     ("colide/sachs", "not the 18 edges of the Causal Discovery Toolbox"),
 ]
 
