@@ -293,6 +293,16 @@ def test_branches_share_a_mask(model):
     assert (zeros[True].sum(-1) == FF // 2).all()
 
 
+@RULES
+def test_several_tokens_at_once_are_all_under_the_rules(model, rule):
+    """Without rewriting a draft may begin with two tokens; neither stays dense, and GRIFFIN's choice stays the prompt's."""
+    with ruled(model, rule, 0.5) as rules:
+        found, _ = texts(model, rules, threshold=0.0, rewrite=False)
+        counts = rules.masking.counts.values()
+    assert all(text.counts["whole_checks"] > 2 for text in found)
+    assert all(count.gated == count.read and count.gated_sparsity == 0.5 for count in counts)
+
+
 def test_acceptance_ends_at_the_first_unlikely_token():
     likelihoods = torch.tensor([[[0.5, 0.4, 0.1]] * 4, [[0.05, 0.9, 0.05]] * 4])
     tokens = torch.tensor([[0, 1, 2, 0], [1, 1, 1, 0]])

@@ -14,8 +14,9 @@ from sparselab.inference.activation.frozen.gates import Gate, Remembering
 from sparselab.inference.activation.frozen.sites import Mask, Place
 from sparselab.inference.activation.rule import Rule, dense_tokens
 
-Mode = Literal["on", "watch", "off"]
-"""on: gates are at work. watch: everything stays dense, and gates that remember see it. off: as if there were none."""
+Mode = Literal["on", "every", "watch", "off"]
+"""on: gates are at work behind the dense prefix of a pass. every: on all of its tokens. watch: everything stays dense, and gates
+that remember see it. off: as if there were none."""
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Masking:
         def mask(x: Tensor) -> Tensor | None:
             gate = self.gates.get(place.name)
             remembering = gate if isinstance(gate, Remembering) else None
-            if self.mode != "on":
+            if self.mode in ("watch", "off"):
                 if self.mode == "watch" and remembering is not None:
                     remembering.see(x)
                 return None
@@ -83,7 +84,7 @@ class Masking:
                 count.gated += x.numel()
                 count.kept = count.kept + x.numel()
                 return None
-            first = dense_tokens(x.shape[-2], self.prefix)
+            first = dense_tokens(x.shape[-2], self.prefix) if self.mode == "on" else 0
             head, tail = x[..., :first, :], x[..., first:, :]
             if first and remembering is not None:
                 remembering.see(head)

@@ -31,12 +31,13 @@ class Rules:
         return self.masking is not None or self.attached is not None
 
     def set(self, mode: Mode) -> None:
-        """Let passes from now on be under the rules (``on``), or dense; gates look at those of ``watch``."""
+        """Let passes from now on be under the rules (``on``, ``every``), or dense; gates look at those of ``watch``."""
+        ruled = mode in ("on", "every")
         if self.masking is not None:
             self.masking.mode = mode
-        if self.attached is not None and self.at_work != (mode == "on"):
-            (self.attached.resume if mode == "on" else self.attached.pause)()
-        self.at_work = mode == "on"
+        if self.attached is not None and self.at_work != ruled:
+            (self.attached.resume if ruled else self.attached.pause)()
+        self.at_work = ruled
 
     def share(self, shared: bool) -> None:
         """Treat the rows of a pass as branches of one text, or as texts of their own."""
@@ -109,7 +110,7 @@ class Reader:
             self.passes.dense += given.numel()
         else:
             self.passes.sparse += given.numel()
-        return self._read(given, "off" if dense else "on")
+        return self._read(given, "off" if dense else "every")
 
     def forget(self, count: int) -> None:
         """Take back the last ``count`` tokens of every branch."""

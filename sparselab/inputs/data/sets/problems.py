@@ -59,7 +59,7 @@ class ProblemSet(TextSet):
     """Problems as a running text, and as prompts. Subclasses say where they come from."""
 
     Options: ClassVar[type[TextOptions]] = ProblemOptions
-    options: ProblemOptions  # type: ignore[assignment]  # narrower than the text's
+    options: ProblemOptions
 
     @abstractmethod
     def problems(self, origin: Origin) -> dict[str, list[Problem]]:
@@ -160,7 +160,7 @@ class Arithmetic(ProblemSet):
     """
 
     Options = ArithmeticOptions
-    options: ArithmeticOptions  # type: ignore[assignment]
+    options: ArithmeticOptions
 
     def origin(self) -> Origin:
         o = self.options
