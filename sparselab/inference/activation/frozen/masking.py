@@ -15,8 +15,8 @@ from sparselab.inference.activation.frozen.sites import Mask, Place
 from sparselab.inference.activation.rule import Rule, dense_tokens
 
 Mode = Literal["on", "every", "watch", "off"]
-"""on: gates are at work behind the dense prefix of a pass. every: on all of its tokens. watch: everything stays dense, and gates
-that remember see it. off: as if there were none."""
+"""on: gates are at work behind the dense prefix of a pass. every: on all of its tokens. watch: everything stays dense, and
+gates that remember see it. off: as if there were none."""
 
 
 @dataclass
