@@ -17,7 +17,11 @@ class Remembering(Protocol):
     """A gate that keeps what it found in a text's dense tokens for those that follow."""
 
     def see(self, x: Tensor) -> None:
-        """Look at what was read densely, (n, t, inputs), before the tokens that the gate is asked about."""
+        """Look at what was read densely before the tokens that the gate is asked about.
+
+        Args:
+            x: (n, t, inputs)
+        """
 
     def __call__(self, scores: Tensor) -> Tensor: ...
 

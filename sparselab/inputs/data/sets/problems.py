@@ -163,6 +163,7 @@ class Arithmetic(ProblemSet):
     options: ArithmeticOptions
 
     def origin(self) -> Origin:
+        self.given_folder()
         o = self.options
         mark = f"arithmetic, {o.problems} of {o.steps} steps up to {o.largest}, {o.draw}"
         origin = Origin("bundled", files.listing_hash([(mark, 1)]), {})
