@@ -24,6 +24,7 @@ from sparselab.inference.attention.rule import ATTENTIONS
 from sparselab.inference.decoding.loop import DECODINGS
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
+from sparselab.inputs.models.neuron import NEURONS
 from sparselab.latency.kernels.kernel import KERNELS
 from sparselab.latency.workloads.workload import WORKLOADS
 from sparselab.running.engine import ENGINES
@@ -45,7 +46,7 @@ REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
-    "decoding": DECODINGS, "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
+    "decoding": DECODINGS, "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
@@ -61,7 +62,7 @@ OF_ENGINES = {
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
     "decoding": [*TEXT, "model=llama_tiny", "model.context=128", "activation=cats", "sparsity=0.5"],
-    "estimator": [], "solver": [],
+    "estimator": [], "solver": [], "neuron": ["model=snn", "method=dense"],
 }  # fmt: skip
 # What a member needs beyond its own defaults.
 NEEDS = {
@@ -79,6 +80,8 @@ NEEDS = {
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
+    "loss=spike_rate": ["model=snn"],
+    "metric=spikes": ["model=snn"],
     "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
     "loss=dense_gradients": ["method=cts", "schedule.at=1.0"],
     "loss=gradient_norm": ["method=cts", "schedule.at=1.0"],
