@@ -29,8 +29,19 @@ def active_share(model_spec: ModelSpec, active: Activations | None, masking: Mas
     if active is None or masking is None:
         return 1.0
     linear = sum(layer.numel for layer in model_spec.layers if not layer.roles & {"head", "embedding"})
-    saved = sum(place.params * masking.counts[place.name].gated_sparsity for place in active.places)
-    return 1 - saved / linear
+    return 1 - saved(active, masking) / linear
+
+
+def density(model_spec: ModelSpec, active: Activations | None, masking: Masking | None) -> float:
+    """The share of all parameters, embeddings and head included, that a token under the rule needs."""
+    return 1 - saved(active, masking) / model_spec.params
+
+
+def saved(active: Activations | None, masking: Masking | None) -> float:
+    """Weights that a token under the rule does without, on average."""
+    if active is None or masking is None:
+        return 0.0
+    return sum(place.params * masking.counts[place.name].gated_sparsity for place in active.places)
 
 
 def mean(places: Sequence[Place], of: Callable[[Place], float]) -> float:

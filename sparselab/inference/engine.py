@@ -1,4 +1,4 @@
-"""The `inference` engine: a frozen language model with rules on its activations or its attention, scored beside itself."""
+"""The `inference` engine: a frozen language model with rules on its activations or its attention, beside itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from sparselab.config.schema import Common
 from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
+from sparselab.core.options import off
 from sparselab.core.sparsity import Sparsity
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
+from sparselab.inference.decoding.loop import DECODINGS
 from sparselab.inference.parts import InferenceOptions, Parts
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.local_copies import near_data
@@ -28,6 +30,7 @@ from sparselab.storage.ids import canonical
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
+    from sparselab.inference.decoding.loop import Loop
     from sparselab.inputs.models.family import Family
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
@@ -39,7 +42,8 @@ class Inference(SingleProcessEngine):
 
     Nothing is trained. ``activation`` zeroes entries of what linear layers read, ``attention`` skips tiles of keys;
     without either the cell is the dense network's. Calibration reads the train split, scores come from the test split;
-    the seed draws the windows of both.
+    the seed draws the windows of both. With ``decoding`` no windows are scored: the network writes on from prompts of the
+    test split, and what it writes is compared with what it writes without its rules.
     """
 
     Options = InferenceOptions
@@ -50,9 +54,10 @@ class Inference(SingleProcessEngine):
         sparsity: Any
         activation: dict[str, Any] | None
         attention: dict[str, Any] | None
+        decoding: dict[str, Any] | None = off(None, description="a loop by which texts are written, or null")
 
     options: InferenceOptions
-    reads = ("model", "dataset", "sparsity", "activation", "attention")
+    reads = ("model", "dataset", "sparsity", "activation", "attention", "decoding")
     paced = ("model", "dataset")
     guess = 2e10  # multiply-accumulates a second
     uses_torch = True
@@ -62,7 +67,7 @@ class Inference(SingleProcessEngine):
         return {"dataset": wrong} if wrong else {}
 
     def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
-        made: dict[str, Any] = {"activation": None, "attention": None, "target": None}
+        made: dict[str, Any] = {"activation": None, "attention": None, "target": None, "decoding": None}
         with issues.collect():
             if "sparsity" not in invalid:
                 made["target"] = _target(cell.sparsity)
@@ -76,6 +81,10 @@ class Inference(SingleProcessEngine):
                     made["target"] if cell.activation is None else None
                 )  # of two rules the sparsity is the activations'
                 made["attention"] = build(ATTENTIONS, cell.attention, "attention", own)
+        if cell.decoding is not None and "decoding" not in invalid:
+            with issues.collect():
+                made["decoding"] = build(DECODINGS, cell.decoding, "decoding")
+                issues.found += self._unwritable(cell, made["decoding"])
         issues.found += [] if "sparsity" in invalid else self._misfits(cell, made)
         if "dataset" not in invalid:
             with issues.collect():
@@ -89,14 +98,16 @@ class Inference(SingleProcessEngine):
                 made["family"] = build(MODELS, model, "model")
                 checked = without_pending(model, dependencies)
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
-                rules = [key for key in ("activation", "attention") if getattr(cell, key) is not None]
+                rules = [key for key in ("activation", "attention", "decoding") if getattr(cell, key) is not None]
                 made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
                 if made["activation"] is not None and made["model_spec"] is not None:
                     issues.found += made["activation"].misfits(made["model_spec"])
                 if made["attention"] is not None and family.decoder:
                     issues.found += made["attention"].too_long(family.where, family.longest(made["data"]))
-                if made["activation"] is not None and family.decoder:
+                if made["activation"] is not None and family.decoder and made["decoding"] is None:
                     issues.found += made["activation"].idle(made["data"].shape[0])
+                if made["decoding"] is not None:
+                    issues.found += self._no_room(made["decoding"], family, made["dataset"], made["data"])
         if issues.found or invalid or "model_spec" not in made:
             return None
         return self._job(Parts(cell=cell, **made), dependencies)
@@ -110,12 +121,36 @@ class Inference(SingleProcessEngine):
         found = family.issues(data)
         if rules and not family.decoder:
             problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
+            if rules == ["decoding"]:
+                problem = "decoding reads through a cache of keys and values, which transformers' decoders have"
             found.append(Issue(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
         if data.inputs.ordered:
             problem = "engine=inference reads each window by itself"
             found.append(Issue("dataset.windows=streams", problem, "write dataset.windows=drawn"))
         issues.found += found
         return None if found else family.model_spec(data)
+
+    def _unwritable(self, cell: Any, loop: Loop) -> list[Issue]:
+        """Why a loop would have nothing to do, or not what its rules are for."""
+        found = loop.misfits()
+        where = f"decoding={loop.name}"
+        if loop.needs_rules and cell.activation is None and cell.attention is None:
+            found.append(Issue(where, "needs a rule under which the network drafts", "add activation=griffin"))
+        if cell.attention is not None and self.options.phase == "prefill":
+            fix = "write engine.phase=decode"
+            found.append(Issue(f"engine.phase={self.options.phase}", "keeps attention rules from written tokens", fix))
+        return found
+
+    def _no_room(self, loop: Loop, family: Family, dataset: Any, data: DataSpec) -> list[Issue]:
+        """A fault where a prompt and what follows it are longer than the network reads."""
+        prompt, longest = dataset.prompt_length(), family.longest(data)
+        if prompt is None or longest is None:
+            return []
+        whole = prompt + loop.options.tokens + loop.ahead
+        if whole <= longest:
+            return []
+        problem = f"{family.where} reads at most {longest:,} tokens, and a prompt with what follows has {whole:,}"
+        return [Issue(f"decoding.tokens={loop.options.tokens}", problem, "write fewer, or a smaller dataset.block")]
 
     def _misfits(self, cell: Any, made: dict[str, Any]) -> list[Issue]:
         """Rules and the sparsity: does each have one, and is there one for each?"""
@@ -147,6 +182,10 @@ class Inference(SingleProcessEngine):
         block, macs = parts.data.shape[0], parts.model_spec.macs if parts.model_spec else 0
         windows = (self.options.tokens or parts.data.test * block) / block
         passes = 2 * windows + self.options.windows * len(rules)
+        loop = parts.decoding
+        if loop is not None:
+            written = loop.options.prompts * (loop.options.tokens + block)
+            passes = 3 * written / block + self.options.windows
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
         tokenizer = getattr(parts.dataset.options, "tokenizer", "")
         extra: dict[str, Any] = {
@@ -154,6 +193,8 @@ class Inference(SingleProcessEngine):
             "files": files,
             "rules": {rule.name: rule.version for rule in rules},
         }
+        if loop is not None:
+            extra["decoding"] = loop.version
         if self._weighs_windows(parts):
             extra["windows"] = 2  # those of a shorter last batch once counted more
         data = parts.data
@@ -162,6 +203,13 @@ class Inference(SingleProcessEngine):
             ("rules", " · ".join([*(f"{rule.name}" for rule in rules), at])),
             ("data", f"{data.title or data.name}: {size} of {block} tokens ({data.source})"),
         ]
+        if loop is not None:
+            texts = f"{loop.options.prompts:,} prompts, up to {loop.options.tokens:,} tokens each"
+            facts = [
+                facts[0],
+                ("decoding", f"{loop.name}: {texts}"),
+                ("data", f"{data.title or data.name} ({data.source})"),
+            ]
         notes = []
         if parts.model_spec is None:
             notes.append("the layers of this model are known once it is built; they are checked then")
@@ -169,7 +217,7 @@ class Inference(SingleProcessEngine):
             facts.append(("MACs", f"{macs // block:,} a token, dense"))
         return Job(
             parts=replace(parts, source=canonical({"files": files, "data": parts.data.fingerprint})),
-            size=f"{self.options.tokens or 'all'} tokens",
+            size=f"{self.options.tokens or 'all'} tokens" if loop is None else f"{loop.options.prompts} texts",
             work=float(passes * macs),
             facts=facts,
             notes=notes,
@@ -191,6 +239,8 @@ class Inference(SingleProcessEngine):
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
         metrics, cost = record["metrics"], record["account"]
+        if record["config"].get("decoding") is not None:
+            return cls._summary_of_texts(metrics)
         shown = {kind: metrics.get(f"{kind}.sparsity") for kind in ("activation", "attention")}
         return [
             ("test perplexity", f"{metrics['test.perplexity']:.4f} (dense {metrics['test.dense_perplexity']:.4f},"
@@ -198,6 +248,17 @@ class Inference(SingleProcessEngine):
             ("next token", f"{100 * metrics['test.accuracy']:.2f} % (dense {100 * metrics['test.dense_accuracy']:.2f} %)"),
             *((f"{kind} zeros", f"{100 * share:.2f} %") for kind, share in shown.items() if share is not None),
             ("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} per window"),
+        ]  # fmt: skip
+
+    @staticmethod
+    def _summary_of_texts(metrics: dict[str, float]) -> list[tuple[str, str]]:
+        right = metrics.get("test.exact_match")
+        return [
+            ("as without rules", f"{100 * metrics['test.agreement']:.2f} % of {metrics['test.n']:,.0f} tokens"),
+            ("perplexity of texts", f"{metrics['test.perplexity']:.4f} (without rules {metrics['test.dense_perplexity']:.4f})"),
+            *([] if right is None else [("right answers", f"{100 * right:.2f} % (without rules"
+                                                          f" {100 * metrics['test.dense_exact_match']:.2f} %)")]),
+            ("weights read", f"{100 * metrics['test.effective_density']:.2f} % of dense, per token"),
         ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparselab.inference.activation.frozen.sites import Place
     from sparselab.inference.activation.rule import Rule as ActivationRule
     from sparselab.inference.attention.rule import Rule as AttentionRule
+    from sparselab.inference.decoding.loop import Loop
     from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
 
@@ -33,7 +34,7 @@ class InferenceOptions(Options):
 class Parts:
     """The parts of an intervention. target: the sparsity asked for, None where a rule has its own threshold.
 
-    source: the content of the network's files and of the data, as text.
+    source: the content of the network's files and of the data, as text. decoding: None where windows of text are scored.
     """
 
     cell: Any
@@ -45,6 +46,7 @@ class Parts:
     family: Family
     model_spec: ModelSpec | None
     source: str = ""
+    decoding: Loop | None = None
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""From a plan to its numbers: load, calibrate, score the network as it is and under its rules, count."""
+"""From a plan to its numbers: load, calibrate, score the network (or what it writes) with its rules and without, count."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,18 @@ from sparselab.inference.attention.tiled.attach import Attached, check_applies
 from sparselab.inference.attention.tiled.calibrate import calibrate
 from sparselab.inference.attention.tiled.tiles import Ledger
 from sparselab.inference.count import active_share, counted, macs_per_token
+from sparselab.inference.decoding.cached.cell import (
+    Reference,
+    check_room,
+    counted_texts,
+    judged,
+    nats,
+    reference,
+)
+from sparselab.inference.decoding.cached.cell import scores as text_scores
+from sparselab.inference.decoding.cached.reader import Rules
+from sparselab.inference.decoding.cached.writing import write_all
+from sparselab.inference.decoding.loop import LoopOptions
 from sparselab.inference.score import Score, score
 from sparselab.inference.windows import Batch, batches, draw
 from sparselab.inputs.data.splits import loaded
@@ -29,6 +41,7 @@ from sparselab.storage.ids import canonical
 
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
+    from sparselab.inference.decoding.loop import Loop
     from sparselab.inference.parts import Activations, InferenceOptions, Parts
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
@@ -71,20 +84,33 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     if parts.attention is not None:
         first = batch_of(splits.test, starts[:1], block, device)
         check_applies(model, logits, parts.attention, options.phase, first)
-    dense = kept_dense(parts, options, device, lambda: score(logits, test()))
-    with torch.no_grad(), ExitStack() as rules:
-        active = masking = ledger = None
-        if parts.activation is not None:
-            active = parts.activation.prepare(Network(model, logits, windows, parts.target or 0.0, stop.check))
-            masking = rules.enter_context(
-                Masking(parts.activation, active.places, active.gates, parts.activation.options.dense_prefix)
-            )
-        if parts.attention is not None:
-            if parts.attention.calibrated:
-                fit_attention(parts, options, model, logits, splits.train, device)
-            ledger = rules.enter_context(Attached(model, parts.attention, options.phase))
-        under = score(logits, test()) if parts.activation or parts.attention else dense
 
+    network = Network(model, logits, windows, parts.target or 0.0, stop.check)
+
+    @contextmanager
+    def ruled() -> Iterator[tuple[Activations | None, Masking | None, Attached | None]]:
+        """The network under its rules, calibrated."""
+        with ExitStack() as stack:
+            active = masking = attached = None
+            if parts.activation is not None:
+                active = parts.activation.prepare(network)
+                masking = stack.enter_context(
+                    Masking(parts.activation, active.places, active.gates, parts.activation.options.dense_prefix)
+                )
+            if parts.attention is not None:
+                if parts.attention.calibrated:
+                    fit_attention(parts, options, model, logits, splits.train, device)
+                attached = Attached(model, parts.attention, options.phase)
+                stack.enter_context(attached)
+            yield active, masking, attached
+
+    with torch.no_grad():
+        if parts.decoding is not None:
+            return texts(parts, parts.decoding, model, model_spec, splits, stop, ruled)
+        dense = kept_dense(parts, options, device, lambda: score(logits, test()))
+        with ruled() as (active, masking, attached):
+            under = score(logits, test()) if parts.activation or parts.attention else dense
+    ledger = None if attached is None else attached.ledger
     cost, measured = counted(model_spec, active, masking, ledger, block)
     metrics = {**scores(under, dense, splits.bytes_per_token["test"]), **measured}
     metrics["test.length"] = block
@@ -96,6 +122,52 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         cost=cost,
         data=loaded(parts.data, splits),
     )
+
+
+Ruled = AbstractContextManager[tuple["Activations | None", "Masking | None", "Attached | None"]]
+
+
+def texts(
+    parts: Parts, loop: Loop, model: nn.Module, model_spec: ModelSpec, splits: Any, stop: StopFlag,
+    ruled: Callable[[], Ruled],
+) -> Outcome:  # fmt: skip
+    """The outcome of a cell that writes texts."""
+    dataset: Any = parts.dataset
+    prompts = dataset.prompts(splits, loop.options.prompts, parts.cell.seed)
+    check_room(prompts, loop, parts.family.longest(parts.data))
+    dense = kept_texts(parts, loop, model, lambda: reference(loop, model, prompts, parts.cell.seed, stop.check))
+    with ruled() as (active, masking, attached):
+        rules = Rules(masking, attached)
+        written, passes = write_all(loop, model, rules, prompts, parts.cell.seed, stop.check)
+        rules.set("off")
+        total = nats(model, prompts, written)
+    ledger = None if attached is None else attached.ledger
+    block = parts.data.shape[0]
+    _, measured = counted(model_spec, active, masking, ledger, block)
+    cost, metrics = counted_texts(loop, written, passes, model_spec, active, masking, block)
+    right, dense_right = (judged(dataset, prompts, some) for some in (written, dense.texts))
+    metrics.update(text_scores(written, total, dense, right, dense_right))
+    metrics.update(measured)
+    metrics["test.active_share"] = active_share(model_spec, active, masking)
+    return Outcome(
+        metrics=metrics,
+        sparsity=realised(parts, active, masking, ledger),
+        cost=cost,
+        data=loaded(parts.data, splits),
+    )
+
+
+_texts: dict[str, Reference] = {}
+
+
+def kept_texts(parts: Parts, loop: Loop, model: nn.Module, make: Callable[[], Reference]) -> Reference:
+    """The texts of the network without rules: the cells of a sweep that differ in rules and loop alone share them."""
+    cell, computing = parts.cell, [str(next(model.parameters()).device), torch.get_num_threads()]
+    shared = [getattr(loop.options, key) for key in sorted(LoopOptions.model_fields)]
+    key = canonical([parts.source, cell.model, cell.dataset, cell.seed, shared, *computing])
+    if key not in _texts:
+        _texts[key] = make()
+    return _texts[key]
 
 
 _dense: dict[str, Score] = {}

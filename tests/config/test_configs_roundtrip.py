@@ -21,6 +21,7 @@ from sparselab.estimation.problems.problem import PROBLEMS
 from sparselab.estimation.solvers.solver import SOLVERS
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
+from sparselab.inference.decoding.loop import DECODINGS
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.neuron import NEURONS
@@ -47,7 +48,7 @@ REGISTRIES = {
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
     "scenario": SCENARIOS,
-    "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
+    "decoding": DECODINGS, "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
@@ -64,6 +65,7 @@ OF_ENGINES = {
     "scenario": ["method=dense", "model=mlp", "dataset.val=0"],
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
+    "decoding": [*TEXT, "model=llama_tiny", "model.context=128", "activation=cats", "sparsity=0.5"],
     "estimator": [], "solver": [], "neuron": ["model=snn", "method=dense"],
 }  # fmt: skip
 # What a member needs beyond its own defaults.

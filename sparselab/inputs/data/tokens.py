@@ -107,6 +107,10 @@ class Tokenizer:
         """
         return self.encode(between.join(texts))
 
+    def begun(self, text: str) -> list[int]:
+        """Token numbers of the beginning of a text, with the token that begins one where the tokenizer puts it."""
+        return self.encode(text.encode()).tolist()
+
     def spelled(self, numbers: list[int]) -> str:
         """The text of tokens, for people to read."""
         return bytes(numbers).decode("utf-8", errors="replace")
@@ -287,6 +291,12 @@ class Library(Tokenizer):
         key = f"tokens-{hashlib.sha256(self.mark('').encode() + hashlib.sha256(text).digest()).hexdigest()[:32]}"
         return cache.array(key, make) if self.folder else make()
 
+    def begun(self, text: str) -> list[int]:
+        tokenizer = self._loaded()
+        numbers = list(tokenizer(text, verbose=False)["input_ids"])
+        last = {tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None)} - {tokenizer.bos_token_id, None}
+        return numbers[:-1] if len(numbers) > 1 and numbers[-1] in last else numbers
+
     def spelled(self, numbers: list[int]) -> str:
         return str(self._loaded().decode(numbers, clean_up_tokenization_spaces=False))
 
@@ -308,6 +318,10 @@ class Library(Tokenizer):
         return np.array([number for row in rows for number in (first, *row)], np.int32)
 
     def _loaded(self) -> Any:
+        return self._library
+
+    @cached_property
+    def _library(self) -> Any:
         from transformers import AutoTokenizer
 
         try:

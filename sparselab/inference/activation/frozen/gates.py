@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 Gate = Callable[[Tensor], Tensor]
 """Scores (..., inputs), at least 0, to a bool mask of that shape: True is kept."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A gate that keeps what it found in a text's dense tokens for those that follow."""
+
+    def see(self, x: Tensor) -> None:
+        """Look at what was read densely before the tokens that the gate is asked about.
+
+        Args:
+            x: (n, t, inputs)
+        """
+
+    def __call__(self, scores: Tensor) -> Tensor: ...
+
 
 ROUNDING = 1e-9  # 1 - 0.9 is a hair below 0.1, and ten inputs keep one entry, not none
 
@@ -20,16 +36,24 @@ def kept_of(inputs: int, level: float) -> int:
 
 def topk(level: float) -> Gate:
     """Keeps the :func:`kept_of` largest scores of every token, of equal ones the first."""
+    return lambda scores: largest(scores, kept_of(scores.shape[-1], level))
 
-    def gate(scores: Tensor) -> Tensor:
-        count = kept_of(scores.shape[-1], level)
-        if count == 0:
-            return torch.zeros_like(scores, dtype=torch.bool)
-        least = scores.topk(count, dim=-1, sorted=True).values[..., -1:]
-        above, ties = scores > least, scores == least
-        return above | (ties & (ties.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
 
-    return gate
+def largest(scores: Tensor, count: int) -> Tensor:
+    """Mark so many of the largest scores of every row, of equal ones the first.
+
+    Args:
+        scores: (..., inputs)
+        count: how many, at most ``inputs``
+
+    Returns:
+        (..., inputs) bool.
+    """
+    if count == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    least = scores.topk(count, dim=-1, sorted=True).values[..., -1:]
+    above, ties = scores > least, scores == least
+    return above | (ties & (ties.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
 
 
 def threshold(value: float | Tensor) -> Gate:

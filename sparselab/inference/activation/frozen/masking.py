@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from sparselab.inference.activation.frozen.gates import Gate
+from sparselab.inference.activation.frozen.gates import Gate, Remembering
 from sparselab.inference.activation.frozen.sites import Mask, Place
 from sparselab.inference.activation.rule import Rule, dense_tokens
+
+Mode = Literal["on", "every", "watch", "off"]
+"""on: gates are at work behind the dense prefix of a pass. every: on all of its tokens. watch: everything stays dense, and
+gates that remember see it. off: as if there were none."""
 
 
 @dataclass
@@ -39,7 +43,13 @@ class Masking:
 
     prefix: share of a pass's tokens, the first ones, that stay dense; the last ``int((1 - prefix) t)`` of t tokens are
     gated, and a single token always is (arXiv 2505.19427, released code).
+
+    mode: what passes from now on do. shared: rows of a pass are branches of one text, and are gated alike, by the mean of
+    their scores. Dense passes are not counted.
     """
+
+    mode: Mode = "on"
+    shared: bool = False
 
     def __init__(self, rule: Rule, places: Iterable[Place], gates: Mapping[str, Gate], prefix: float):
         self.gates = dict(gates)
@@ -63,15 +73,23 @@ class Masking:
         factor, count = self.factors[place.name], self.counts[place.name]
 
         def mask(x: Tensor) -> Tensor | None:
-            count.read += x.numel()
             gate = self.gates.get(place.name)
+            remembering = gate if isinstance(gate, Remembering) else None
+            if self.mode in ("watch", "off"):
+                if self.mode == "watch" and remembering is not None:
+                    remembering.see(x)
+                return None
+            count.read += x.numel()
             if gate is None:
                 count.gated += x.numel()
                 count.kept = count.kept + x.numel()
                 return None
-            first = dense_tokens(x.shape[-2], self.prefix)
+            first = dense_tokens(x.shape[-2], self.prefix) if self.mode == "on" else 0
             head, tail = x[..., :first, :], x[..., first:, :]
-            keep = gate(scores(tail, factor))
+            if first and remembering is not None:
+                remembering.see(head)
+            score = scores(tail, factor)
+            keep = gate(score.mean(0, keepdim=True)).expand_as(tail) if self.shared else gate(score).expand_as(tail)
             count.gated += tail.numel()
             count.kept = count.kept + keep.sum()
             return torch.cat((head, tail.masked_fill(~keep, 0)), -2)

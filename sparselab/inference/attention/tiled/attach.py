@@ -41,10 +41,18 @@ class Attached:
         self._before: Any = self.model.config._attn_implementation  # type: ignore[union-attr]
         AttentionInterface.register(NAME, self._attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)  # bool masks, and none where plain causality says it all
-        self.model.set_attn_implementation(NAME)  # type: ignore[operator]
+        self.resume()
         return self.ledger
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.pause()
+
+    def resume(self) -> None:
+        """Let the rule take part in passes from now on."""
+        self.model.set_attn_implementation(NAME)  # type: ignore[operator]
+
+    def pause(self) -> None:
+        """Let the network attend as it does by itself."""
         self.model.set_attn_implementation(self._before)  # type: ignore[operator]
 
     def _attention(

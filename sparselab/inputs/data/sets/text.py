@@ -29,6 +29,7 @@ from sparselab.inputs.data.tokens import CHARACTERS, WORDS, Tokenizer, tokenizer
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparselab.inputs.data.prompts import Prompt
     from sparselab.inputs.data.splits import TextSplits
 
 PARTS = ("train", "val", "test")
@@ -167,6 +168,33 @@ class TextSet(Dataset):
             bytes_per_split={**lengths, "test": round(lengths["test"] * scored)},
             digests={part: hashlib.sha256(text).hexdigest()[:16] for part, text in texts.items()},
         )
+
+    def prompt_length(self) -> int | None:
+        """Tokens of a prompt; None where only loading tells."""
+        return self.options.block
+
+    def prompts(self, splits: TextSplits, count: int, seed: int) -> list[Prompt]:
+        """Return beginnings that a network is to write on from: windows of the test split, side by side.
+
+        Args:
+            splits: as loaded
+            count: how many, at most
+            seed: which of them
+
+        Returns:
+            Prompts; ConfigError where the text has no whole window.
+        """
+        from sparselab.inputs.data.prompts import Prompt
+
+        block = self.options.block
+        starts = generator("prompts", seed).permutation(len(splits.test) // block)[:count] * block
+        if not len(starts):
+            refuse(f"dataset.block={block}", "the test split has no whole window", "write a smaller one")
+        return [Prompt(splits.test[start : start + block].long()) for start in starts]
+
+    def answer(self, text: str) -> str | None:
+        """Return the answer that a text gives; None where it gives none, or none can be right."""
+        return None
 
     def _limited(self, counts: dict[str, int]) -> dict[str, int]:
         """Tokens per split with ``limit_test``, as far as they are known; ConfigError where there are not so many."""

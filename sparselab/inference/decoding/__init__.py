@@ -1,0 +1,1 @@
+"""Loops by which a network writes a text, token after token."""

@@ -1,0 +1,1 @@
+"""Decoding at work, with a cache of keys and values [torch]."""
