@@ -119,7 +119,7 @@ def number_of(table: Table, tier: str, place: tuple[str, str], key: str) -> floa
 
 
 def _inside(tree: Any, key: str) -> Any:
-    """What stands at a dotted key of a tree, whose own keys may have dots; None where nothing does."""
+    """The value at a dotted key of a tree, whose own keys may have dots; None where nothing does."""
     if not isinstance(tree, dict):
         return None
     if key in tree:

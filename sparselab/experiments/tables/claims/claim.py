@@ -160,7 +160,7 @@ class Claim(Options):
         return []
 
     def told(self, layout: Layout, samples: Samples, seeds: Sequence[int]) -> str:
-        """What else stands with the evidence, after it; by default nothing."""
+        """More words for the evidence, after it; by default none."""
         return ""
 
     def unset(self, layout: Layout) -> list[Place]:

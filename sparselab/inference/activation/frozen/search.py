@@ -98,7 +98,7 @@ def the_neurons(network: Network, inputs: list[Tensor]) -> list[Neurons]:
 
 @torch.no_grad()
 def read(network: Network, places: Sequence[Neurons], inputs: list[Tensor], prefix: float) -> dict[str, Tensor]:
-    """What the dense network puts at each place, by name: (tokens, neurons), the dense prefix of each window left out."""
+    """Read what the dense network has at each place, by name: (tokens, neurons), the dense prefix of each window left out."""
     seen: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
     def watch(name: str) -> Mask:
