@@ -96,7 +96,13 @@ class Thresholds:
 
 
 def family(rule: CETT, network: Network, inputs: list[Tensor]) -> Family:
-    """Find the products of gates and up-projections of every layer, and their gates for every CETT."""
+    """Find the products of gates and up-projections of every layer, and their gates for every CETT.
+
+    Args:
+        rule: with its options
+        network: the dense network
+        inputs: (n, t) int64 each, the windows of the search
+    """
     places = [Products(n.name, n.act, n.up, n.first, n.down) for n in the_neurons(network, inputs)]
     seen = read(network, places, inputs, rule.options.dense_prefix)
     options = rule.options

@@ -92,13 +92,28 @@ def halved(short: Callable[[float], bool], tolerance: float) -> float:
 
 
 def the_neurons(network: Network, inputs: list[Tensor]) -> list[Neurons]:
-    """The gated feed-forward layers of the network."""
+    """The gated feed-forward layers of the network.
+
+    Args:
+        network: the dense network
+        inputs: (n, t) int64 each, the windows of the search
+    """
     return find_neurons(network.model, find_blocks(network.model, inputs[0][:1], ()), inputs[0])
 
 
 @torch.no_grad()
 def read(network: Network, places: Sequence[Neurons], inputs: list[Tensor], prefix: float) -> dict[str, Tensor]:
-    """Read what the dense network has at each place, by name: (tokens, neurons), the dense prefix of each window left out."""
+    """Read what the dense network has at each place.
+
+    Args:
+        network: the dense network
+        places: where to look
+        inputs: (n, t) int64 each
+        prefix: share of each window's tokens, the first ones, left out
+
+    Returns:
+        (tokens, neurons) by the name of the place.
+    """
     seen: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
     def watch(name: str) -> Mask:
@@ -119,7 +134,13 @@ def read(network: Network, places: Sequence[Neurons], inputs: list[Tensor], pref
 
 
 def by_share(scope: str, network: Network, inputs: list[Tensor]) -> Family:
-    """Gates that drop a share of the smallest |g_i| of each token, or of all tokens of a pass (scope tensor)."""
+    """Gates that drop a share of the smallest |g_i|.
+
+    Args:
+        scope: token, or tensor: of all tokens of a pass
+        network: the dense network
+        inputs: (n, t) int64 each, the windows of the search
+    """
     places = the_neurons(network, inputs)
     keep = {"token": topk, "tensor": topk_of_all}[scope]
 
@@ -130,7 +151,13 @@ def by_share(scope: str, network: Network, inputs: list[Tensor]) -> Family:
 
 
 def by_size(rule: SearchedRule, network: Network, inputs: list[Tensor]) -> Family:
-    """Gates that drop |g_i| below one threshold, up to the largest gate seen."""
+    """Gates that drop |g_i| below one threshold, up to the largest gate seen.
+
+    Args:
+        rule: with its options
+        network: the dense network
+        inputs: (n, t) int64 each, the windows of the search
+    """
     places = the_neurons(network, inputs)
     seen = read(network, places, inputs, rule.options.dense_prefix)
     high = max(float(g.abs().max()) for g in seen.values())
