@@ -65,6 +65,7 @@ def counted(
         for kind in {place.kind for place in active.places}:
             of_kind = [place for place in active.places if place.kind == kind]
             metrics[f"activation.{kind}_sparsity"] = mean(of_kind, lambda place: counts[place.name].gated_sparsity)
+        metrics |= {f"activation.{name}": value for name, value in active.measures.items()}
         if active.spreads:
             metrics["activation.least_spread"] = min(active.spreads.values())
         macs -= sum(place.params * counts[place.name].sparsity * block for place in active.places)

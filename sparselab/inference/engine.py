@@ -75,6 +75,8 @@ class Inference(SingleProcessEngine):
             with issues.collect():
                 made["activation"] = build(ACTIVATIONS, cell.activation, "activation")
                 issues.found += made["activation"].unfit(self.options.windows)
+                if "sparsity" not in invalid:
+                    issues.found += made["activation"].aimless(made["target"])
         if cell.attention is not None and "attention" not in invalid:
             with issues.collect():
                 own = (
@@ -181,11 +183,12 @@ class Inference(SingleProcessEngine):
         }
         block, macs = parts.data.shape[0], parts.model_spec.macs if parts.model_spec else 0
         windows = (self.options.tokens or parts.data.test * block) / block
-        passes = 2 * windows + self.options.windows * len(rules)
-        loop = parts.decoding
-        if loop is not None:
+        prepared = 0 if parts.activation is None else parts.activation.passes
+        calibrating = self.options.windows * (prepared + (parts.attention is not None))
+        passes = 2 * windows + calibrating
+        if (loop := parts.decoding) is not None:
             written = loop.options.prompts * (loop.options.tokens + block)
-            passes = 3 * written / block + self.options.windows
+            passes = 3 * written / block + calibrating
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
         tokenizer = getattr(parts.dataset.options, "tokenizer", "")
         extra: dict[str, Any] = {

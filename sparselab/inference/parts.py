@@ -55,7 +55,7 @@ class Activations:
 
     places: what is made sparse. levels: how much of each, by its name. gates: by name, none where a place stays dense.
     rotation_macs: what rotations add, per token. spreads: of places with a statistic of every channel, by name, its
-    coefficient of variation.
+    coefficient of variation. measures: what preparing found, by its name in records.
     """
 
     places: Sequence[Place]
@@ -63,3 +63,4 @@ class Activations:
     gates: dict[str, Any]
     rotation_macs: int = 0
     spreads: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)

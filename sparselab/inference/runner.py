@@ -68,6 +68,12 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
             drawn = drawn[: len(drawn) // at_once * at_once]  # of a short text: whole groups only
         return [inputs for inputs, _ in batches(splits.train, drawn, block, at_once or size, device)]
 
+    def held_out() -> list[Batch]:
+        drawn = draw(splits.val, block, options.windows, seed, "search")
+        if not len(drawn):
+            raise RunFailed(f"dataset.block={block}: the validation split has no whole window — write a smaller one")
+        return list(batches(splits.val, drawn, block, size, device))
+
     count = None if options.tokens is None else max(options.tokens // block, 1)
     starts = draw(splits.test, block, count, seed, "test")
     if not len(starts):
@@ -85,7 +91,7 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         first = batch_of(splits.test, starts[:1], block, device)
         check_applies(model, logits, parts.attention, options.phase, first)
 
-    network = Network(model, logits, windows, parts.target or 0.0, stop.check)
+    network = Network(model, logits, windows, parts.target or 0.0, stop.check, held_out)
 
     @contextmanager
     def ruled() -> Iterator[tuple[Activations | None, Masking | None, Attached | None]]:
@@ -255,7 +261,10 @@ def realised(
     parts: Parts, active: Activations | None, masking: Masking | None, ledger: Ledger | None
 ) -> dict[str, Any]:
     """Return the sparsity asked for and the share really zero or skipped, by site (by layer)."""
-    out: dict[str, Any] = {"requested": f"{parts.target:g}" if parts.target else "dense", "realised": 0.0}
+    asked = (
+        parts.activation.asks(parts.target) if parts.activation else f"{parts.target:g}" if parts.target else "dense"
+    )
+    out: dict[str, Any] = {"requested": asked, "realised": 0.0}
     if active is not None and masking is not None:
         counts = masking.counts
         out["realised"] = effective(active.places, {name: count.gated_sparsity for name, count in counts.items()})

@@ -104,15 +104,34 @@ def _expanded(table: Table, tier: str, spec: Tier) -> list[Cell]:
 
 
 def number_of(table: Table, tier: str, place: tuple[str, str], key: str) -> float | None:
-    """The number that the overrides of a cell set ``key`` to; None where they set it to none."""
-    for cell in expand(table, tier):
-        if cell.place == place:
-            value = next((item.partition("=")[2] for item in cell.overrides if item.startswith(f"{key}=")), "")
-            try:
-                return float(value)
-            except ValueError:
-                return None
+    """The number that the overrides of a cell set ``key`` to; None where they set it to none.
+
+    A key may go on inside a value: ``model.weights.at`` is the point at which a cell takes the weights of another one.
+    """
+    cell = next((cell for cell in expand(table, tier) if cell.place == place), None)
+    for item in () if cell is None else cell.overrides:
+        name, _, value = item.partition("=")
+        if name == key:
+            return _number(value)
+        if key.startswith(f"{name}.") and "{" in value:
+            return _number(_inside(said(item)[1], key[len(name) + 1 :]))
     return None
+
+
+def _inside(tree: Any, key: str) -> Any:
+    """The value at a dotted key of a tree, whose own keys may have dots; None where nothing does."""
+    if not isinstance(tree, dict):
+        return None
+    if key in tree:
+        return tree[key]
+    return next((_inside(tree[k], key[len(k) + 1 :]) for k in tree if key.startswith(f"{k}.")), None)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _filled(text: str, table: Table, tier: str, seed: int) -> str:

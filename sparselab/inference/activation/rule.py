@@ -62,6 +62,19 @@ class Rule(ABC):
         """Why it cannot work on such a network, as far as the layers tell."""
         return []
 
+    @property
+    def passes(self) -> int:
+        """How often preparing reads the calibration windows, about."""
+        return 1
+
+    def asks(self, target: float | None) -> str:
+        """The goal, in a record's words. target: the sparsity asked for."""
+        return f"{target:g}" if target else "dense"
+
+    def aimless(self, target: float | None) -> list[Issue]:
+        """Why its goal is none, or not one. target: the sparsity asked for."""
+        return []
+
     def unfit(self, windows: int) -> list[Issue]:
         """Why it cannot be calibrated on so many windows."""
         return []

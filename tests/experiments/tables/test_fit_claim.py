@@ -14,7 +14,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.options import validate
 from sparselab.experiments.tables import grid
 from sparselab.experiments.tables.claims import CLAIMS, Claim, Layout, Verdict, judge
-from sparselab.experiments.tables.claims.fit import LAWS, _beside_an_offset
+from sparselab.experiments.tables.laws import beside_an_offset, curve_of
 from sparselab.experiments.tables.load import load
 
 ROWS, COLUMNS = ("r1", "r2", "r3", "r4"), ("a", "b")
@@ -72,7 +72,7 @@ def test_a_seed_is_fitted_by_itself_and_what_its_cells_share_drops_out():
 def test_the_fit_is_scipys_and_its_r2_is_asked_for():
     rng = np.random.default_rng(0)
     x, y = np.log([1.0, 2.0, 4.0, 8.0]), rng.normal(size=4)
-    curve = LAWS["power"][3](list(x), list(y))
+    curve = curve_of("power", np.exp(x), np.exp(y))
     slope, offset = np.polyfit(x, y, 1)
     left = y - slope * x - offset
     assert curve.slope == pytest.approx(slope) and curve.r2 == pytest.approx(
@@ -100,10 +100,51 @@ def test_other_laws(law: str, curve: Any, low: float, high: float):
 
 @pytest.mark.parametrize("b", [-1.7, -0.33, 0.5, 2.25])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e9])
-def test_an_exponent_beside_an_offset_is_found_exactly(b: float, scale: float):
+def test_an_exponentbeside_an_offset_is_found_exactly(b: float, scale: float):
     x = [scale * v for v in (1.0, 2.0, 4.0, 8.0, 16.0)]
-    found = _beside_an_offset(x, [7.0 - 2.0 * (v / scale) ** b for v in x])
+    found = beside_an_offset(x, [7.0 - 2.0 * (v / scale) ** b for v in x])
     assert found.slope == pytest.approx(b, abs=1e-3) and found.r2 == pytest.approx(1, abs=1e-6)
+
+
+def test_a_stretched_exponential_takes_five_places_and_is_fitted_to_every_seed():
+    rows = tuple(f"r{i}" for i in range(8))
+    x = {row: 2.0**i for i, row in enumerate(rows)}
+    cells = frozenset((row, "a") for row in rows)
+    where = Layout(rows, ("a",), cells, lambda place: None, 1, lambda place, key: x[place[0]])
+    samples = {
+        (row, "a"): {seed: 0.07 + 0.01 * seed + math.exp(-1 - 0.3 * x[row] ** (0.5 + 0.01 * seed)) for seed in range(5)}
+        for row in rows
+    }
+    one = claim(law="stretched", low=0.3, high=0.8, r2=0.99, direction="falling", curve=True)
+    found = verdict(one, samples, where)
+    assert found.verdict == "holds" and "curve through the means: c 0.09" in found.evidence
+    assert "largest residual" in found.evidence and "to" in found.evidence
+    assert verdict(claim(law="stretched", low=0.9), samples, where).verdict == "fails"
+    few = claim(law="stretched", low=0.1, rows=list(rows[:4]))
+    assert verdict(few, samples, where).verdict == "not run"
+
+
+def test_a_curve_in_the_evidence_is_that_of_the_means_over_seeds():
+    samples = seeds(power(-0.5), (-1e-3, -5e-4, 0.0, 5e-4, 1e-3))
+    told = verdict(claim(high=-0.4, curve=True), samples).evidence
+    assert "curve through the means: log a 1.1 (1.1 to 1.1), exponent −0.5 (−0.5 to −0.5), R² 1.0000" in told
+    assert "curve" not in verdict(claim(high=-0.4), samples).evidence
+    negative = seeds(lambda x: -1.0 if x == 2 else x)
+    assert "no curve through the means" in verdict(claim(low=0.0, curve=True), negative).evidence
+
+
+def test_x_is_a_quotient_of_two_keys():
+    wide = {
+        "model.width": {"r1": 4.0, "r2": 8.0, "r3": 12.0, "r4": 32.0},
+        "model.depth": {"r1": 4.0, "r2": 2.0, "r3": 6.0, "r4": 4.0},
+    }
+    cells = frozenset((row, "a") for row in ROWS)
+    where = Layout(ROWS, ("a",), cells, lambda place: None, 1, lambda place, key: wide[key][place[0]])
+    ratio = {"r1": 1.0, "r2": 4.0, "r3": 2.0, "r4": 8.0}
+    samples = {
+        (row, "a"): {s: 3 * ratio[row] ** 0.5 * (1 + s) * ratio[row] ** (s * 1e-3) for s in range(5)} for row in ROWS
+    }
+    assert verdict(claim(x="model.width/model.depth", low=0.45, high=0.55), samples, where).verdict == "holds"
 
 
 def test_monotone_in_the_order_of_the_axis():
@@ -170,3 +211,16 @@ def test_a_table_says_at_once_where_a_cell_has_no_number(configs: Path):
     numbers = grid.layout(table, "cpu").numbers
     assert numbers(("2:4", "srste"), "model.width") == 8 and numbers(("1:4", "ste"), "model.width") == 1.5
     assert numbers(("dense", "dense"), "model.width") is None
+
+
+def test_x_may_stand_inside_the_cell_that_a_value_names(configs: Path):
+    path = configs / "paper" / "demo.yaml"
+    plain = path.read_text()
+    inside = "'model.weights={cell: {method: dense, model: mlp, trainer.keep_at: [1], optim.lr: 0.5}, at: 1}'"
+    path.write_text(plain.replace('["sparsity=2:4"]', f'["sparsity=2:4", {inside}]'))
+    (table,) = load("demo", configs)
+    numbers = grid.layout(table, "cpu").numbers
+    assert numbers(("2:4", "srste"), "model.weights.at") == 1
+    assert numbers(("2:4", "srste"), "model.weights.cell.optim.lr") == 0.5
+    assert numbers(("2:4", "srste"), "model.weights.cell.model") is None
+    assert numbers(("1:4", "srste"), "model.weights.at") is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
-from sparselab.experiments.tables.statistics import Contrast, Place
+from sparselab.experiments.tables.statistics import Contrast, Place, Samples
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,10 @@ class Claim(Options):
     def compared(self, layout: Layout) -> list[Bound]:
         """Differences whose interval, and whose test against 0, stand with the evidence; by default none."""
         return []
+
+    def told(self, layout: Layout, samples: Samples, seeds: Sequence[int]) -> str:
+        """More words for the evidence, after it; by default none."""
+        return ""
 
     def unset(self, layout: Layout) -> list[Place]:
         """Cells that lack what the claim has to know of them beside their results."""

@@ -129,6 +129,7 @@ def _try(
     shown, watched = ([(b, estimate(b.contrast, samples, seeds, step)) for b in some] for some in (bounds, guards))
     some = claim.combine == "any"
     evidence = _describe(shown, digits, some) + _compared(claim.compared(layout), samples, seeds, step, digits)
+    evidence += claim.told(layout, samples, seeds)
     declared = all(deterministic(place, claim.metric) for place in cells)
     same = all(len(set(samples[place].values())) == 1 for place in cells)
     exact = declared and same

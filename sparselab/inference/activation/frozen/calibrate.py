@@ -62,7 +62,11 @@ def stride(entries: int, inputs: int) -> int:
     Of each window alike, however windows are cut into batches, and without a common divisor with ``inputs``, so that every
     input is met.
     """
-    step = max(-(-entries // SAMPLE), 1)
+    return coprime(max(-(-entries // SAMPLE), 1), inputs)
+
+
+def coprime(step: int, inputs: int) -> int:
+    """The least number from ``step`` on without a common divisor with ``inputs``."""
     while gcd(step, inputs) > 1:
         step += 1
     return step

@@ -61,6 +61,23 @@ def threshold(value: float | Tensor) -> Gate:
     return lambda scores: scores > value
 
 
+def not_below(value: float | Tensor) -> Gate:
+    """Keeps scores of at least ``value`` that are not zero: a neuron without output is not active, whatever the threshold."""
+    return lambda scores: (scores >= value) & (scores > 0)
+
+
+def topk_of_all(level: float) -> Gate:
+    """Drops the int(level n) smallest of all n scores of a pass, its tokens together (arXiv 2411.02335, released code)."""
+
+    def gate(scores: Tensor) -> Tensor:
+        flat = scores.flatten()
+        keep = torch.ones_like(flat, dtype=torch.bool)
+        keep[flat.topk(int(flat.numel() * level + ROUNDING), largest=False).indices] = False
+        return keep.view_as(scores)
+
+    return gate
+
+
 def quantile(scores: Tensor, level: float, most: int = 1 << 22) -> float:
     """The ``level`` quantile of all scores: at least that share of them is not above it.
 

@@ -17,6 +17,7 @@ class Network:
              a batch (None: as many as the engine takes).
     target:  the sparsity asked for, 0 for none.
     check:   stops the run where somebody asked for it; takes where it is, in words.
+    held_out: windows of the validation split as batches, inputs and targets, each (n, t) int64.
     """
 
     model: nn.Module
@@ -24,3 +25,4 @@ class Network:
     windows: Callable[[str, int | None], list[Tensor]]
     target: float
     check: Callable[[str], None]
+    held_out: Callable[[], list[tuple[Tensor, Tensor]]] = list

@@ -56,6 +56,15 @@ class Neurons:
         return self.up.module.register_forward_hook(leave)
 
 
+@dataclass
+class Products(Neurons):
+    """A gated feed-forward layer whose products h = g ⊙ u, what the down-projection reads, are made sparse."""
+
+    def attach(self, mask: Mask) -> Any:
+        """Show every h to ``mask``."""
+        return self.down.attach(mask)
+
+
 @torch.no_grad()
 def find_neurons(model: nn.Module, blocks: list[Block], tokens: Tensor) -> list[Neurons]:
     """The gated feed-forward layers of the blocks, from one forward pass and whatever their names are.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.errors import Issue
+from sparselab.core.options import off
 from sparselab.inputs.models.families.gpt import context_misfits, head_misfits
 from sparselab.inputs.models.family import MODELS, TextFamily, classes_of, head_of, misfit, vocabulary_misfits
 from sparselab.inputs.models.spec_builder import SpecBuilder
@@ -74,6 +75,7 @@ class Llama(TextFamily):
         context: int | None = Field(ge=1, description="longest input in tokens; null: the data's window")
         tie: bool = Field(description="true: the head is the embedding")
         dropout: float = Field(ge=0, lt=1, description="probability that an attention weight is dropped")
+        act: Literal["silu", "relu"] = off("silu", description="silu or relu: the gate of the feed-forward part")
 
     options: Options
 
@@ -102,6 +104,7 @@ class Llama(TextFamily):
             "max_position_embeddings": o.context or data.inputs.length,
             "tie_word_embeddings": o.tie,
             "attention_dropout": o.dropout,
+            "hidden_act": o.act,
             "bos_token_id": None,
             "eos_token_id": None,
             **head_of(data),
