@@ -260,8 +260,8 @@ def masks_given(method: str) -> Issue:
 
 
 CAPABILITIES = (
-    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, FindsCounts, ReadsScales, TakesBiases, KnowsCounts, LearnsTensors,
-    DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, Reports,
+    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, TakesBiases, FindsCounts, ReadsScales, KnowsCounts,
+    LearnsTensors, DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, Reports,
 )  # fmt: skip
 
 

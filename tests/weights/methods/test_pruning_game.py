@@ -23,7 +23,8 @@ from sparselab.weights.methods.pruning_game import best_reply, marginal, norms, 
 PATTERNS = ["unit:0.5", "channel:0.5", "in_channel:0.5", "block:2x2:0.5", 0.5]
 STEPPERS = ["plain", "optimiser", "reply"]
 TINY = [
-    "method=pruning_game", "sparsity=unit:0.5", "model=mlp", "model.hidden=[32,16]", "dataset=digits", "targets.exclude=[@head]",
+    "method=pruning_game", "sparsity=unit:0.5", "model=mlp", "model.hidden=[32,16]", "dataset=digits",
+    "targets.exclude=[@head]",
     "trainer.max_epochs=null", "trainer.progress=none", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.clip=null",
     "trainer.precision='32'", "optim.lr=0.001", "optim.warmup=0", "optim.weight_decay=0", "optim.schedule=constant",
 ]  # fmt: skip
@@ -52,9 +53,7 @@ def test_parameters_of_the_papers_network():
     weights = sum(param.numel() for param in network.parameters())
     players = sum(sparsifier.method.participation(slot).numel() for slot in sparsifier.slots)
     assert (weights, players, weights + players) == (535_818, 768, 536_586)
-    assert [slot.bias is getattr(network.get_submodule(slot.layer.name), "bias") for slot in sparsifier.slots] == [
-        True
-    ] * 2
+    assert [slot.bias is network.get_submodule(slot.layer.name).bias for slot in sparsifier.slots] == [True] * 2
 
 
 def test_the_quadratic_cost_alone_decays_geometrically():
