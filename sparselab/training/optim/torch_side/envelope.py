@@ -52,8 +52,12 @@ def factors(x: Tensor, lam: float, k: int, d: Tensor | None = None, solver: str 
 
 def by_sorting(a: Tensor, c: Tensor, k: int) -> float:
     """The eta at which the sum of clip(a_j eta - c_j, 0, 1) is k: 2m break points in order, slopes added up, a line between."""
-    breaks, order = torch.cat([c / a, (c + 1) / a]).sort()
-    slopes = torch.cat([a, -a])[order].cumsum(0)
+    breaks, order = torch.cat([(c + 1) / a, c / a]).sort(stable=True)  # of equal ones the ends come first
+    ends = (order < len(a)).cumsum(0)  # clips that have reached 1; the others among those passed have left 0
+    level = (ends == k) & (torch.arange(1, len(breaks) + 1, device=ends.device) == 2 * k)
+    if bool(level.any()):  # k are 1 and the rest 0, exactly: sums of slopes would be a rounding error off
+        return float(breaks[int(level.to(torch.int8).argmax())])
+    slopes = torch.cat([-a, a])[order].cumsum(0)
     heights = torch.cat([a.new_zeros(1), (slopes[:-1] * breaks.diff()).cumsum(0)])
     at = int(torch.searchsorted(heights, torch.tensor([float(k)], dtype=a.dtype, device=a.device)))
     at = min(max(at, 1), len(breaks) - 1)
