@@ -81,6 +81,18 @@ def test_groups_vanish_exactly(solver):
     )
 
 
+def test_tiny_groups_beside_large_ones():
+    """Invariant sum u = k over twenty-four decades: as where filters that were zero have just moved."""
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(100):
+        m = int(torch.randint(4, 40, (1,), generator=generator))
+        k = int(torch.randint(1, m, (1,), generator=generator))
+        x = 10 ** (torch.rand(m, generator=generator, dtype=torch.float64) * 24 - 20)
+        lam = float(10 ** (torch.rand(1, generator=generator, dtype=torch.float64) * 5 - 4))
+        found = factors(x, lam, k)
+        assert float((lam * found / (1 - found)).sum()) == pytest.approx(k, abs=1e-3)
+
+
 @SOLVERS
 def test_sum_of_u_is_k_and_moreau(solver):
     """Item invariants: sum u = k, and prox_lam(x) + lam prox of the conjugate, half the k largest squares, at x / lam is x."""
