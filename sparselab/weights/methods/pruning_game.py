@@ -102,8 +102,8 @@ class PruningGame(LearnsTensors, TakesBiases, FindsCounts, Reports, Method):
 
         gates = self.gates(slot)
         torch.mul(slot.dense, spread(slot, gates), out=out)
-        if slot.bias is not None:
-            torch.mul(slot.dense_bias, gates.view(-1), out=slot.bias.data)
+        if slot.bias is not None and (bias := slot.dense_bias) is not None:
+            torch.mul(bias, gates.view(-1), out=slot.bias.data)
 
     def pullback(self, slot: Slot) -> None:
         """dL/dtheta = s dL/d(s theta); what s does next is worked out from the gradient as it arrives."""
@@ -203,8 +203,9 @@ def best_reply(
 def marginal(slot: Slot) -> Tensor:
     """dL/ds of every player, from the gradient of the effective weights: <dL/d(s theta), theta>."""
     found = summed(slot, slot.grad * slot.dense)
-    if slot.bias is not None and slot.bias.grad is not None:
-        found += (slot.bias.grad * slot.dense_bias).view_as(found)
+    bias = slot.dense_bias
+    if slot.bias is not None and slot.bias.grad is not None and bias is not None:
+        found += (slot.bias.grad * bias).view_as(found)
     return found
 
 
