@@ -84,6 +84,7 @@ class Prox:
             return groups
 
     name: ClassVar[str] = ""
+    version: ClassVar[int] = 1  # raise it when the rule changes: from 2 on it is part of a cell's id
     options: Options
 
     def __init__(self, options: Any):
