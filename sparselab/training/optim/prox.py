@@ -106,9 +106,11 @@ class Prox:
                     Issue(f"{WHERE}.groups={o.groups}", problem, "exclude it (targets.exclude), or choose others")
                 )
                 break
-            if layer.groups > 1 and layer.kind == "conv" and o.groups == "channel":
+            if layer.groups > 1 and layer.kind == "conv" and (rows, columns) == (outputs, inputs // layer.inputs):
                 problem = f"{layer.name} is a convolution in {layer.groups} groups, each with input channels of its own"
-                found.append(Issue(f"{WHERE}.groups=channel", problem, "exclude it (targets.exclude), or write filter"))
+                found.append(
+                    Issue(f"{WHERE}.groups={o.groups}", problem, "exclude it (targets.exclude), or write filter")
+                )
                 break
         for selector in o.levels:
             try:
