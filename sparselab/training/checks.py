@@ -10,6 +10,7 @@ from sparselab.core.data_types import Classes, NextTokens, spoken
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
+from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.storage.export import MASKS, MODEL
@@ -189,11 +190,15 @@ def other_masks(paths: Sequence[str]) -> list[Issue]:
     ]
 
 
+def one_value(family: Family, model_spec: ModelSpec) -> bool:
+    """True where a sample gives a batch normalisation one value a channel."""
+    positions = [layer.macs // layer.numel for layer in model_spec.layers if "head" not in layer.roles]
+    return bool(model_spec.lone_norm or (family.batch_norm and min(positions, default=2) <= 1))
+
+
 def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) -> list[Issue]:
     """A fault where batch normalisation would see one value a channel, which has no variance."""
-    positions = [layer.macs // layer.numel for layer in model_spec.layers if "head" not in layer.roles]
-    lone = model_spec.lone_norm or (family.batch_norm and min(positions, default=2) <= 1)
-    if not lone or trainer.batch_size > trainer.accumulate:
+    if trainer.batch_size > trainer.accumulate or not one_value(family, model_spec):
         return []
     problem = "batch normalisation sees one value a channel in each micro-batch"
     if trainer.batch_size == 1:
@@ -294,7 +299,9 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
     if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
         problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
         found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))
-    if loss.needs_states and not family.has_blocks:
+    if loss.needs_spikes and not family.spiking:
+        found.append(no_spikes(f"loss.{loss.name}", family))
+    elif loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))
     if loss.taught_by is not None and family.carries and not loss.needs_dense_weights:
@@ -304,3 +311,9 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
         problem = "training starts from random weights, which teach nothing"
         found.append(Issue(f"loss.{loss.name}.teacher=start", problem, "set model.weights, or name a teacher"))
     return found
+
+
+def no_spikes(where: str, family: Family) -> Issue:
+    """The fault of a part ``where`` that is about spikes, beside a network that has none."""
+    able = " or model=".join(name for name in MODELS if MODELS[name].spiking)
+    return Issue(where, f"is about spikes, and model={family.name} has none", f"write model={able}, or leave it out")
