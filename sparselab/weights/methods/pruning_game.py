@@ -218,7 +218,15 @@ def norms(slot: Slot) -> Tensor:
 
 
 def rivalry(slot: Slot, s: Tensor) -> Tensor:
-    """Sum of s_j <theta_i, theta_j> over the other players of the layer, of every player i, at a cost linear in weights."""
+    """Sum of s_j <theta_i, theta_j> over the other players of the layer, of every player i, at a cost linear in weights.
+
+    Args:
+        slot: the layer
+        s: (*players) levels
+
+    Returns:
+        (*players).
+    """
     members = _members(slot)
     theta = _apart(slot, slot.dense)
     level = s
@@ -234,13 +242,29 @@ def rivalry(slot: Slot, s: Tensor) -> Tensor:
 
 
 def summed(slot: Slot, tensor: Tensor) -> Tensor:
-    """Sums of a tensor of the weight's shape over the weights of every player, (*players): a new tensor."""
+    """Sums of a tensor over the weights of every player.
+
+    Args:
+        slot: the layer
+        tensor: (*weight)
+
+    Returns:
+        (*players), a new tensor.
+    """
     members = _members(slot)
     return _apart(slot, tensor).sum(members) if members else tensor.clone()
 
 
 def spread(slot: Slot, values: Tensor) -> Tensor:
-    """A value per player as a tensor of the weight's shape."""
+    """A value per player as a tensor of the weight's shape.
+
+    Args:
+        slot: the layer
+        values: (*players), of any dtype
+
+    Returns:
+        (*weight), the dtype of ``values``.
+    """
     pattern = slot.pattern.sparsity
     if isinstance(pattern, Tiled):
         return pattern.together(slot.pattern, values, tuple(slot.mask.shape))
