@@ -282,6 +282,8 @@ def while_frozen(where: str, parts: Mapping[str, Any], losses: Sequence[ExtraLos
         elif method.every_step or not whole_at_start(schedule, steps) or len(schedule.updates(steps)) > 1:
             problem = f"masks would move while {where} freezes the weights"
             found.append(Issue(f"schedule={schedule.name}", problem, "write method=ticket, or schedule.at=0"))
+    if (optim := parts.get("optim")) is not None and optim.prox:
+        found.append(Issue("optim.prox", f"shrinks weights that {where} freezes", "leave it out"))
     if losses:
         problem = f"is computed from the network's own inputs and weights, which {where} puts aside"
         found.append(Issue(f"loss.{losses[0].name}", problem, "leave it out"))

@@ -69,6 +69,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         extra["task"] = parts.task.version
     if isinstance(parts.method, ReadsInputs) and isinstance(parts.data.inputs, Sentences):
         extra["calibration"] = 3  # padding counted as tokens do; then for experts alone
+    if (prox := parts.optim.prox) is not None and prox.version > 1:
+        extra["prox"] = prox.version
     if parts.edit is not None:
         extra["edit"] = parts.edit.version
     if parts.adapt is not None:

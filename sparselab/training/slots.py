@@ -7,6 +7,7 @@ import torch
 from sparselab.core.model_spec import EXPERTS, Layer
 from sparselab.training.given_masks import given_masks
 from sparselab.training.parts import Parts
+from sparselab.weights.capabilities import takes_biases
 from sparselab.weights.patterns.pattern import Pattern
 from sparselab.weights.slot import Slot
 from sparselab.weights.sparsifier import Sparsifier
@@ -27,7 +28,8 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         apart = layer.groups if layer.kind in EXPERTS and not parts.distribution.needs_scores else 1
         pattern = Pattern.of(parts.pattern_of(layer.name), layer.kind, parts.cell.targets.axis, apart)
         scale = getattr(network.get_submodule(layer.norm), "weight", None) if layer.norm else None
-        slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool), scale=scale))
+        bias = _bias(parts, network, layer, pattern)
+        slots.append(Slot(layer, param, pattern, torch.ones_like(param, dtype=torch.bool), scale=scale, bias=bias))
     units = WholeUnits.of(slots, network)
     if parts.cell.targets.masks is not None:
         given = given_masks(parts, slots)
@@ -58,6 +60,14 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
     made.smallest = parts.cell.targets.keep == "smallest"
     made.shuffled = parts.cell.targets.shuffle
     return made
+
+
+def _bias(parts: Parts, network: torch.nn.Module, layer: Layer, pattern: Pattern) -> torch.nn.Parameter | None:
+    """The bias of a layer of whole units, where the method trains it with them."""
+    if not (pattern.sparsity.whole and takes_biases(parts.method)):
+        return None
+    bias = getattr(network.get_submodule(layer.module), "bias", None)
+    return bias if bias is not None and bias.requires_grad else None
 
 
 def targeted(parts: Parts, network: torch.nn.Module) -> dict[Layer, torch.nn.Parameter]:

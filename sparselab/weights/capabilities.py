@@ -86,6 +86,17 @@ class KeepsByChance:
     by_chance: str | None = None
 
 
+class TakesBiases:
+    """Trains the biases of whole units with their weights: ``slot.bias``, with dense values of its own beside it.
+
+    What ``effective``, ``pullback`` and ``learn`` do to a weight they do to it, too, where it is not None.
+
+    takes_biases: False where these options leave biases to the network.
+    """
+
+    takes_biases: bool = True
+
+
 class FindsCounts:
     """How many weights stay is an outcome of the rule: the total need not be the one that is asked for.
 
@@ -286,8 +297,8 @@ def masks_given(method: str) -> Issue:
 
 
 CAPABILITIES = (
-    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, FindsCounts, ReadsScales, KnowsCounts, LearnsTensors,
-    DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, KnowsTasks, Reports,
+    MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, TakesBiases, FindsCounts, ReadsScales, KnowsCounts,
+    LearnsTensors, DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, KnowsTasks, Reports,
 )  # fmt: skip
 
 
@@ -317,6 +328,11 @@ def by_chance(method: object) -> str | None:
 def finds_counts(method: object) -> bool:
     """True where the number of weights that stay is what ``method`` finds, whatever was asked for."""
     return isinstance(method, FindsCounts) and method.finds_counts
+
+
+def takes_biases(method: object) -> bool:
+    """True where ``method`` trains the biases of whole units with their weights."""
+    return isinstance(method, TakesBiases) and method.takes_biases
 
 
 def ranks_layers(method: object) -> bool:

@@ -28,6 +28,8 @@ class Slot:
     dense_grad: the unmasked gradient of the update under way, kept only for methods that grow by gradient.
     scale: the scales of the norm behind the layer, one a unit, where the model's spec names it and it has any.
     soft_coefficient: share of its value with which a pruned weight still takes part; 0 where masks are hard.
+    bias: the layer's bias, where its units are whole and the method trains it with them; None otherwise.
+    bias_master: dense values of the bias, where there is one and the method keeps a master.
     """
 
     layer: Layer
@@ -41,6 +43,8 @@ class Slot:
     kept: int = 0
     soft_coefficient: float = 0.0
     scale: nn.Parameter | None = None
+    bias: nn.Parameter | None = None
+    bias_master: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +54,26 @@ class Slot:
     def dense(self) -> Tensor:
         """The values that scores are taken from: the master if there is one, else the parameter itself."""
         return self.param.data if self.master is None else self.master
+
+    @property
+    def dense_bias(self) -> Tensor | None:
+        """The same of the bias, where the method trains it with its units."""
+        if self.bias is None:
+            return None
+        return self.bias.data if self.bias_master is None else self.bias_master
+
+    def keep_master(self) -> None:
+        """Keep the dense values beside the parameters from now on."""
+        self.master = self.param.detach().clone()
+        if self.bias is not None:
+            self.bias_master = self.bias.detach().clone()
+
+    def swap(self) -> None:
+        """Exchange what the parameters hold with the dense values beside them."""
+        assert self.master is not None
+        self.param.data, self.master = self.master, self.param.data
+        if self.bias is not None and self.bias_master is not None:
+            self.bias.data, self.bias_master = self.bias_master, self.bias.data
 
     @property
     def computing(self) -> int:

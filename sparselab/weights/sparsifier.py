@@ -123,7 +123,7 @@ class Sparsifier:
         for slot in slots:
             slot.kept = slot.mask.numel()
             if method.keeps_master:
-                slot.master = slot.param.detach().clone()
+                slot.keep_master()
             if isinstance(method, LearnsTensors) and (start := method.learned(slot)) is not None:
                 slot.learned = nn.Parameter(start.detach().clone())
 
@@ -169,12 +169,12 @@ class Sparsifier:
         """Inside, during a forward pass, the network computes with its dense weights, where the method keeps them."""
         held = [slot for slot in self.slots if slot.master is not None]
         for slot in held:
-            slot.param.data, slot.master = slot.dense, slot.param.data
+            slot.swap()
         try:
             yield
         finally:
             for slot in held:
-                slot.param.data, slot.master = slot.dense, slot.param.data
+                slot.swap()
 
     @torch.no_grad()
     def before_step(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -282,7 +282,7 @@ class Sparsifier:
 
     def _hold(self, update: AlternatingUpdate, optimizer: torch.optim.Optimizer) -> None:
         """Take away the gradients of what this update does not move: an optimiser passes over such parameters."""
-        masked = {id(slot.param) for slot in self.slots}
+        masked = {id(param) for slot in self.slots for param in (slot.param, slot.bias) if param is not None}
         learned = {id(slot.learned) for slot in self.slots}
         for param in _parameters(optimizer):
             if id(param) not in learned and not (update.weights if id(param) in masked else update.others):
@@ -291,25 +291,29 @@ class Sparsifier:
     def _keep_early(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         first = self.updates[0] if self.updates else 0
         if self.rewinds is not None and min(nearest_count(self.rewinds, first), first - 1) < step <= first:
-            dense = {id(slot.param): slot.dense for slot in self.slots}
+            dense = self._dense()
             self.early = [dense.get(id(param), param.data).clone() for param in _parameters(optimizer)]
 
     def _rewind(self, optimizer: torch.optim.Optimizer | None) -> None:
         if optimizer is None or not self.early:
             return
-        dense = {id(slot.param): slot.dense for slot in self.slots}
+        dense = self._dense()
         for param, early in zip(_parameters(optimizer), self.early, strict=True):
             dense.get(id(param), param.data).copy_(early)
         optimizer.state.clear()
         self._write_effective()
+
+    def _dense(self) -> dict[int, Tensor]:
+        """Dense values by the identity of their parameter."""
+        found = {id(slot.param): slot.dense for slot in self.slots}
+        return found | {id(slot.bias): slot.dense_bias for slot in self.slots if slot.dense_bias is not None}
 
     def _swap(self) -> None:
         if not self.method.keeps_master:
             return
         self.swapped = True
         for slot in self.slots:
-            assert slot.master is not None
-            slot.param.data, slot.master = slot.master, slot.param.data
+            slot.swap()
 
     def _swap_back(self) -> None:
         """The parameter's storage again holds the (now stale) effective weights, the slot's the updated master."""
@@ -501,6 +505,7 @@ class Sparsifier:
             "learned": {slot.name: slot.learned.detach() for slot in self.slots if slot.learned is not None},
             "states": {slot.name: dict(slot.state) for slot in self.slots if slot.state},
             "masters": {slot.name: slot.master for slot in self.slots if slot.master is not None},
+            "biases": {slot.name: slot.bias_master for slot in self.slots if slot.bias_master is not None},
         }
 
     @torch.no_grad()
@@ -519,6 +524,8 @@ class Sparsifier:
             slot.state = {key: value.to(slot.mask.device) for key, value in state["states"].get(slot.name, {}).items()}
             if slot.master is not None:
                 slot.master.copy_(state["masters"][slot.name])
+            if slot.bias_master is not None:
+                slot.bias_master.copy_(state["biases"][slot.name])
             if slot.learned is not None:
                 slot.learned.copy_(state["learned"][slot.name])
         self.units.look()
@@ -526,10 +533,10 @@ class Sparsifier:
     @torch.no_grad()
     def verify(self) -> None:
         """The effective weights, made again from master and mask, are the stored ones bit for bit; else RunFailed."""
-        for slot in self.slots:
-            again = slot.param.data.clone()
-            self.method.effective(slot, out=again)
-            if not torch.equal(again, slot.param.data):
+        stored = [slot.param.data.clone() for slot in self.slots]
+        self._write_effective()
+        for slot, before in zip(self.slots, stored, strict=True):
+            if not torch.equal(before, slot.param.data):
                 raise RunFailed(f"checkpoint: {slot.name} is not what its mask gives — delete the checkpoint and rerun")
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from sparselab.core.errors import ConfigError
 from sparselab.core.sparsity import Sparsity
 from sparselab.running.planning import engine_of
-from sparselab.weights.capabilities import Alternates, ChangesMoments, alternating_update
+from sparselab.weights.capabilities import Alternates, ChangesMoments, TakesBiases, alternating_update
 from sparselab.weights.method import METHODS
 from sparselab.weights.patterns.kinds.n_of_m import NOfM
 
@@ -128,9 +128,13 @@ ONES = {name: replace(Sparsity.parse(text), density=1.0) for name, text in SPARS
 }
 
 
-# A method that works inside the optimiser moves kept weights by a rule of its own.
+# Methods with a rule of their own for kept weights: inside the optimiser, or by levels that scale units with their biases.
 EACH_KIND = [
-    r for m in METHODS if not issubclass(METHODS[m], ChangesMoments) for r in first_rows(m) if r.kind != "dense"
+    r
+    for m in METHODS
+    if not issubclass(METHODS[m], (ChangesMoments, TakesBiases))
+    for r in first_rows(m)
+    if r.kind != "dense"
 ]
 
 

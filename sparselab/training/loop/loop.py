@@ -19,6 +19,7 @@ from sparselab.core.seeds import derive_seed, seed_torch
 from sparselab.storage.tensors import pack_masks, unpack_masks
 from sparselab.training.loop.lightning import pl
 from sparselab.training.optim.retraining import relative_drop
+from sparselab.weights.capabilities import alternating_update
 
 if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA
@@ -121,19 +122,23 @@ class Loop(pl.Callback):
         task.family.constrain_gradients(task.network)
         if self.spread:
             self.spread.look(trainer.global_step + 1)
-        if self.prox:
+        if self.prox and self._moves_weights(trainer.global_step + 1):
             self.prox.before(trainer.global_step + 1, task.steps)
 
     def _after_raw_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Fires inside the raw optimiser's step, after the update. Not at all when the loss scaler skips it."""
         self.task.family.constrain(self.task.network)
-        if self.prox:
+        if self.prox and self._moves_weights(self.trainer.global_step + 1):
             self.prox.after(optimizer.param_groups[0]["lr"], self.trainer.global_step + 1, self.task.steps)
         self.sparsifier.after_step(self.trainer.global_step + 1, optimizer)
         if self.spread:
             self.spread.keep()
         if self.ema:
             self.ema.update()
+
+    def _moves_weights(self, step: int) -> bool:
+        """False for an update of a method on two levels in which weights rest."""
+        return alternating_update(self.sparsifier.method, step, self.task.steps).weights
 
     def on_train_batch_end(self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.sparsifier.unswap()

@@ -84,6 +84,7 @@ class Prox:
             return groups
 
     name: ClassVar[str] = ""
+    version: ClassVar[int] = 1  # raise it when the rule changes: from 2 on it is part of a cell's id
     options: Options
 
     def __init__(self, options: Any):
@@ -103,6 +104,12 @@ class Prox:
                 problem = f"{layer.name} is {outputs} outputs x {inputs} inputs, not a whole number of {rows}x{columns}"
                 found.append(
                     Issue(f"{WHERE}.groups={o.groups}", problem, "exclude it (targets.exclude), or choose others")
+                )
+                break
+            if layer.groups > 1 and layer.kind == "conv" and (rows, columns) == (outputs, inputs // layer.inputs):
+                problem = f"{layer.name} is a convolution in {layer.groups} groups, each with input channels of its own"
+                found.append(
+                    Issue(f"{WHERE}.groups={o.groups}", problem, "exclude it (targets.exclude), or write filter")
                 )
                 break
         for selector in o.levels:

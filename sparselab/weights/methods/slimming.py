@@ -59,6 +59,8 @@ class Slimming(ReadsScales, FindsCounts, KnowsCounts, Method):
         import torch
 
         sizes = {slot.name: _scale(slot).abs() for slot in slots}
+        if broken := next((name for name, size in sizes.items() if not bool(size.isfinite().all())), None):
+            raise RunFailed(f"{broken}: scales behind it hold NaN or infinite values")
         stay = self.stay(sizes, {slot.name: slot.pattern.sparsity.density for slot in slots})
         streams: dict[str, list[str]] = {}
         for slot in slots:

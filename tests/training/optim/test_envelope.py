@@ -65,6 +65,35 @@ def test_limits(solver):
 
 
 @SOLVERS
+def test_groups_vanish_exactly(solver):
+    """Method, step 4: groups vanish exactly, so k are left where the k-th is full before the next one begins."""
+    generator = torch.Generator().manual_seed(8)
+    for _ in range(200):
+        m = int(torch.randint(4, 64, (1,), generator=generator))
+        k = int(torch.randint(1, m, (1,), generator=generator))
+        x = torch.rand(m, generator=generator, dtype=torch.float64) + 0.05
+        ordered = x.sort(descending=True).values
+        lam = 1.01 / float(ordered[k - 1] / ordered[k] - 1)  # (lam + 1) / x_k < lam / x_(k + 1)
+        found = factors(x, lam, k, None, solver)
+        assert set(found.nonzero().flatten().tolist()) == set(x.topk(k).indices.tolist())
+    assert factors(torch.tensor([3.0, 2, 1]), 1.0, 2, None, solver)[2] == 0, (
+        "u of the third begins where the second is full"
+    )
+
+
+def test_tiny_groups_beside_large_ones():
+    """Invariant sum u = k over twenty-four decades: as where filters that were zero have just moved."""
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(100):
+        m = int(torch.randint(4, 40, (1,), generator=generator))
+        k = int(torch.randint(1, m, (1,), generator=generator))
+        x = 10 ** (torch.rand(m, generator=generator, dtype=torch.float64) * 24 - 20)
+        lam = float(10 ** (torch.rand(1, generator=generator, dtype=torch.float64) * 5 - 4))
+        found = factors(x, lam, k)
+        assert float((lam * found / (1 - found)).sum()) == pytest.approx(k, abs=1e-3)
+
+
+@SOLVERS
 def test_sum_of_u_is_k_and_moreau(solver):
     """Item invariants: sum u = k, and prox_lam(x) + lam prox of the conjugate, half the k largest squares, at x / lam is x."""
     generator = torch.Generator().manual_seed(3)

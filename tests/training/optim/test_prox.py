@@ -138,6 +138,21 @@ def test_no_weight_is_no_step_and_masks_stay(tmp_path):
     assert int((weight != 0).sum()) <= weight.numel() // 2
 
 
+def test_weights_that_rest_do_not_shrink(tmp_path):
+    """A search for a mask moves no weight, and so there is no step for a proximal step to follow."""
+    words = [
+        "method=cts",
+        "sparsity=0.5",
+        "schedule.at=1.0",
+        "trainer.max_steps=4",
+        "loss=[]",
+        "targets.exclude=[@head]",
+    ]
+    plain = trained(tmp_path / "a", *words)
+    prox = trained(tmp_path / "b", *words, "optim.prox={name: group_lasso, weight: 1.0}")
+    assert all(torch.equal(value, prox.state[name]) for name, value in plain.state.items())
+
+
 def test_resumed_bit_for_bit(tmp_path):
     """Stopped in the half-space phase and run again: the same network."""
     prox = "optim.prox={name: wgsef, weight: 1.0, keep: 0.5, half_space: 0.3}"
@@ -170,3 +185,14 @@ def test_resumed_bit_for_bit(tmp_path):
 def test_what_is_refused(prox, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         plan_of([*CELL, f"runs_dir={tmp_path}", f"optim.prox={prox}"])
+
+
+def test_more_that_is_refused(tmp_path):
+    """Input channels of a convolution in groups, which not all outputs read; weights that something else freezes."""
+    grouped = Layer("conv", "conv", (8, 2, 3, 3), 0, groups=2)
+    (issue,) = made({"name": "wgsef", "groups": "channel"}).issues([grouped])
+    assert "conv is a convolution in 2 groups" in str(issue)
+    assert not made({"name": "wgsef", "groups": "filter"}).issues([grouped])
+    words = ["optim.prox={name: hard, keep: 0.5}", "adapt=linear_probe"]
+    with pytest.raises(ConfigError, match=r"optim.prox: shrinks weights that adapt=linear_probe freezes"):
+        plan_of([*CELL, f"runs_dir={tmp_path}", *words])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hand_slots import hand_probe, hand_slots
 
-from sparselab.weights.capabilities import ReadsScales
+from sparselab.weights.capabilities import ReadsScales, finds_counts
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.schedules import SCHEDULES
 
@@ -84,7 +84,7 @@ def train(method, kind, schedule, optimiser, updates=50):
     assert not torch.equal(moved, one.detach()), "nothing was trained"
     for slot in sparsifier.slots:
         assert slot.pattern.holds(slot.mask)
-        assert int(slot.mask.sum()) == slot.mask.numel() // 4
+        assert finds_counts(sparsifier.method) or int(slot.mask.sum()) == slot.mask.numel() // 4
     return alive
 
 

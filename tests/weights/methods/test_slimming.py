@@ -91,6 +91,16 @@ def test_the_size_counts_not_the_sign():
     assert units(slots_of([-3.0, 0.5, 1.0, -0.1])) == [[True, False, True, False]]
 
 
+@pytest.mark.parametrize("select", ["ratio", "layer", "threshold", "energy"])
+def test_scales_that_cannot_be_ranked_are_refused(select):
+    with pytest.raises(RunFailed, match=r"layer1.weight: scales behind it hold NaN or infinite values"):
+        units(slots_of([0.1, 0.2], [float("nan"), 0.2]), select=select)
+
+
+def test_a_layer_with_fewer_units_than_have_to_stay_keeps_all():
+    assert units(slots_of([0.1, 0.2], [1.0, 2.0, 3.0, 4.0]), least=3) == [[True, True], [False, True, True, True]]
+
+
 def test_a_run_cuts_what_it_found_and_a_ticket_keeps_as_much(tmp_path):
     """Half of all units, ranked together, is not half of the weights: both cells say what they have, and no total is missed."""
     words = [*TINY, f"runs_dir={tmp_path}"]

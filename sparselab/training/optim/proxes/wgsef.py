@@ -26,6 +26,7 @@ class WGSEF(Prox):
         weights: Literal["one", "sqrt_size"] = Field("one", description="d_j: one, or the root of a group's size")
         solver: Literal["sort", "bisect"] = Field("sort", description="sort or bisect: how the root is found")
 
+    version = 2
     options: Options
 
     def factors(self, sizes: Tensor, lam: float, blocks: Blocks, weights: Tensor) -> Tensor:

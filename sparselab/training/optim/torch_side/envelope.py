@@ -51,14 +51,24 @@ def factors(x: Tensor, lam: float, k: int, d: Tensor | None = None, solver: str 
 
 
 def by_sorting(a: Tensor, c: Tensor, k: int) -> float:
-    """The eta at which the sum of clip(a_j eta - c_j, 0, 1) is k: 2m break points in order, slopes added up, a line between."""
-    breaks, order = torch.cat([c / a, (c + 1) / a]).sort()
-    slopes = torch.cat([a, -a])[order].cumsum(0)
-    heights = torch.cat([a.new_zeros(1), (slopes[:-1] * breaks.diff()).cumsum(0)])
-    at = int(torch.searchsorted(heights, torch.tensor([float(k)], dtype=a.dtype, device=a.device)))
-    at = min(max(at, 1), len(breaks) - 1)
-    slope = float(slopes[at - 1])
-    return float(breaks[at - 1]) + ((k - float(heights[at - 1])) / slope if slope > 0 else 0.0)
+    """The eta at which the sum of clip(a_j eta - c_j, 0, 1) is k: 2m break points in order, a line between two of them.
+
+    Sums are taken anew at the log(2m) points looked at: slopes added up from the first would carry rounding errors over the
+    whole width, which is vast where some groups are tiny.
+    """
+    breaks, order = torch.cat([(c + 1) / a, c / a]).sort(stable=True)  # of equal ones the ends come first
+    ends = (order < len(a)).cumsum(0)  # clips that have reached 1; the others among those passed have left 0
+    level = (ends == k) & (torch.arange(1, len(breaks) + 1, device=ends.device) == 2 * k)
+    if bool(level.any()):  # k are 1 and the rest 0, exactly: sums of slopes would be a rounding error off
+        return float(breaks[int(level.to(torch.int8).argmax())])
+    low, high = 0, len(breaks) - 1  # positions: the sum is below k at the first and, all being 1, above it at the last
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if float((a * breaks[middle] - c).clamp(0, 1).sum()) < k else (low, middle)
+    begin = breaks[low]
+    u = (a * begin - c).clamp(0, 1)
+    slope = float(a[(c / a <= begin) & ((c + 1) / a > begin)].sum())
+    return min(float(begin) + ((k - float(u.sum())) / slope if slope > 0 else 0.0), float(breaks[high]))
 
 
 def by_bisection(a: Tensor, c: Tensor, k: int) -> float:
