@@ -213,6 +213,10 @@ def reseeded(override: str, seed: int, other: int | str) -> str:
     """
     if CELL not in override and not override.startswith("seed="):
         return override
+    return once(("reseeded", override, seed, other), lambda: _override(override, seed, other))  # cells share parents
+
+
+def _override(override: str, seed: int, other: int | str) -> str:
     key, value = said(override)
     if key == "seed":
         return f"{key}={other}" if type(value) is int and value == seed else override
