@@ -14,6 +14,7 @@ from typing import Any
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.config.schema import SEVERAL
+from sparselab.config.trees import TABLES
 from sparselab.config.user_configs import scan
 from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
@@ -24,7 +25,6 @@ KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
 PLAIN_CHOICE = re.compile(r"[\w.:/+*-]+", re.ASCII)
 LONGEST_FIX = 80  # characters of an advice that no line cuts off
-TABLE = "paper"  # the group whose members are tables of cells
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
 ADD_M = "add -m (python run.py -m …)"
 
@@ -72,11 +72,11 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
             out.invalid.add(_head(key, known))
         elif key in known and not item.is_add() and not item.is_delete():
             chosen.pop(key, None)
-            if key == TABLE and item.value() is not None:
+            if key == TABLES and item.value() is not None:
                 out.invalid |= {*known, "sparsity"}  # the table says them
             if not _choice(issues, key, item.value(), known[key]):
                 out.invalid.add(key)
-            elif key == TABLE and item.value() is not None:
+            elif key == TABLES and item.value() is not None:
                 fix = f"add -m: python run.py -m {key}={item.value()} tier=cpu"
                 issues.add(f"{key}={item.value()}", "names a whole table, not a cell", fix)
             elif item.value() is not None:
