@@ -14,7 +14,7 @@ from typing import Any
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.config.schema import SEVERAL
-from sparselab.config.trees import TABLES
+from sparselab.config.trees import TABLE
 from sparselab.config.user_configs import scan
 from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
@@ -72,11 +72,11 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
             out.invalid.add(_head(key, known))
         elif key in known and not item.is_add() and not item.is_delete():
             chosen.pop(key, None)
-            if key == TABLES and item.value() is not None:
+            if key == TABLE and item.value() is not None:
                 out.invalid |= {*known, "sparsity"}  # the table says them
             if not _choice(issues, key, item.value(), known[key]):
                 out.invalid.add(key)
-            elif key == TABLES and item.value() is not None:
+            elif key == TABLE and item.value() is not None:
                 fix = f"add -m: python run.py -m {key}={item.value()} tier=cpu"
                 issues.add(f"{key}={item.value()}", "names a whole table, not a cell", fix)
             elif item.value() is not None:

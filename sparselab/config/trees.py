@@ -20,8 +20,8 @@ from typing import Any
 
 from sparselab.core import cache_folder
 
-TABLES = "paper"
-"""The group of files with tables, which belong to no tree."""
+TABLE = "paper"
+"""The group whose members are tables of cells: they belong to no tree."""
 
 DAYS = 30  # after which trees of other files are dropped
 
@@ -31,7 +31,7 @@ def kept(choices: tuple[str, ...], configs: Path, make: Callable[[], dict[str, A
 
     Nothing that happens to the cache is an error: then the tree is made, and not kept.
     """
-    if any(choice.startswith(f"{TABLES}=") for choice in choices):
+    if any(choice.startswith(f"{TABLE}=") for choice in choices):
         return make()
     with contextlib.suppress(*cache_folder.MISHAPS):
         if (tree := _read(_path(choices, configs), choices)) is not None:
@@ -51,7 +51,7 @@ def fingerprint(configs: Path) -> str:
     """A name for the text of all files under ``configs`` but tables, and for what reads them. OSError for an unreadable one."""
     seen = hashlib.sha256(f"{version('hydra-core')} {version('omegaconf')}".encode())
     for folder, folders, names in os.walk(configs):
-        folders[:] = sorted(name for name in folders if Path(folder, name) != configs / TABLES)
+        folders[:] = sorted(name for name in folders if Path(folder, name) != configs / TABLE)
         if any(Path(folder, name).is_symlink() for name in folders):
             raise OSError("a linked folder, whose files are not looked at")
         for name in sorted(names):
