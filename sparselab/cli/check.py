@@ -85,7 +85,7 @@ def lines(plans: list[Any]) -> list[str]:
     """A line per cell, those that others need first, and one about all of them."""
     cells: dict[str, Any] = {}
     for plan in plans:
-        cells |= {parent.id: parent for parent in plan.parent_plans}
+        _needed(plan, cells)
     shared = len(cells.keys() - {plan.id for plan in plans})
     cells |= {plan.id: plan for plan in plans}
     missing = [plan for plan in cells.values() if state(plan) == "to run"]
@@ -98,6 +98,14 @@ def lines(plans: list[Any]) -> list[str]:
         if all(plan.work for plan in missing):
             total += f" · {estimate(missing)}"
     return [*out, total]
+
+
+def _needed(plan: Any, cells: dict[str, Any]) -> None:
+    """Add the cells that a plan needs, and those that they need, each before whoever needs it."""
+    for parent in plan.parent_plans:
+        if parent.id not in cells:
+            _needed(parent, cells)
+            cells[parent.id] = parent
 
 
 def kept_in(asked: Arguments) -> Path:

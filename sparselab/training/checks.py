@@ -189,11 +189,15 @@ def other_masks(paths: Sequence[str]) -> list[Issue]:
     ]
 
 
+def one_value(family: Family, model_spec: ModelSpec) -> bool:
+    """True where a sample gives a batch normalisation one value a channel."""
+    positions = [layer.macs // layer.numel for layer in model_spec.layers if "head" not in layer.roles]
+    return bool(model_spec.lone_norm or (family.batch_norm and min(positions, default=2) <= 1))
+
+
 def lone_values(trainer: TrainerOptions, family: Family, model_spec: ModelSpec) -> list[Issue]:
     """A fault where batch normalisation would see one value a channel, which has no variance."""
-    positions = [layer.macs // layer.numel for layer in model_spec.layers if "head" not in layer.roles]
-    lone = model_spec.lone_norm or (family.batch_norm and min(positions, default=2) <= 1)
-    if not lone or trainer.batch_size > trainer.accumulate:
+    if trainer.batch_size > trainer.accumulate or not one_value(family, model_spec):
         return []
     problem = "batch normalisation sees one value a channel in each micro-batch"
     if trainer.batch_size == 1:

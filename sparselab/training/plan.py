@@ -16,6 +16,7 @@ from sparselab.training.checks import (
     demands,
     demands_of_method,
     lone_values,
+    one_value,
     other_masks,
     own_combinations,
     sanity_checks,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from sparselab.core.model_spec import Layer
     from sparselab.core.sparsity import Sparsity
+    from sparselab.training.merges.merge import Merge
 
 
 def gather(
@@ -167,14 +169,31 @@ def _merging(made: UncheckedParts) -> None:
         weights_files("model", files, made.model_spec, issues, made.dependencies, made.parts["model"].compare)
         issues.found += other_masks(parents) if merge is None or merge.options.masks == "one" else []
     if merge is not None and made.batches_per_epoch and "trainer" not in made.invalid:
-        share, batches = merge.options.recalibrate_share, made.batches_per_epoch
-        if share and not merge.batches(made.parts["data"].train, made.cell.trainer.batch_size):
-            where = f"merge.recalibrate_share={share:g}"
-            issues.add(where, "is less than a batch", f"write at least {ceil(1000 / batches) / 1000:g}, or 0")
+        issues.found += _measured_again(merge, made)
     for metric in made.metrics:
         if metric.needs_parents and len(parents) < 2:
             fix = "write model.weights=[{cell: …}, {cell: …}], or leave it out"
             issues.add(f"metric={metric.name}", "looks at the networks that are merged, and there are none", fix)
+
+
+def _measured_again(merge: Merge, made: UncheckedParts) -> list[Issue]:
+    """A fault for batches on which batch normalisation cannot measure again, or a network that has none."""
+    o, train, batch_size = merge.options, made.parts["data"].train, made.cell.trainer.batch_size
+    asked = o.recalibrate or o.recalibrate_share
+    where = f"merge.recalibrate={o.recalibrate}" if o.recalibrate else f"merge.recalibrate_share={asked:g}"
+    family = made.parts.get("model")
+    if asked and family is not None and getattr(family.options, "batch_norm", True) is False:
+        return [Issue(where, "the network has no batch normalisation", "write model.batch_norm=true, or leave it out")]
+    if o.recalibrate > train:
+        return [Issue(where, f"there are {train} training examples", f"write at most {train}")]
+    if asked and not merge.batches(train, batch_size):
+        least = ceil(1000 / made.batches_per_epoch) / 1000
+        return [Issue(where, "is less than a batch", f"write at least {least:g}, or 0")]
+    alone = asked and min(o.recalibrate or batch_size, batch_size) == 1
+    if alone and family is not None and made.model_spec is not None and one_value(family, made.model_spec):
+        problem = "batch normalisation sees one value a channel in each batch"
+        return [Issue(where, problem, f"write {'2' if batch_size > 1 else 'trainer.batch_size=2'} or more")]
+    return []
 
 
 def _adapting(made: UncheckedParts) -> None:

@@ -143,6 +143,17 @@ def test_two_seeds_are_two_cells(capsys):
     assert lines[0] != lines[1] and lines[0].endswith("seed=1")
 
 
+def test_what_cells_for_others_need_is_listed_and_counted_too(capsys):
+    """Two seeds from one network, which starts from another: four cells, those that others need before them."""
+    first = "{cell: {method: dense, model: mlp, dataset: digits, trainer.max_steps: 3, seed: 7}}"
+    start = f"{{cell: {{method: dense, model: mlp, trainer.max_steps: 4, seed: 8, model.weights: {first}}}}}"
+    assert main.main(["check", "-m", *BASE, f"model.weights={start}", "seed=1,2"]) == 0
+    *lines, total = capsys.readouterr().out.splitlines()
+    assert total.startswith("4 cells, 2 of them for others: 0 finished, 4 to run · 207 updates")
+    assert [line.rpartition("seed=")[2] for line in lines[2:]] == ["1", "2"]
+    assert "max_steps=3" in lines[0] and "model.weights" not in lines[0] and "max_steps=4" in lines[1]
+
+
 def test_a_sweep_with_one_bad_cell_is_refused_before_the_first_runs(capsys):
     assert application.main(["-m", *BASE, "sparsity=0.9,3:2", "seed=1,2"]) == 2
     assert capsys.readouterr().err.splitlines() == [

@@ -276,6 +276,36 @@ def test_a_broken_run_goes_on_and_its_checkpoint_holds_only_what_trains(ticket, 
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_that_broke_within_an_epoch_keeps_the_mapping_of_that_epoch(ticket, tmp_path, monkeypatch):
+    """The mapping of updates 8 and 9 is counted before 8: a run that goes on at 9, of micro-batches, must not count again."""
+    words = [*FROZEN, *PROMPT, *from_ticket(ticket), "trainer.max_steps=11", "trainer.accumulate=2", "optim.lr=0.5"]
+    whole, _ = made(tmp_path / "whole", *words)
+    real = Loop.on_train_batch_start
+
+    def dies(loop, trainer, task, batch, index):
+        if trainer.global_step == 10:
+            raise Crash
+        real(loop, trainer, task, batch, index)
+
+    words += ["trainer.checkpoint_every=9", f"runs_dir={tmp_path / 'broken'}"]
+    plan = plan_of([*SHARED, *words])
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(Loop, "on_train_batch_start", dies)
+        run_cell(plan)
+    assert Checkpoints(Path(plan.folder) / "checkpoints", plan.id).load_latest().step == 9
+    assert run_cell(plan_of([*SHARED, *words])) == 0
+    one, other = (tensors_of(folder) for folder in (whole, Path(plan.folder)))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_moving_average_of_the_border_leaves_the_mapping_a_mapping(ticket, tmp_path):
+    folder, _ = made(tmp_path, *FROZEN, *PROMPT, *from_ticket(ticket), "trainer.ema=0.5", "optim.lr=0.5")
+    after = load_file(folder / "adapt.safetensors")
+    assert sorted(after["label_mapping.sources"].tolist()) == list(range(10))
+    before, given = load_file(ticket / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert all(torch.equal(given[name], before[name]) for name in before)
+
+
 def test_micro_batches_and_mixed_precision_train_the_same_border(ticket, tmp_path):
     """Two micro-batches an update are one batch, mapping and all; under bf16 the given network keeps its bits, too."""
     words = [*FROZEN, *PROMPT, *from_ticket(ticket)]

@@ -234,6 +234,13 @@ def test_networks_that_were_pruned_apart_average_only_where_that_is_asked_for(tm
             "merge.recalibrate_share=0.01: is less than a batch — write at least 0.05, or 0",
         ),
         (["merge.recalibrate_share=1.5"], "merge.recalibrate_share=1.5"),
+        (["merge.recalibrate=401"], "merge.recalibrate=401: there are 400 training examples — write at most 400"),
+        (["merge.recalibrate=1"], "merge.recalibrate=1: batch normalisation sees one value a channel in each batch"),
+        (["merge.recalibrate_share=0.2", "trainer.batch_size=1"], "— write trainer.batch_size=2 or more"),
+        (
+            ["merge.recalibrate=100", "model.batch_norm=false"],
+            "merge.recalibrate=100: the network has no batch normalisation — write model.batch_norm=true, or leave it out",
+        ),
         (["merge.masks=some"], "merge.masks=some"),
         (["metric=[corrupted]", "metric.corrupted.severities=[6]"], "metric.corrupted.severities"),
         (["metric=[corrupted]", "metric.corrupted.kinds=[]"], "metric.corrupted.kinds"),

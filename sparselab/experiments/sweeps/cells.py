@@ -183,8 +183,9 @@ def schedule(plans: Iterable[tuple[Wanted, Plan]]) -> Schedule:
         out.count += 1
         out.asked.add(plan.id)
         _add(out, plan, wanted.title)
+    unfolded: set[str] = set()
     for _, plan in plans:
-        _add_parents(out, plan)
+        _add_parents(out, plan, unfolded)
     if len(roots) > 1:
         refuse("runs_dir", f"a sweep has one runs folder, not {len(roots)}", "start a sweep for each")
     return out
@@ -201,8 +202,12 @@ def _add(out: Schedule, plan: Plan, title: str) -> None:
     )
 
 
-def _add_parents(out: Schedule, plan: Plan) -> None:
+def _add_parents(out: Schedule, plan: Plan, unfolded: set[str]) -> None:
+    """Add what a plan needs. unfolded: ids of those whose parents are there; from cycles of copies many paths lead back."""
+    if plan.id in unfolded:
+        return
+    unfolded.add(plan.id)
     for parent in plan.parent_plans:
         own = [text for text in parent.overrides if text.partition("=")[0] not in UNIDENTIFIED]
         _add(out, parent, f"for others: {' '.join(own)}")
-        _add_parents(out, parent)
+        _add_parents(out, parent, unfolded)

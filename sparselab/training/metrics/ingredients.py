@@ -29,7 +29,7 @@ class Ingredients(Metric):
     ``ensemble``: accuracy of the mean of their probabilities; ``ensemble_agreement``: the share of test images of which the
     soup says what it says. ``distance`` (and ``distance_max``): mean (largest) Euclidean distance of two ingredients, over
     weights and biases; ``angle`` (``angle_max``): their angle in degrees; ``to_mean_max``: the largest distance to the mean
-    of all.
+    of all. The released code of that paper counts what batch normalisation gathered among the weights, too.
 
     corrupted: also on these sets (see ``corrupted``), as ``ingredients_corrupted_mean``, ``over_mean_corrupted`` and so on, of
     the mean accuracy over all sets.
