@@ -123,6 +123,7 @@ class Cell(Common):
     merge: dict[str, Any] | None = off(None)
     task: dict[str, Any] | None = off(None)
     adapt: dict[str, Any] | None = off(None)
+    neuron: dict[str, Any] | None = off(None)
 
 
 # Groups that take a list of members: their value has the options of each under its name.

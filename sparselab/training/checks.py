@@ -10,6 +10,7 @@ from sparselab.core.data_types import Classes, NextTokens, spoken
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.sparsity import PATTERNS
+from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.weights import compare_spec, place, read_header
 from sparselab.running.parts import pending
 from sparselab.storage.export import MASKS, MODEL
@@ -296,7 +297,9 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
     if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
         problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
         found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))
-    if loss.needs_states and not family.has_blocks:
+    if loss.needs_spikes and not family.spiking:
+        found.append(no_spikes(f"loss.{loss.name}", family))
+    elif loss.needs_states and not family.has_blocks:
         problem = f"compares hidden states, and model={family.name} has no known blocks"
         found.append(Issue(f"loss.{loss.name}", problem, "choose another model, or loss=[distill]"))
     if loss.taught_by is not None and family.carries and not loss.needs_dense_weights:
@@ -306,3 +309,9 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
         problem = "training starts from random weights, which teach nothing"
         found.append(Issue(f"loss.{loss.name}.teacher=start", problem, "set model.weights, or name a teacher"))
     return found
+
+
+def no_spikes(where: str, family: Family) -> Issue:
+    """The fault of a part ``where`` that is about spikes, beside a network that has none."""
+    able = " or model=".join(name for name in MODELS if MODELS[name].spiking)
+    return Issue(where, f"is about spikes, and model={family.name} has none", f"write model={able}, or leave it out")

@@ -17,6 +17,7 @@ from sparselab.training.cost import foresee
 from sparselab.training.describe import facts, summary
 from sparselab.training.identity import identify
 from sparselab.training.layers import place_masks
+from sparselab.training.neurons import within
 from sparselab.training.pace import ENOUGH, guessed_seconds, precision_notes
 from sparselab.training.parts import Parts
 from sparselab.training.plan import gather, identified_parts
@@ -36,7 +37,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
-        "metric", "edit", "merge", "task", "adapt",
+        "metric", "edit", "merge", "task", "adapt", "neuron",
     )  # fmt: skip
     paced = ("model", "dataset")
     start = 8.0
@@ -48,7 +49,7 @@ class Train(Engine):
         invalid: frozenset[str] = frozenset(),
         dependencies: Mapping[str, str] = NOTHING,
     ) -> Plan:
-        asked, config = config, settled(config)
+        asked, config = config, within(settled(config))
         parts = gather(config, invalid, dependencies)
         identity = identify(config, parts)
         cell = cell_id(*identity)
@@ -94,7 +95,7 @@ class Train(Engine):
         return {"dataset": wrong} if wrong else {}
 
     def identity(self, config: dict[str, Any], dependencies: Mapping[str, str] = NOTHING) -> Identity:
-        config = settled(config)
+        config = within(settled(config))
         return identify(config, identified_parts(config, dependencies))
 
     def run(self, plan: Plan) -> dict[str, Any]:

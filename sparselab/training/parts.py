@@ -199,6 +199,10 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.collect():
         if cell.merge is not None and "merge" not in invalid:
             made.merge = build(MERGES, cell.merge, "merge")
+    if cell.neuron is not None and "model" not in invalid:
+        problem = f"model={cell.model.get('name')} has none"
+        able = " or model=".join(name for name in MODELS if MODELS[name].spiking)
+        issues.add(f"neuron={cell.neuron.get('name')}", problem, f"write model={able}, or leave it out")
     with issues.collect():
         if cell.adapt is not None and "adapt" not in invalid:
             made.adapt = build(ADAPTS, cell.adapt, "adapt")

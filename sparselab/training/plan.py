@@ -16,6 +16,7 @@ from sparselab.training.checks import (
     demands,
     demands_of_method,
     lone_values,
+    no_spikes,
     one_value,
     other_masks,
     own_combinations,
@@ -131,6 +132,9 @@ def _against_each_other(made: UncheckedParts) -> None:
         issues.found += small_batches(cell.trainer, parts["model"], parts["task"])
     for metric in made.metrics if made.has("data") else ():
         issues.found += metric.issues(parts["data"])
+    for metric in made.metrics if made.has("model") else ():
+        if metric.needs_spikes and not parts["model"].spiking:
+            issues.found.append(no_spikes(f"metric={metric.name}", parts["model"]))
     edit = made.edit
     if edit is not None and made.has("data"):
         issues.found += edit.issues(parts["data"])

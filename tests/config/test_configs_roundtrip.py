@@ -23,6 +23,7 @@ from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
+from sparselab.inputs.models.neuron import NEURONS
 from sparselab.latency.kernels.kernel import KERNELS
 from sparselab.latency.workloads.workload import WORKLOADS
 from sparselab.running.engine import ENGINES
@@ -44,7 +45,7 @@ REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
-    "problem": PROBLEMS, "estimator": ESTIMATORS, "solver": SOLVERS,
+    "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
 SPARSITIES = {**{name: PATTERNS[name].example for name in PATTERNS}, "unstructured": "0.5", "block": "block:2x1:0.5"}
@@ -59,7 +60,7 @@ OF_ENGINES = {
     "edit": ["method=dense", "dataset.forget=random:0.1"], "adapt": ["method=dense", "model=mlp"],
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
-    "estimator": [], "solver": [],
+    "estimator": [], "solver": [], "neuron": ["model=snn", "method=dense"],
 }  # fmt: skip
 # What a member needs beyond its own defaults.
 NEEDS = {
@@ -77,6 +78,8 @@ NEEDS = {
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
+    "loss=spike_rate": ["model=snn"],
+    "metric=spikes": ["model=snn"],
     "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
     "loss=dense_gradients": ["method=cts", "schedule.at=1.0"],
     "loss=gradient_norm": ["method=cts", "schedule.at=1.0"],

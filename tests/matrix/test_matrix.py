@@ -55,6 +55,8 @@ TRAITS = {
     "sentences": {"local": "glue", "overrides": ("model=gpt_tiny", "dataset.subset=rte"),
                   "model": {"width": 8, "depth": 1, "heads": 2}, "trainer": {"accumulate": 2},
                   "dataset": {"block": 8, "limit_train": 24, "limit_test": 8}},
+    "spiking": {"overrides": ("model=snn", "neuron=ultradplif", "loss=[spike_rate]"),
+                "model": {"hidden": [16, 8], "timesteps": 2}, "trainer": {"accumulate": 2}},
     "restoration": {"local": "bsd400", "overrides": ("model=dncnn",), "model": {"width": 8, "depth": 4},
                     "dataset": {"patch": 12, "patches": 8, "limit_test": 1}, "optim": {"lr": 0.02}},
     "codes": {"local": "activations", "overrides": ("model=sae", "loss=[aux_zipf]"),

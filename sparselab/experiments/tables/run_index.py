@@ -42,10 +42,10 @@ class RunIndex:
             self.records[folder.name] = light(record)
         try:
             config = (record or json.loads(records.path_of(folder).read_bytes()))["config"]
-            seed, names = (
-                config["seed"],
-                {group: own.get("name") for group, own in config.items() if isinstance(own, dict)},
-            )
+            groups = {group: own for group, own in config.items() if isinstance(own, dict)}
+            inner = {key: own for group in groups.values() for key, own in group.items() if isinstance(own, dict)}
+            # A group within another (a model's neuron) stands there once its cell is planned; one at the top counts first.
+            seed, names = config["seed"], {group: own.get("name") for group, own in {**inner, **groups}.items()}
             self.kinds.setdefault(frozenset((k, v) for k, v in names.items() if isinstance(v, str)), set()).add(seed)
         except (FileNotFoundError, NotADirectoryError):
             return

@@ -62,6 +62,9 @@ class Family:
     version: ClassVar[int] = 1
     """Raised when the same options give another network; from 2 on it is part of a cell's id."""
 
+    spiking: ClassVar[bool] = False
+    """True if its blocks are layers of spiking neurons, which put out spikes (n, t, …)."""
+
     batch_norm: bool = False
     """True if it normalises over the examples of a batch all that its layers but the head put out."""
 

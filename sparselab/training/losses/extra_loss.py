@@ -26,6 +26,7 @@ class ExtraLoss:
     At weight 0 it is not computed. Capabilities, checked before anything runs:
 
     ``needs_states``         reads ``context.states``, the outputs of the family's blocks.
+    ``needs_spikes``         those blocks have to be layers of spiking neurons.
     ``needs_pair``           types of inputs and targets that it is for; None: any.
     ``needs_classes``        compares probabilities, of classes or of next tokens.
     ``needs_trained_start``  makes no sense where training starts from random weights.
@@ -44,6 +45,7 @@ class ExtraLoss:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     needs_states: ClassVar[bool] = False
+    needs_spikes: ClassVar[bool] = False
     needs_pair: ClassVar[Pair | None] = None
     needs_classes: ClassVar[bool] = False
     needs_trained_start: bool = False

@@ -82,7 +82,7 @@ class Metric:
 
     ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric. ``needs``: types of
     the inputs and targets that it is for, image classifiers unless it says otherwise; None: any. ``needs_parents``: the cell
-    merges several networks.
+    merges several networks. ``needs_spikes``: its network has spiking neurons.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -90,6 +90,7 @@ class Metric:
     version: ClassVar[int] = 1
     needs: ClassVar[Pair | None] = (Images, Classes)
     needs_parents: ClassVar[bool] = False
+    needs_spikes: ClassVar[bool] = False
 
     def __init__(self, options: Any, data_dir: str | None = None):
         self.options = options  # an instance of the class's own Options

@@ -36,6 +36,17 @@ def test_seed_and_plug_ins_decide(tmp_path: Path):
     assert not kept.may_hold(cell("method=srste", "model=mlp", "seed=1"))
 
 
+def test_a_plug_in_within_another_counts_as_chosen(tmp_path: Path):
+    """A spiking network's neuron, chosen as a group, stands among the options of the model in a record."""
+    kept = run_index(tmp_path, seed=1, neuron=None, model={"name": "snn", "neuron": {"name": "ultralif"}})
+    assert kept.may_hold(cell("model=snn", "neuron=ultralif", "seed=1"))
+    assert not kept.may_hold(cell("model=snn", "neuron=lif", "seed=1"))
+    other = run_index(
+        tmp_path, seed=1, model={"name": "mlp"}, dataset={"name": "activations", "model": {"name": "gpt"}}
+    )
+    assert other.may_hold(cell("model=mlp", "seed=1")) and not other.may_hold(cell("model=gpt_tiny", "seed=1"))
+
+
 def test_a_sound_record_is_kept_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept = run_index(tmp_path, seed=1, method={"name": "srste"})
     assert kept.records[ID]["metrics"] == {} and "config" not in kept.records[ID]

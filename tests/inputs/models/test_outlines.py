@@ -59,6 +59,14 @@ CASES = [
     ("lstm", {"width": 5, "depth": 3, "tie": False}, text_data(3, 11)),
     ("dncnn", {"depth": 4, "width": 6}, pairs(3, 9, 12)),
     ("dncnn", {"depth": 3, "width": 5, "batch_norm": False}, pairs(1, 8, 8)),
+    ("snn", {"hidden": [7, 6], "timesteps": 3, "batch_norm": True, "neuron": {"name": "ultraplif"}}, image(3, 5, 4)),
+    ("snn", {"encoding": "rows", "timesteps": 6, "readout": "neuron", "neuron": {"name": "fullplif"}}, image(1, 6, 8)),
+    (
+        "snn_conv",
+        {"widths": [4, 6], "timesteps": 2, "neuron": {"name": "ultradplif", "spike_scale": 1.0}},
+        image(1, 9, 8),
+    ),
+    ("snn_conv", {"widths": [5], "batch_norm": True, "encoding": "rate"}, image(3, 8, 8, 7)),
     ("autoencoder", {"features": 24, "allocation": {"name": "topk", "k": 3}}, vectors(10)),
 ]
 

@@ -1,0 +1,1 @@
+"""Spiking neurons, one module for each kind of membrane."""

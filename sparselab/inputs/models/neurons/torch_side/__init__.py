@@ -1,0 +1,1 @@
+"""The arithmetic of spiking neurons. Imports torch."""
