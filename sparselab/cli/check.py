@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sparselab.cli.arguments import Arguments, parse
 from sparselab.cli.estimate import estimate
-from sparselab.config.overrides import TABLE
+from sparselab.config.trees import TABLE
 from sparselab.core.errors import ConfigError, Issues, refuse, short
 from sparselab.core.memo import sharing
 from sparselab.inputs.data import hub

@@ -1,4 +1,4 @@
-"""How long cells will take, from what earlier cells of their kind took: a start-up and a pace, never one for the other."""
+"""Expected run times of cells, from the start-up times and the paces of finished cells of the same kind."""
 
 from __future__ import annotations
 

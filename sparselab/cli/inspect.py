@@ -30,7 +30,7 @@ _WIDTH = 200  # columns of a table that goes to a file or a pipe
 
 @dataclass
 class Row:
-    """One tensor of at least two dimensions. ``broken`` says what is claimed of it and is not so."""
+    """One tensor of at least two dimensions. ``broken`` names the claims about it that are false."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass
 class Findings:
-    """A whole file: its parameters of two dimensions and more, and the count of all of them; state is no parameter."""
+    """A whole file: its parameters of two dimensions and more, and the number of all; running statistics are no parameters."""
 
     path: Path
     rows: list[Row] = field(default_factory=list)
@@ -152,7 +152,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _check_files(folder: Path, record: Mapping[str, Any] | None) -> None:
-    """The files of a run folder are the ones its record was written for: safetensors itself has no checksum."""
+    """Compare the files of a run folder with the hashes in its record: safetensors itself has no checksum."""
     for name, facts in _part(record, "files", dict).items():
         path = folder / Path(name).name
         try:
@@ -200,7 +200,7 @@ def _row(name: str, there: Tensor, kind: str, mask: Tensor | None, request: Mapp
 
 
 def _zero_channels(there: Tensor, kind: str) -> dict[str, int]:
-    """Inputs that no output reads and outputs that read nothing; of experts each one's are counted."""
+    """Count inputs that no output reads and outputs that read no input; with experts, those of each expert."""
     if kind in EXPERTS:
         inputs, outputs = (1, 2) if kind == "experts1d" else (2, 1)
         return {"in": int((~there.any(outputs)).sum()), "out": int((~there.any(inputs)).sum())}

@@ -11,20 +11,22 @@ from typing import Literal
 
 from sparselab.cli.arguments import Outside
 from sparselab.config.members import CONFIGS
-from sparselab.core.errors import Issue, Issues, did_you_mean, short
+from sparselab.core.errors import Issue, Issues, did_you_mean, refuse, short
 
 
 @dataclass(frozen=True)
 class Key:
     """One argument. ``default`` None: it is required. ``choices``: the words allowed; none: any text.
 
-    folder: what is typed has to be one that is there; ``"new"``: or one that can be made.
+    folder: what is typed has to be one that is there; ``"new"``: or one that can be made; ``"empty"``: and has nothing in it.
+    least: what is typed has to be a whole number of at least so much.
     """
 
     default: str | None
     help: str
     choices: tuple[str, ...] = ()
-    folder: Literal["", "there", "new"] = ""
+    folder: Literal["", "there", "new", "empty"] = ""
+    least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str], outside: b
         elif keys[key].choices and value not in keys[key].choices:
             issues.add(word[:60], f"no such {key}", did_you_mean(value, keys[key].choices))
         elif keys[key].folder:
-            _check_folder(issues, short(word), Path(value), keys[key].folder == "new")
+            _check_folder(issues, short(word), Path(value), keys[key].folder)
+        elif (least := keys[key].least) is not None and not (value.isdecimal() and int(value) >= least):
+            issues.add(short(word), "is no such number", f"write a whole number from {least}")
         values[key] = value
     for key, spec in keys.items():
         if spec.default is None and key not in values:
@@ -72,6 +76,28 @@ def parse(command: str, keys: Mapping[str, Key], argv: Sequence[str], outside: b
     issues.raise_if_any()
     given.announce()
     return Asked({key: values.get(key, spec.default or "") for key, spec in keys.items()}, given.config_dir)
+
+
+def of_run(command: str, keys: Mapping[str, Key], argv: Sequence[str], fix: str) -> tuple[Path, Asked] | None:
+    """Read the arguments of a command that is about one run folder.
+
+    Args:
+        command: its name
+        keys: its keys
+        argv: what was typed: the folder, and ``key=value``
+        fix: what to write where there is no folder, or more than one
+
+    Returns:
+        The folder and the value of every key; None where help was asked for (and printed). Raises ConfigError.
+    """
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(usage(command, keys, outside=False).replace(command, f"{command} <run folder>", 1))
+        return None
+    folders = [word for word in argv if "=" not in word and not word.startswith("-")]
+    if len(folders) != 1:
+        refuse(f"{command} {' '.join(argv)[:40]}".rstrip(), "one run folder is needed", fix)
+    asked = parse(command, keys, [word for word in argv if word != folders[0]], outside=False)
+    return None if asked is None else (Path(folders[0]), asked)
 
 
 def need_records(asked: Asked, *places: str) -> None:
@@ -85,12 +111,14 @@ def need_records(asked: Asked, *places: str) -> None:
     print(Issue(short(where, 60), problem, fix), file=sys.stderr)
 
 
-def _check_folder(issues: Issues, where: str, folder: Path, new: bool) -> None:
+def _check_folder(issues: Issues, where: str, folder: Path, kind: str) -> None:
     there = next((path for path in [folder, *folder.absolute().parents] if os.path.lexists(path)), folder)
     if not there.is_dir():
         issues.add(where, "is not a folder" if there == folder else f"{there} is not a folder", "name a folder")
-    elif not new and there != folder:
+    elif kind == "there" and there != folder:
         issues.add(where, "there is no such folder", "correct the path, or leave it out")
+    elif kind == "empty" and there == folder and any(folder.iterdir()):
+        issues.add(where, "there are files in it", "name a new folder")
 
 
 def usage(command: str, keys: Mapping[str, Key], outside: bool = True) -> str:

@@ -21,7 +21,7 @@ def kinds() -> list[str]:
 
 
 def run(argv: list[str]) -> int:
-    """Write the files and print their paths; returns 0. ConfigError for a kind, a name or a folder that will not do."""
+    """Write the files and print their paths; returns 0. ConfigError for a kind, a name or a folder that cannot be used."""
     if not argv or any(word in ("-h", "--help", "help") for word in argv):
         print(USAGE.format(kinds=", ".join(kinds())))
         return 0
@@ -66,7 +66,7 @@ def _named(text: str, name: str) -> str:
 
 
 def _taken(kind: str, name: str) -> str | None:
-    """Say what of the project's own has the name already; None if nothing has."""
+    """Return a description of the project's own member that has the name already; None if none has."""
     from sparselab.config.members import groups
 
     return f"{kind}={name}" if name in groups().get(kind, []) else None

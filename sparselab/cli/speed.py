@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sparselab.cli.keys import Key, parse, usage
-from sparselab.core.errors import ConfigError, Issues, refuse
+from sparselab.cli.keys import Key, of_run
+from sparselab.core.errors import ConfigError, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from sparselab.tools.deploy.speed import Pair
 
 KEYS = {
-    "batch": Key("64", "images, or windows of text, in a forward pass"),
-    "rounds": Key("15", "forward passes that count, of each"),
+    "batch": Key("64", "images, or windows of text, in a forward pass", least=1),
+    "rounds": Key("15", "forward passes that count, of each", least=3),
     "device": Key("auto", "where", ("auto", "cpu", "cuda")),
 }
 USAGE = "write: sparselab speed <run folder> [batch=64]"
@@ -39,26 +38,14 @@ class Timed:
 
 def run(argv: list[str]) -> int:
     """Print a table, a line per form. Returns 0; ConfigError for what cannot be timed at all."""
-    if not {"-h", "--help"}.isdisjoint(argv):
-        print(usage("speed", KEYS, outside=False).replace("speed", "speed <run folder>", 1))
+    said = of_run("speed", KEYS, argv, USAGE)
+    if said is None:
         return 0
-    folders = [word for word in argv if "=" not in word and not word.startswith("-")]
-    if len(folders) != 1:
-        refuse(f"speed {' '.join(argv)[:40]}".rstrip(), "one run folder is needed", USAGE)
-    issues = Issues()
-    asked = None
-    with issues.collect():
-        asked = parse("speed", KEYS, [word for word in argv if word != folders[0]], outside=False)
-    if asked:
-        for key, least in (("batch", 1), ("rounds", 3)):
-            if not asked[key].isdecimal() or int(asked[key]) < least:
-                issues.add(f"{key}={asked[key][:40]}", "is no such number", f"write a whole number from {least}")
-    issues.raise_if_any()
-    assert asked is not None
+    folder, asked = said
     from sparselab.tools.deploy import speed
 
     device = device_of(asked["device"])
-    subject = speed.subject(Path(folders[0]))
+    subject = speed.subject(folder)
     found, refused = [], []
     batch, rounds = int(asked["batch"]), int(asked["rounds"])
     ways = {form.name: partial(speed.pair, subject, form, batch, device) for form in speed.forms(device)}
@@ -74,7 +61,7 @@ def run(argv: list[str]) -> int:
 
 
 def timed(form: str, pair: Callable[[], Pair], rounds: int, device: str) -> Timed:
-    """Both networks in turns, by the clock on the wall. ConfigError where not one sparse layer fits."""
+    """Time both networks alternately, in seconds of wall time. ConfigError where the form fits none of the sparse layers."""
     import torch
 
     from sparselab.tools.bench.timing import quartiles, turns, wall

@@ -8,8 +8,8 @@ A chain is a recipe that runs several times, each time from where it ended befor
 from 500.
 
 Several parents that differ in a few values are one mapping: ``{cell: {method: dense}, vary: {seed: [1, 2, 3]}}`` is the list of
-three cells. With a chain, each link starts from the one network that a cell of the recipe, with what ``merged`` says besides,
-makes of the copies of the link before it.
+three cells. With a chain, the copies that one link trained are merged into one network, from which all copies of the next link
+start. The merging is a cell of the same recipe with the overrides under ``merged`` on top.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CellRef:
     """One parent of a cell.
 
     overrides: of the parent, each ``key=value``.
-    take:      ``weights``, ``masks`` or ``both``; None: what the option that names it is about.
+    take:      ``weights``, ``masks`` or ``both``; None: what the option that holds the value usually takes.
     at:        the point of its run at which its weights are taken (:func:`sparselab.core.points.point_of`); None: the end.
     id, path:  of the parent and of the file that stands for it, once it is planned.
     """
@@ -90,7 +90,7 @@ class CellRef:
         return replace(self, id=id, path=path)
 
     def tree(self) -> dict[str, Any]:
-        """Plain containers that :meth:`of` reads as the same parent; of two overrides with one key the later stays."""
+        """Plain containers that :meth:`of` reads as the same parent; where two overrides have one key, the later one counts."""
         own: dict[str, Any] = {}
         for text in self.overrides:
             key, value = said(text)
@@ -213,6 +213,10 @@ def reseeded(override: str, seed: int, other: int | str) -> str:
     """
     if CELL not in override and not override.startswith("seed="):
         return override
+    return once(("reseeded", override, seed, other), lambda: _override(override, seed, other))  # cells share parents
+
+
+def _override(override: str, seed: int, other: int | str) -> str:
     key, value = said(override)
     if key == "seed":
         return f"{key}={other}" if type(value) is int and value == seed else override
@@ -237,7 +241,7 @@ def _reseeded(value: Any, where: str, seed: int, other: int | str) -> Any:
 
 
 def _with_seed(values: Any, seed: int, other: int | str) -> Any:
-    """Return what a mapping says of cells, with the other seed in the place of that one."""
+    """Return lists of values (of ``vary``, say) with the seed ``other`` in the place of the seed ``seed``."""
     if not isinstance(values, dict) or SEED not in values:
         return values
     own = values[SEED]

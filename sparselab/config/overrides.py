@@ -14,6 +14,7 @@ from typing import Any
 from sparselab.config.members import flatten, known_groups, optional, tree_of
 from sparselab.config.plain import literal, quoted, read, repeated
 from sparselab.config.schema import SEVERAL
+from sparselab.config.trees import TABLE
 from sparselab.config.user_configs import scan
 from sparselab.core import plugins
 from sparselab.core.errors import ConfigError, Issue, Issues, did_you_mean, nearest, refuse, short, spell
@@ -24,7 +25,6 @@ KEY = re.compile(r"[A-Za-z_][\w-]*([./][A-Za-z_][\w-]*)*", re.ASCII)
 LONGEST = 10_000  # characters of one override; a cell that starts from cells names them in it
 PLAIN_CHOICE = re.compile(r"[\w.:/+*-]+", re.ASCII)
 LONGEST_FIX = 80  # characters of an advice that no line cuts off
-TABLE = "paper"  # the group whose members are tables of cells
 HINTS = {"model": " (any network of timm: model=timm model.arch=NAME)"}  # groups with members that take a name
 ADD_M = "add -m (python run.py -m …)"
 
@@ -94,7 +94,7 @@ def check(overrides: list[str], search_path: str | None = None) -> Checked:
     _check_values(values, out, keys, issues, known)
     out.issues = issues.found
     if out.issues and not {"method", "sparsity"} & {_head(text, known) for text in overrides}:
-        out.invalid.add("sparsity")  # what a method lacks that nobody typed is no fault of what was typed
+        out.invalid.add("sparsity")  # a sparsity that the default method lacks is no fault of the overrides
     return out
 
 
@@ -134,7 +134,7 @@ def _check_values(
 
 
 def _is_there(key: str, item: Any, known: Groups) -> bool:
-    """True if the group that an override is about has what it chooses: a user's own member may bear an old name."""
+    """True if the group has the member that an override chooses: a user's own may have a name that the project once used."""
     return item.value() in known[key] if key in known and not item.is_sweep_override() else key.split(".")[0] in known
 
 
@@ -218,9 +218,9 @@ def _unreadable(text: str, key: str, value: str) -> Issue:
 
 
 def _in_quotes(value: str) -> str:
-    """A value as a quoted string, with those quotes that it does not hold itself, if there are any.
+    """A value as a quoted string, in quotes of the kind that does not occur in it, if there is one.
 
-    Of a sweep it is each value that has to be: names between commas, or paths (one alone is a path that holds a comma).
+    In a sweep each value is quoted by itself: names or paths between commas (a single path may hold a comma).
     """
     choices = value.split(",")
     if len(choices) > 1 and not set(value) & set("'\"[]{}()") and len({"/" in choice for choice in choices}) == 1:

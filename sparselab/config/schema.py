@@ -20,7 +20,7 @@ class HostOptions(Options):
 
 
 class TrainerOptions(HostOptions):
-    """How long, how large, how precise, where."""
+    """The length of training, its batches, its precision, and the machine it runs on."""
 
     name: Literal["default"] = Field("default", description="default")
     max_epochs: int | None = Field(ge=1, description="at least 1, or null")
@@ -63,7 +63,7 @@ class TrainerOptions(HostOptions):
 
 
 class TargetOptions(Options):
-    """Which weights are sparse."""
+    """The weights that are to be sparse."""
 
     include: list[str] = Field(min_length=1, description='at least one glob or @role, such as ["*"]')
     exclude: list[str] = Field(description='globs or @roles, such as ["@head"], or []')
@@ -142,7 +142,7 @@ ALWAYS_SCORED = ("val.cut",)
 
 
 def identified_metric(key: str) -> bool:
-    """True if a finished cell has this metric whatever its id leaves out."""
+    """True if every finished cell has this metric, whatever was said of the options that are no part of its id."""
     return not key.startswith("val.") or key in ALWAYS_SCORED
 
 

@@ -1,6 +1,7 @@
 """Trees that Hydra composed, kept between processes: composing takes a tenth of a second, a report needs hundreds of trees.
 
-A tree is a function of the choices, of the files under ``configs/`` and of Hydra, and all of these are in its name.
+A tree is a function of the choices, of the files under ``configs/`` and of Hydra, and all of these are in its name. Files of
+papers' tables are left out: no choice reads them, and they change more often than all others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any
 
 from sparselab.core import cache_folder
 
+TABLE = "paper"
+"""The group whose members are tables of cells: they belong to no tree."""
+
 DAYS = 30  # after which trees of other files are dropped
 
 
@@ -27,6 +31,8 @@ def kept(choices: tuple[str, ...], configs: Path, make: Callable[[], dict[str, A
 
     Nothing that happens to the cache is an error: then the tree is made, and not kept.
     """
+    if any(choice.startswith(f"{TABLE}=") for choice in choices):
+        return make()
     with contextlib.suppress(*cache_folder.MISHAPS):
         if (tree := _read(_path(choices, configs), choices)) is not None:
             return tree
@@ -42,10 +48,10 @@ def _path(choices: tuple[str, ...], configs: Path) -> Path:
 
 
 def fingerprint(configs: Path) -> str:
-    """A name for the text of every file under ``configs`` and for what reads them. OSError where one cannot be read."""
+    """A name for the text of all files under ``configs`` but tables, and for what reads them. OSError for an unreadable one."""
     seen = hashlib.sha256(f"{version('hydra-core')} {version('omegaconf')}".encode())
     for folder, folders, names in os.walk(configs):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if Path(folder, name) != configs / TABLE)
         if any(Path(folder, name).is_symlink() for name in folders):
             raise OSError("a linked folder, whose files are not looked at")
         for name in sorted(names):

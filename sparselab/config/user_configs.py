@@ -1,8 +1,8 @@
 """Config folders from elsewhere (``--config-dir``), looked at before anything composes them.
 
 A config may come from a stranger. Beside what any YAML can do (:mod:`sparselab.config.yaml_file`) one that Hydra reads can
-name classes (``_target_``), read the environment (interpolations) and lie beyond a link; a config of this project needs none
-of that.
+name classes (``_target_``), read the environment (interpolations) and be reached through a link. All of that is refused: no
+config of this project needs it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def scan_file(file: Path) -> None:
-    """One file's share of :func:`scan`. Raises ConfigError with the first fault."""
+    """Check one file, for :func:`scan`. Raises ConfigError with the first fault."""
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):

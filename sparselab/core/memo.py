@@ -18,9 +18,9 @@ _shared: ContextVar[dict[Hashable, Any] | None] = ContextVar("shared", default=N
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Inside, Python does not look for cycles: over many plain containers that all stay it looks long, and finds none.
+    """Switch Python's search for reference cycles off inside the context: among many containers that all stay it costs much.
 
-    Not for generators, which may be left standing inside.
+    Not for generators: one that is never finished would leave it switched off.
     """
     was = gc.isenabled()
     gc.disable()

@@ -1,8 +1,8 @@
 """C sources of the project, compiled once for this machine (about a second), kept, and loaded.
 
 They are compiled for this very processor, so the file's name is a hash of the source, the compiler and what the processor
-can do: nodes that share a home directory do not share what they cannot run. Where anything is missing, or the result is
-not what it should be, there is no library and the caller has a plain path beside it; :class:`Unavailable` says why.
+can do: nodes that share a home directory do not share what they cannot run. Where the compiler is missing, or the
+compiled file is damaged, there is no library, and the caller computes without it; :class:`Unavailable` says why.
 
 ``SPARSELAB_NATIVE=0`` asks for the plain path. ``SPARSELAB_CACHE`` is where the compiled files are kept.
 """
@@ -26,7 +26,7 @@ OPENMP = "-fopenmp"  # torch on Linux has loaded the same libgomp: one pool of t
 
 
 class Unavailable(Exception):
-    """Why there is no library, in a few words."""
+    """Raised where there is no library; the message says why, in a few words."""
 
 
 def compiler() -> str | None:
@@ -80,7 +80,7 @@ def _key(sources: tuple[Path, ...], compiler: str, flags: tuple[str, ...]) -> st
 
 
 def _compile(sources: tuple[Path, ...], compiler: str, own: tuple[str, ...], path: Path) -> None:
-    """Beside its final place and then moved there: two processes that compile at once do not meet. The seal is last."""
+    """Compile beside the final place, then move the file there, so that two processes cannot mix; the seal is written last."""
     translated = [source for source in sources if source.suffix == ".c"]
     for flags in ((*own, OPENMP), own):
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")

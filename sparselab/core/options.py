@@ -1,4 +1,4 @@
-"""Typed options: what a YAML group may say, and the line that is printed when it says something else."""
+"""Typed options: the values that a YAML group may have, and the error line for any other value."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _usual(cls: type[Options]) -> dict[str, Any]:
 def off(value: Any, **field: Any) -> Any:
     """A field of an option that came later, and that does nothing while it has its default ``value``.
 
-    So long it is no part of a cell's id: cells from before it keep theirs. field: as pydantic's ``Field`` takes it.
+    With that value it is no part of a cell's id, so cells from before the option existed keep their ids. field: as
+    pydantic's ``Field`` takes it.
     """
     return Field(value, json_schema_extra={"off": value}, **field)
 

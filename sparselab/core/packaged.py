@@ -21,7 +21,7 @@ def there(path: str) -> bool:
 def values(path: str) -> dict[str, Any]:
     """Read the options in ``configs/<path>.yaml``; what it shares with others of its group (``_base``) included.
 
-    Members of other groups that it chooses are left out: they are no options of its own. Nobody changes what comes back.
+    Members of other groups that it chooses are left out: they are no options of its own. Do not change the result: it is kept.
     """
     import yaml
 

@@ -109,7 +109,7 @@ def loaded() -> list[Plugin]:
 
 
 def note(kind: str, name: str, member: type) -> None:
-    """Take down that the plug-in under way registers ``member``; the project's own members are none of its business."""
+    """Note that the plug-in being imported registers ``member``. Outside of such an import nothing is noted."""
     if _state.current is not None:
         _state.current.members[kind, name] = member
 

@@ -10,7 +10,7 @@ FORM = "updates, such as 100, or epochs, such as 2epochs"
 
 
 def point_of(value: Any) -> str | None:
-    """Return how a point is spelled (``100``, ``2epochs``); None for what is none."""
+    """Return a point as it is spelled (``100``, ``2epochs``); None for a value that is no point."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
     found = POINT.fullmatch(str(value))

@@ -1,4 +1,4 @@
-"""Which parameters a network multiplies with, and what: seen where torch multiplies, whichever module asked for it [torch].
+"""The parameters that a network multiplies with, and their operands, observed in torch's own operations [torch].
 
 A layer's weight may be used without a call of the layer (``linear(x, self.qkv.weight)``), several matrices may lie in one
 tensor (mixtures of experts), and what a layer multiplies with need not be its weight (weight standardisation). Hooks on
@@ -140,7 +140,7 @@ def _lies(view: Tensor, summed: int, last: int, strides: Any, shape: Any) -> boo
 
 
 def _grouped(products: Products, left: Tensor, right: Tensor, offs: Tensor | None = None, *rest: Any) -> list[Use]:
-    """Rows of ``left`` up to each of ``offs`` times a matrix of ``right`` of their own."""
+    """Return the use of a grouped product: the rows of ``left`` up to each of ``offs`` times their own matrix of ``right``."""
     name = products.name(right)
     if name is None or left.ndim != 2 or right.ndim != 3 or offs is None:
         uses = _matrices(products, left, right) if left.ndim == right.ndim == 3 else []
@@ -215,7 +215,7 @@ def kernel_size(kernel: tuple[int, ...]) -> int:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """torch's attention module without its fused path, which hides its products; as it was afterwards."""
+    """Take torch's attention module off its fused path, which hides its products, inside the context."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from sparselab.core import packaged, plugins
 from sparselab.core.errors import did_you_mean, refuse
+from sparselab.core.options import validate
 
 T = TypeVar("T")
 
@@ -96,3 +97,25 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         self._load()
         return iter(sorted(self._members))
+
+
+def build(registry: Registry[Any], values: dict[str, Any], where: str, *arguments: Any) -> Any:
+    """Make the registered member that ``values['name']`` names.
+
+    Args:
+        registry: of the member's kind
+        values: the name and the member's options
+        where: the key of the config that has them
+        *arguments: what the class takes besides its options
+
+    Returns:
+        The member, its options validated. Raises ConfigError.
+    """
+    values = dict(values)
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        refuse(where, "has no name", did_you_mean("", registry))
+    cls: Any = registry[name]
+    if "name" in cls.Options.model_fields:
+        values["name"] = name
+    return cls(validate(cls.Options, values, where), *arguments)

@@ -17,11 +17,10 @@ from pydantic import Field
 from sparselab.config.schema import Common
 from sparselab.core.errors import Issue, Issues, RunFailed
 from sparselab.core.options import Options
-from sparselab.core.registry import Registry
+from sparselab.core.registry import Registry, build
 from sparselab.estimation.problems.problem import PROBLEMS, Problem
 from sparselab.running.engine import Plan
 from sparselab.running.identity import content
-from sparselab.running.parts import build
 from sparselab.running.signals import StopFlag
 from sparselab.running.single_process import Job, Outcome, SingleProcessEngine, write_files
 

@@ -12,6 +12,7 @@ from sparselab.core.data_types import NextTokens, Tokens
 from sparselab.core.errors import Issue, Issues, short, spell
 from sparselab.core.memo import once
 from sparselab.core.options import off
+from sparselab.core.registry import build
 from sparselab.core.sparsity import Sparsity
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
@@ -23,7 +24,7 @@ from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.tokenizers import choose_tokenizer
 from sparselab.running.engine import ENGINES
 from sparselab.running.identity import content
-from sparselab.running.parts import build, without_pending
+from sparselab.running.parts import without_pending
 from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 from sparselab.storage.ids import canonical
 

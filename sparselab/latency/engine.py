@@ -12,11 +12,11 @@ from sparselab.config.schema import Common
 from sparselab.core.errors import Issue, Issues, spell
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import Options
+from sparselab.core.registry import build
 from sparselab.core.sparsity import Sparsity
 from sparselab.latency.kernels.kernel import KERNELS, Kernel
 from sparselab.latency.workloads.workload import WORKLOADS, Step, Workload
 from sparselab.running.engine import ENGINES, Plan
-from sparselab.running.parts import build
 from sparselab.running.signals import StopFlag
 from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
 from sparselab.weights.patterns.fit import misfit

@@ -57,6 +57,10 @@ def cell_id_of(overrides: list[str], search_path: str | None = None) -> str:
 
     Of cells that differ in the seed alone one is read in a pass, also where the cells that they start from have their seed.
     """
+    return once(("cell id", *overrides, search_path), lambda: _named(overrides, search_path))  # many start from one
+
+
+def _named(overrides: list[str], search_path: str | None) -> str:
     found = None
     try:
         found = _of_family(overrides, search_path)

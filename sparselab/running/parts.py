@@ -10,22 +10,10 @@ from typing import Any, TypeVar
 
 from sparselab.config.compose import defaults
 from sparselab.config.schema import Common
-from sparselab.core.errors import ConfigError, Issue, did_you_mean, short
-from sparselab.core.options import attempt, validate
-from sparselab.core.registry import Registry
+from sparselab.core.errors import ConfigError, Issue, short
+from sparselab.core.options import attempt
 
 Top = TypeVar("Top", bound=Common)
-
-
-def build(registry: Registry, values: dict[str, Any], where: str, *arguments: Any) -> Any:
-    """The registered class named by ``values['name']``, with its options validated. Raises ConfigError."""
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError([Issue(where, "has no name", did_you_mean("", registry))])
-    cls = registry[name]
-    fields = cls.Options.model_fields
-    return cls(validate(cls.Options, {**({"name": name} if "name" in fields else {}), **values}, where), *arguments)
 
 
 def top_level(

@@ -66,7 +66,7 @@ def environment(host: HostOptions, devices: int = 1) -> dict[str, Any]:
 def commit() -> str:
     """The commit of the code, ``-dirty`` where the working tree differs from it; empty outside of its repository.
 
-    A file of code or configuration that nobody added makes it dirty as well: the commit does not have what was run.
+    A file of code or configuration that git does not track makes it dirty as well: the commit lacks what was run.
     An installed package may lie inside somebody else's repository, whose commit says nothing about this code.
     """
     root = Path(__file__).parents[2]

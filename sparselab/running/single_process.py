@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 from sparselab.config.schema import Common, HostOptions
 from sparselab.core.errors import ConfigError, Issues
 from sparselab.core.memo import once
+from sparselab.core.registry import build
 from sparselab.running.engine import NOTHING, Engine, Plan
 from sparselab.running.identity import identified
 from sparselab.running.loggers.logger import LOGGERS, Guarded
-from sparselab.running.parts import build, top_level, unwritable
+from sparselab.running.parts import top_level, unwritable
 from sparselab.running.records import environment, keep
 from sparselab.running.signals import StopFlag
 from sparselab.storage import atomic

@@ -247,7 +247,7 @@ def unpack_masks(packed: Mapping[str, Mapping[str, Any]], where: str = "masks") 
 
 
 class _Malformed(ValueError):
-    """A header that is JSON and still no safetensors header."""
+    """Raised for a header that is JSON and no safetensors header."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from sparselab.core.errors import ConfigError, Issue, Issues, refuse
 from sparselab.core.memo import once
 from sparselab.core.points import point_of, update_of
 from sparselab.core.processor import gpus, uses_gpu
+from sparselab.core.registry import build
 from sparselab.core.sparsity import PATTERNS, Sparsity
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.tokenizers import folder_of_copies
 from sparselab.running.loggers.logger import LOGGERS
-from sparselab.running.parts import build, top_level, unwritable, without_pending
+from sparselab.running.parts import top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.adapts.adapt import ADAPTS
 from sparselab.training.edits.edit import EDITS

@@ -14,7 +14,10 @@ FLOPS_PER_MAC = 2  # a multiplication and an addition
 
 @dataclass(frozen=True)
 class LayerAccount:
-    """One weight's part. ``params``: its numbers without the bias. MACs and FLOPs: one sample's forward pass."""
+    """The part of one weight in a network's cost.
+
+    ``params`` counts its numbers without the bias. MACs and FLOPs are of one sample's forward pass.
+    """
 
     name: str
     params: int
@@ -50,7 +53,7 @@ class Cost:
 
 
 def plain_cost(model_spec: ModelSpec) -> dict[str, int]:
-    """For a record: the multiply-accumulates of the dense network that ``model_spec`` takes the place of, where it does."""
+    """Multiply-accumulates of the dense network that a transformed ``model_spec`` replaces, for a record; else nothing."""
     return {} if model_spec.plain_macs is None else {"macs_plain": model_spec.plain_macs}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from sparselab.config import trees
 from sparselab.config.members import CONFIGS, _hydra
+from sparselab.config.overrides import check
 
 CHOICES = ("method=gmp", "model=mlp", "loss=[distill,l1]")
 
@@ -52,6 +53,19 @@ def test_a_changed_new_or_renamed_file_makes_other_trees(tmp_path: Path):
             (folder / f"{name}.yaml").write_text(text)
         names.add(trees.fingerprint(folder))
     assert len(names) == 4
+
+
+def test_a_changed_table_leaves_the_trees_as_they_are(tmp_path: Path, cache: Path):
+    """A paper's table is edited all the time, and the choice of no member reads one."""
+    (tmp_path / "paper" / "slug").mkdir(parents=True)
+    before = trees.fingerprint(tmp_path)
+    (tmp_path / "paper" / "slug" / "a.yaml").write_text("x: 1")
+    assert trees.fingerprint(tmp_path) == before
+    (tmp_path / "model" / "paper").mkdir(parents=True)
+    (tmp_path / "model" / "paper" / "a.yaml").write_text("x: 1")
+    assert trees.fingerprint(tmp_path) != before
+    assert trees.kept(("paper=slug",), tmp_path, lambda: {"x": 1}) == {"x": 1} and not list(cache.rglob("*.json"))
+    assert "paper" not in {choice.partition("=")[0] for choice in check(["paper=srste", "model=mlp"]).choices}
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -93,7 +93,7 @@ class Spread(BanditProblem):
 
 @PROBLEMS.register("needle")
 class Needle(BanditProblem):
-    """The hard instance: exp(s) nearly orthogonal actions, all worth nothing but one."""
+    """The hard instance: exp(s) nearly orthogonal actions, of which only one has a reward."""
 
     class Options(BanditOptions):
         d: int = Field(ge=2, description="dimensions, at least 2")

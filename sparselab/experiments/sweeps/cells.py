@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sparselab.config.members import groups
-from sparselab.config.overrides import TABLE, expand
+from sparselab.config.overrides import expand
 from sparselab.config.schema import UNIDENTIFIED
+from sparselab.config.trees import TABLE
 from sparselab.core.errors import ConfigError, Issue, Issues, nearest, refuse, short
 from sparselab.core.memo import sharing
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparselab.config.cell_ref import TEXT
 from sparselab.experiments.tables.grid import Cell
 from sparselab.experiments.tables.schema import Table
 
@@ -30,6 +31,14 @@ class Entry:
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def continues(self) -> bool:
+        """True if other cells trained something before it that it stands on: its own cost is not all that it took."""
+        own, whole = self.number("times", "steps"), self.number("times", "lineage_steps")
+        if own is not None and whole is not None:
+            return whole > own
+        return any(TEXT in text for text in self.cell.overrides)  # of records from before lineages were counted
 
     @property
     def finished(self) -> bool:

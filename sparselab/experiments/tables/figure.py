@@ -56,7 +56,7 @@ def figure_svg(summary: Summary) -> bytes:
             left.set_yscale("log")
             _round_ticks(left.yaxis, left.get_ylim())
         for right in rest:
-            _panel(right, summary, lambda line: line.flops, "training FLOPs × dense", published=False)
+            _panel(right, summary, lambda line: line.flops, summary.cost_label, published=False)
         left.set_ylabel(_plain(summary.table.metric.label))
         handles, labels = left.get_legend_handles_labels()
         if handles:

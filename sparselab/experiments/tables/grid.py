@@ -141,8 +141,13 @@ def _filled(text: str, table: Table, tier: str, seed: int) -> str:
     key, _, value = text.replace("{seed}", str(seed)).partition("=")
     if not phases_in(value):
         return f"{key}={value}"
-    _, tree = said(f"{key}=" + SHORT.sub(r"{phase: \1}", value))
-    return f"{key}={written(_with_phases(tree, table, tier, seed))}"
+
+    def made() -> tuple[Table, str]:
+        _, tree = said(f"{key}=" + SHORT.sub(r"{phase: \1}", value))
+        return table, f"{key}={written(_with_phases(tree, table, tier, seed))}"
+
+    _, filled = once(("phases", id(table), tier, seed, key, value), made)  # rows and columns share most of their phases
+    return filled
 
 
 def _with_phases(value: Any, table: Table, tier: str, seed: int) -> Any:

@@ -85,7 +85,7 @@ def _section(summary: Summary, records: _Records, find: Callable[[Summary, Pictu
         "source": summary.table.source.cited,
         "notes": render.notes(summary),
         "figure": f"{summary.table.metric.label} against {summary.axis[0]}"
-        + (" and against training FLOPs" if summary.trained else ""),
+        + (f" and against {summary.cost_label}" if summary.trained else ""),
         "shown": summary.shown,
         "claims": [
             {
@@ -134,6 +134,7 @@ def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
             "sparsity": summary.table.axis == "sparsity",
         },
         "trained": summary.trained,
+        "cost": summary.cost_label,
         "comparable": summary.comparable,
         "lines": [_point(line, digits, records) for line in summary.lines],
         "curves": [

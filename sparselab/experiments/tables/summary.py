@@ -85,6 +85,16 @@ class Summary:
         return any(line.flops is not None for line in self.lines) or not self.done
 
     @property
+    def continued(self) -> bool:
+        """True if cells stand on runs of other cells: the costs of training are those of each cell's own run."""
+        return any(entry.continues for line in self.lines for entry in line.entries)
+
+    @property
+    def cost_label(self) -> str:
+        """The name of the figure's axis of training costs."""
+        return f"training FLOPs × dense{', last phase alone' if self.continued else ''}"
+
+    @property
     def axis(self) -> tuple[str, bool]:
         """(label, whether logarithmic) of the figure's x axis."""
         axis = self.table.axis

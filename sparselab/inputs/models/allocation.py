@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Issue, did_you_mean, refuse
-from sparselab.core.options import validate
-from sparselab.core.registry import Registry
+from sparselab.core.errors import Issue
+from sparselab.core.registry import Registry, build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,9 +129,5 @@ def nth_largest(values: Tensor, place: Tensor) -> Tensor:
 
 def made(values: dict[str, Any]) -> Allocation:
     """The rule of ``model.allocation``. Raises ConfigError."""
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str):
-        refuse(WHERE, "has no name", did_you_mean("", ALLOCATIONS))
-    cls = ALLOCATIONS[name]
-    return cls(validate(cls.Options, values, WHERE))
+    rule: Allocation = build(ALLOCATIONS, values, WHERE)
+    return rule

@@ -8,10 +8,10 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparselab.core import options as spec_options
-from sparselab.core.errors import Issue, did_you_mean, refuse
+from sparselab.core.errors import Issue
 from sparselab.core.model_spec import Layer, ModelSpec
-from sparselab.core.options import off, validate
-from sparselab.core.registry import Registry
+from sparselab.core.options import off
+from sparselab.core.registry import Registry, build
 from sparselab.inputs.models.family import Family
 from sparselab.inputs.models.weights import Entry, Part, divide
 
@@ -88,7 +88,7 @@ class Transformable(Family):
 
     def __init__(self, options: Options):
         super().__init__(options)
-        self.transform = None if options.transform is None else _build(options.transform)
+        self.transform = None if options.transform is None else build(TRANSFORMS, options.transform, WHERE)
 
     def plain(self) -> Self:
         """The same family without its transform."""
@@ -142,12 +142,3 @@ def wider(width: int, factor: Fraction, multiple: int = 1) -> int:
 def replaceable(plain: ModelSpec) -> Iterator[Layer]:
     """The layers that members which replace layers one by one do replace."""
     return (layer for layer in plain.layers if not layer.roles & KEPT)
-
-
-def _build(values: dict[str, Any]) -> Transform:
-    values = dict(values)
-    name = values.pop("name", None)
-    if not isinstance(name, str):
-        refuse(WHERE, "has no name", did_you_mean("", TRANSFORMS))
-    cls = TRANSFORMS[name]
-    return cls(validate(cls.Options, values, WHERE))

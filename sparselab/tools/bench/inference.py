@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from sparselab.core.data_spec import DataSpec
 from sparselab.core.data_types import Classes, Images, NextTokens, Tokens
+from sparselab.core.registry import build
 from sparselab.core.sparsity import Sparsity
 from sparselab.inputs.models.family import MODELS, Family
-from sparselab.running.parts import build
 from sparselab.tools.bench.timing import Row, row, turns
 from sparselab.tools.deploy.form import FORMS
 from sparselab.tools.deploy.speed import Subject, pair

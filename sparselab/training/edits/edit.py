@@ -1,4 +1,4 @@
-"""An edit: the network is changed once, before the first update; a run of no updates (trainer.max_steps=0) is nothing else."""
+"""An edit: a change of the network before the first update. With trainer.max_steps=0 it is all that a run does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task at work, as Lightning sees it: a network, the loss of a batch with the extra losses, a gradient that is checked."""
+"""The Lightning module: a network, a task's loss with the extra losses, and checks of the gradient."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ class TaskModule(pl.LightningModule):
         return self.family.carried(self.network, inputs, self.began)[0]
 
     def begin(self, index: int) -> None:
-        """Micro-batch number ``index`` of the run, from 0, is about to be trained on."""
+        """Prepare for micro-batch number ``index`` of the run, from 0."""
         if self.adapter:
             self.adapter.before_batch(index)
         if self.carry:
             self.carry.begin(index)
 
     def train(self, mode: bool = True) -> Self:
-        """A frozen network evaluates whoever asks it to train: nothing is dropped, and no running statistic moves."""
+        """Set training mode; a frozen network stays in evaluation mode: no dropout, and running statistics do not change."""
         super().train(mode)
         if self.freezes:
             self.network.eval()
@@ -118,7 +118,7 @@ class TaskModule(pl.LightningModule):
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
-        """Inside, a text is scored from its beginning, and training's state is put aside."""
+        """Score a text from its beginning inside the context; the state carried by training is put aside until its end."""
         kept, self.carry = self.carry, self.carry and Carry()
         try:
             yield
@@ -165,12 +165,12 @@ class TaskModule(pl.LightningModule):
 
     @property
     def drawing(self) -> bool | None:
-        """As the sparsifier's."""
+        """Sample masks in the forward passes inside the context, as the sparsifier's ``drawing`` does."""
         return self.sparsifier.drawing if self.sparsifier else None
 
     @contextmanager
     def aside(self, dense: bool) -> Iterator[None]:
-        """Inside, passes beside the update's own leave no trace in running statistics; with ``dense`` masks are off."""
+        """Keep running statistics as they are through further passes inside the context; with ``dense``, without masks."""
         kept = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         cached = torch.is_autocast_cache_enabled()  # of casts of other values that these parameters had
         torch.set_autocast_cache_enabled(False)

@@ -27,7 +27,7 @@ class Distribution(ABC):
     patterns:     the names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
     needs_scores: it looks at scores of weights: call :meth:`allocate_scored` instead of :meth:`allocate`.
     own_scores:   these are :meth:`score`'s, not the method's: the method then says which weights of a layer stay, and not
-                  how many. Who needs what layers read names the capability ``ReadsInputs`` before the base.
+                  how many. A distribution that needs the inputs of layers inherits from ``ReadsInputs`` as well.
     """
 
     name: ClassVar[str]

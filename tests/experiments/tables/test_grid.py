@@ -118,6 +118,16 @@ def test_a_table_says_more_of_a_phase_than_its_name(table: Table):
     assert weights.endswith("seed: 13, model.hidden: [8]}, at: 2}]") and masks.endswith("seed: 3}, take: masks}")
 
 
+def test_what_is_said_with_a_phase_is_of_that_phase_alone(table: Table):
+    """Several copies retrained with seeds of their own start from the one network of the cell's seed."""
+    phases = {"first": ["method=dense", "model.weights=null"], "copy": ["method=dense", "model.weights={first}"]}
+    base = ["model.weights=[{copy}, {phase: copy, with: {seed: 1{seed}}}]"]
+    cell = expand(phased(table, **phases).model_copy(update={"base": base}), "cpu")[0]
+    own, other = (copy["cell"] for copy in said(cell.overrides[0])[1])
+    assert (own["seed"], other["seed"]) == (3, 13)
+    assert own["model.weights"] == other["model.weights"] and own["model.weights"]["cell"]["seed"] == 3
+
+
 def test_a_phase_is_a_chain_in_one_line(table: Table):
     made = phased(table, task=["method=dense", "model.weights=null"])
     line = ["model.weights={phase: task, chain: {seed: [1{seed}, 2{seed}], dataset: [digits, mnist]}}"]

@@ -3,10 +3,14 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
+
 from sparselab.experiments.tables import render
 from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.figure import _path, figure_svg
+from sparselab.experiments.tables.grid import expand
 from sparselab.experiments.tables.ledger import rows_of, to_markdown
+from sparselab.experiments.tables.report import html
 from sparselab.experiments.tables.schema import Axis, Table
 from sparselab.experiments.tables.styles import styles
 from sparselab.experiments.tables.summary import requested, summarise
@@ -107,6 +111,27 @@ def test_records_of_different_data_are_told(table: Table, entries: list[Entry]):
     assert any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
     entries[0].record["config"] = {"dataset": {"limit_test": 10, "test_draw": 3}}  # another draw is other data
     assert not any("the same digits" in note for note in render.notes(summarise(table, "cpu", entries)))
+
+
+@pytest.mark.parametrize(
+    ("times", "words", "alone"),
+    [
+        ({"steps": 5, "lineage_steps": 8}, [], True),
+        ({"steps": 5, "lineage_steps": 5}, ["model.weights={cell: {trainer.max_steps: 0}}"], False),  # never trained
+        ({}, ["model.weights={cell: {method: dense}}"], True),  # of an older record, by its words
+        ({}, ["model.weights=cell:method=dense"], True),
+        ({}, [], False),
+    ],
+)
+def test_a_cost_without_that_of_the_cells_before_it_says_so(table: Table, entries: list[Entry], times, words, alone):
+    made = table.model_copy(update={"base": [*table.base, *words]})
+    found = [
+        Entry(cell, {**entry.record, "times": times}) for cell, entry in zip(expand(made, "cpu"), entries, strict=True)
+    ]
+    summary = summarise(made, "cpu", found)
+    assert summary.cost_label == "training FLOPs × dense" + ", last phase alone" * alone
+    assert any("without what the cells that it starts from took" in note for note in render.notes(summary)) is alone
+    assert (", last phase alone" in html([summary])) is alone
 
 
 def test_nan_never_enters_a_table(table: Table, entries: list[Entry]):

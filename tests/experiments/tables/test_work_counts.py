@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from sparselab.core.memo import sharing
 from sparselab.experiments.tables import grid, results
 from sparselab.experiments.tables.claims.fit import _straight
 from sparselab.experiments.tables.load import load
+from sparselab.running import cell_ids
 
 PLAN = ["method=rigl", "sparsity=0.9", "model=vit_ti", "dataset=digits"]
 PLANS = [PLAN, ["estimator=colide"], ["solver=elimination"]]
@@ -35,6 +37,27 @@ def test_what_seeds_share_is_written_once(monkeypatch):
     cells = grid.expand(table, "cpu")
     assert cells and all("{" in text for text in filled)
     assert len(filled) < 3 * len(cells) < sum(len(cell.overrides) for cell in cells)
+
+
+def test_a_phase_is_filled_once_for_all_cells_that_start_from_it(monkeypatch):
+    (table,) = load("cts/objectives")
+    tier = table.tiers["cpu"].model_copy(update={"seeds": [0]})
+    read, usual = [], grid.said
+    monkeypatch.setattr(grid, "said", lambda text: read.append(text) or usual(text))
+    with sharing():
+        cells = grid.expand(table.model_copy(update={"tiers": {"cpu": tier}}), "cpu")
+    assert len(read) == len(set(read)) < sum("cell:" in text for cell in cells for text in cell.overrides)
+
+
+def test_a_cell_that_many_start_from_is_named_once(monkeypatch):
+    named, usual = [], cell_ids._named
+    monkeypatch.setattr(cell_ids, "_named", lambda words, path: named.append(tuple(words)) or usual(words, path))
+    start = "model.weights={cell: {method: dense, model: mlp, trainer.max_steps: 1, seed: 0}}"
+    with sharing():
+        ids = [
+            cell_ids.cell_id_of(["model=mlp", "method=dense", start, f"optim.lr={lr}", "seed=0"]) for lr in (0.1, 0.2)
+        ]
+    assert len(set(ids)) == 2 and len(named) == len(set(named)) == 3
 
 
 def test_equal_overrides_are_not_read_to_be_compared(monkeypatch):

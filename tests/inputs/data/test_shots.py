@@ -10,7 +10,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.data.sets.arrays import resized
 from sparselab.inputs.data.sets.images import IMAGENET
-from sparselab.inputs.data.subset import shots
+from sparselab.inputs.data.subset import balanced, shots
 
 
 def digits(**options):
@@ -48,6 +48,18 @@ def test_shots_of_a_class_that_has_fewer():
     labels = np.array([0, 1, 1, 1, 2, 2])
     assert np.bincount(labels[shots(labels, 2, "a")]).tolist() == [1, 2, 2]
     assert shots(np.empty(0, np.int64), 2, "a").tolist() == []
+
+
+@pytest.mark.parametrize("part", ["val", "limit_test", "limit_test 1"])
+def test_fewer_images_than_classes_are_of_drawn_classes(part):
+    """Not of the first ones: eight pictures of CIFAR-100 for a quick look are any eight, no two of a class."""
+    labels = np.arange(500) % 100
+    few = [balanced(labels, count, part) for count in (0, 1, 8, 99)]
+    assert [len(rows) for rows in few] == [len(set(labels[rows])) for rows in few] == [0, 1, 8, 99]
+    assert set(few[1]) < set(few[2]) < set(few[3]) < set(balanced(labels, 200, part))
+    assert labels[few[2]].max() > 8 and few[2].tolist() == sorted(few[2])
+    assert digits(val=8).load().digests["val"] == digits(val=8).load().digests["val"]
+    assert np.bincount(labels[balanced(labels, 150, part)]).tolist() == [2] * 50 + [1] * 50  # as records have it
 
 
 def test_images_in_colour_of_another_size():

@@ -209,7 +209,7 @@
     const panels = make("div", { class: "panels" }), legend = make("div", { class: "legend" });
     const paint = () => panels.replaceChildren(
       panel(table, hidden, "x", table.axis.label, table.axis.log, table.axis.sparsity && state.published),
-      ...(table.trained ? [panel(table, hidden, "flops", "training FLOPs × dense", false, false)] : []));
+      ...(table.trained ? [panel(table, hidden, "flops", table.cost, false, false)] : []));
     table.curves.forEach(([name, , [colour, shape, dash]], i) => {
       const line = make("path", { d: "M0 7H26", "stroke-dasharray": dashes[dash], "stroke-width": 1.6 }), mark = make("path", { d: shapes[shape](13, 7, 4) });
       const swatch = make("svg", { viewBox: "0 0 26 14", class: "swatch", "aria-hidden": "true", stroke: `var(--s${colour})`, fill: `var(--s${colour})` }, line, mark);

@@ -1,4 +1,4 @@
-"""Gives a transformers network another attention through the library's own registry, and takes it away again."""
+"""Replaces the attention of a transformers network through the library's own registry, and puts it back afterwards."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Attached:
 
 
 class Everything(Rule):
-    """Skips nothing."""
+    """A rule that skips no tile."""
 
     name = "everything"
 

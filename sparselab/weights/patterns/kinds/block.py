@@ -13,7 +13,7 @@ from sparselab.weights.patterns.units import Tiled
 @PATTERNS.register("block")
 @dataclass(frozen=True)
 class Block(Tiled):
-    """``block:4x1:0.8``: this fraction of the blocks of 4 outputs x 1 input goes."""
+    """``block:4x1:0.8``: this fraction of the blocks of 4 outputs x 1 input is removed."""
 
     block: tuple[int, int]
 
