@@ -36,11 +36,11 @@ def crossings(sound: np.ndarray, rate: int, bands: int, decibels: float) -> np.n
 
 def filters(rate: int, bands: int) -> np.ndarray:
     """Triangular filters (bands, points / 2 + 1) over the spectrum, evenly spaced in mel."""
-    ends = mel(np.array([LOWEST, rate / 2]))
-    centres = 700 * (10 ** (np.linspace(*ends, bands + 2) / 2595) - 1)
+    low, high = mel(np.array([LOWEST, rate / 2])).tolist()
+    centres = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
     at = np.fft.rfftfreq(POINTS, 1 / rate)
-    low, middle, high = centres[:-2, None], centres[1:-1, None], centres[2:, None]
-    return np.clip(np.minimum((at - low) / (middle - low), (high - at) / (high - middle)), 0, None)
+    left, middle, right = centres[:-2, None], centres[1:-1, None], centres[2:, None]
+    return np.clip(np.minimum((at - left) / (middle - left), (right - at) / (right - middle)), 0, None)
 
 
 def mel(hertz: np.ndarray) -> np.ndarray:
