@@ -9,7 +9,7 @@ import pytest
 
 from sparselab.core.memo import sharing
 from sparselab.experiments.tables import grid, results
-from sparselab.experiments.tables.claims.fit import _straight
+from sparselab.experiments.tables.laws import straight
 from sparselab.experiments.tables.load import load
 from sparselab.running import cell_ids
 
@@ -71,9 +71,9 @@ def test_a_line_is_scipy_s_and_needs_none_of_it(monkeypatch):
     x, y = [0.3, 1.1, 2.7, 4.0, 8.5], [1.2, 0.7, 3.3, 2.9, 6.1]
     wanted = linregress(x, y)
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    found = _straight(x, y)
+    found = straight(x, y)
     assert found.slope == wanted.slope and found.r2 == wanted.rvalue**2
-    assert _straight(x, [2.0] * 5).r2 == 1 and _straight(x, [-v for v in x]).r2 == 1
+    assert straight(x, [2.0] * 5).r2 == 1 and straight(x, [-v for v in x]).r2 == 1
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=" ".join)

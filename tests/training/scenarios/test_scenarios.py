@@ -63,7 +63,7 @@ def test_loss_chooses_among_the_outputs_that_the_scenario_names():
 
 def test_a_schedule_begins_anew_with_each_task():
     kind = SCHEDULES["periodic"]
-    one = kind(kind.Options(every=3, stop=1.0, fraction=0.5, decay="cosine", least=0.005))
+    one = kind(kind.Options(every=3, stop=1.0, fraction=0.5, decay="cosine", floor=0.005))
     whole = TaskSchedule(one, (10, 20))
     assert whole.updates(20) == [0, 3, 6, 9, 13, 16, 19]  # the first mask of the second task is no update
     assert (
