@@ -77,6 +77,8 @@ def test_v1_exit_code_2_and_one_short_line_per_fault(told):
 
 # Keys that nobody typed: defaults that do not go with what was typed, or lack something.
 FORESEEN = {"model", "model.arch", "sparsity", "schedule", "distribution.layers", "targets", "trainer"} | {
+    "dataset.problems",
+    "dataset.val",
     "decoding.tokens",
     "engine.phase",
     "estimator.block",
@@ -85,6 +87,7 @@ FORESEEN = {"model", "model.arch", "sparsity", "schedule", "distribution.layers"
     "loss.distill.teacher",
     "metric.mask_cosine.masks",
     "model.allocation.k",
+    "optim.weight_decay",
 }
 
 
