@@ -266,3 +266,8 @@ def test_the_guard_raises_small_eigenvalues_and_says_so():
     assert guarded and np.linalg.eigvalsh(raised) == pytest.approx([0.5, 3.0])
     assert lifted(np.eye(2), 0.5)[1] is False
     assert (mirrored(np.arange(6.0), 3) == [[0, 1, 2], [1, 3, 4], [2, 4, 5]]).all()
+
+
+def test_a_bound_beyond_floating_point_is_refused():
+    with pytest.raises(ValueError, match=r"clip_x=1e\+200: its square is beyond floating point"):
+        LDPSparseRegressor(delta=0.01, clip_x=1e200, clip_y=1.0).fit(np.eye(3), np.ones(3))

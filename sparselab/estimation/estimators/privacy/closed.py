@@ -166,7 +166,10 @@ class LDPSparseRegressor(Private, _Closed):
     def _sizes(self) -> list[float]:
         """The sensitivities of x x^T (Frobenius norm, so that any order of its entries is covered) and of x y."""
         factor = 2.0 if self.sensitivity == "bound" else math.sqrt(2)
-        return [factor * self.clip_x_**2, 2 * self.clip_x_ * self.clip_y_]
+        try:
+            return [factor * self.clip_x_**2, 2 * self.clip_x_ * self.clip_y_]
+        except OverflowError:
+            raise ValueError(f"clip_x={self.clip_x_:g}: its square is beyond floating point; give a smaller one") from None
 
     def _spend(
         self, sizes: list[float], shares: list[float], sigmas: list[float], delta: float, voided: list[str]
