@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_sample_images
@@ -16,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from sparselab.estimation.estimators.codes.infer import SOLVERS, Problem, after_step, safe, settle_rows, unit
 from sparselab.estimation.estimators.codes.learner import SparseCoding
 from sparselab.estimation.estimators.codes.thresholds import RULES, rule_of
-from sparselab.estimation.problems.images.whiten import amplitude, patches, prepared
+from sparselab.estimation.problems.images.whiten import amplitude, patches, prepared, read
 
 EVERY = [*RULES]
 
@@ -172,8 +173,8 @@ def test_rates_fall_with_time_and_thresholds_do_not():
 def test_a_step_that_would_diverge_is_shortened_and_no_other(rng):
     atoms = unit(rng.normal(size=(400, 8)))
     curvature = np.linalg.norm(atoms, 2) ** 2
-    assert safe(atoms, 0.05) == pytest.approx(1.9 / curvature) and 0.05 * curvature > 2
-    assert safe(np.eye(8), 0.05) == 0.05
+    assert safe(atoms, 0.05, 1.9) == pytest.approx(1.9 / curvature) and 0.05 * curvature > 2
+    assert safe(np.eye(8), 0.05, 1.9) == 0.05
     data = atoms[:20] * 3
     assert np.isfinite(SparseCoding(400, "soft", lam=0.1, random_state=0).fit(data).transform(data)).all()
 
@@ -305,3 +306,27 @@ def test_bad_options_are_one_line(options, message, rng):
     assert "\n" not in str(refused.value)
     with pytest.raises(NotFittedError):
         SparseCoding(**options).transform(made(rng)[0])
+
+
+def test_no_way_of_descent_diverges_at_the_longest_step():
+    """With momentum a step of 1.9 over the curvature grows without end; each way is held below its own bound."""
+    rng = np.random.default_rng(0)
+    atoms = unit(rng.standard_normal((128, 64)))
+    data = rng.standard_normal((40, 64))
+    for solver in SOLVERS.values():
+        problem = Problem(atoms, rule_of("soft", 0.5), 0.1, safe(atoms, 1.0, solver.guard))
+        codes, _, there = settle_rows(solver(problem, data), 3000, 1e-4)
+        assert np.isfinite(codes).all() and there.all()
+
+
+def test_a_row_that_is_not_a_number_is_not_settled():
+    atoms = unit(np.random.default_rng(0).standard_normal((6, 4)))
+    data = np.vstack([np.ones(4), np.full(4, np.nan)])
+    problem = Problem(atoms, rule_of("soft", 0.5), 0.1, safe(atoms, 0.1, SOLVERS["pg"].guard))
+    assert list(settle_rows(SOLVERS["pg"](problem, data), 2000, 1e-3)[2]) == [True, False]
+
+
+def test_grey_values_of_16_bits_are_read_whole(tmp_path):
+    deep = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.array_equal(read(tmp_path / "deep.png"), deep)

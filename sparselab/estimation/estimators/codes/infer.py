@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from sparselab.estimation.estimators.codes.thresholds import Rule
-
-GUARD = 1.9  # a gradient step times the largest curvature; from 2 on the steps grow without end
 
 Array = np.ndarray
 
@@ -43,7 +42,12 @@ class Problem:
 
 
 class Descent(ABC):
-    """Codes on their way. ``codes`` (n, units) is where they are."""
+    """Codes on their way. ``codes`` (n, units) is where they are.
+
+    guard: the largest step times the largest curvature; from 2 on gradient steps grow without end.
+    """
+
+    guard: ClassVar[float] = 1.9
 
     def __init__(self, problem: Problem, data: Array):
         self.problem, self.data = problem, data
@@ -83,6 +87,8 @@ class Fista(Descent):
 
     For penalties that are not convex nothing is promised; it is a way of going faster.
     """
+
+    guard = 1.3  # with momentum steps grow from 4/3 on
 
     def __init__(self, problem: Problem, data: Array):
         super().__init__(problem, data)
@@ -140,11 +146,17 @@ def unit(atoms: Array) -> Array:
     return atoms / np.maximum(np.linalg.norm(atoms, axis=1, keepdims=True), 1e-8)
 
 
-def safe(atoms: Array, step: float) -> float:
-    """``step``, or where the dictionary's squared norm makes that diverge, the largest step that does not."""
+def safe(atoms: Array, step: float, guard: float) -> float:
+    """``step``, or where the dictionary's squared norm makes that diverge, the largest step that does not.
+
+    Args:
+        atoms: (units, m)
+        step: what is asked for
+        guard: of the way of descent
+    """
     small = atoms.T @ atoms if atoms.shape[0] > atoms.shape[1] else atoms @ atoms.T
     curvature = float(np.linalg.eigvalsh(small)[-1])
-    return min(step, GUARD / curvature) if curvature > 0 else step
+    return min(step, guard / curvature) if curvature > 0 else step
 
 
 def after_step(descent: Descent, most: int, tol: float) -> tuple[int, bool]:
@@ -179,7 +191,7 @@ def settle_rows(descent: Descent, most: int, tol: float) -> tuple[Array, int, Ar
         descent.advance(t)
         t += 1
         moved = np.linalg.norm(descent.state - before, axis=1)
-        going = moved >= tol * (tol + np.linalg.norm(before, axis=1))
+        going = ~(moved < tol * (tol + np.linalg.norm(before, axis=1)))  # NaN never comes to rest
         if not going.all():
             codes[still[~going]] = descent.codes[~going]
             still = still[going]

@@ -152,7 +152,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 yield data[start : start + self.batch]
 
     def _problem(self, atoms: Array, lam: float) -> Problem:
-        return Problem(atoms, rule_of(self.penalty, self.q), lam, safe(atoms, self.step_r), self.decay)
+        step = safe(atoms, self.step_r, SOLVERS[self.solver].guard)
+        return Problem(atoms, rule_of(self.penalty, self.q), lam, step, self.decay)
 
     def _rate(self, t: int) -> float:
         return self.step_phi if self.decay is None else self.step_phi / (1 + self.step_phi / self.decay * t)

@@ -169,7 +169,9 @@ class LDPSparseRegressor(Private, _Closed):
         try:
             return [factor * self.clip_x_**2, 2 * self.clip_x_ * self.clip_y_]
         except OverflowError:
-            raise ValueError(f"clip_x={self.clip_x_:g}: its square is beyond floating point; give a smaller one") from None
+            raise ValueError(
+                f"clip_x={self.clip_x_:g}: its square is beyond floating point; give a smaller one"
+            ) from None
 
     def _spend(
         self, sizes: list[float], shares: list[float], sigmas: list[float], delta: float, voided: list[str]

@@ -42,7 +42,8 @@ def read(path: Path) -> Array:
         return pixels.reshape(HATEREN).astype(np.float64)
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L"), dtype=np.float64)
+            deep = image.mode.startswith("I") or image.mode == "F"  # PIL would cut grey values of 16 bits off at 255
+            return np.asarray(image if deep else image.convert("L"), dtype=np.float64)
     except OSError:
         raise ValueError(f"{path.name} cannot be read as a picture") from None
 

@@ -66,7 +66,8 @@ class Environment:
     noise:     standard deviation of a coordinate of a sampled gradient; 0 where the oracle is exact. Finite sums sample
                their rows instead.
     roughness: how fast the error of one sample changes with the point: its mean-squared smoothness constant is
-               noise * roughness in every coordinate, sqrt(size) times that for the whole gradient. None: errors at two points are independent (no mean-squared smoothness).
+               noise * roughness in every coordinate, sqrt(size) times that for the whole gradient. None: errors at two
+               points are independent (no mean-squared smoothness).
     eps:       the run is over when the root of the mean of |G(x)|² over the iterates so far is at most eps, G being the
                projected true hypergradient; None: never.
     budget:    the run is over when so many oracle calls were made.
