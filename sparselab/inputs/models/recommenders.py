@@ -143,6 +143,10 @@ class MultVAE(nn.Module):
             nn.init.normal_(layer.weight, 0.0, sqrt(2 / (layer.in_features + layer.out_features)))
             nn.init.normal_(layer.bias, 0.0, 0.001)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: not the last pass's divergence, whose graph cannot be copied."""
+        return {**self.__dict__, "divergence": torch.zeros(())}
+
     def rows(self, users: Tensor) -> Tensor:
         """(n, items) of ``users`` (n,), the dtype of the weights: 1 for an item that is known to be taken."""
         counts = self.starts[users + 1] - self.starts[users]

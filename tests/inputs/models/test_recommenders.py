@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,16 @@ def test_through_the_graph_neighbours_have_a_gradient_too():
     network(torch.tensor([[0, 3]])).sum().backward()
     touched = (network.embedding.weight.grad.abs().sum(1) > 0).nonzero().flatten().tolist()
     assert touched == [0, 2, USERS, USERS + 1, USERS + 3]
+
+
+def test_multvae_can_be_copied_in_the_middle_of_training():
+    network = MultVAE(TOOK, USERS, ITEMS, [6, 2], 0.5).train()
+    network(torch.zeros(2, 1, dtype=torch.int64))
+    twin = copy.deepcopy(network)
+    assert float(twin.divergence) == 0.0 and network.divergence.requires_grad
+    assert all(
+        torch.equal(a, b) for a, b in zip(twin.state_dict().values(), network.state_dict().values(), strict=True)
+    )
 
 
 def test_multvae_reads_rows_at_unit_length():
