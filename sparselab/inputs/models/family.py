@@ -57,7 +57,7 @@ class Family:
     decoder: ClassVar[bool] = False
     """True for a decoder of transformers: rules on activations and on attention need one."""
     gives: ClassVar[frozenset[str]] = frozenset()
-    """What its networks have for extra losses to read, such as ``divergence``."""
+    """Names of what its networks keep for extra losses to read, such as ``divergence``."""
     instructions: ClassVar[Mapping[str, frozenset[str]]] = {}
     """Instructions that torch needs for the network in ``bf16`` or ``16``; a precision not named runs on all processors."""
 

@@ -144,7 +144,7 @@ class MultVAE(nn.Module):
             nn.init.normal_(layer.bias, 0.0, 0.001)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: not the last pass's divergence, whose graph cannot be copied."""
+        """Leave out the last pass's divergence, whose graph cannot be copied."""
         return {**self.__dict__, "divergence": torch.zeros(())}
 
     def rows(self, users: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparselab.weights.slot import Slot, UpdateContext
 
 PARTICIPATION = "participation"
-"""Where ``slot.state`` has the participation levels that no optimiser moves."""
+"""The key of ``slot.state`` under which participation levels lie that no optimiser moves."""
 
 DECIDED = 0.05
 """How near to 0 or 1 a level has to be at the end of a run to count as a decision."""
