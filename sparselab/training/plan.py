@@ -140,7 +140,8 @@ def _against_each_other(made: UncheckedParts) -> None:
     for metric in made.metrics if made.has("model") else ():
         if metric.needs_spikes and not parts["model"].spiking:
             issues.found.append(no_spikes(f"metric={metric.name}", parts["model"]))
-        issues.found += not_given(f"metric={metric.name}", metric.needs_given, parts["model"])
+        if not (made.has("data") and metric.issues(parts["data"])):
+            issues.found += not_given(f"metric={metric.name}", metric.needs_given, parts["model"])
     edit = made.edit
     if edit is not None and made.has("data"):
         issues.found += edit.issues(parts["data"])

@@ -86,6 +86,18 @@ NEEDS = {
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
     "loss=spike_rate": ["model=snn"],
     "metric=spikes": ["model=snn"],
+    **{
+        choice: ["model=llama_moe", "dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=64"]
+        for choice in (
+            "loss=activation_locality",
+            "loss=chunk_sparsification",
+            "loss=router_balance",
+            "loss=router_l1",
+            "loss=router_entropy",
+            "loss=remoe_l1",
+            "metric=expert_sparsity",
+        )
+    },
     "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
     "loss=er": ["scenario=class_incremental", "dataset.val=0"],
     "loss=derpp": ["scenario=class_incremental", "dataset.val=0"],

@@ -68,8 +68,7 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.router(x).gates
-        hidden = self.up_proj(x)
-        hidden = F.silu(hidden) if self.gate_proj is None else F.silu(self.gate_proj(x)) * hidden
+        hidden = F.silu(self.up_proj(x)) if self.gate_proj is None else F.silu(self.gate_proj(x)) * self.up_proj(x)
         scaled = hidden.unflatten(-1, (self.experts, self.inner)) * gates.to(hidden.dtype).unsqueeze(-1)
         return self.down_proj(scaled.flatten(-2))
 

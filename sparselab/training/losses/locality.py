@@ -66,7 +66,9 @@ class ChunkSparsification(RoutingLoss):
         length: int = Field(ge=1, description="tokens of a chunk; must divide the window of text")
         settle: int = Field(ge=0, description="updates in which lambda_cs stays as it is, at least 0")
         every: int = Field(ge=1, description="updates of a window, after each of which lambda_cs moves, at least 1")
-        least_rise: float = Field(ge=1, description="factor by which lambda_cs grows at least when it grows, at least 1")
+        least_rise: float = Field(
+            ge=1, description="factor by which lambda_cs grows at least when it grows, at least 1"
+        )
         cap: float | None = Field(ge=1, description="most times its start that lambda_cs may be; null: no bound")
         update: Literal["step", "linear"] = Field(description="step: at once, or linear: over the next window")
 

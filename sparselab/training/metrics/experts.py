@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @METRICS.register("expert_sparsity")
 class ExpertSparsity(Metric):
-    """``tls`` and ``cls_L``: 1 less the share of experts that a token, or a chunk of L tokens together, uses (arXiv 2507.08771).
+    """``tls`` and ``cls_L``: 1 less the share of experts that a token, or a chunk of L tokens, uses (arXiv 2507.08771).
 
     An expert is used where its gate is not 0. Chunks follow each other in a window of text; means are over chunks and layers.
     ``reuse`` is the mean share of a token's experts that the next one in the window uses, too, over tokens with any;
@@ -65,7 +65,9 @@ class ExpertSparsity(Metric):
                 subject.logits(inputs)
                 tokens, there = inputs.shape[1], targets != IGNORE
                 used = torch.stack([gates != 0 for gates in recorder.take().blocks]) & there.unsqueeze(-1)
-                for count, values in zip(counts, (chunks(used, there, windows), used.sum((1, 2)).flatten()), strict=True):
+                for count, values in zip(
+                    counts, (chunks(used, there, windows), used.sum((1, 2)).flatten()), strict=True
+                ):
                     count.to(values.device).update(values)
         pairs, reuse, none, all_tokens, *rest = counts[0].compute().tolist()
         sparsities = [1 - active / total for active, total in zip(rest[::2], rest[1::2], strict=True)]

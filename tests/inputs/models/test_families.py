@@ -32,6 +32,7 @@ SMALL = {
     "timm": {"arch": "resnet10t"},
     "gpt": {"width": 16, "depth": 1},
     "llama": {"width": 16, "depth": 1, "ff": 24},
+    "llama_moe": {"width": 16, "depth": 1, "experts": 6, "expert_width": 4},
     "lstm": {"width": 16, "depth": 2},
     "dncnn": {"depth": 3, "width": 4},
     "lightgcn": {"width": 4, "depth": 2},

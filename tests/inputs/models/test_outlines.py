@@ -80,8 +80,8 @@ CASES = [
     ("multvae", {"hidden": [6, 2]}, taken(4, 5)),
     ("neumf", {"width": 4, "hidden": [6, 3]}, taken(4, 5)),
 ]
-OWN_TEST = {"hf", "lightgcn"}
-"""What a trace does not see: a share of a graph's propagation (test_recommenders.py)."""
+OWN_TEST = {"hf", "lightgcn", "llama_moe"}
+"""What a trace does not see: a share of a graph's propagation, experts unused (test_recommenders.py, test_routers.py)."""
 
 
 @pytest.mark.parametrize(("name", "options", "data"), CASES, ids=lambda value: str(value)[:40])
