@@ -307,7 +307,7 @@ class ImageFamily(Family):
 class TextFamily(Family):
     """Families of transformers' own networks: they predict the next token, or the class of a sentence."""
 
-    heads = ((Tokens, NextTokens), (Sentences, Classes))
+    heads: ClassVar[tuple[Pair, ...]] = ((Tokens, NextTokens), (Sentences, Classes))
     decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class Drawn(torch.autograd.Function):
         return gate * factor
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         shares, at, gate = ctx.saved_tensors
         gradient = gradient * gate
         return (-gradient * shares).scatter_add(-1, at, gradient), None, None, None

@@ -59,11 +59,10 @@ class ExpertSparsity(Metric):
         recorder = FeatureRecorder([layer.router for layer in layers])
         windows, experts = self.options.windows, layers[0].experts
         counts = Sums(4 + 2 * len(windows)), Sums(len(layers) * experts)
-        tokens = 0
         with torch.no_grad(), recorder:
             for inputs, targets in subject.batches():
                 subject.logits(inputs)
-                tokens, there = inputs.shape[1], targets != IGNORE
+                there = targets != IGNORE
                 used = torch.stack([gates != 0 for gates in recorder.take().blocks]) & there.unsqueeze(-1)
                 for count, values in zip(
                     counts, (chunks(used, there, windows), used.sum((1, 2)).flatten()), strict=True
@@ -79,7 +78,7 @@ class ExpertSparsity(Metric):
             **{f"cls_{length}": value for length, value in zip(windows, sparsities, strict=True)},
             "reuse": reuse / max(pairs, 1),
             "no_expert": none / all_tokens,
-            "expert_macs": macs * tokens,
+            "expert_macs": macs * subject.data.inputs.length,
             "expert_macs_share": macs / whole,
         }
 

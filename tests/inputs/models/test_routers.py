@@ -169,6 +169,15 @@ def test_what_a_training_pass_keeps_and_a_copy_does_not():
     assert routings(copy.deepcopy(model)) == []
 
 
+def test_a_compiled_network_keeps_its_routing_with_the_graph():
+    torch._dynamo.reset()
+    model = family(experts=6, expert_width=4, depth=1).build(TEXT).train()
+    torch.compile(model, backend="eager")(input_ids=torch.zeros(2, 16, dtype=torch.int64))
+    (kept,) = routings(model)
+    kept.shares.square().sum().backward()
+    assert mixtures(model)[0].router.weight.grad.abs().sum() > 0
+
+
 def test_evaluation_draws_nothing():
     model = family(experts=6, expert_width=4, router={"name": "grin", "k": 2}).build(TEXT).eval()
     before = torch.random.get_rng_state()
