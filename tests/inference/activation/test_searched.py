@@ -228,7 +228,9 @@ def test_below_its_natural_sparsity_a_relu_network_stays_as_it_is():
 def test_a_sparsity_that_no_number_reaches_is_refused():
     """CETT's largest candidate drops 99 % at most; a cell that asks for more would be compared as if it had it."""
     model = network_of("silu")
-    with pytest.raises(RunFailed, match=r"^sparsity=0.995: with cett=1 cett drops 0\.9\d* of the neurons, and no more — "):
+    with pytest.raises(
+        RunFailed, match=r"^sparsity=0.995: with cett=1 cett drops 0\.9\d* of the neurons, and no more — "
+    ):
         prepared(model, "cett", 0.995)
     for name in ("fat", "gate_topk"):
         assert prepared(model, name, 0.995)[1].measures["search_active"] < 0.02
