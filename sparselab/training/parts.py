@@ -18,7 +18,7 @@ from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.tokenizers import folder_of_copies
 from sparselab.running.loggers.logger import LOGGERS
-from sparselab.running.parts import top_level, unwritable, without_pending
+from sparselab.running.parts import pending, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.adapts.adapt import ADAPTS
 from sparselab.training.edits.edit import EDITS
@@ -286,7 +286,7 @@ def _several(made: UncheckedParts) -> None:
 
 def foresee_layers(made: UncheckedParts) -> None:
     """The model spec of the network, with what the model says against the data, where both are there."""
-    if made.has("model", "data"):
+    if made.has("model", "data") and not _awaits(made.parts["model"], made.dependencies):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
         if made.adapt is not None:
@@ -294,6 +294,12 @@ def foresee_layers(made: UncheckedParts) -> None:
         key = "model spec", canonical(model), data, family.fresh_head
         found, made.model_spec = once(key, lambda: _spec_of(family, data))
         made.issues.found += found
+
+
+def _awaits(family: Family, dependencies: Mapping[str, str]) -> bool:
+    """True if another cell has yet to make a file that says which layers the network has."""
+    files = family.files()
+    return any(pending(path, dependencies) for option in family.shaped_by for path in files.get(option, ()))
 
 
 def match_sparsity(made: UncheckedParts) -> None:
