@@ -27,6 +27,7 @@ from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.scenarios.scenario import SCENARIOS
+from sparselab.training.searches.search import SEARCHES
 from sparselab.training.tasks.task import TASKS
 from sparselab.weights.capabilities import KnowsTasks
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
     from sparselab.training.scenarios.scenario import Scenario
+    from sparselab.training.searches.search import Search
     from sparselab.training.tasks.task import Task
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
@@ -90,6 +92,7 @@ class Parts:
     merge: Merge | None = None
     adapt: Adapt | None = None
     scenario: Scenario | None = None
+    search: Search | None = None
     ends: tuple[int, ...] = ()  # the update after which each task of the scenario is over
     parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
@@ -155,6 +158,7 @@ class UncheckedParts:
     merge: Merge | None = None
     adapt: Adapt | None = None
     scenario: Scenario | None = None
+    search: Search | None = None
     ends: tuple[int, ...] = ()
     parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
@@ -186,7 +190,7 @@ class UncheckedParts:
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
-            merge=self.merge, adapt=self.adapt, scenario=self.scenario, ends=self.ends, parents=self.parents,
+            merge=self.merge, adapt=self.adapt, scenario=self.scenario, search=self.search, ends=self.ends, parents=self.parents,
             own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
@@ -262,6 +266,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
                 if not found:
                     made.scenario.look(parts["data"])
                     parts["data"] = made.scenario.sees(parts["data"])
+    with issues.collect():
+        if cell.search is not None and "search" not in invalid:
+            made.search = build(SEARCHES, cell.search, "search")
     issues.found += _hardware(cell) if "trainer" not in invalid else []
     issues.found += (
         once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []
