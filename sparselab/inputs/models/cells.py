@@ -148,9 +148,7 @@ def _cell(s: SpecBuilder, name: str, place: Place, nodes: Nodes, size: Size) -> 
     return sizes[-1]
 
 
-def _operation(
-    s: SpecBuilder, name: str, operation: str, channels: int, size: Size, stride: int, affine: bool
-) -> Size:
+def _operation(s: SpecBuilder, name: str, operation: str, channels: int, size: Size, stride: int, affine: bool) -> Size:
     if operation in POOLS or operation == NONE:
         return pooled(size, 3, stride, 1)
     if operation == SKIP:

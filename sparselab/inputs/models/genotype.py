@@ -106,14 +106,18 @@ def check_operations(operations: Sequence[str], where: str) -> None:
     """Refuse an operation that is none, is there twice, or leaves no choice. where: the key. Raises ConfigError."""
     for operation in operations:
         if operation not in OPERATIONS:
-            refuse(f"{where}: {short(spell(operation), 30)}", "is no operation", did_you_mean(str(operation), OPERATIONS))
+            refuse(
+                f"{where}: {short(spell(operation), 30)}", "is no operation", did_you_mean(str(operation), OPERATIONS)
+            )
     if len(set(operations)) < len(operations):
         refuse(where, "names an operation twice", "name each once")
     if len(set(operations) - {NONE}) < 1:
         refuse(where, f"names no operation beside {NONE}", f"write {where}=[skip_connect, sep_conv_3x3]")
 
 
-def derived(normal: Sequence[Sequence[float]], reduce: Sequence[Sequence[float]], operations: Sequence[str]) -> Genotype:
+def derived(
+    normal: Sequence[Sequence[float]], reduce: Sequence[Sequence[float]], operations: Sequence[str]
+) -> Genotype:
     """The cells that a search ends with (arXiv 1806.09055, section 2.4).
 
     Of the softmax over an edge's operations the largest that is not ``none`` is the edge's; a node keeps the two edges whose
@@ -196,7 +200,9 @@ def read(value: Any, where: str) -> Genotype:
 def _random(value: Mapping[str, Any], where: str) -> Genotype:
     for key in value:
         if key not in ("random", "nodes", "ops"):
-            refuse(f"{where}.{short(str(key), 30)}", "is not said of random cells", "write {random: 0, nodes: 4, ops: […]}")
+            refuse(
+                f"{where}.{short(str(key), 30)}", "is not said of random cells", "write {random: 0, nodes: 4, ops: […]}"
+            )
     seed, nodes, operations = value["random"], value.get("nodes", 4), value.get("ops", list(OPERATIONS))
     if type(seed) is not int or seed < 0:
         refuse(f"{where}.random={short(spell(seed), 30)}", "is no seed", "write a whole number, at least 0")

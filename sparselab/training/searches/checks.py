@@ -29,7 +29,9 @@ def against_parts(made: UncheckedParts) -> list[Issue]:
         data = made.parts["data"]
         if not data.val:
             fix = f"write dataset.val={max(data.train // 2, trainer.batch_size):,}".replace(",", "")
-            found.append(Issue("dataset.val=0", f"{where} measures operations on a validation split, and there is none", fix))
+            found.append(
+                Issue("dataset.val=0", f"{where} measures operations on a validation split, and there is none", fix)
+            )
         elif data.val < trainer.batch_size:
             problem = f"{where} takes whole batches of the {data.val:,} validation examples"
             found.append(Issue(f"trainer.batch_size={trainer.batch_size}", problem, f"write at most {data.val}"))

@@ -57,6 +57,13 @@ def _draw(axes: Axes, title: str, nodes: Nodes, columns: int) -> None:
             name = operation.removesuffix("_connect").replace("_conv_", " ").replace("_pool_", " ")
             white: Any = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"}
             axes.text(
-                place, (bottom - state) / 2 + 0.12, name, ha="center", va="center", fontsize=FONT - 1, zorder=3, bbox=white
+                place,
+                (bottom - state) / 2 + 0.12,
+                name,
+                ha="center",
+                va="center",
+                fontsize=FONT - 1,
+                zorder=3,
+                bbox=white,
             )
             axes.plot([place], [-state], ".", color="black", zorder=3)

@@ -92,7 +92,10 @@ class Darts(Cells):
 
     def files(self) -> dict[str, list[str]]:
         genotype = self.options.genotype
-        return {**super().files(), **({"genotype": [genotype]} if isinstance(genotype, str) and is_path(genotype) else {})}
+        return {
+            **super().files(),
+            **({"genotype": [genotype]} if isinstance(genotype, str) and is_path(genotype) else {}),
+        }
 
     def misfits(self, data: DataSpec) -> list[Issue]:
         found = Issues(super().misfits(data))

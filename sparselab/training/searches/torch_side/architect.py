@@ -106,7 +106,15 @@ class Architect:
             weights = self.searched.pruned if self.options.sparsity else []
         with task.aside(dense=False), requiring(self.choices):
             found = looked_ahead(
-                loss_of(batch), loss_of(held_out), weights, self.choices, rate, decays, momenta, self._masks(weights), scale
+                loss_of(batch),
+                loss_of(held_out),
+                weights,
+                self.choices,
+                rate,
+                decays,
+                momenta,
+                self._masks(weights),
+                scale,
             )
         return [gradient / scale for gradient in found]
 
@@ -201,9 +209,7 @@ def looked_ahead(
         moved = [value + sign * step * slope for value, slope in zip(kept, direction, strict=True)]
         with holding(weights, moved, kept):
             sides.append(mean_of_ranks(_gradients(train_loss(), choices)))
-    return [
-        own - rate * (plus - minus) / (2 * step * scale) for own, plus, minus in zip(first, *sides, strict=True)
-    ]
+    return [own - rate * (plus - minus) / (2 * step * scale) for own, plus, minus in zip(first, *sides, strict=True)]
 
 
 def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
