@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from sparselab.inputs.data.loader import Loader
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
-    from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.training.loop.lightning import pl
+    from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.weights.sparsifier import Sparsifier
 
 

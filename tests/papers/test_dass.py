@@ -1,7 +1,7 @@
 """DASS (arXiv 2207.06968): what its dossier says can be checked exactly.
 
-The items are numbered as there: 1 masks and counts, 2 the straight-through gradient, 3 scaled scores, 4 what rests in which phase,
-5 genotypes, 6 the gradient of a look ahead, 7 the sparse copy of the search, 8 parameters in closed form.
+The items are numbered as there: 1 masks and counts, 2 the straight-through gradient, 3 scaled scores, 4 what rests in which
+phase, 5 genotypes, 6 the gradient of a look ahead, 7 the sparse copy of the search, 8 parameters in closed form.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ torch.set_num_threads(1)
 LAYERWISE = DISTRIBUTIONS["layerwise"](DISTRIBUTIONS["layerwise"].Options())
 
 
-# -- 1 to 3: masks and scores -------------------------------------------------------------------------------------------------
+# -- 1 to 3: masks and scores ------------------------------------------------------------------------------------------
 
 
 def test_1_the_mask_of_four_scores():
@@ -89,7 +89,7 @@ def test_3_scaled_scores_rank_as_the_weights():
     assert not method.learned(slot_of(torch.zeros(2, 2, 1, 1), score_init="scaled")[0]).any()
 
 
-# -- 5: genotypes -------------------------------------------------------------------------------------------------------------
+# -- 5: genotypes ------------------------------------------------------------------------------------------------------
 
 
 def reference(weights: torch.Tensor) -> list[tuple[str, int]]:
@@ -97,8 +97,8 @@ def reference(weights: torch.Tensor) -> list[tuple[str, int]]:
     shares, found, start, states = weights.softmax(-1).tolist(), [], 0, 2
     while start < len(shares):
         rows = shares[start : start + states]
-        for state in sorted(range(states), key=lambda j: -max(rows[j][1:]))[:2]:
-            found.append((OPERATIONS[1 + rows[state][1:].index(max(rows[state][1:]))], state))
+        kept = sorted(range(states), key=lambda j, rows=rows: -max(rows[j][1:]))[:2]
+        found += [(OPERATIONS[1 + rows[j][1:].index(max(rows[j][1:]))], j) for j in kept]
         start, states = start + states, states + 1
     return found
 
@@ -129,7 +129,7 @@ def test_a_genotype_is_drawn():
     assert png[:8] == b"\x89PNG\r\n\x1a\n" and png == picture(RELEASED["dass"])
 
 
-# -- 6 and 7: the gradient of the search ------------------------------------------------------------------------------------------
+# -- 6 and 7: the gradient of the search -------------------------------------------------------------------------------
 
 C, D, E, F, RATE, DECAY = 1.7, 0.6, -0.4, 0.9, 0.1, 0.05
 
@@ -186,7 +186,7 @@ def test_7_the_copy_is_pruned_and_the_network_is_not():
     assert torch.allclose(found, exact, atol=1e-3)
 
 
-# -- 8: closed forms -----------------------------------------------------------------------------------------------------------
+# -- 8: closed forms ---------------------------------------------------------------------------------------------------
 
 
 def spec(genotype: str, channels: int, cells: int):
@@ -213,7 +213,7 @@ def test_8_the_known_size_of_darts():
     assert spec("darts_v2", 36, 20).params == 3_349_342
 
 
-# -- 4: the phases ---------------------------------------------------------------------------------------------------------------
+# -- 4: the phases -----------------------------------------------------------------------------------------------------
 
 BASE = [
     "model=darts_search", "model.channels=2", "model.cells=2", "model.nodes=2", "model.ops=[skip_connect,sep_conv_3x3]",
@@ -294,7 +294,7 @@ def test_the_record_has_the_genotype_and_the_next_cell_is_made_of_it(phases):
     assert read(str(phases["finetune"] / "model.safetensors"), "model.genotype") == found
 
 
-# -- resume and what is seen ------------------------------------------------------------------------------------------------------
+# -- resume and what is seen -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["search.unrolled=true", "search.unrolled=false"])
@@ -338,15 +338,18 @@ def test_the_search_looks_at_the_validation_split(tmp_path, monkeypatch):
     assert len(rows[1]) > 500  # of 600, in another order every epoch
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+NODE = "[[skip_connect, 0], [skip_connect, 1]]"
 
 
 @pytest.mark.parametrize(
     ("genotype", "says"),
     [
-        ("{normal: [[[sep_conv_9x9, 0], [skip_connect, 1]], [[skip_connect, 0], [skip_connect, 1]]], reduce: []}", "sep_conv_9x9: is no operation"),
-        ("{normal: [[[skip_connect, 0], [skip_connect, 2]], [[skip_connect, 0], [skip_connect, 1]]], reduce: []}", "a node reads the 2 states before it"),
-        ("{normal: [[[skip_connect, 0], [skip_connect, 1]]], reduce: []}", "at least as many nodes as inputs"),
+        (f"{{normal: [[[sep_conv_9x9, 0], [skip_connect, 1]], {NODE}], reduce: []}}", "sep_conv_9x9: is no operation"),
+        (f"{{normal: [[[skip_connect, 0], [skip_connect, 2]], {NODE}], reduce: []}}", "a node reads the 2 states before it"),
+        (f"{{normal: [{NODE}], reduce: []}}", "at least as many nodes as inputs"),
         ("{normal: []}", "is no pair of cells"),
         ("dos", "is no released cell, and no file"),
         ("nowhere.json", "no such file"),
@@ -363,9 +366,7 @@ def test_a_genotype_that_does_not_fit_is_refused_in_a_line(genotype, says):
 def test_a_file_that_is_no_genotype(tmp_path):
     (tmp_path / "a.json").write_text("{")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    for path, says in (
-        (tmp_path / "a.json", "is not valid JSON"),
-        (tmp_path / "model.safetensors", "there is no genotype.json"),
-    ):
+    found = {"a.json": "is not valid JSON", "model.safetensors": "there is no genotype.json"}
+    for name, says in found.items():
         with pytest.raises(ConfigError, match=says):
-            read(str(path), "model.genotype")
+            read(str(tmp_path / name), "model.genotype")

@@ -85,7 +85,7 @@ class Darts(Cells):
 
     class Options(Cells.Options):
         genotype: str | dict[str, Any] = Field(
-            description="a released cell, a genotype.json, {cell: {…}} of a search, {random: 0, nodes: 4, ops: […]}, or the cells"
+            description="a released cell, a genotype.json, {cell: {…}}, {random: 0, nodes: 4, ops: […]}, or the cells"
         )
 
     options: Options

@@ -172,7 +172,8 @@ def looked_ahead(
     grad_a L'(m w, a). Weights are as before afterwards, to the bit.
 
     Args:
-        train_loss, held_out_loss: compute the losses at the values that weights and choices have
+        train_loss: computes the training loss at the values that weights and choices have
+        held_out_loss: computes the held-out loss, likewise
         weights: leaves of any shapes
         choices: leaves of any shapes, requiring gradients
         rate: of the step; at 0 the training loss is not computed
