@@ -191,7 +191,8 @@ class UncheckedParts:
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
             merge=self.merge, adapt=self.adapt, scenario=self.scenario, search=self.search, ends=self.ends,
-            parents=self.parents, own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
+            parents=self.parents, own=self.own, model_spec=self.model_spec, layers=layers or [],
+            exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
 
