@@ -237,8 +237,9 @@ def read_file(path: str, where: str) -> Genotype:
         if file.stat().st_size > LIMIT:
             refuse(named, f"larger than any genotype ({LIMIT:,} bytes)", f"give the path of a {FILE}")
         text = file.read_bytes()
-    except OSError as error:
-        refuse(named, f"cannot be read ({error.strerror})", "check its permissions")
+    except (OSError, ValueError) as error:  # a name that no file can have
+        reason = getattr(error, "strerror", None) or str(error)
+        refuse(named, f"cannot be read ({reason})", "check the path and its permissions")
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError):
