@@ -11,7 +11,8 @@ from sparselab.storage import tensors
 
 CELLS = (
     "model=darts_search", "model.channels=2", "model.cells=2", "model.nodes=2", "model.ops=[skip_connect,sep_conv_3x3]",
-    "dataset.val=600", "optim=sgd", "optim.lr=0.1", "search=darts", "search.sparsity=0.5", "trainer.batch_size=64", "trainer.max_steps=3",
+    "dataset.val=600", "optim=sgd", "optim.lr=0.1", "search=darts", "search.sparsity=0.5", "trainer.batch_size=64",
+    "trainer.max_steps=3",
     "trainer.accumulate=1", "trainer.ema=null", "trainer.precision='32'", "trainer.checkpoint_every=null",
 )  # fmt: skip
 
