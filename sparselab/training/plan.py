@@ -32,6 +32,7 @@ from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
 from sparselab.training.scenarios.checks import against_parts, isolation
+from sparselab.training.searches.checks import against_parts as search_against_parts
 from sparselab.weights.capabilities import (
     ChangesMoments,
     DrawsMasks,
@@ -67,6 +68,8 @@ def gather(
         _adapting(made)
     if "scenario" not in made.invalid:
         made.issues.found += against_parts(made)
+    if "search" not in made.invalid:
+        made.issues.found += search_against_parts(made)
     if "model" not in made.invalid:
         _merging(made)
     if "targets" not in made.invalid:

@@ -38,6 +38,9 @@ SMALL = {
     "lightgcn": {"width": 4, "depth": 2},
     "multvae": {"hidden": [8, 2]},
     "neumf": {"width": 4, "hidden": [8, 4]},
+    "darts": {"channels": 4, "cells": 3},
+    "darts_search": {"channels": 2, "cells": 2, "nodes": 2},
+    "mobilenet_v2": {"width": 0.25},
 }
 TAKEN = DataSpec(
     "taken", Users(4, 5, 3, 0, lambda: np.array([[0, 0, 1], [1, 2, 0]])), Taken(5, 5), 8, 8, 8, "0" * 64, "local"
