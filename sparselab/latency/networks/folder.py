@@ -152,7 +152,9 @@ def _gpt_neox(layer: Any, config: Any, heads: int, groups: int, dim: int) -> Blo
     weight = whole.weight.reshape(heads, 3, dim, -1)
     bias = None if whole.bias is None else whole.bias.reshape(heads, 3, dim)
     q, k, v = (
-        Linear(np.ascontiguousarray(weight[:, i]).reshape(heads * dim, -1), None if bias is None else bias[:, i].ravel())
+        Linear(
+            np.ascontiguousarray(weight[:, i]).reshape(heads * dim, -1), None if bias is None else bias[:, i].ravel()
+        )
         for i in range(3)
     )
     norms = _norm(layer.input_layernorm, "gpt_neox"), _norm(layer.post_attention_layernorm, "gpt_neox")

@@ -56,7 +56,9 @@ class Decoder:
             self._keep(network.sine), self._keep(network.last.gain), self._keep(network.last.shift), head, layers,
         )  # fmt: skip
         widest = self.library.widest_of(byref(self.whole))
-        self.whole.scratch = self._keep(in_large_pages(np.zeros(self.library.scratch_floats(byref(self.whole)), np.float32)))
+        self.whole.scratch = self._keep(
+            in_large_pages(np.zeros(self.library.scratch_floats(byref(self.whole)), np.float32))
+        )
         self.whole.active = self.active.ctypes.data
         self.last = np.zeros((len(network.blocks), len(SITES), widest), np.float32) if records else None
         if self.last is not None:
@@ -107,7 +109,9 @@ class Decoder:
         self.packed.append(packed)
         made.setdefault("gate", Matrix())
         n = self.network
-        cache = [self._keep(in_large_pages(np.zeros((n.groups, self.longest, padded(n.dim)), np.float32))) for _ in range(2)]
+        cache = [
+            self._keep(in_large_pages(np.zeros((n.groups, self.longest, padded(n.dim)), np.float32))) for _ in range(2)
+        ]
         pair = c_void_p * 2
         gates = None if self.skips.gates is None else self._keep(self.skips.gates[number])
         return Layer(
