@@ -50,7 +50,6 @@ class Parts:
     family: Family
     sparsity: Sparsity
     seed: int
-    threads: int
 
 
 class DecodeOptions(Options):
@@ -110,8 +109,7 @@ class Decode(SingleProcessEngine):
         self._network(cell, made, issues, invalid, dependencies)
         if issues.found or invalid or "family" not in made:
             return None
-        threads = cell.trainer.threads or 1
-        parts = Parts(**made, seed=cell.seed, threads=threads)
+        parts = Parts(**made, seed=cell.seed)
         return self._job(parts, dependencies, cell)
 
     def _misfits(self, cell: Any, made: dict[str, Any]) -> list[Issue]:
@@ -189,14 +187,13 @@ class Decode(SingleProcessEngine):
             size=f"{w.new} tokens, {o.rounds} rounds",
             work=float(work),
             facts=[
-                ("workload", f"{w.prompt} tokens read, {w.new} written, {w.precision}, threads: {parts.threads}"),
+                ("workload", f"{w.prompt} tokens read, {w.new} written, {w.precision}, threads: {w.threads}"),
                 ("kernel", f"{parts.kernel.name} against {', '.join(parts.others)} · sparsity {parts.sparsity}"),
             ],
             extra={
                 "sparsity": str(parts.sparsity),
                 "data": parts.data.fingerprint,
                 "files": files,
-                "threads": parts.threads,
             },
             spent=("sparsity", *files, *(["dataset.tokenizer"] if Path(tokenizer).expanduser().is_dir() else [])),
         )

@@ -33,13 +33,13 @@ COMPARED = 8  # tokens whose logits are compared
 
 def execute(parts: Parts, options: DecodeOptions, stop: StopFlag) -> Outcome:
     """The outcome of a cell."""
-    torch.set_num_threads(parts.threads)
+    torch.set_num_threads(parts.workload.options.threads)
     with stop.at_once("while the data was loaded"):
         splits: Any = parts.dataset.load()
     block, w = parts.data.shape[0], parts.workload.options
     longest = max(block, w.prompt + w.new)
     network = _network(parts, longest)
-    setting = Setting(parts.workload.half, parts.threads, longest)
+    setting = Setting(parts.workload.half, parts.workload.options.threads, longest)
     dense = _dense(network, setting, records=True)
     starts = {
         part: _starts(tokens, block, parts.seed, part)
@@ -68,7 +68,7 @@ def execute(parts: Parts, options: DecodeOptions, stop: StopFlag) -> Outcome:
         **{name: one.decoder(network, Skips.none(network), setting) for name, one in parts.others.items()},
     }
     before = own.active.copy()
-    bandwidth = Bandwidth(parts.threads)
+    bandwidth = Bandwidth(parts.workload.options.threads)
     times = turns({n: d.step for n, d in decoders.items()}, tokens, w.prompt, options.rounds, stop, bandwidth)
     active = (own.active - before) / (options.rounds * w.new + w.prompt)
     for one in decoders.values():

@@ -60,8 +60,8 @@ class Network:
 
     embedding: (vocabulary, width). positions: (longest, width) learned ones, or None. cosine, sine: (longest, rotary / 2),
     with no columns where positions turn nothing. heads, groups, dim: of attention (groups of heads share keys and values).
-    layer_norm: True where norms subtract the mean. parallel: attention and MLP read the same x. scale: of scores; cap and last_cap:
-    soft caps of scores and logits, 0 for none. embedded: factor of embeddings.
+    layer_norm: True where norms subtract the mean. parallel: attention and MLP read the same x. scale: of scores.
+    cap and last_cap: soft caps of scores and logits, 0 for none. embedded: factor of embeddings.
     """
 
     blocks: list[Block]

@@ -22,6 +22,7 @@ class Decode(Workload):
     class Options(Options):
         prompt: int = Field(ge=1, description="tokens of the prompt, at least 1")
         new: int = Field(ge=2, description="tokens that are written and timed, at least 2")
+        threads: int = Field(ge=1, le=64, description="1 to 64: of every kernel alike")
         precision: Literal["float32", "bfloat16"] = Field(description="float32 or bfloat16: of the weights")
 
     options: Options
