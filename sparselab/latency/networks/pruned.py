@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparselab.latency.networks.network import Linear, Network
 
@@ -28,7 +28,10 @@ def pruned(network: Network, sparsity: Sparsity) -> Network:
             Issues([odd]).raise_if_any()
         return Linear(one.weight * pattern.mask(torch.from_numpy(one.weight).abs()).numpy(), one.bias)
 
-    blocks = [replace(b, **{name: cut(name, one) for name, one in b.matrices().items()}) for b in network.blocks]
+    blocks = []
+    for block in network.blocks:
+        made: dict[str, Any] = {name: cut(name, one) for name, one in block.matrices().items()}
+        blocks.append(replace(block, **made))
     return replace(network, blocks=blocks)
 
 

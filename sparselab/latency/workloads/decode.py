@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options as AnyOptions
 from sparselab.latency.workloads.workload import WORKLOADS, Workload
 
 
@@ -19,7 +19,7 @@ class Decode(Workload):
 
     engine = "decode"
 
-    class Options(Options):
+    class Options(AnyOptions):
         prompt: int = Field(ge=1, description="tokens of the prompt, at least 1")
         new: int = Field(ge=2, description="tokens that are written and timed, at least 2")
         threads: int = Field(ge=1, le=64, description="1 to 64: of every kernel alike")

@@ -94,7 +94,7 @@ def test_skipping_is_the_same_natively_and_plainly(kind, skip):
     np.testing.assert_allclose(read(own), read(other), atol=TOLERANCE)
     np.testing.assert_array_equal(own.active[:, :4], other.active[:, :4])
     share = active_share(own, own.active / len(TOKENS))
-    assert share < 0.85 and bytes_of_products(own, own.active / len(TOKENS)) == pytest.approx(
+    assert share < 0.95 and bytes_of_products(own, own.active / len(TOKENS)) == pytest.approx(
         4 * network.weights * share
     )
     if skip != "inputs":  # keys, values and gates are whole

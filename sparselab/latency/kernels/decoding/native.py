@@ -6,6 +6,7 @@ import ctypes
 import functools
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def library(isa: str = "auto") -> ctypes.CDLL:
         for name in ("scratch_floats", "widest_of"):
             getattr(found, name).argtypes, getattr(found, name).restype = [POINTER(Whole)], c_int64
         found.decode_token.argtypes, found.decode_token.restype = [POINTER(Whole), c_int64, c_int64, c_void_p], None
-        run = [c_float, c_void_p, c_void_p, c_void_p, c_int]
+        run: list[Any] = [c_float, c_void_p, c_void_p, c_void_p, c_int]
         found.product.argtypes, found.product.restype = [POINTER(Matrix), c_void_p, *run], c_int64
         found.replay.argtypes, found.replay.restype = [POINTER(Whole)], None
         found.sum_of.argtypes, found.sum_of.restype = [c_void_p, c_int64, c_int], c_float
@@ -116,5 +117,13 @@ class Product:
 
 
 def halved(values: np.ndarray, half: bool) -> np.ndarray:
-    """Values (any shape) as they are kept, float32 or bfloat16 in uint16."""
+    """Return values as they are kept.
+
+    Args:
+        values: float32, of any shape
+        half: whether they are kept as bfloat16
+
+    Returns:
+        Float32, or bfloat16 as uint16, of the same shape.
+    """
     return to_half(values) if half else np.ascontiguousarray(values, np.float32)

@@ -36,7 +36,7 @@ class OnnxDecoder:
         for name, value in self.cache.items():
             self.binding.bind_ortvalue_input(name, value)
             self.binding.bind_ortvalue_output(f"{name}_out", value)
-        self.given = {
+        self.given: dict[str, np.ndarray] = {
             "token": np.zeros((1, 1), np.int64), "position": np.zeros(1, np.int32), "total": np.zeros((), np.int32),
         }  # fmt: skip
         self.logits = np.zeros((1, 1, len(network.head.weight)), np.float32)

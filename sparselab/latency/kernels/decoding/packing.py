@@ -17,13 +17,27 @@ def padded(n: int) -> int:
 
 
 def to_half(values: np.ndarray) -> np.ndarray:
-    """Float32 to bfloat16 as uint16, to the nearest, ties to even; of the same shape."""
+    """Round to bfloat16, to the nearest, ties to even.
+
+    Args:
+        values: float32, of any shape
+
+    Returns:
+        Uint16, of the same shape.
+    """
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def from_half(bits: np.ndarray) -> np.ndarray:
-    """Bfloat16 as uint16 to float32, of the same shape."""
+    """Widen bfloat16.
+
+    Args:
+        bits: uint16, of any shape
+
+    Returns:
+        Float32, of the same shape.
+    """
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -67,7 +81,15 @@ class Packed:
 
 
 def dots(weight: np.ndarray, half: bool) -> Packed:
-    """Pack (outputs, inputs) float32 for rows times x."""
+    """Pack a matrix for rows times x.
+
+    Args:
+        weight: (outputs, inputs) float32
+        half: whether values are kept as bfloat16
+
+    Returns:
+        The packed matrix.
+    """
     outputs, inputs = weight.shape
     whole = np.zeros((padded(outputs), padded(inputs)), np.float32)
     whole[:outputs, :inputs] = weight
@@ -76,7 +98,15 @@ def dots(weight: np.ndarray, half: bool) -> Packed:
 
 
 def columns(weight: np.ndarray, half: bool) -> Packed:
-    """Pack (outputs, inputs) float32 for inputs that may be skipped: all weights of an input stand together."""
+    """Pack a matrix for inputs that may be skipped: all weights of an input stand together.
+
+    Args:
+        weight: (outputs, inputs) float32
+        half: whether values are kept as bfloat16
+
+    Returns:
+        The packed matrix.
+    """
     outputs, inputs = weight.shape
     whole = np.zeros((inputs, padded(outputs)), np.float32)
     whole[:, :outputs] = weight.T
@@ -85,7 +115,15 @@ def columns(weight: np.ndarray, half: bool) -> Packed:
 
 
 def coded(weight: np.ndarray, half: bool) -> Packed:
-    """Pack (outputs, inputs) float32 as one bit for each weight and the values that are not zero."""
+    """Pack a matrix as one bit for each weight and the values that are not zero.
+
+    Args:
+        weight: (outputs, inputs) float32
+        half: whether values are kept as bfloat16
+
+    Returns:
+        The packed matrix.
+    """
     outputs, inputs = weight.shape
     whole = np.zeros((padded(outputs), padded(inputs)), np.float32)
     whole[:outputs, :inputs] = weight

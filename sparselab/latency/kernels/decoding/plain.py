@@ -163,7 +163,8 @@ class TorchDecoder:
         else:
             gate, up = (self._named(number, layer, name, h, 2) for name in ("gate", "up"))
         gate = act(gate)
-        self._note(number, 4, gate), self._note(number, 5, up)
+        self._note(number, 4, gate)
+        self._note(number, 5, up)
         if self.skips.gates is not None:
             gate = gate * (gate.abs() > torch.from_numpy(self.skips.gates[number]))
         return gate * up
