@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all kernels of a cell share. longest: positions of the cache."""
+    """The setting that all kernels of a cell share. longest: positions of the cache."""
 
     half: bool
     threads: int

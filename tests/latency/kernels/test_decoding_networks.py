@@ -22,7 +22,7 @@ SIZES = {
 }  # fmt: skip
 GROUPED = {**SIZES, "num_key_value_heads": 2}
 MADE = {
-    "llama": ("LlamaConfig", GROUPED),
+    "llama": ("LlamaConfig", {**GROUPED, "head_dim": 16}),
     "qwen2": ("Qwen2Config", GROUPED),
     "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 16}),
     "mistral": ("MistralConfig", {**GROUPED, "sliding_window": 5}),
@@ -131,7 +131,7 @@ def test_onnx_runtime_writes_the_same():
     assert misfit(network) is None
     graph = OnnxDecoder(network)
     np.testing.assert_allclose(read(graph), read(TorchDecoder(network)), atol=TOLERANCE)
-    graph.replaying(np.ones((2, 6, 48), np.float32))
+    graph.replaying(np.ones((2, 6, 64), np.float32))
     graph.replay()
     assert all(misfit(taken_apart(model_of(kind), 16)) for kind in MADE if kind not in ("llama",))
 

@@ -18,7 +18,7 @@ def misfit(network: Network) -> str | None:
     odd = odd or any(b.gate is None or b.window or b.q_norm is not None or b.after[0] is not None for b in blocks)
     biased = any(one.bias is not None for block in blocks for one in block.matrices().values())
     if odd or biased or network.act != "silu" or 2 * network.cosine.shape[1] != network.dim:
-        return "onnx_decode draws networks like Llama only (RMS norms, SiLU gates, no biases, heads of eights)"
+        return "onnx_decode draws networks like Llama only (RMS norms, SiLU gates, no biases, heads of sixteens)"
     return None
 
 
@@ -83,11 +83,9 @@ class OnnxDecoder:
 
     def _graph(self) -> _Graph:
         n, graph = self.network, _Graph()
-        (
-            graph.input("token", (1, 1), np.int64),
-            graph.input("position", (1,), np.int32),
-            graph.input("total", (), np.int32),
-        )
+        graph.input("token", (1, 1), np.int64)
+        graph.input("position", (1,), np.int32)
+        graph.input("total", (), np.int32)
         cosine, sine = (graph.constant(t[: self.longest]) for t in (n.cosine, n.sine))
         x = graph.node("Gather", [graph.constant(n.embedding), "token"])
         if n.embedded != 1:
