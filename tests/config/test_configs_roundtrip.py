@@ -69,6 +69,7 @@ OF_ENGINES = {
     "decoding": [*TEXT, "model=llama_tiny", "model.context=128", "activation=cats", "sparsity=0.5"],
     "estimator": [], "solver": [], "neuron": ["model=snn", "method=dense"],
 }  # fmt: skip
+OF_DECODE = {"workload=decode", *(f"kernel={n}" for n in ("rows", "columns", "coded", "torch_decode", "onnx_decode"))}
 # What a member needs beyond its own defaults.
 NEEDS = {
     "model=timm": ["model.arch=resnet26"],
@@ -206,7 +207,7 @@ def cases():
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():
         for choice in chosen(group):
-            yield [choice, *beside]
+            yield NEEDS[choice] if choice in OF_DECODE else [choice, *beside]
 
 
 CASES = list(cases())
