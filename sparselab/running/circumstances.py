@@ -1,4 +1,4 @@
-"""What names of cells depend on beside their overrides, as one short text [no torch].
+"""A hash of all that names of cells depend on beside their overrides [no torch].
 
 Whoever keeps names between processes keeps this text with them, and believes them only while it is the same. It covers the
 code, the configs, the libraries, the processor, the environment and the state of the folders that an identity may look into:

@@ -73,6 +73,11 @@ class RunIndex:
         ):  # another's, or half a record
             self.unknown = True
 
+    @property
+    def empty(self) -> bool:
+        """True if the folder holds no record, nor anything that may be one."""
+        return not self.kinds and not self.unknown
+
     def record(self, id: str) -> dict[str, Any] | None:
         """The record of that cell, without what no rendering reads; None where there is no sound one."""
         from sparselab.storage import record as records

@@ -36,6 +36,7 @@ from sparselab.running.circumstances import circumstances, code
 from sparselab.storage import record as records
 
 FOLDER = Path("reports")
+_PARTS = ("runs", "tables", "rosters", "sections")
 DAYS = 30  # after which what is kept of other folders is dropped
 
 
@@ -55,6 +56,8 @@ def sections(
     with sharing():
         kept = _Kept.opened(results_dir, runs_dir, configs, search_path)
         index = None if runs_dir is None else RunIndex(runs_dir, kept.runs)
+        if index is not None and index.empty:  # then no cell need be named
+            index = runs_dir = None
         work = _Work(results_dir, runs_dir, index, kept, find, search_path, warn)
         files = table_files(configs, search_path)
         tiers = {file: work.tiers(file) for file in files}
@@ -90,10 +93,10 @@ class _Kept:
         state = None
         with contextlib.suppress(OSError):
             state = circumstances(search_path, configs)
-        there = cache_folder.read(path) if state is not None else None
         known = code(configs) if state is not None else ""
-        fits = isinstance(there, dict) and there.get("code") == known
-        old = there if fits else {part: {} for part in _PARTS}
+        old: dict[str, Any] = {part: {} for part in _PARTS}
+        if state is not None and isinstance(there := cache_folder.read(path), dict) and there.get("code") == known:
+            old = there
         if old.get("state") != state:
             old = {**old, "rosters": {}}
         return cls(path, known, state, old)
@@ -130,9 +133,6 @@ class _Kept:
             with contextlib.suppress(*cache_folder.MISHAPS):
                 _drop_old(cache_folder.cache_folder() / FOLDER)
             cache_folder.write(self.path, body)
-
-
-_PARTS = ("runs", "tables", "rosters", "sections")
 
 
 @dataclass
