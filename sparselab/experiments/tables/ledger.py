@@ -27,7 +27,7 @@ def rows_of(summaries: Sequence[Summary]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger says of a table at a tier. seen: whether it has a record; one of none says so of the whole table."""
+    """The words of the ledger about a table at a tier. seen: it has a record; one of none says so of the whole table."""
 
     texts: list[str]
     seen: bool

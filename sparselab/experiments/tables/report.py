@@ -44,7 +44,7 @@ def nowhere(summary: Summary, picture: Picture) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of a table at a tier, as text that depends on nothing else.
+    """The part of the page about a table at a tier, as text that depends on nothing else.
 
     row: of the ledger. anchor: names the section in the page. html: the section; "" without a record. data: JSON of its
     figure and records. layers: JSON of its records' layers, of ``size`` bytes as :data:`LAYER_BUDGET` counts; null beyond it.

@@ -73,7 +73,7 @@ def sections(
 
 @dataclass
 class _Kept:
-    """What an earlier report of the same folders left, and what this one leaves.
+    """The things that an earlier report of the same folders left, and those that this one leaves.
 
     runs: of the index. tables: tiers by the file's bytes. rosters and sections by their keys. state: the circumstances under
     which rosters hold; None where nothing may be kept.
@@ -107,7 +107,7 @@ class _Kept:
         return runs
 
     def get(self, part: str, key: str) -> Any:
-        """What was kept, which is then kept on."""
+        """The value that was kept, which is then kept on."""
         if self.state is None or (there := self.old[part].get(key)) is None:
             return None
         self.new[part][key] = there
@@ -212,7 +212,7 @@ class _Work:
         return found
 
     def key(self, file: TableFile, tier: str, names: Found | None) -> str | None:
-        """What the section is a function of, hashed; None where it is not to be kept."""
+        """The hash of all that the section is a function of; None where it is not to be kept."""
         if self.kept.state is None or (file in self.tables and self.tables[file].pictures):
             return None
         path = results.folder(self.results_dir, file, tier) / RECORDS
@@ -253,7 +253,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def _drop_old(folder: Path) -> None:
-    """What reports of other folders left more than a month ago."""
+    """Remove what reports of other folders left more than a month ago."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.stat().st_mtime < time.time() - DAYS * 86_400:
             path.unlink(missing_ok=True)

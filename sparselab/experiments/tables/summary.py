@@ -14,7 +14,7 @@ from sparselab.experiments.tables.grid import Cell, excluded, expand, layout, me
 from sparselab.experiments.tables.schema import ExtraColumn, Published, Table
 
 FLOPS, LINEAGE_FLOPS = ("account", "flops_train"), ("times", "lineage_flops")
-"""Where a record has the FLOPs of its own training, and of its own with that of all cells that it stands on."""
+"""Places in a record of the FLOPs of its own training, and of its own with that of all cells that it stands on."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def abscissa(table: Table, entry: Entry) -> float | None:
 
 
 def cost_key(entries: Sequence[Entry]) -> tuple[str, str]:
-    """Where the cost of training is read: with that of the cells before only where every finished record says it."""
+    """The place where the cost of training is read: with that of the cells before only where every finished record says it."""
     return LINEAGE_FLOPS if all(e.number(*LINEAGE_FLOPS) is not None for e in entries if e.finished) else FLOPS
 
 

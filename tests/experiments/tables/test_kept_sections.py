@@ -1,4 +1,4 @@
-"""What a report keeps for the next one: the next one says the same, and makes anew whatever something changed for."""
+"""Sections and names that a report keeps for the next one: it says the same, and makes anew whatever something changed for."""
 
 from __future__ import annotations
 
