@@ -29,9 +29,10 @@ class StaticTokens(TokenRule):
 
 @ROUTINGS.register("random_tokens")
 class RandomTokens(TokenRule):
-    """Keeps L - round(s_i L) random tokens: other ones in every block, window and pass."""
+    """Keeps L - round(s_i L) random tokens, the last among them: other ones in every block, window and pass."""
 
     class Options(TokenRuleOptions):
+        keep_last: bool = Field(description="true: the last token is one of those that stay, where any does")
         draw: int = Field(ge=0, description="which random tokens, a whole number, at least 0")
 
     options: Options

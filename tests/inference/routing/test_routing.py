@@ -24,14 +24,14 @@ from sparselab.inference.routing.rule import ROUTINGS, kept_count, static_order
 from sparselab.inference.routing.tokens.attention import among, causal, received
 from sparselab.inference.routing.tokens.cell import score_windows
 from sparselab.inference.routing.tokens.chance import ByChance
-from sparselab.inference.routing.tokens.decider import ByPosition, Removing, static_keep
+from sparselab.inference.routing.tokens.decider import ByPosition, Removing, largest, static_keep
 from sparselab.inference.routing.tokens.frozen import Frozen, last_loss
 from sparselab.inference.routing.tokens.genetic import Settings, child, evolve, project
 from sparselab.inference.routing.tokens.influence import influence, influences
 from sparselab.inference.routing.tokens.learning import losses
 from sparselab.inference.routing.tokens.ledger import Ledger, ratio
 from sparselab.inference.routing.tokens.routed import Routed, check_applies, check_halves
-from sparselab.inference.routing.tokens.router import Learned, largest, make_router, ranks, straight_through
+from sparselab.inference.routing.tokens.router import Learned, make_router, ranks, straight_through
 from sparselab.inference.routing.tokens.shorter import Shorter
 from sparselab.inference.routing.tokens.trunk import Trunk
 from sparselab.inference.windows import draw
@@ -195,9 +195,9 @@ def test_tokens_that_stay_do_not_see_skipped_ones(trunk):
 
 def test_windows_of_a_batch_may_keep_other_tokens(networks):
     trunk = networks["llama"]
-    both = logits(trunk, ByChance([0.5] * 3, ("block",), 3))
-    assert not torch.equal(both, logits(trunk, ByChance([0.5] * 3, ("block",), 4)))
-    decider = ByChance([0.5] * 3, ("block",), 3)
+    both = logits(trunk, ByChance([0.5] * 3, ("block",), 3, False))
+    assert not torch.equal(both, logits(trunk, ByChance([0.5] * 3, ("block",), 4, False)))
+    decider = ByChance([0.5] * 3, ("block",), 3, False)
     choices = [decider.choose(i, torch.zeros(2, 12, 4), None) for i in range(3)]
     assert all(choice.keep.sum(-1).tolist() == [6, 6] for choice in choices)
 
@@ -209,6 +209,15 @@ def test_windows_of_a_batch_may_keep_other_tokens(networks):
         given = Given([0.5] * 3)
         given.row = row
         assert torch.allclose(both[row], logits(trunk, given, TOKENS[row]), atol=1e-5)
+
+
+def test_random_tokens_are_other_ones_in_every_block_and_the_last_may_be_held():
+    decider = ByChance([0.5, 1.0, 0.0], ("block",), 3, True)
+    choices = [decider.choose(0, torch.zeros(9, 12, 4), None).keep for _ in range(2)]
+    assert all(keep[:, -1].all() and (keep.sum(-1) == 6).all() for keep in choices)
+    assert not torch.equal(*choices)
+    assert not decider.choose(1, torch.zeros(9, 12, 4), None).keep.any()
+    assert decider.choose(2, torch.zeros(9, 12, 4), None) is None
 
 
 # Halves of blocks.
@@ -257,10 +266,9 @@ def test_received_attention_is_that_of_a_plain_softmax():
     mean = received(query, key, 0.5, mask, keep, "mean")
     assert torch.allclose(mean[0], weight[0, :, [0, 2, 3]].mean((0, 1)))
     assert torch.allclose(received(query, key, 0.5, mask, keep, "causal"), weight.diagonal(dim1=-2, dim2=-1).mean(1))
-    assert torch.equal(
-        received(query, key, 0.5, None, keep | True, "mean"),
-        received(query, key, 0.5, causal(5, "cpu"), keep | True, "mean"),
-    )
+    every = keep | True
+    plain = received(query, key, 0.5, causal(5, torch.device("cpu")), every, "mean")
+    assert torch.equal(received(query, key, 0.5, None, every, "mean"), plain)
 
 
 def test_skipped_tokens_keep_the_score_of_the_block_that_last_computed_them(networks):
@@ -462,8 +470,13 @@ def test_with_the_last_query_early_decisions_depend_on_the_end(networks):
     """Allowed for what follows a whole window; so perplexities of all positions never use it."""
     trunk, later = networks["llama"], TOKENS.clone()
     later[:, -1] = (later[:, -1] + 11) % 60
-    decider = learned(trunk, "last", exact=True, inputs=["score", "rank"])
-    assert not torch.equal(kept_by(trunk, decider, TOKENS)[0][..., :-1], kept_by(trunk, decider, later)[0][..., :-1])
+    decider = learned(trunk, "last", inputs=["score", "rank"])
+    probabilities = []
+    for tokens in (TOKENS, later):
+        decider.watched = {}
+        logits(trunk, decider, tokens)
+        probabilities.append(decider.watched[1][:, :-1])
+    assert not torch.allclose(*probabilities)
 
 
 def test_ftp_scores_other_positions_causally(networks):
@@ -510,8 +523,8 @@ def test_exact_choices_are_as_many_as_asked(networks):
         ("blockpruner", {"remove": 9}, 3, None, "asks for 9 of 6 halves of blocks"),
         ("shortgpt", {}, 3, 0.1, "rounds to none of 3 blocks"),
         ("static_tokens", {"shares": [0.1, 0.2]}, 3, None, "names 2 blocks, and the network has 3"),
-        ("static_tokens", {"shares": [0.1, 0.2, 0.0], "protect_first": 1}, 3, None, "skips block 0, which routing.protect_first"),
-        ("static_tokens", {"shares": [0.0, 0.2, 0.1], "protect_last": 1}, 3, None, "skips block 2, which routing.protect_last"),
+        ("static_tokens", {"shares": [0.1, 0.2, 0.0], "protect_first": 1}, 3, None, "block 0, which routing.protect_first"),
+        ("static_tokens", {"shares": [0.0, 0.2, 0.1], "protect_last": 1}, 3, None, "block 2, which routing.protect_last"),
         ("ftp", {"protect_first": 2, "protect_last": 1}, 3, 0.3, "3 of 3 blocks: none is left to skip"),
         ("ftp", {"protect_first": 1}, 3, 0.7, "more than the 2 of 3 blocks that may be skipped can give"),
     ],

@@ -65,6 +65,24 @@ def static_keep(tokens: int, kept: int, device: torch.device | None = None) -> T
     return keep
 
 
+def largest(wish: Tensor, kept: int, keep_last: bool) -> Tensor:
+    """Mark the tokens with the largest values.
+
+    Args:
+        wish: (n, t), below 2
+        kept: how many
+        keep_last: True: the last token is one of them
+
+    Returns:
+        (n, t) bool.
+    """
+    wish = wish.detach().clone()
+    if keep_last:
+        wish[:, -1] = 2.0
+    place = wish.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return place < kept
+
+
 class ByPosition(Decider):
     """The static router. shares: s_i of each block. parts: what a token skips."""
 

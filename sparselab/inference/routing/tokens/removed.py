@@ -42,12 +42,8 @@ def one_by_one(rule: Removal, frozen: Frozen) -> Routes:
         )
         gone.append(best)
     shares = [sum(i == block for i, _ in gone) / 2 for block in range(trunk.depth)]
-    return routes(
-        trunk,
-        Removing(by_block(gone)),
-        shares,
-        measures={"attention_halves": float(sum(p == "attention" for _, p in gone))},
-    )
+    measures = {"attention_halves": float(sum(part == "attention" for _, part in gone))}
+    return routes(trunk, Removing(by_block(gone)), shares, measures=measures)
 
 
 def without(frozen: Frozen, gone: list[Half], windows: list[Batch]) -> float:

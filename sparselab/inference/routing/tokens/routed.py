@@ -21,9 +21,9 @@ SAME = 1e-3  # largest change of the logits where no token skips anything, of th
 class Routed:
     """``with Routed(trunk, decider) as routed: routed.logits(tokens)``: tokens skip blocks as the decider says.
 
-    A skipped token is neither query nor key of the block, and leaves it as it came; what stays keeps its position, for nothing
-    is cut out: skipped keys are hidden from others, and outputs at skipped places are put back. So every
-    network works whose attention goes through transformers' interface, windows of a batch may keep different tokens, and time is not saved.
+    A skipped token is neither query nor key of the block, and leaves it as it came. What stays keeps its position, for nothing
+    is cut out: skipped keys are hidden from others, and outputs at skipped places are put back. So every network works whose
+    attention goes through transformers' interface, windows of a batch may keep different tokens, and no time is saved.
     """
 
     def __init__(self, trunk: Trunk, decider: Decider):

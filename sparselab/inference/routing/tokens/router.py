@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparselab.inference.routing.rule import kept_count
-from sparselab.inference.routing.tokens.decider import Choice, Decider, From, Part
+from sparselab.inference.routing.tokens.decider import Choice, Decider, From, Part, largest
 
 if TYPE_CHECKING:
     from sparselab.inference.routing.ftp import FTP
@@ -84,8 +84,8 @@ class Learned(Decider):
     """What a router decides.
 
     shares: s_i of each block; one with 0 stays as it is, and one with 1 is skipped. reads: whose attention scores tokens.
-    exact: True: as many as asked; False: those with p > 0.5. watched: the probabilities of staying, (n, t) by block, of the last pass, where somebody
-    learns from them; then gates have gradients.
+    exact: True: as many as asked; False: those with p > 0.5. watched: the probabilities of staying, (n, t) by block, of the
+    last pass, where somebody learns from them; then gates have gradients.
     """
 
     def __init__(
@@ -112,24 +112,6 @@ class Learned(Decider):
             return Choice(keep, self.parts)
         self.watched[block] = stays
         return Choice(keep, self.parts, straight_through(keep, stays).to(hidden.dtype))
-
-
-def largest(stays: Tensor, kept: int, keep_last: bool) -> Tensor:
-    """Mark the tokens of largest probability.
-
-    Args:
-        stays: (n, t)
-        kept: how many
-        keep_last: True: the last token is one of them
-
-    Returns:
-        (n, t) bool.
-    """
-    wish = stays.detach().clone()
-    if keep_last:
-        wish[:, -1] = 2.0
-    place = wish.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return place < kept
 
 
 def straight_through(keep: Tensor, stays: Tensor) -> Tensor:
