@@ -116,6 +116,7 @@ def metrics_of(measured: Measured, dense: Scores, model_spec: ModelSpec, trunk: 
         "routing.layer_ratio": cost.gone / cost.held,
         "routing.ends": sum(ends) / len(ends),
         "routing.middle": sum(middle) / len(middle),
+        "routing.middle_over_ends": sum(middle) / len(middle) - sum(ends) / len(ends),
         **{f"routing.{name}": value for name, value in measured.routes.measures.items()},
     }
 
