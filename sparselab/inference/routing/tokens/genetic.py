@@ -66,7 +66,7 @@ def child(
     """
     one = rng.random(len(mother)) < 0.5
     mixed = np.where(one, mother, father) + rng.normal(0, sd, len(mother))
-    return project(mixed, mean, upper)
+    return project(mixed.tolist(), mean, upper)
 
 
 def evolve(
@@ -98,7 +98,7 @@ def evolve(
     given = len(first)
     while len(first) < settings.population:
         around = np.asarray(first[len(first) % given])
-        first.append(project(around + rng.normal(0, SPREAD, len(around)), mean, upper))
+        first.append(project((around + rng.normal(0, SPREAD, len(around))).tolist(), mean, upper))
     people = rank(first)
     for _ in range(settings.generations):
         parents = people[: max(settings.population // 2, 2)]
