@@ -242,6 +242,21 @@ def test_blocks_that_are_no_sum_of_halves_are_refused():
     trunk = trunk_of(opt(do_layer_norm_before=False))  # norms after the sums
     with pytest.raises(RunFailed, match="are not attention and feed-forward added to what comes in"):
         check_halves(trunk, "routing=blockpruner", TOKENS)
+    with pytest.raises(RunFailed, match="are not attention and feed-forward"):
+        rule("static_tokens", scope="mlp").prepare(frozen_of(trunk))
+    rule("static_tokens").prepare(frozen_of(trunk))  # whole blocks can be skipped
+
+
+def test_a_network_without_positions_is_not_shortened(networks):
+    trunk = networks["llama"]
+
+    class Bare(nn.Module):
+        def forward(self, input_ids, use_cache):
+            raise AssertionError
+
+    bare = Trunk(Bare(), trunk.logits, trunk.blocks, trunk.norm)
+    with pytest.raises(RunFailed, match="takes no positions"), Shorter(bare, 0.4) as shorter:
+        shorter.logits(TOKENS)
 
 
 def test_blocks_that_do_not_attend_through_the_interface_are_refused():

@@ -29,7 +29,8 @@ def prepare(rule: FTP, frozen: Frozen) -> Routes:
     shares = allocated(rule, frozen)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("router", frozen.seed))
-        router = make_router(o.inputs, width_of(frozen.trunk), o.width)
+        hidden = width_of(frozen.trunk) if "hidden" in o.inputs else 0
+        router = make_router(o.inputs, hidden, o.width)
     router.to(next(frozen.trunk.model.parameters()).device)
     measures = {"router_parameters": float(sum(p.numel() for p in router.parameters()))}
     measures |= learn(rule, frozen, router, shares)

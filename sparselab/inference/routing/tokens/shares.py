@@ -11,6 +11,7 @@ from sparselab.inference.routing.tokens.decider import ByPosition, Decider, Part
 from sparselab.inference.routing.tokens.frozen import Frozen, last_loss
 from sparselab.inference.routing.tokens.genetic import Settings, Shares, evolve, project
 from sparselab.inference.routing.tokens.influence import influences
+from sparselab.inference.routing.tokens.routed import check_halves
 from sparselab.inputs.data.seeds import generator
 from sparselab.storage.ids import canonical
 
@@ -22,10 +23,12 @@ _found: dict[str, Shares] = {}
 
 
 def check_fit(rule: TokenRule, frozen: Frozen) -> None:
-    """ConfigError where shares and protected blocks do not fit the network."""
+    """ConfigError where shares and protected blocks do not fit the network, RunFailed where blocks have no such half."""
     found = rule.unfit(frozen.trunk.depth, frozen.target)
     if found:
         raise ConfigError(found)
+    if rule.options.scope != "block":
+        check_halves(frozen.trunk, f"routing={rule.name}", frozen.windows("routing")[0][0][:1])
 
 
 def allocated(rule: TokenRule, frozen: Frozen) -> list[float]:

@@ -7,6 +7,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from sparselab.core.errors import RunFailed
 from sparselab.inference.routing.rule import kept_count
 from sparselab.inference.routing.tokens.decider import Choice, static_keep
 from sparselab.inference.routing.tokens.frozen import Frozen, Routes
@@ -44,7 +45,11 @@ class Shorter:
         short = tokens[:, places]
         # A mask of ones keeps the library from taking the gap between positions for the end of a packed text.
         given = {"attention_mask": torch.ones_like(short), "position_ids": places[None].expand(n, -1)}
-        found = self.trunk.model(input_ids=short, use_cache=False, **given).logits
+        try:
+            found = self.trunk.model(input_ids=short, use_cache=False, **given).logits
+        except TypeError:
+            problem = "routing=truncate: this network takes no positions, at which tokens could stay"
+            raise RunFailed(f"{problem} — choose routing=static_tokens") from None
         out = found.new_zeros(n, t, found.shape[-1])
         out[:, places] = found
         return out
