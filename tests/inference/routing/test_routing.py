@@ -506,7 +506,7 @@ def test_ftp_scores_other_positions_causally(networks):
     assert routes.measures["router_parameters"] == 450
     assert abs(sum(routes.shares) / 3 - 0.3) < 1e-12
     assert all(torch.equal(value, before[name]) for name, value in frozen.trunk.model.state_dict().items())
-    assert rule("ftp", **options, score_from="causal").prepare(frozen).everywhere is None
+    assert rule("ftp", **options, score_from="causal", select="threshold").prepare(frozen).everywhere is None
 
 
 def test_the_router_learns_the_static_order(networks):

@@ -13,7 +13,7 @@ from sparselab.storage import record as records
 TEXT = ["dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=16", "engine.tokens=128", "engine.windows=2"]
 TINY = ["model=llama_tiny", "model.width=16", "model.depth=3", "model.heads=2", "model.kv_heads=2", "model.ff=32"]
 WORDS = {
-    "ftp": ["sparsity=0.5", "routing.select=topk", "routing.steps=3", "routing.population=3", "routing.generations=1",
+    "ftp": ["sparsity=0.5", "routing.steps=3", "routing.population=3", "routing.generations=1",
             "routing.elite=1", "routing.refine=1"],
     "all_tokens": [],
 }  # fmt: skip
