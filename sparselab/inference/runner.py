@@ -143,7 +143,18 @@ def tokens_routed(
     parts: Parts, options: InferenceOptions, trunk: Trunk, model_spec: ModelSpec, splits: Any, stop: StopFlag,
     test: Callable[[], Iterator[Batch]], first: Tensor,
 ) -> Outcome:  # fmt: skip
-    """The outcome of a cell whose tokens skip blocks."""
+    """The outcome of a cell whose tokens skip blocks.
+
+    Args:
+        parts: of the cell
+        options: of the engine
+        trunk: the network
+        model_spec: its layers
+        splits: the text
+        stop: the wish of somebody that it ends
+        test: to batches of test windows, anew at each call
+        first: (1, t) int64, a window to try the network on
+    """
     text, block, seed, device = splits.train, parts.data.shape[0], parts.cell.seed, first.device
 
     def calibration(purpose: str) -> list[Batch]:

@@ -25,7 +25,15 @@ def among(mask: Tensor | None, keep: Tensor, tokens: int) -> Tensor:
 
 
 def causal(tokens: int, device: torch.device) -> Tensor:
-    """Let every query see the keys up to itself: (1, 1, tokens, tokens) bool."""
+    """Let every query see the keys up to itself.
+
+    Args:
+        tokens: t
+        device: of what is returned
+
+    Returns:
+        (1, 1, t, t) bool.
+    """
     return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None]
 
 

@@ -81,7 +81,7 @@ def make_router(inputs: Sequence[str], hidden: int, width: int) -> nn.Sequential
 
 
 class Learned(Decider):
-    """What a router decides.
+    """The decisions of a router.
 
     shares: s_i of each block; one with 0 stays as it is, and one with 1 is skipped. reads: whose attention scores tokens.
     exact: True: as many as asked; False: those with p > 0.5. watched: the probabilities of staying, (n, t) by block, of the

@@ -96,7 +96,7 @@ def searched(
 
 
 def parts_of(options: TokenRuleOptions) -> tuple[Part, ...]:
-    """What a token skips."""
+    """Name the parts of a block that a token skips."""
     return (options.scope,)
 
 
