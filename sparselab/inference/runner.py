@@ -243,7 +243,7 @@ _whole: dict[str, Scores] = {}
 
 
 def _about(parts: Parts, options: InferenceOptions, device: torch.device) -> str:
-    """What the score of the network without rules depends on."""
+    """Name all that the score of the network without rules depends on."""
     cell, computing = parts.cell, [str(device), torch.get_num_threads()]
     about = [parts.source, cell.model, cell.dataset, cell.seed, options.tokens, options.batch_size, options.stride]
     return canonical([*about, *computing])

@@ -14,6 +14,8 @@ from sparselab.inference.routing.rule import kept_count, static_order
 
 Part = Literal["block", "attention", "mlp"]
 From = Literal["last", "mean", "causal"]
+SECOND: Part = "mlp"
+"""The half of a block that comes after attention."""
 
 
 @dataclass(frozen=True)

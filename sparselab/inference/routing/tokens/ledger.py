@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparselab.inference.routing.tokens.decider import Choice
+from sparselab.inference.routing.tokens.decider import SECOND, Choice
 
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
@@ -36,7 +36,7 @@ class Ledger:
         self.windows[block] += windows
         self.attention[block] += windows * (float(share.mean()) if attends else 1.0)
         self.products[block] += windows * (float(share.square().mean()) if attends else 1.0)
-        self.mlp[block] += windows * (float(share.mean()) if "block" in parts or "mlp" in parts else 1.0)
+        self.mlp[block] += windows * (float(share.mean()) if not {"block", SECOND}.isdisjoint(parts) else 1.0)
 
     def shares(self, of: str) -> list[float]:
         """Means over windows, by block. of: ``attention``, ``mlp`` (share of tokens) or ``products`` (its square)."""
