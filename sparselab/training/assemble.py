@@ -31,6 +31,7 @@ from sparselab.training.probing import make_probe
 from sparselab.training.resume import Saved, begin
 from sparselab.training.scenarios.torch_side.course import Course
 from sparselab.training.scenarios.torch_side.divide import Numbered, Stream
+from sparselab.training.searches.torch_side.architect import Searched
 from sparselab.training.slots import make_sparsifier, targeted
 from sparselab.training.trainer import make_trainer
 from sparselab.weights.capabilities import ReadsInputs
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
     from sparselab.training.loop.lightning import pl
+    from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.weights.sparsifier import Sparsifier
 
 
@@ -130,6 +132,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         keeper.begin,
         prox,
         task.course,
+        _architect(parts, task, sparsifier, splits, trainer) if parts.search else None,
     )
     attach(trainer, loop)
     if trainer.world_size > 1:
@@ -191,6 +194,22 @@ def _course(parts: Parts, splits: Any, trainer: pl.Trainer) -> Course:
         train[-1].source = Numbered(train[-1].source, first)  # type: ignore[assignment]  # batches of three
         first += len(train[-1].source)
     return Course(scenario, parts.ends, train, test, seed, trainer.precision_plugin)
+
+
+def _architect(parts: Parts, task: TaskModule, sparsifier: Sparsifier, splits: Any, trainer: pl.Trainer) -> Architect:
+    """The cell's search at work, on batches of the validation split in an order of their own."""
+    assert parts.search is not None
+    options = parts.cell.trainer
+    loader = splits.loader(
+        "val", options.batch_size, derive_seed(parts.cell.seed, "search"), train=True, rank=trainer.global_rank,
+        world=trainer.world_size, device=str(trainer.strategy.root_device), workers=options.workers,
+    )  # fmt: skip
+    return parts.search.architect(
+        Searched(
+            task, parts.family.choices(task.network), [*targeted(parts, task.network).values()], sparsifier,
+            RunLoader(loader, parts.steps, 1), trainer.precision_plugin,
+        )
+    )  # fmt: skip
 
 
 def _adapter(parts: Parts, built: Built, task: TaskModule, batches: int, trainer: pl.Trainer) -> Adapter:

@@ -18,7 +18,7 @@ from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.tokenizers import folder_of_copies
 from sparselab.running.loggers.logger import LOGGERS
-from sparselab.running.parts import top_level, unwritable, without_pending
+from sparselab.running.parts import pending, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.adapts.adapt import ADAPTS
 from sparselab.training.edits.edit import EDITS
@@ -27,6 +27,7 @@ from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.scenarios.scenario import SCENARIOS
+from sparselab.training.searches.search import SEARCHES
 from sparselab.training.tasks.task import TASKS
 from sparselab.weights.capabilities import KnowsTasks
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
     from sparselab.training.scenarios.scenario import Scenario
+    from sparselab.training.searches.search import Search
     from sparselab.training.tasks.task import Task
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
@@ -90,6 +92,7 @@ class Parts:
     merge: Merge | None = None
     adapt: Adapt | None = None
     scenario: Scenario | None = None
+    search: Search | None = None
     ends: tuple[int, ...] = ()  # the update after which each task of the scenario is over
     parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
@@ -155,6 +158,7 @@ class UncheckedParts:
     merge: Merge | None = None
     adapt: Adapt | None = None
     scenario: Scenario | None = None
+    search: Search | None = None
     ends: tuple[int, ...] = ()
     parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
@@ -186,8 +190,9 @@ class UncheckedParts:
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
-            merge=self.merge, adapt=self.adapt, scenario=self.scenario, ends=self.ends, parents=self.parents,
-            own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
+            merge=self.merge, adapt=self.adapt, scenario=self.scenario, search=self.search, ends=self.ends,
+            parents=self.parents, own=self.own, model_spec=self.model_spec, layers=layers or [],
+            exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
 
@@ -262,6 +267,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
                 if not found:
                     made.scenario.look(parts["data"])
                     parts["data"] = made.scenario.sees(parts["data"])
+    with issues.collect():
+        if cell.search is not None and "search" not in invalid:
+            made.search = build(SEARCHES, cell.search, "search")
     issues.found += _hardware(cell) if "trainer" not in invalid else []
     issues.found += (
         once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []
@@ -286,7 +294,7 @@ def _several(made: UncheckedParts) -> None:
 
 def foresee_layers(made: UncheckedParts) -> None:
     """The model spec of the network, with what the model says against the data, where both are there."""
-    if made.has("model", "data"):
+    if made.has("model", "data") and not _awaits(made.parts["model"], made.dependencies):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
         if made.adapt is not None:
@@ -294,6 +302,12 @@ def foresee_layers(made: UncheckedParts) -> None:
         key = "model spec", canonical(model), data, family.fresh_head
         found, made.model_spec = once(key, lambda: _spec_of(family, data))
         made.issues.found += found
+
+
+def _awaits(family: Family, dependencies: Mapping[str, str]) -> bool:
+    """True if another cell has yet to make a file that says which layers the network has."""
+    files = family.files()
+    return any(pending(path, dependencies) for option in family.shaped_by for path in files.get(option, ()))
 
 
 def match_sparsity(made: UncheckedParts) -> None:

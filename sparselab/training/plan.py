@@ -17,6 +17,7 @@ from sparselab.training.checks import (
     demands_of_method,
     lone_values,
     no_spikes,
+    not_given,
     one_value,
     other_masks,
     own_combinations,
@@ -31,7 +32,15 @@ from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
 from sparselab.training.scenarios.checks import against_parts, isolation
-from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
+from sparselab.training.searches.checks import against_parts as search_against_parts
+from sparselab.weights.capabilities import (
+    ChangesMoments,
+    DrawsMasks,
+    FollowsSchedule,
+    MeasuresFirst,
+    ReadsFiles,
+    ReadsMemory,
+)
 from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
@@ -59,6 +68,8 @@ def gather(
         _adapting(made)
     if "scenario" not in made.invalid:
         made.issues.found += against_parts(made)
+    if "search" not in made.invalid:
+        made.issues.found += search_against_parts(made)
     if "model" not in made.invalid:
         _merging(made)
     if "targets" not in made.invalid:
@@ -110,6 +121,9 @@ def _against_data(made: UncheckedParts) -> None:
         able = " or optim=".join(name for name in OPTIMS if OPTIMS[name].blends)
         problem = f"method={parts['method'].name} changes the optimiser's first moment, which this one does not allow"
         issues.add(f"optim={parts['optim'].name}", problem, f"write optim={able}")
+    if isinstance(method, ReadsMemory) and method.reads_memory and made.has("optim") and not parts["optim"].remembers:
+        problem = f"leaves no mean of gradients, which {method.reads_memory} looks at"
+        issues.add("optim.momentum=0", problem, "write optim.momentum=0.9, or choose another option")
 
 
 def _against_each_other(made: UncheckedParts) -> None:
@@ -139,6 +153,8 @@ def _against_each_other(made: UncheckedParts) -> None:
     for metric in made.metrics if made.has("model") else ():
         if metric.needs_spikes and not parts["model"].spiking:
             issues.found.append(no_spikes(f"metric={metric.name}", parts["model"]))
+        if not (made.has("data") and metric.issues(parts["data"])):
+            issues.found += not_given(f"metric={metric.name}", metric.needs_given, parts["model"])
     edit = made.edit
     if edit is not None and made.has("data"):
         issues.found += edit.issues(parts["data"])

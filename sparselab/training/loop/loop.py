@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sparselab.training.loop.spread import Spread
     from sparselab.training.optim.prox import Prox
     from sparselab.training.scenarios.torch_side.course import Course
+    from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.weights.probe import Probe
     from sparselab.weights.sparsifier import Sparsifier
 
@@ -55,6 +56,7 @@ class Loop(pl.Callback):
         begin: Callable[[torch.nn.Module], None] = lambda network: None,
         prox: Prox | None = None,
         course: Course | None = None,
+        architect: Architect | None = None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
@@ -66,6 +68,7 @@ class Loop(pl.Callback):
         self.begin = begin
         self.prox = prox
         self.course = course
+        self.architect = architect
         self.kept_by_losses: dict[str, Any] = {}  # from a checkpoint, until the losses are prepared
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
@@ -113,6 +116,9 @@ class Loop(pl.Callback):
         self.sparsifier.attach(trainer.optimizers[0])
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+        if self.architect and self.batches % trainer.accumulate_grad_batches == 0:
+            seed_torch(derive_seed(self.seed, "architect", self.batches, trainer.global_rank))
+            self.architect.step(self.batches // trainer.accumulate_grad_batches, batch, trainer)
         seed_torch(derive_seed(self.seed, "batch", self.batches, trainer.global_rank))
         task.begin(self.batches)
         self.sparsifier.before_forward(trainer.global_step + 1)
@@ -162,6 +168,7 @@ class Loop(pl.Callback):
             "spread": self.spread.state() if self.spread else {},
             "observers": [observer.state() for observer in self.observers],
             **({"course": self.course.state()} if self.course else {}),
+            **({"architect": self.architect.state()} if self.architect else {}),
             **({"losses": states} if (states := self._losses()) else {}),
         }
 
@@ -183,6 +190,8 @@ class Loop(pl.Callback):
             observer.load(kept)
         if self.course:
             self.course.load(state["course"])
+        if self.architect:
+            self.architect.load(state["architect"])
         self.kept_by_losses = state.get("losses", {})
 
 

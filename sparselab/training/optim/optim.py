@@ -52,6 +52,8 @@ class Optim:
     name: ClassVar[str] = ""
     blends: ClassVar[bool] = False
     """True if its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
+    plain: ClassVar[bool] = False
+    """True if a step is the learning rate times gradient, decay and momentum; a search looks ahead by it."""
     keeps_zeros: ClassVar[bool] = False
     """True if a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero.
 
@@ -61,6 +63,11 @@ class Optim:
         self.options = options
         self.prox = made(options.prox)
         self.past: Past | None = None  # the rates of the training before, once its length in updates is known
+
+    @property
+    def remembers(self) -> bool:
+        """True if its torch optimiser keeps a mean of past gradients."""
+        return True
 
     @property
     def adapts(self) -> bool:
@@ -158,6 +165,7 @@ class SGD(Optim):
     """Stochastic gradient descent with (Nesterov) momentum."""
 
     keeps_zeros = True
+    plain = True
 
     class Options(OptimOptions):
         momentum: float = Field(ge=0, lt=1, description="in [0, 1)")
@@ -165,6 +173,10 @@ class SGD(Optim):
         maximise: bool = off(False, description="true or false: climb the loss (weight decay still shrinks)")
 
     options: Options
+
+    @property
+    def remembers(self) -> bool:
+        return self.options.momentum > 0
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
