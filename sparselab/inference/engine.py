@@ -18,6 +18,7 @@ from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
 from sparselab.inference.decoding.loop import DECODINGS
 from sparselab.inference.parts import InferenceOptions, Parts
+from sparselab.inference.routing.rule import ROUTINGS, blocks_of
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
@@ -44,7 +45,8 @@ class Inference(SingleProcessEngine):
     Nothing is trained. ``activation`` zeroes entries of what linear layers read, ``attention`` skips tiles of keys;
     without either the cell is the dense network's. Calibration reads the train split, scores come from the test split;
     the seed draws the windows of both. With ``decoding`` no windows are scored: the network writes on from prompts of the
-    test split, and what it writes is compared with what it writes without its rules.
+    test split, and what it writes is compared with what it writes without its rules. With ``routing`` tokens skip
+    blocks, and the token after each window is scored beside all others.
     """
 
     Options = InferenceOptions
@@ -56,9 +58,10 @@ class Inference(SingleProcessEngine):
         activation: dict[str, Any] | None
         attention: dict[str, Any] | None
         decoding: dict[str, Any] | None = off(None, description="a loop by which texts are written, or null")
+        routing: dict[str, Any] | None = off(None, description="a rule for which tokens skip which blocks, or null")
 
     options: InferenceOptions
-    reads = ("model", "dataset", "sparsity", "activation", "attention", "decoding")
+    reads = ("model", "dataset", "sparsity", "activation", "attention", "decoding", "routing")
     paced = ("model", "dataset")
     guess = 2e10  # multiply-accumulates a second
     uses_torch = True
@@ -68,7 +71,7 @@ class Inference(SingleProcessEngine):
         return {"dataset": wrong} if wrong else {}
 
     def gather(self, cell: Any, issues: Issues, invalid: frozenset[str], dependencies: Mapping[str, str]) -> Job | None:
-        made: dict[str, Any] = {"activation": None, "attention": None, "target": None, "decoding": None}
+        made: dict[str, Any] = dict.fromkeys(("activation", "attention", "target", "decoding", "routing"))
         with issues.collect():
             if "sparsity" not in invalid:
                 made["target"] = _target(cell.sparsity)
@@ -88,6 +91,12 @@ class Inference(SingleProcessEngine):
             with issues.collect():
                 made["decoding"] = build(DECODINGS, cell.decoding, "decoding")
                 issues.found += self._unwritable(cell, made["decoding"])
+        if cell.routing is not None and "routing" not in invalid:
+            with issues.collect():
+                made["routing"] = build(ROUTINGS, cell.routing, "routing")
+                issues.found += self._not_alone(cell, made["routing"].name)
+                if "sparsity" not in invalid:
+                    issues.found += made["routing"].aimless(made["target"])
         issues.found += [] if "sparsity" in invalid else self._misfits(cell, made)
         if "dataset" not in invalid:
             with issues.collect():
@@ -101,10 +110,14 @@ class Inference(SingleProcessEngine):
                 made["family"] = build(MODELS, model, "model")
                 checked = without_pending(model, dependencies)
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
-                rules = [key for key in ("activation", "attention", "decoding") if getattr(cell, key) is not None]
+                possible = ("activation", "attention", "decoding", "routing")
+                rules = [key for key in possible if getattr(cell, key) is not None]
                 made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
                 if made["activation"] is not None and made["model_spec"] is not None:
                     issues.found += made["activation"].misfits(made["model_spec"])
+                if made["routing"] is not None and made["model_spec"] is not None:
+                    depth = blocks_of(made["model_spec"])
+                    issues.found += made["routing"].unfit(depth, made["target"]) if depth else []
                 if made["attention"] is not None and family.decoder:
                     issues.found += made["attention"].too_long(family.where, family.longest(made["data"]))
                 if made["activation"] is not None and family.decoder and made["decoding"] is None:
@@ -144,6 +157,12 @@ class Inference(SingleProcessEngine):
             found.append(Issue(f"engine.phase={self.options.phase}", "keeps attention rules from written tokens", fix))
         return found
 
+    def _not_alone(self, cell: Any, name: str) -> list[Issue]:
+        """Faults where something else takes part in what a rule of routing changes."""
+        beside = [key for key in ("activation", "attention", "decoding") if getattr(cell, key) is not None]
+        problem = "routes whole windows of text, with no other rule and no loop"
+        return [Issue(f"routing={name}", problem, f"leave {key} out") for key in beside]
+
     def _no_room(self, loop: Loop, family: Family, dataset: Any, data: DataSpec) -> list[Issue]:
         """A fault where a prompt and what follows it are longer than the network reads."""
         prompt, longest = dataset.prompt_length(), family.longest(data)
@@ -158,7 +177,7 @@ class Inference(SingleProcessEngine):
     def _misfits(self, cell: Any, made: dict[str, Any]) -> list[Issue]:
         """Rules and the sparsity: does each have one, and is there one for each?"""
         rule, target, found = made["attention"], made["target"], []
-        if target and cell.activation is None and cell.attention is None:
+        if target and cell.activation is None and cell.attention is None and cell.routing is None:
             found.append(
                 Issue(f"sparsity={spell(cell.sparsity)}", "no rule to reach it", "add activation=wina or leave it out")
             )
@@ -177,7 +196,7 @@ class Inference(SingleProcessEngine):
         return found
 
     def _job(self, parts: Parts, dependencies: Mapping[str, str]) -> Job:
-        rules = [rule for rule in (parts.activation, parts.attention) if rule is not None]
+        rules = [rule for rule in (parts.activation, parts.attention, parts.routing) if rule is not None]
         files = {
             f"model.{option}": [content(path, dependencies, f"model.{option}") for path in paths]
             for option, paths in parts.family.files().items()
@@ -187,6 +206,9 @@ class Inference(SingleProcessEngine):
         prepared = 0 if parts.activation is None else parts.activation.passes
         calibrating = self.options.windows * (prepared + (parts.attention is not None))
         passes = 2 * windows + calibrating
+        if parts.routing is not None:
+            depth = blocks_of(parts.model_spec) if parts.model_spec else 0
+            passes += windows + parts.routing.read(self.options.windows, depth)
         if (loop := parts.decoding) is not None:
             written = loop.options.prompts * (loop.options.tokens + block)
             passes = 3 * written / block + calibrating
@@ -245,11 +267,17 @@ class Inference(SingleProcessEngine):
         metrics, cost = record["metrics"], record["account"]
         if record["config"].get("decoding") is not None:
             return cls._summary_of_texts(metrics)
+        ends = [] if "test.last_accuracy" not in metrics else [
+            ("after a window", f"{100 * metrics['test.last_accuracy']:.2f} % right (dense"
+                               f" {100 * metrics['test.dense_last_accuracy']:.2f} %, n = {metrics['test.contexts']:,.0f})"),
+            ("tokens skipped", f"{100 * metrics['routing.sparsity']:.2f} %"),
+        ]  # fmt: skip
         shown = {kind: metrics.get(f"{kind}.sparsity") for kind in ("activation", "attention")}
         return [
             ("test perplexity", f"{metrics['test.perplexity']:.4f} (dense {metrics['test.dense_perplexity']:.4f},"
                                 f" n = {metrics['test.n']:,.0f} tokens)"),
             ("next token", f"{100 * metrics['test.accuracy']:.2f} % (dense {100 * metrics['test.dense_accuracy']:.2f} %)"),
+            *ends,
             *((f"{kind} zeros", f"{100 * share:.2f} %") for kind, share in shown.items() if share is not None),
             ("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} per window"),
         ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparselab.inference.activation.rule import Rule as ActivationRule
     from sparselab.inference.attention.rule import Rule as AttentionRule
     from sparselab.inference.decoding.loop import Loop
+    from sparselab.inference.routing.rule import Rule as RoutingRule
     from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
 
@@ -28,6 +29,7 @@ class InferenceOptions(Options):
     tokens: int | None = Field(ge=2, description="test tokens that are scored, about; null for all")
     windows: int = Field(ge=1, description="calibration windows, at least 1")
     batch_size: int = Field(ge=1, description="windows in a forward pass, at least 1")
+    stride: int | None = off(None, ge=1, description="tokens from one test window to the next, null: side by side")
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Parts:
     """The parts of an intervention. target: the sparsity asked for, None where a rule has its own threshold.
 
     source: the content of the network's files and of the data, as text. decoding: None where windows of text are scored.
+    routing: None where all tokens go through all blocks.
     """
 
     cell: Any
@@ -47,6 +50,7 @@ class Parts:
     model_spec: ModelSpec | None
     source: str = ""
     decoding: Loop | None = None
+    routing: RoutingRule | None = None
 
 
 @dataclass

@@ -32,8 +32,14 @@ from sparselab.inference.decoding.cached.cell import scores as text_scores
 from sparselab.inference.decoding.cached.reader import Rules
 from sparselab.inference.decoding.cached.writing import write_all
 from sparselab.inference.decoding.loop import LoopOptions
+from sparselab.inference.routing.tokens.cell import Scores, account, measure, score_windows
+from sparselab.inference.routing.tokens.cell import metrics_of as routing_metrics
+from sparselab.inference.routing.tokens.cell import realised as routing_realised
+from sparselab.inference.routing.tokens.frozen import Frozen
+from sparselab.inference.routing.tokens.trunk import Trunk
 from sparselab.inference.score import Score, score
 from sparselab.inference.windows import Batch, batches, draw
+from sparselab.inputs.data.seeds import generator
 from sparselab.inputs.data.splits import loaded
 from sparselab.inputs.models.trace import traced
 from sparselab.running.single_process import Outcome
@@ -75,7 +81,7 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         return list(batches(splits.val, drawn, block, size, device))
 
     count = None if options.tokens is None else max(options.tokens // block, 1)
-    starts = draw(splits.test, block, count, seed, "test")
+    starts = draw(splits.test, block, count, seed, "test", options.stride)
     if not len(starts):
         raise RunFailed(f"dataset.block={block}: the test split has no whole window — write a smaller one")
 
@@ -87,8 +93,11 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
     def logits(tokens: Tensor) -> Tensor:
         return parts.family.logits(model, tokens)
 
+    first = batch_of(splits.test, starts[:1], block, device)
+    if parts.routing is not None:
+        trunk = Trunk(model, logits, parts.family.blocks(model), parts.family.norm(model))
+        return tokens_routed(parts, options, trunk, model_spec, splits, stop, test, first)
     if parts.attention is not None:
-        first = batch_of(splits.test, starts[:1], block, device)
         check_applies(model, logits, parts.attention, options.phase, first)
 
     network = Network(model, logits, windows, parts.target or 0.0, stop.check, held_out)
@@ -126,6 +135,49 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
         metrics=metrics,
         sparsity=realised(parts, active, masking, ledger),
         cost=cost,
+        data=loaded(parts.data, splits),
+    )
+
+
+def tokens_routed(
+    parts: Parts, options: InferenceOptions, trunk: Trunk, model_spec: ModelSpec, splits: Any, stop: StopFlag,
+    test: Callable[[], Iterator[Batch]], first: Tensor,
+) -> Outcome:  # fmt: skip
+    """The outcome of a cell whose tokens skip blocks.
+
+    Args:
+        parts: of the cell
+        options: of the engine
+        trunk: the network
+        model_spec: its layers
+        splits: the text
+        stop: the wish of somebody that it ends
+        test: to batches of test windows, anew at each call
+        first: (1, t) int64, a window to try the network on
+    """
+    text, block, seed, device = splits.train, parts.data.shape[0], parts.cell.seed, first.device
+
+    def calibration(purpose: str) -> list[Batch]:
+        starts = draw(text, block, options.windows, seed, purpose)
+        if not len(starts):
+            raise RunFailed(f"dataset.block={block}: the train split has no whole window — write a smaller one")
+        return list(batches(text, starts, block, options.batch_size, device))
+
+    def drawn(purpose: str, number: int) -> Batch:
+        start = generator(purpose, seed, number).integers(0, len(text) - block, 1)
+        return next(batches(text, start, block, 1, device))
+
+    about = _about(parts, options, device) + canonical(options.windows)
+    frozen = Frozen(trunk, calibration, drawn, parts.target or 0.0, seed, stop.check, about)
+    with torch.no_grad():
+        whole = _whole.get(key := _about(parts, options, device)) or score_windows(trunk.logits, test())
+        _whole[key] = whole
+        found = measure(parts, frozen, test, first)
+    metrics = scores(found.under.every, whole.every, splits.bytes_per_token["test"])
+    return Outcome(
+        metrics={**metrics, **routing_metrics(found, whole, model_spec, trunk), "test.length": block},
+        sparsity=routing_realised(found, trunk, parts.target),
+        cost=account(found, model_spec, trunk),
         data=loaded(parts.data, splits),
     )
 
@@ -181,12 +233,20 @@ _dense: dict[str, Score] = {}
 
 def kept_dense(parts: Parts, options: InferenceOptions, device: torch.device, measure: Callable[[], Score]) -> Score:
     """The score of the network without rules: the cells of a sweep that differ in their rules alone share it."""
-    cell, computing = parts.cell, [str(device), torch.get_num_threads()]
-    about = [parts.source, cell.model, cell.dataset, cell.seed, options.tokens, options.batch_size]
-    key = canonical([*about, *computing])
+    key = _about(parts, options, device)
     if key not in _dense:
         _dense[key] = measure()
     return _dense[key]
+
+
+_whole: dict[str, Scores] = {}
+
+
+def _about(parts: Parts, options: InferenceOptions, device: torch.device) -> str:
+    """Name all that the score of the network without rules depends on."""
+    cell, computing = parts.cell, [str(device), torch.get_num_threads()]
+    about = [parts.source, cell.model, cell.dataset, cell.seed, options.tokens, options.batch_size, options.stride]
+    return canonical([*about, *computing])
 
 
 def without_experts(model_spec: ModelSpec) -> None:

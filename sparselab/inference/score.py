@@ -55,6 +55,11 @@ def score(logits_of: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor,
         nats += float(F.cross_entropy(logits, flat, reduction="sum").double())
         hits += int((logits.argmax(-1) == flat).sum())
         n += flat.numel()
-    if not math.isfinite(nats):
-        raise RunFailed(f"test.loss is {nats} — the network's output is not finite under this rule")
-    return Score(nats, float(hits), n)
+    return checked(Score(nats, float(hits), n))
+
+
+def checked(score: Score) -> Score:
+    """The score; RunFailed if its loss is not finite."""
+    if not math.isfinite(score.nats):
+        raise RunFailed(f"test.loss is {score.nats} — the network's output is not finite under this rule")
+    return score

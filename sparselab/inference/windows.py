@@ -13,8 +13,10 @@ from sparselab.inputs.data.seeds import generator
 Batch = tuple[Tensor, Tensor]
 
 
-def draw(tokens: Tensor, length: int, count: int | None, seed: int, purpose: str) -> np.ndarray:
-    """Draw windows with targets, side by side from the text's beginning; all of them where fewer fit.
+def draw(
+    tokens: Tensor, length: int, count: int | None, seed: int, purpose: str, stride: int | None = None
+) -> np.ndarray:
+    """Draw windows with targets, one every ``stride`` tokens from the text's beginning; all of them where fewer fit.
 
     Args:
         tokens: (n,) integers
@@ -22,14 +24,16 @@ def draw(tokens: Tensor, length: int, count: int | None, seed: int, purpose: str
         count: how many windows; None: all
         seed: the cell's
         purpose: another word is another draw
+        stride: tokens from one window to the next; None: ``length``, so that they stand side by side
 
     Returns:
         (windows,) int64 starts, ascending.
     """
-    fit = (len(tokens) - 1) // length
+    step = stride or length
+    fit = max((len(tokens) - 1 - length) // step + 1, 0)
     if count is None or count >= fit:
-        return np.arange(fit) * length
-    return np.sort(generator(purpose, seed).permutation(fit)[:count]) * length
+        return np.arange(fit) * step
+    return np.sort(generator(purpose, seed).permutation(fit)[:count]) * step
 
 
 def batches(tokens: Tensor, starts: np.ndarray, length: int, size: int, device: torch.device) -> Iterator[Batch]:

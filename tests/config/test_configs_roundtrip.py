@@ -22,6 +22,7 @@ from sparselab.estimation.solvers.solver import SOLVERS
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
 from sparselab.inference.decoding.loop import DECODINGS
+from sparselab.inference.routing.rule import ROUTINGS
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.neuron import NEURONS
@@ -48,7 +49,7 @@ REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
-    "scenario": SCENARIOS, "search": SEARCHES,
+    "scenario": SCENARIOS, "search": SEARCHES, "routing": ROUTINGS,
     "decoding": DECODINGS, "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
@@ -67,6 +68,7 @@ OF_ENGINES = {
     "scenario": ["method=dense", "model=mlp", "dataset.val=0"], "search": ["method=dense", "model=darts_search"],
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
+    "routing": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "decoding": [*TEXT, "model=llama_tiny", "model.context=128", "activation=cats", "sparsity=0.5"],
     "estimator": [], "solver": [], "neuron": ["model=snn", "method=dense"],
 }  # fmt: skip
@@ -91,6 +93,7 @@ NEEDS = {
         for name in ("rows", "columns", "coded", "torch_decode", "onnx_decode")
     },
     "engine=inference": [*TEXT, "model=gpt_tiny"],
+    "routing=all_tokens": ["sparsity=null"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
     "loss=spike_rate": ["model=snn"],
@@ -220,7 +223,7 @@ def cases():
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():
         for choice in chosen(group):
-            yield NEEDS[choice] if choice in OF_DECODE else [choice, *beside]
+            yield NEEDS[choice] if choice in OF_DECODE else [choice, *beside, *NEEDS.get(choice, [])]
 
 
 CASES = list(cases())

@@ -1,0 +1,1 @@
+"""Rules for which tokens go through which blocks."""

@@ -1,0 +1,1 @@
+"""Tokens that leave a block through the residual: hooks, allocations, routers."""
