@@ -117,7 +117,7 @@ def lineage(plan: Plan, finished: Finished, flops: float) -> dict[str, Any]:
         own = [round(times["fit"] * share, 3), taken, record["account"]["flops_train"] * share]
         stood_on |= {**times.get("lineage", {}), cell: max(own, stood_on.get(cell, own), key=lambda cost: cost[1])}
     costs = [*stood_on.values(), [round(finished.fit_seconds, 3), plan.parts.steps, flops]]
-    whole = {"lineage": stood_on} if stood_on else {}
+    whole: dict[str, Any] = {"lineage": stood_on} if stood_on else {}
     whole |= {"lineage_fit": round(sum(cost[0] for cost in costs), 3), "lineage_steps": int(sum(c[1] for c in costs))}
     said_all = all(len(cost) > 2 for cost in costs)  # records from before FLOPs were counted have two numbers a cell
     return {**whole, "lineage_flops": sum(cost[2] for cost in costs)} if said_all else whole

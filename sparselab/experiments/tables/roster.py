@@ -20,8 +20,8 @@ from sparselab.core.memo import once
 from sparselab.experiments.tables.grid import Cell
 from sparselab.experiments.tables.run_index import Names, RunIndex, facts
 
-Name = str | list[list[str]] | None
-"""An id; the lines of a refusal; or None of a cell that nobody asked for yet."""
+Name = str | list[list[str]]
+"""An id, or the lines of a refusal."""
 _WORD = re.compile(r"[^\s'\"{}\[\],=]+")
 
 
@@ -30,12 +30,12 @@ class Roster:
     """The cells of a table at a tier, in its order.
 
     facts: what words of cells say of a record (:func:`~sparselab.experiments.tables.run_index.facts`), each once.
-    of: of each cell its number in ``facts``. names: of each cell. words: of all overrides, those that may be paths.
+    of: of each cell its number in ``facts``. names: of each cell, None until somebody asks for it. words: of all overrides, those that may be paths.
     """
 
     facts: list[tuple[Names, int | None]]
     of: list[int]
-    names: list[Name]
+    names: list[Name | None]
     words: list[str]
     changed: bool = field(default=False, compare=False)
 

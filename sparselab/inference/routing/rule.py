@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,7 @@ class Rule(ABC):
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Any):
         self.options = options
 
     @abstractmethod
