@@ -30,6 +30,7 @@ from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
+from sparselab.training.removals.checks import against_others
 from sparselab.training.scenarios.checks import against_parts, isolation
 from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
 from sparselab.weights.targets import select
@@ -59,6 +60,8 @@ def gather(
         _adapting(made)
     if "scenario" not in made.invalid:
         made.issues.found += against_parts(made)
+    if "removal" not in made.invalid:
+        made.issues.found += against_others(made)
     if "model" not in made.invalid:
         _merging(made)
     if "targets" not in made.invalid:
