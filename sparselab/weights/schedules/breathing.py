@@ -64,6 +64,9 @@ class Breathing(Schedule):
 
     def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         o, removed = self.options, self.sparsity.sparsity
+        in_epochs = not (point_of(o.every) or "").isdigit()
+        if not removed or (in_epochs and not self.epochs):  # nothing to say yet
+            return []
         if o.room >= removed:
             problem = f"as much as the request removes ({removed:g}), or more"
             return [Issue(f"{where}.room={o.room:g}", problem, f"write less than {removed:g}")]
@@ -71,7 +74,6 @@ class Breathing(Schedule):
             problem = f"as much as the request keeps ({1 - removed:g}), or more"
             return [Issue(f"{where}.exchange={o.exchange:g}", problem, f"write less than {1 - removed:g}")]
         if not self._later(total):
-            in_epochs = not (point_of(o.every) or "").isdigit()
             length, unit = (len(self.epochs), "epochs") if in_epochs else (total, "updates")
             most = int(Fraction(repr(o.stop)) * length)
             problem = f"no mask after the first: {length:,} {unit}, and the mask stays after {o.stop:g} of them"

@@ -64,7 +64,7 @@ class Remover:
         epochs = max(len(run.epochs) for run in runs)
         self.tally = Tally(int(self.firsts[-1]), epochs, device)
         self.due: dict[int, tuple[int, int]] = {}  # update of the run after which examples leave: task, epoch to come
-        begun, seen, whole = 0, 0, 0
+        begun, seen, whole = 0, 0, 0.0
         for task, (run, size) in enumerate(zip(runs, sizes, strict=True)):
             for epoch, (first, end) in enumerate(zip((0, *run.epochs), run.epochs, strict=False)):
                 if removal.before(epoch):
