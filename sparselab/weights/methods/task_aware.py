@@ -84,8 +84,7 @@ class TaskAware(KnowsTasks, ThinsGradients, Method):
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def of_task(self, slot: Slot, task: int, out: Tensor) -> None:
-        """Write the weights of all tasks: there is one network."""
-        self.effective(slot, out)
+        self.effective(slot, out)  # all tasks have one network
 
 
 def importance(weight: Tensor, grad: Tensor | None, share: float) -> Tensor:
