@@ -1,4 +1,4 @@
-"""What was seen of each training example since examples were last removed."""
+"""Counters of each training example since examples were last removed."""
 
 from __future__ import annotations
 
