@@ -125,6 +125,7 @@ class Cell(Common):
     adapt: dict[str, Any] | None = off(None)
     scenario: dict[str, Any] | None = off(None)
     removal: dict[str, Any] | None = off(None)
+    search: dict[str, Any] | None = off(None)
     neuron: dict[str, Any] | None = off(None)
 
 

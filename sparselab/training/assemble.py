@@ -33,6 +33,7 @@ from sparselab.training.removals.torch_side.remover import Left, Remover
 from sparselab.training.resume import Saved, begin
 from sparselab.training.scenarios.torch_side.course import Course
 from sparselab.training.scenarios.torch_side.divide import Numbered, Stream
+from sparselab.training.searches.torch_side.architect import Searched
 from sparselab.training.slots import make_sparsifier, targeted
 from sparselab.training.trainer import make_trainer
 from sparselab.weights.capabilities import ReadsInputs
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
     from sparselab.training.loop.lightning import pl
+    from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.weights.sparsifier import Sparsifier
 
 
@@ -139,6 +141,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         prox,
         task.course,
         task.remover,
+        _architect(parts, task, sparsifier, splits, trainer) if parts.search else None,
     )
     attach(trainer, loop)
     if trainer.world_size > 1:
@@ -214,6 +217,22 @@ def _remover(parts: Parts, runs: list[RunLoader], device: torch.device) -> Remov
     assert parts.removal is not None
     sources: Any = [run.loader.source.source for run in runs]  # type: ignore[attr-defined]  # numbered, and thinned below
     return Remover(parts.removal, sources, runs, parts.cell.seed, device)
+
+
+def _architect(parts: Parts, task: TaskModule, sparsifier: Sparsifier, splits: Any, trainer: pl.Trainer) -> Architect:
+    """The cell's search at work, on batches of the validation split in an order of their own."""
+    assert parts.search is not None
+    options = parts.cell.trainer
+    loader = splits.loader(
+        "val", options.batch_size, derive_seed(parts.cell.seed, "search"), train=True, rank=trainer.global_rank,
+        world=trainer.world_size, device=str(trainer.strategy.root_device), workers=options.workers,
+    )  # fmt: skip
+    return parts.search.architect(
+        Searched(
+            task, parts.family.choices(task.network), [*targeted(parts, task.network).values()], sparsifier,
+            RunLoader(loader, parts.steps, 1), trainer.precision_plugin,
+        )
+    )  # fmt: skip
 
 
 def _adapter(parts: Parts, built: Built, task: TaskModule, batches: int, trainer: pl.Trainer) -> Adapter:

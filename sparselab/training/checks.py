@@ -299,10 +299,10 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
     if loss.needs_classes and data is not None and not isinstance(data.targets, (Classes, NextTokens)):
         problem = f"compares probabilities of classes, and targets of dataset {data.name} are {data.targets.noun}"
         found.append(Issue(f"loss.{loss.name}", problem, "leave it out"))
-    if loss.needs_given is not None and loss.needs_given not in family.gives:
-        able = " or model=".join(name for name in MODELS if loss.needs_given in MODELS[name].gives)
-        problem = f"reads what model={family.name} has not"
-        found.append(Issue(f"loss.{loss.name}", problem, f"write model={able}, or leave it out"))
+    given = not_given(f"loss.{loss.name}", loss.needs_given, family)
+    found += given
+    if data is not None and not given:
+        found += loss.misfits(family, data)
     if loss.needs_spikes and not family.spiking:
         found.append(no_spikes(f"loss.{loss.name}", family))
     elif loss.needs_states and not family.has_blocks:
@@ -315,6 +315,14 @@ def demands(loss: ExtraLoss, family: Family, data: DataSpec | None) -> list[Issu
         problem = "training starts from random weights, which teach nothing"
         found.append(Issue(f"loss.{loss.name}.teacher=start", problem, "set model.weights, or name a teacher"))
     return found
+
+
+def not_given(where: str, what: str | None, family: Family) -> list[Issue]:
+    """The fault of a part ``where`` that reads of a network ``what`` this one does not keep."""
+    if what is None or what in family.gives:
+        return []
+    able = " or model=".join(name for name in MODELS if what in MODELS[name].gives)
+    return [Issue(where, f"reads what model={family.name} has not", f"write model={able}, or leave it out")]
 
 
 def no_spikes(where: str, family: Family) -> Issue:

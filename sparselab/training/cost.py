@@ -96,7 +96,7 @@ def _foreseen(parts: Parts, patterns: Mapping[str, Sparsity]) -> Ledger:
 
 
 def teacher_flops(parts: Parts) -> int:
-    """FLOPs of what extra losses compute beside the network's own passes.
+    """FLOPs of what extra losses, and a search, compute beside the network's own passes.
 
     The forward passes of teachers, each teacher's once a batch however many losses learn from it, and what losses compute by
     themselves; both in the updates that have the loss.
@@ -114,6 +114,7 @@ def teacher_flops(parts: Parts) -> int:
         if loss.taught_by is not None:
             teachers[loss.taught_by] = max(updates, teachers.get(loss.taught_by, 0))
     passes += sum(teachers.values())
+    passes += parts.search.passes * parts.steps if parts.search else 0
     return FLOPS_PER_MAC * parts.model_spec.macs * parts.cell.trainer.batch_size * passes
 
 

@@ -24,6 +24,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
         *([("adapt", _adapted(parts))] if parts.adapt else []),
         *([("scenario", _divided(parts))] if parts.scenario else []),
         *([("removal", _shortened(parts))] if parts.removal else []),
+        *([("search", f"{parts.search.name} on the {data.val:,} validation examples")] if parts.search else []),
         ("task", f"{parts.task.name} ({data.inputs} → {data.targets})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
         ("precision", precision),

@@ -18,7 +18,7 @@ from sparselab.inputs.local_copies import near_data
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.tokenizers import folder_of_copies
 from sparselab.running.loggers.logger import LOGGERS
-from sparselab.running.parts import top_level, unwritable, without_pending
+from sparselab.running.parts import pending, top_level, unwritable, without_pending
 from sparselab.storage.ids import canonical
 from sparselab.training.adapts.adapt import ADAPTS
 from sparselab.training.edits.edit import EDITS
@@ -28,6 +28,7 @@ from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.removals.removal import REMOVALS, epoch_lengths
 from sparselab.training.scenarios.scenario import SCENARIOS
+from sparselab.training.searches.search import SEARCHES
 from sparselab.training.tasks.task import TASKS
 from sparselab.weights.capabilities import KnowsTasks
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from sparselab.training.optim.optim import Optim
     from sparselab.training.removals.removal import Removal
     from sparselab.training.scenarios.scenario import Scenario
+    from sparselab.training.searches.search import Search
     from sparselab.training.tasks.task import Task
     from sparselab.weights.distributions import Distribution
     from sparselab.weights.method import Method
@@ -93,6 +95,7 @@ class Parts:
     adapt: Adapt | None = None
     scenario: Scenario | None = None
     removal: Removal | None = None
+    search: Search | None = None
     ends: tuple[int, ...] = ()  # the update after which each task of the scenario is over
     epochs: tuple[
         tuple[int, ...], ...
@@ -167,6 +170,7 @@ class UncheckedParts:
     adapt: Adapt | None = None
     scenario: Scenario | None = None
     removal: Removal | None = None
+    search: Search | None = None
     ends: tuple[int, ...] = ()
     epochs: tuple[tuple[int, ...], ...] = ()
     parents: list[str] = field(default_factory=list)
@@ -204,9 +208,9 @@ class UncheckedParts:
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
-            merge=self.merge, adapt=self.adapt, scenario=self.scenario, removal=self.removal, ends=self.ends,
-            epochs=self.epochs, parents=self.parents,
-            own=self.own, model_spec=self.model_spec, layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
+            merge=self.merge, adapt=self.adapt, scenario=self.scenario, removal=self.removal, search=self.search,
+            ends=self.ends, epochs=self.epochs, parents=self.parents, own=self.own, model_spec=self.model_spec,
+            layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
 
@@ -284,6 +288,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.collect():
         if cell.removal is not None and "removal" not in invalid:
             made.removal = build(REMOVALS, cell.removal, "removal")
+    with issues.collect():
+        if cell.search is not None and "search" not in invalid:
+            made.search = build(SEARCHES, cell.search, "search")
     issues.found += _hardware(cell) if "trainer" not in invalid else []
     issues.found += (
         once(("folder", cell.runs_dir), lambda: unwritable(cell.runs_dir)) if "runs_dir" not in invalid else []
@@ -319,7 +326,7 @@ def _several(made: UncheckedParts) -> None:
 
 def foresee_layers(made: UncheckedParts) -> None:
     """The model spec of the network, with what the model says against the data, where both are there."""
-    if made.has("model", "data"):
+    if made.has("model", "data") and not _awaits(made.parts["model"], made.dependencies):
         model, data = without_pending(made.cell.model, made.dependencies), made.parts["data"]
         family = made.parts["model"] if model is made.cell.model else build(MODELS, model, "model")
         if made.adapt is not None:
@@ -327,6 +334,12 @@ def foresee_layers(made: UncheckedParts) -> None:
         key = "model spec", canonical(model), data, family.fresh_head
         found, made.model_spec = once(key, lambda: _spec_of(family, data))
         made.issues.found += found
+
+
+def _awaits(family: Family, dependencies: Mapping[str, str]) -> bool:
+    """True if another cell has yet to make a file that says which layers the network has."""
+    files = family.files()
+    return any(pending(path, dependencies) for option in family.shaped_by for path in files.get(option, ()))
 
 
 def match_sparsity(made: UncheckedParts) -> None:

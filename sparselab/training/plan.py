@@ -17,6 +17,7 @@ from sparselab.training.checks import (
     demands_of_method,
     lone_values,
     no_spikes,
+    not_given,
     one_value,
     other_masks,
     own_combinations,
@@ -32,6 +33,7 @@ from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make
 from sparselab.training.precision import unable
 from sparselab.training.removals.checks import against_others
 from sparselab.training.scenarios.checks import against_parts, isolation
+from sparselab.training.searches.checks import against_parts as search_against_parts
 from sparselab.weights.capabilities import (
     ChangesMoments,
     DrawsMasks,
@@ -69,6 +71,8 @@ def gather(
         made.issues.found += against_parts(made)
     if "removal" not in made.invalid:
         made.issues.found += against_others(made)
+    if "search" not in made.invalid:
+        made.issues.found += search_against_parts(made)
     if "model" not in made.invalid:
         _merging(made)
     if "targets" not in made.invalid:
@@ -152,6 +156,8 @@ def _against_each_other(made: UncheckedParts) -> None:
     for metric in made.metrics if made.has("model") else ():
         if metric.needs_spikes and not parts["model"].spiking:
             issues.found.append(no_spikes(f"metric={metric.name}", parts["model"]))
+        if not (made.has("data") and metric.issues(parts["data"])):
+            issues.found += not_given(f"metric={metric.name}", metric.needs_given, parts["model"])
     edit = made.edit
     if edit is not None and made.has("data"):
         issues.found += edit.issues(parts["data"])

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparselab.core.points import update_of
+from sparselab.inputs.models.genotype import FILE
 from sparselab.running.records import environment, keep
 from sparselab.storage import export, tensors
 from sparselab.storage import record as records
 from sparselab.training.cost import counts
 from sparselab.training.loop.keeping import kept_files
 from sparselab.training.runner import Finished
+from sparselab.training.searches.picture import picture
 from sparselab.weights.capabilities import KnowsTasks
 from sparselab.weights.kernels import native
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from sparselab.inputs.models.genotype import Genotype
     from sparselab.running.engine import Plan
     from sparselab.training.parts import Parts
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     """Write model, masks and, last, the record; rank 0 only. Returns the record."""
     parts: Parts = plan.parts
+    genotype = parts.family.genotype(finished.task.network)
     masks = {name: mask.cpu() for name, mask in finished.sparsifier.masks().items()}
     body = {
         "id": plan.id,
@@ -50,10 +54,11 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
     }  # fmt: skip
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return body
+    body |= {"genotype": genotype.tree()} if genotype else {}
     config = parts.family.library_config(finished.task.network)
     buffers = [name for name, _ in finished.task.network.named_buffers()]
     state, put = apart(finished.state, parts.adapt.puts if parts.adapt else ())
-    put |= of_tasks(parts, finished)
+    put |= of_tasks(parts, finished) | of_genotype(genotype)
     beside = {**parts.dataset.companions(), **kept_files(finished.folder, parts.kept_at), **finished.pictures, **put}
     return keep(finished.folder, body, lambda folder: export.export(folder, state, masks, config, buffers, beside))
 
@@ -67,6 +72,13 @@ def apart(state: dict[str, torch.Tensor], modules: Collection[str]) -> tuple[dic
     own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in modules}
     plain = {name: tensor for name, tensor in state.items() if name not in own}
     return plain, {export.ADAPT: tensors.packed(own)} if own else {}
+
+
+def of_genotype(genotype: Genotype | None) -> dict[str, bytes]:
+    """Files of a network of cells: its genotype, and a picture of it."""
+    if genotype is None:
+        return {}
+    return {FILE: genotype.rendered(), FILE.replace(".json", ".png"): picture(genotype)}
 
 
 def of_tasks(parts: Parts, finished: Finished) -> dict[str, bytes]:

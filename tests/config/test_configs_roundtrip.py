@@ -38,6 +38,7 @@ from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.removals.removal import REMOVALS
 from sparselab.training.scenarios.scenario import SCENARIOS
+from sparselab.training.searches.search import SEARCHES
 from sparselab.training.tasks.task import TASKS
 from sparselab.weights.capabilities import ReadsScales
 from sparselab.weights.distributions import DISTRIBUTIONS
@@ -48,7 +49,7 @@ REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
-    "scenario": SCENARIOS, "removal": REMOVALS,
+    "scenario": SCENARIOS, "removal": REMOVALS, "search": SEARCHES,
     "decoding": DECODINGS, "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
@@ -64,6 +65,7 @@ OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
     "edit": ["method=dense", "dataset.forget=random:0.1"], "adapt": ["method=dense", "model=mlp"],
     "scenario": ["method=dense", "model=mlp", "dataset.val=0"], "removal": ["method=dense", "model=mlp"],
+    "search": ["method=dense", "model=darts_search"],
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
     "decoding": [*TEXT, "model=llama_tiny", "model.context=128", "activation=cats", "sparsity=0.5"],
@@ -87,6 +89,18 @@ NEEDS = {
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
     "loss=spike_rate": ["model=snn"],
     "metric=spikes": ["model=snn"],
+    **{
+        choice: ["model=llama_moe", "dataset=stdlib", "dataset.max_bytes=100000", "dataset.block=64"]
+        for choice in (
+            "loss=activation_locality",
+            "loss=chunk_sparsification",
+            "loss=router_balance",
+            "loss=router_l1",
+            "loss=router_entropy",
+            "loss=remoe_l1",
+            "metric=expert_sparsity",
+        )
+    },
     "loss=norm_scales": ["model=mlp", "model.batch_norm=true"],
     "loss=er": ["scenario=class_incremental", "dataset.val=0"],
     "loss=derpp": ["scenario=class_incremental", "dataset.val=0"],

@@ -16,6 +16,7 @@ DECLARED = [
     ("random_pruning", "those of classes 0 to 4 and then of 5 to 9, at the network's own weights"),
     ("dsl_rec", "Adam's state of inactive weights is neither masked nor emptied"),
     ("dsl_rec/lightgcn", "takes the best epoch of the test"),
+    ("blockffn", "points at the configuration of 0.5B"),
     ("sirius", "drops the last period of every text from its means"),
     ("sirius/answers", "drops the last period of every text from its means"),
     ("colide/sachs", "not the 18 edges of the Causal Discovery Toolbox"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sparselab.inputs.models.feature_recorder import FeatureRecorder
+    from sparselab.inputs.models.genotype import Genotype
     from sparselab.inputs.models.weights import Entry
 
 MODELS: Registry[Family] = Registry("model", "sparselab.inputs.models.families")
@@ -66,6 +67,12 @@ class Family:
 
     spiking: ClassVar[bool] = False
     """True if its blocks are layers of spiking neurons, which put out spikes (n, t, …)."""
+
+    searched: ClassVar[bool] = False
+    """True if its networks weigh operations against each other (:meth:`choices`), so that a search can move the weights."""
+
+    shaped_by: ClassVar[frozenset[str]] = frozenset()
+    """Options naming files that say which layers there are; nothing is known of these until such a file is there."""
 
     batch_norm: bool = False
     """True if it normalises over the examples of a batch all that its layers but the head put out."""
@@ -241,6 +248,28 @@ class Family:
         Of sparse weights it sees the dense ones, before their mask.
         """
 
+    def choices(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights of operations, before their softmax, by name; of families that are ``searched``.
+
+        Args:
+            model: what :meth:`build` gave
+
+        Returns:
+            Buffers (edges, operations) of the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} weighs no operations")
+
+    def genotype(self, model: nn.Module) -> Genotype | None:
+        """Return the cells that the network is made of, or favours; None where it has none.
+
+        Args:
+            model: what :meth:`build` gave
+
+        Returns:
+            A genotype, whose file and picture a finished run leaves, or None.
+        """
+        return None
+
     @property
     def has_blocks(self) -> bool:
         """True if :meth:`blocks` can name them; known without building the network."""
@@ -307,7 +336,7 @@ class ImageFamily(Family):
 class TextFamily(Family):
     """Families of transformers' own networks: they predict the next token, or the class of a sentence."""
 
-    heads = ((Tokens, NextTokens), (Sentences, Classes))
+    heads: ClassVar[tuple[Pair, ...]] = ((Tokens, NextTokens), (Sentences, Classes))
     decoder = True
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:

@@ -98,15 +98,18 @@ class SpecBuilder:
         stride: int = 1,
         padding: int | None = None,
         bias: bool = False,
+        groups: int = 1,
+        dilation: int = 1,
     ) -> tuple[int, int]:
         """Add a square convolution over ``size`` (height, width), padded by ``kernel // 2`` unless told.
 
-        Returns its output's size. Multiplications with the padding count, as they do in ``torch.utils.flop_counter``.
+        inputs: of each group. Returns its output's size. Multiplications with the padding count, as they do in
+        ``torch.utils.flop_counter``.
         """
-        moved = pooled(size, kernel, stride, kernel // 2 if padding is None else padding)
+        moved = pooled(size, dilation * (kernel - 1) + 1, stride, kernel // 2 if padding is None else padding)
         shape = (outputs, inputs, kernel, kernel)
         self.params += prod(shape) + (bias and not self.bare) * outputs
-        self.call(name, "conv", shape, prod(shape) * prod(moved))
+        self.call(name, "conv", shape, prod(shape) * prod(moved), groups)
         return moved
 
     def embedding(self, name: str, rows: int, width: int) -> None:

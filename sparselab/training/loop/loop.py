@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparselab.training.optim.prox import Prox
     from sparselab.training.removals.torch_side.remover import Remover
     from sparselab.training.scenarios.torch_side.course import Course
+    from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.weights.probe import Probe
     from sparselab.weights.sparsifier import Sparsifier
 
@@ -57,6 +58,7 @@ class Loop(pl.Callback):
         prox: Prox | None = None,
         course: Course | None = None,
         remover: Remover | None = None,
+        architect: Architect | None = None,
     ):
         self.sparsifier = sparsifier
         self.seed = seed
@@ -69,6 +71,7 @@ class Loop(pl.Callback):
         self.prox = prox
         self.course = course
         self.remover = remover
+        self.architect = architect
         self.kept_by_losses: dict[str, Any] = {}  # from a checkpoint, until the losses are prepared
         self.batches = 0  # micro-batches handed out so far
         self.losses: list[torch.Tensor] = []  # of the micro-batches of the update under way
@@ -116,6 +119,9 @@ class Loop(pl.Callback):
         self.sparsifier.attach(trainer.optimizers[0])
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: Any, batch: Any, batch_idx: int) -> None:
+        if self.architect and self.batches % trainer.accumulate_grad_batches == 0:
+            seed_torch(derive_seed(self.seed, "architect", self.batches, trainer.global_rank))
+            self.architect.step(self.batches // trainer.accumulate_grad_batches, batch, trainer)
         seed_torch(derive_seed(self.seed, "batch", self.batches, trainer.global_rank))
         task.begin(self.batches)
         self.sparsifier.before_forward(trainer.global_step + 1)
@@ -168,6 +174,7 @@ class Loop(pl.Callback):
             "observers": [observer.state() for observer in self.observers],
             **({"course": self.course.state()} if self.course else {}),
             **({"remover": self.remover.state()} if self.remover else {}),
+            **({"architect": self.architect.state()} if self.architect else {}),
             **({"losses": states} if (states := self._losses()) else {}),
         }
 
@@ -191,6 +198,8 @@ class Loop(pl.Callback):
             self.course.load(state["course"])
         if self.remover:
             self.remover.load(state["remover"])
+        if self.architect:
+            self.architect.load(state["architect"])
         self.kept_by_losses = state.get("losses", {})
 
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from sparselab.core.data_spec import DataSpec
     from sparselab.core.data_types import Pair
     from sparselab.core.errors import Issue
     from sparselab.core.model_spec import ModelSpec
+    from sparselab.inputs.models.family import Family
     from sparselab.training.losses.context import StepContext
 
 
@@ -80,6 +82,10 @@ class ExtraLoss:
 
         A file among ``dependencies`` may not be there yet: another cell makes it.
         """
+        return []
+
+    def misfits(self, family: Family, data: DataSpec) -> list[Issue]:
+        """Return the issues of its options with a network and data that it is for."""
         return []
 
     def without_scenario(self) -> Issue:

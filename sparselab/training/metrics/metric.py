@@ -82,7 +82,8 @@ class Metric:
 
     ``version``: raise it when the rule changes: it is part of the id of a cell that asks for the metric. ``needs``: types of
     the inputs and targets that it is for, image classifiers unless it says otherwise; None: any. ``needs_parents``: the cell
-    merges several networks. ``needs_spikes``: its network has spiking neurons.
+    merges several networks. ``needs_spikes``: its network has spiking neurons. ``needs_given``: what it reads of the network,
+    one of the family's ``gives``.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -91,6 +92,7 @@ class Metric:
     needs: ClassVar[Pair | None] = (Images, Classes)
     needs_parents: ClassVar[bool] = False
     needs_spikes: ClassVar[bool] = False
+    needs_given: ClassVar[str | None] = None
 
     def __init__(self, options: Any, data_dir: str | None = None):
         self.options = options  # an instance of the class's own Options

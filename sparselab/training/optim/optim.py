@@ -52,6 +52,8 @@ class Optim:
     name: ClassVar[str] = ""
     blends: ClassVar[bool] = False
     """True if its torch optimiser has ``blends``: who may replace the first moment of which parameter."""
+    plain: ClassVar[bool] = False
+    """True if a step is the learning rate times gradient, decay and momentum; a search looks ahead by it."""
     keeps_zeros: ClassVar[bool] = False
     """True if a weight of zero stays zero while its gradients, and what the optimiser remembers of them, are zero.
 
@@ -163,6 +165,7 @@ class SGD(Optim):
     """Stochastic gradient descent with (Nesterov) momentum."""
 
     keeps_zeros = True
+    plain = True
 
     class Options(OptimOptions):
         momentum: float = Field(ge=0, lt=1, description="in [0, 1)")

@@ -1,6 +1,9 @@
-"""The same density everywhere, and the variant of it that spares the first and the last layer."""
+"""The same density everywhere, rounded over all layers or in each, and one that spares the first and the last layer."""
 
 from __future__ import annotations
+
+from fractions import Fraction
+from math import floor
 
 from sparselab.core.errors import refuse
 from sparselab.core.model_spec import Layer
@@ -46,3 +49,19 @@ class UniformPlus(Distribution):
         """Each layer's own rounding: the total is off by design (see the class)."""
         shares = self.densities(layers, density)
         return {layer.name: keep_count(layer.numel, shares[layer.name]) for layer in layers}
+
+
+@DISTRIBUTIONS.register("layerwise")
+class LayerWise(Distribution):
+    """Every layer loses ``int(sparsity * size)`` weights, as in inspire-group/hydra's ``GetSubnet``, and keeps one at least.
+
+    What is kept is rounded up layer by layer, so the total is a little above the request.
+    """
+
+    def densities(self, layers: list[Layer], density: float) -> dict[str, float]:
+        return {layer.name: density for layer in layers}
+
+    def allocate(self, layers: list[Layer], density: float) -> dict[str, int]:
+        """Each layer's own rounding: the total is over by design (see the class)."""
+        sparsity = Fraction(repr(round(1 - density, 12)))  # the decimal that was asked for
+        return {layer.name: max(1, layer.numel - floor(sparsity * layer.numel)) for layer in layers}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from sparselab.core.options import Options
+from sparselab.core.options import Options, off
 from sparselab.weights.alternating import AlternatingUpdate
 from sparselab.weights.capabilities import Alternates, LearnsTensors
 from sparselab.weights.count import nearest_count
@@ -26,6 +27,7 @@ class ScoreOptions(Options):
         description="constant, cosine, linear or step"
     )
     unmasked: Literal["weights", "both"] = Field(description="weights or both")
+    score_init: Literal["weights", "scaled"] = off("weights", description="weights or scaled")
 
 
 class LearnedMask(Alternates, LearnsTensors, Method):
@@ -33,7 +35,8 @@ class LearnedMask(Alternates, LearnsTensors, Method):
 
     Updates of scores and updates of weights take turns, each on a batch of its own; masks move with the scores only.
     Pruned weights wait in the dense master: they get no gradient (their effective weight is 0) and may return.
-    ``unmasked=both`` lets biases and norms move in both kinds of update.
+    ``unmasked=both`` lets biases and norms move in both kinds of update. ``score_init=scaled`` starts a layer's scores at
+    sqrt(6 / fan_in) * w / max|w|, as inspire-group/hydra does (``initialize_scaled_score``).
     """
 
     Options = ScoreOptions
@@ -53,7 +56,11 @@ class LearnedMask(Alternates, LearnsTensors, Method):
         return AlternatingUpdate(learned=False)
 
     def learned(self, slot: Slot) -> Tensor:
-        return slot.dense
+        if self.options.score_init == "weights":
+            return slot.dense
+        fan_in = slot.layer.numel / slot.layer.outputs
+        largest = float(slot.dense.abs().max()) or 1.0  # a layer of zeros has scores of zero
+        return slot.dense * (sqrt(6 / fan_in) / largest)
 
     def learning(self) -> dict[str, Any]:
         return {"lr": self.options.score_lr, "schedule": self.options.score_schedule}

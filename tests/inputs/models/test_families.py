@@ -32,11 +32,15 @@ SMALL = {
     "timm": {"arch": "resnet10t"},
     "gpt": {"width": 16, "depth": 1},
     "llama": {"width": 16, "depth": 1, "ff": 24},
+    "llama_moe": {"width": 16, "depth": 1, "experts": 6, "expert_width": 4},
     "lstm": {"width": 16, "depth": 2},
     "dncnn": {"depth": 3, "width": 4},
     "lightgcn": {"width": 4, "depth": 2},
     "multvae": {"hidden": [8, 2]},
     "neumf": {"width": 4, "hidden": [8, 4]},
+    "darts": {"channels": 4, "cells": 3},
+    "darts_search": {"channels": 2, "cells": 2, "nodes": 2},
+    "mobilenet_v2": {"width": 0.25},
 }
 TAKEN = DataSpec(
     "taken", Users(4, 5, 3, 0, lambda: np.array([[0, 0, 1], [1, 2, 0]])), Taken(5, 5), 8, 8, 8, "0" * 64, "local"

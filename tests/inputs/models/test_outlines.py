@@ -67,6 +67,12 @@ CASES = [
     ("lstm", {"width": 8, "depth": 2}, text_data(7, 11)),
     ("lstm", {"width": 6, "depth": 1, "embedding": 4, "tie": False}, text_data(7, 11)),
     ("lstm", {"width": 5, "depth": 3, "tie": False}, text_data(3, 11)),
+    ("mobilenet_v2", {"width": 0.25}, image(3, 16, 16)),
+    ("mobilenet_v2", {"width": 0.5}, image(1, 9, 8, 7)),
+    ("darts_search", {"cells": 3, "channels": 4, "nodes": 2}, image(3, 16, 16)),
+    ("darts_search", {"cells": 2, "channels": 3, "nodes": 3, "ops": ["skip_connect", "dil_conv_5x5"]}, image(1, 8, 8)),
+    ("darts", {"cells": 4, "channels": 4}, image(3, 16, 8)),
+    ("darts", {"cells": 3, "channels": 5, "genotype": {"random": 1, "nodes": 3}}, image(1, 8, 8)),
     ("dncnn", {"depth": 4, "width": 6}, pairs(3, 9, 12)),
     ("dncnn", {"depth": 3, "width": 5, "batch_norm": False}, pairs(1, 8, 8)),
     ("snn", {"hidden": [7, 6], "timesteps": 3, "batch_norm": True, "neuron": {"name": "ultraplif"}}, image(3, 5, 4)),
@@ -81,8 +87,8 @@ CASES = [
     ("multvae", {"hidden": [6, 2]}, taken(4, 5)),
     ("neumf", {"width": 4, "hidden": [6, 3]}, taken(4, 5)),
 ]
-OWN_TEST = {"hf", "lightgcn"}
-"""What a trace does not see: a share of a graph's propagation (test_recommenders.py)."""
+OWN_TEST = {"hf", "lightgcn", "llama_moe"}
+"""What a trace does not see: a share of a graph's propagation, experts unused (test_recommenders.py, test_routers.py)."""
 
 
 @pytest.mark.parametrize(("name", "options", "data"), CASES, ids=lambda value: str(value)[:40])

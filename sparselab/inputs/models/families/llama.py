@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def llama_spec(config: Mapping[str, Any], tokens: int, classes: int | None = None) -> SpecBuilder:
+def llama_spec(
+    config: Mapping[str, Any],
+    tokens: int,
+    classes: int | None = None,
+    feed_forward: Callable[[SpecBuilder, str], None] | None = None,
+) -> SpecBuilder:
     """transformers' LlamaForCausalLM in closed form for one window of ``tokens``; ``config`` as in its config.json.
 
     With ``classes`` LlamaForSequenceClassification, whose head scores every position and then takes the last one's.
+    ``feed_forward`` draws what stands in the place of the feed-forward part of the name that it is given.
     Raises KeyError where a size is missing. Rotary positions are elementwise and not counted.
     """
     s, width, heads, vocabulary = (
@@ -43,6 +49,9 @@ def llama_spec(config: Mapping[str, Any], tokens: int, classes: int | None = Non
         s.products(f"{block}.self_attn", heads, tokens, head)
         s.linear(f"{block}.self_attn.o_proj", width, heads * head, tokens, attention_bias)
         s.norm(width, 1)
+        if feed_forward is not None:
+            feed_forward(s, f"{block}.mlp")
+            continue
         s.linear(f"{block}.mlp.gate_proj", hidden, width, tokens, mlp_bias)
         s.linear(f"{block}.mlp.up_proj", hidden, width, tokens, mlp_bias)
         s.linear(f"{block}.mlp.down_proj", width, hidden, tokens, mlp_bias)
@@ -56,12 +65,8 @@ def llama_spec(config: Mapping[str, Any], tokens: int, classes: int | None = Non
     return s
 
 
-@MODELS.register("llama", yaml="llama_tiny")
-class Llama(TextFamily):
-    """Llama's architecture with random weights, as transformers' LlamaForCausalLM; the vocabulary is the data's.
-
-    A tied embedding and head are one layer of the model spec, the embedding, with both roles.
-    """
+class Rotary(TextFamily):
+    """Base of families of Llama's architecture, whatever stands in the place of its feed-forward parts."""
 
     trunk = ("model.layers",)
     final_norm = "model.norm"
@@ -71,11 +76,9 @@ class Llama(TextFamily):
         depth: int = Field(ge=1, le=1000, description="number of blocks")
         heads: int = Field(ge=1, description="attention heads; must divide width")
         kv_heads: int | None = Field(ge=1, description="key and value heads; must divide heads; null: as heads")
-        ff: int = Field(ge=1, description="hidden width of the gated feed-forward part")
         context: int | None = Field(ge=1, description="longest input in tokens; null: the data's window")
         tie: bool = Field(description="true: the head is the embedding")
         dropout: float = Field(ge=0, lt=1, description="probability that an attention weight is dropped")
-        act: Literal["silu", "relu"] = off("silu", description="silu or relu: the gate of the feed-forward part")
 
     options: Options
 
@@ -92,23 +95,39 @@ class Llama(TextFamily):
         return issues
 
     def config(self, data: DataSpec) -> dict[str, Any]:
-        """The network's transformers config, as a dict."""
+        """The network's transformers config, as a dict, without its feed-forward part."""
         o = self.options
         return {
             "vocab_size": data.inputs.vocabulary,
             "hidden_size": o.width,
-            "intermediate_size": o.ff,
             "num_hidden_layers": o.depth,
             "num_attention_heads": o.heads,
             "num_key_value_heads": o.kv_heads or o.heads,
             "max_position_embeddings": o.context or data.inputs.length,
             "tie_word_embeddings": o.tie,
             "attention_dropout": o.dropout,
-            "hidden_act": o.act,
             "bos_token_id": None,
             "eos_token_id": None,
             **head_of(data),
         }
+
+
+@MODELS.register("llama", yaml="llama_tiny")
+class Llama(Rotary):
+    """Llama's architecture with random weights, as transformers' LlamaForCausalLM; the vocabulary is the data's.
+
+    A tied embedding and head are one layer of the model spec, the embedding, with both roles.
+    """
+
+    class Options(Rotary.Options):
+        ff: int = Field(ge=1, description="hidden width of the gated feed-forward part")
+        act: Literal["silu", "relu"] = off("silu", description="silu or relu: the gate of the feed-forward part")
+
+    options: Options
+
+    def config(self, data: DataSpec) -> dict[str, Any]:
+        """The network's transformers config, as a dict."""
+        return {**super().config(data), "intermediate_size": self.options.ff, "hidden_act": self.options.act}
 
     def builder(self, data: DataSpec) -> SpecBuilder:
         return llama_spec(self.config(data), data.inputs.length, classes_of(data))

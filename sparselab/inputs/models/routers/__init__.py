@@ -1,0 +1,1 @@
+"""Rules that say which experts of a mixture a token uses."""
