@@ -29,8 +29,8 @@ def run(argv: list[str]) -> int:
         refuse(f"out={short(asked['out'])}", problem, "name a file, such as out=report.html")
     from sparselab.experiments.tables.entries import folder
     from sparselab.experiments.tables.pictures import Picture
-    from sparselab.experiments.tables.report import html
-    from sparselab.experiments.tables.results import ledger
+    from sparselab.experiments.tables.report import page
+    from sparselab.experiments.tables.sections import sections
     from sparselab.experiments.tables.summary import Summary
     from sparselab.storage import atomic
 
@@ -42,9 +42,8 @@ def run(argv: list[str]) -> int:
         return picture.sound(kept) or picture.sound(runs_dir / picture.entry.id / picture.source)
 
     with uncollected():
-        summaries = ledger(
-            results_dir, runs_dir, search_path=asked.config_dir, warn=lambda line: print(line, file=sys.stderr)
+        found = sections(
+            results_dir, runs_dir, find, search_path=asked.config_dir, warn=lambda line: print(line, file=sys.stderr)
         )
-        page = html(summaries, find)
-    print(atomic.write_text(out, page))
+    print(atomic.write_text(out, page(found)))
     return 0

@@ -14,8 +14,9 @@ from sparselab.core.model_spec import Layer
 from sparselab.core.options import Options
 from sparselab.core.registry import build
 from sparselab.core.sparsity import Sparsity
+from sparselab.latency.decode import Decode
 from sparselab.latency.kernels.kernel import KERNELS, Kernel
-from sparselab.latency.workloads.workload import WORKLOADS, Step, Workload
+from sparselab.latency.workloads.workload import WORKLOADS, Step, Workload, strangers
 from sparselab.running.engine import ENGINES, Plan
 from sparselab.running.signals import StopFlag
 from sparselab.running.single_process import Job, Outcome, SingleProcessEngine
@@ -23,6 +24,8 @@ from sparselab.weights.patterns.fit import misfit
 
 if TYPE_CHECKING:
     from sparselab.latency.workloads.weights import Weighted
+
+__all__ = ["Decode", "Measure"]
 
 
 @dataclass
@@ -80,6 +83,8 @@ class Measure(SingleProcessEngine):
         for name in self.options.against:
             with issues.collect():
                 others[name] = build(KERNELS, {"name": name}, "engine.against")
+        written = [(f"{where}={one.name}", one) for where, one in made.items() if where != "sparsity"]
+        issues.found += strangers(self.name, [*written, *((f"engine.against={n}", one) for n, one in others.items())])
         for kernel in [*([made["kernel"]] if "kernel" in made else []), *others.values()]:
             issues.found += kernel.issues()
         if others and not any(not kernel.sparse for kernel in others.values()):
@@ -88,7 +93,7 @@ class Measure(SingleProcessEngine):
             issues.add(
                 f"trainer.threads={cell.trainer.threads}", "latency is of one thread", "write 1, or leave it out"
             )
-        if "workload" in made and "sparsity" in made:
+        if "workload" in made and "sparsity" in made and not issues.found:
             issues.found += self._misfits(made["workload"].steps(), made["sparsity"])
         if issues.found or len(made) < 3:
             return None

@@ -130,10 +130,18 @@ def glance(folder: str | os.PathLike[str], id: str) -> dict[str, Any] | None:
     What :func:`read` finds besides is a record of the right content in other bytes than ours (``1E-05`` for ``1e-05``).
     """
     try:
-        record: dict[str, Any] = plainly(path_of(folder).read_bytes())
+        return believed(path_of(folder).read_bytes(), id)
+    except OSError:
+        return None
+
+
+def believed(data: bytes, id: str) -> dict[str, Any] | None:
+    """:func:`glance` at a record's bytes."""
+    try:
+        record: dict[str, Any] = plainly(data)
         known = record["id"] == id and record["schema"] == SCHEMA and record["status"] in STATUSES
         return record if known and unchanged(record) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

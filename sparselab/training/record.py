@@ -40,14 +40,14 @@ def make_record(plan: Plan, finished: Finished) -> dict[str, Any]:
         "task": parts.task.name,
         "metrics": finished.metrics,
         "sparsity": realised(parts, finished),
-        "account": counted(parts, finished),
+        "account": (account := counted(parts, finished)),
         "seconds": round(finished.seconds, 3),
         "times": {
             "fit": round(finished.fit_seconds, 3),
             "updates": finished.pace[0],
             "updating": round(finished.pace[1], 3),
             "steps": parts.steps,
-            **lineage(plan, finished),
+            **lineage(plan, finished, account["flops_train"]),
         },
         "environment": where(parts, finished),
         "data": finished.data,
@@ -91,13 +91,18 @@ def of_tasks(parts: Parts, finished: Finished) -> dict[str, bytes]:
     return {"accuracies.csv": finished.task.course.table(), **({export.TASKS: tensors.packed(whole)} if whole else {})}
 
 
-def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:
+def lineage(plan: Plan, finished: Finished, flops: float) -> dict[str, Any]:
     """Return what the cell cost with all cells that it stands on, each once.
 
-    ``lineage_fit`` is in seconds, ``lineage_steps`` in updates, and ``lineage`` names these cells with their own. Nothing
-    where one of them does not say.
+    ``lineage_fit`` is in seconds, ``lineage_steps`` in updates, ``lineage_flops`` in FLOPs of training, and ``lineage`` names
+    these cells with their own. Nothing where one of them does not say; no FLOPs where an older record does not say those.
 
-    Of a cell whose early weights are taken its updates up to there count, and the same share of its seconds.
+    Of a cell whose early weights are taken its updates up to there count, and the same share of its seconds and FLOPs.
+
+    Args:
+        plan: of the cell.
+        finished: its run.
+        flops: of its own training.
     """
     stood_on: dict[str, list[float]] = {}
     for path, said in plan.dependencies.items():
@@ -108,12 +113,14 @@ def lineage(plan: Plan, finished: Finished) -> dict[str, Any]:
         times, steps = record["times"], record["times"]["steps"]
         batches = record["data"]["train"] // record["config"]["trainer"]["batch_size"]
         taken = update_of(point, batches) if point else steps
-        own = [round(times["fit"] * (taken / steps if steps else 1.0), 3), taken]
+        share = taken / steps if steps else 1.0
+        own = [round(times["fit"] * share, 3), taken, record["account"]["flops_train"] * share]
         stood_on |= {**times.get("lineage", {}), cell: max(own, stood_on.get(cell, own), key=lambda cost: cost[1])}
-    costs = [*stood_on.values(), [round(finished.fit_seconds, 3), plan.parts.steps]]
-    fit, steps = (sum(values) for values in zip(*costs, strict=True))
-    named = {"lineage": stood_on} if stood_on else {}
-    return {**named, "lineage_fit": round(fit, 3), "lineage_steps": int(steps)}
+    costs = [*stood_on.values(), [round(finished.fit_seconds, 3), plan.parts.steps, flops]]
+    whole = {"lineage": stood_on} if stood_on else {}
+    whole |= {"lineage_fit": round(sum(cost[0] for cost in costs), 3), "lineage_steps": int(sum(c[1] for c in costs))}
+    said_all = all(len(cost) > 2 for cost in costs)  # records from before FLOPs were counted have two numbers a cell
+    return {**whole, "lineage_flops": sum(cost[2] for cost in costs)} if said_all else whole
 
 
 def where(parts: Parts, finished: Finished) -> dict[str, Any]:

@@ -60,6 +60,7 @@ RECORDED = [
     "dataset=activations", "dataset.model={name: gpt, width: 32, depth: 2}", "dataset.text={name: stdlib, max_bytes: 100000}",
 ]  # fmt: skip
 TAKEN = ["dataset=movielens"]
+DECODED = ["workload=decode", "workload.new=8", *TEXT, "model=llama_tiny"]
 # Groups that only some engine reads, with what every member needs beside it.
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
@@ -71,6 +72,7 @@ OF_ENGINES = {
     "decoding": [*TEXT, "model=llama_tiny", "model.context=128", "activation=cats", "sparsity=0.5"],
     "estimator": [], "solver": [], "neuron": ["model=snn", "method=dense"],
 }  # fmt: skip
+OF_DECODE = {"workload=decode", *(f"kernel={n}" for n in ("rows", "columns", "coded", "torch_decode", "onnx_decode"))}
 # What a member needs beyond its own defaults.
 NEEDS = {
     "model=timm": ["model.arch=resnet26"],
@@ -84,6 +86,12 @@ NEEDS = {
     "method=asp": ["trainer.max_epochs=4"],
     "engine=train": ["sparsity=2:4"],
     "engine=measure": ["kernel=csr", "workload=mobilenet_v1"],
+    "engine=decode": ["kernel=rows", *DECODED],
+    "workload=decode": ["kernel=rows", *DECODED],
+    **{
+        f"kernel={name}": ["kernel=" + name, *DECODED]
+        for name in ("rows", "columns", "coded", "torch_decode", "onnx_decode")
+    },
     "engine=inference": [*TEXT, "model=gpt_tiny"],
     "metric=unlearning": ["dataset.forget=random:0.1"],
     "metric=against_dense": ["metric.against_dense.dense={cell: {method: dense}}"],
@@ -214,7 +222,7 @@ def cases():
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():
         for choice in chosen(group):
-            yield [choice, *beside]
+            yield NEEDS[choice] if choice in OF_DECODE else [choice, *beside]
 
 
 CASES = list(cases())

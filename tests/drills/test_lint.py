@@ -30,7 +30,7 @@ LAYERS = {
     "training": {*BASE, "inputs", "weights"},
     "inference": {*BASE, "inputs"},
     "estimation": {*BASE, "inputs"},
-    "latency": {*BASE, "weights"},
+    "latency": {*BASE, "inputs", "weights"},
     "experiments": BASE,
     "tools": {*BASE, "inputs", "weights", "training", "estimation"},  # the bench times what each of them computes
 }  # fmt: skip

@@ -66,7 +66,7 @@ def test_shapes_and_parameters_are_those_of_timm():
 def test_every_kernel_gives_the_same_network(workload, sparsity):
     layers = layers_of(steps(workload, width=0.25, image=32, classes=10), Sparsity.parse(sparsity), 0, seed=3)
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    names = [name for name in KERNELS if not kernel(name).issues()]
+    names = [name for name in KERNELS if kernel(name).engine == "measure" and not kernel(name).issues()]
     with torch.inference_mode():
         found = {name: kernel(name).network(layers)(image).flatten().clone() for name in names}
         again = {name: kernel(name).network(layers) for name in names}

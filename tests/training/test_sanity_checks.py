@@ -71,8 +71,9 @@ def test_a_mask_of_another_cell_is_shuffled_and_put_on_other_initial_weights(tmp
     assert whole["times"]["lineage_steps"] == 4 and told["id"] in whole["times"]["lineage"]
     assert len(whole["times"]["lineage"]) == 2
     assert whole["times"]["lineage_fit"] == pytest.approx(
-        whole["times"]["fit"] + sum(fit for fit, _ in whole["times"]["lineage"].values()), abs=2e-3
+        whole["times"]["fit"] + sum(fit for fit, *_ in whole["times"]["lineage"].values()), abs=2e-3
     )
+    assert whole["times"]["lineage_flops"] == whole["account"]["flops_train"] > 0  # of parents that never trained
 
 
 def test_early_weights_cost_the_part_of_the_run_up_to_them(tmp_path):
@@ -89,7 +90,14 @@ def test_early_weights_cost_the_part_of_the_run_up_to_them(tmp_path):
         total = sum(mask.numel() for mask in masks.values())
         assert sum(int(mask.sum()) for mask in masks.values()) == pytest.approx((1 - sparsity) * total, abs=1)
         assert told["times"]["lineage_steps"] == 3 + at + 4
-        assert told["times"]["lineage"][start["id"]][1] == 3
+        assert told["times"]["lineage"][start["id"]][1:] == [3, start["account"]["flops_train"]]
+        parent = record.read(tmp_path / told["config"]["method"]["source"].removeprefix("cell:").partition("@")[0])
+        flops = [
+            start["account"]["flops_train"],
+            parent["account"]["flops_train"] * at / 12,
+            told["account"]["flops_train"],
+        ]
+        assert told["times"]["lineage_flops"] == pytest.approx(sum(flops))
 
 
 def test_what_a_mask_preserves(tmp_path):

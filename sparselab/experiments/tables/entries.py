@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sparselab.config.cell_ref import TEXT
 from sparselab.experiments.tables.grid import Cell
-from sparselab.experiments.tables.schema import Table
 
 RECORDS = "records.jsonl"
 
@@ -45,6 +44,16 @@ class Entry:
         return self.record.get("status") == "finished"
 
 
-def folder(results_dir: Path, table: Table, tier: str) -> Path:
+class Placed(Protocol):
+    """A table, or the file of one: its paper, and its own name, "" for the paper's first."""
+
+    @property
+    def paper(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+def folder(results_dir: Path, table: Placed, tier: str) -> Path:
     """Return the folder of a table's results."""
     return results_dir / table.paper / tier / table.name if table.name else results_dir / table.paper / tier

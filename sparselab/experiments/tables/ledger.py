@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparselab.experiments.tables.claims import POWER, RULE, SEEDS
@@ -21,18 +22,35 @@ def rows_of(summaries: Sequence[Summary]) -> list[list[str]]:
 
     The verdicts are those of empirical claims; of the others the row says how many of them hold.
     """
-    rows = []
-    for table in dict.fromkeys(s.table.output for s in summaries):
-        mine = [s for s in summaries if s.table.output == table]
-        shown = [s for s in mine if s.done or any(line.failed for line in s.lines)]
-        head = [table, mine[0].table.source.title, f"{mine[0].table.source.cited}, {mine[0].table.source.table}"]
-        if not shown:
-            rows.append([*head, NOT_RUN, "0", "0", "0", "0", str(len(mine[0].table.claims)), NONE, NONE])
-        for summary in shown:
-            counts = [str(summary.count(verdict)) for verdict in VERDICTS]
-            apart = [_share(summary, basis) for basis in APART]
-            rows.append([*head, summary.tier, f"{summary.done} of {summary.planned}", *counts, *apart])
-    return rows
+    return rows_by_table([row_of(summary) for summary in summaries])
+
+
+@dataclass(frozen=True)
+class Row:
+    """The words of the ledger about a table at a tier. seen: it has a record; one of none says so of the whole table."""
+
+    texts: list[str]
+    seen: bool
+
+
+def rows_by_table(rows: Sequence[Row]) -> list[list[str]]:
+    """The texts of the rows that are shown: of a table without any record the first, as that of the whole table."""
+    found = []
+    for table in dict.fromkeys(row.texts[0] for row in rows):
+        mine = [row for row in rows if row.texts[0] == table]
+        found += [row.texts for row in mine if row.seen] or [mine[0].texts]
+    return found
+
+
+def row_of(summary: Summary) -> Row:
+    """The row of a table at a tier."""
+    source = summary.table.source
+    head = [summary.table.output, source.title, f"{source.cited}, {source.table}"]
+    if not summary.done and not any(line.failed for line in summary.lines):
+        return Row([*head, NOT_RUN, "0", "0", "0", "0", str(len(summary.table.claims)), NONE, NONE], False)
+    counts = [str(summary.count(verdict)) for verdict in VERDICTS]
+    apart = [_share(summary, basis) for basis in APART]
+    return Row([*head, summary.tier, f"{summary.done} of {summary.planned}", *counts, *apart], True)
 
 
 def _share(summary: Summary, basis: str) -> str:

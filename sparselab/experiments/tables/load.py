@@ -27,13 +27,17 @@ _OVERRIDE = re.compile(r"\+?[A-Za-z_][\w./]*=[^\n\r]*")
 
 
 @dataclass(frozen=True)
-class _File:
+class TableFile:
     """A file of tables. root: the folder of config groups that it lies in. name: of the table, "" for the paper's first."""
 
     root: Path
     path: Path
     slug: str
     name: str = ""
+
+    @property
+    def paper(self) -> str:
+        return self.slug
 
     @property
     def output(self) -> str:
@@ -72,7 +76,18 @@ def load_all(configs: Path = CONFIGS, search_path: str | None = None) -> list[Ta
     return tables
 
 
-def _load_paper(paper: str, found: list[_File]) -> list[Table]:
+def table_files(configs: Path = CONFIGS, search_path: str | None = None) -> list[TableFile]:
+    """The files of all tables, in the order of :func:`load_all`; ConfigError where two of a paper write to one place."""
+    issues = Issues()
+    found = _files(configs, search_path)
+    slugs = sorted({file.slug for file in found})
+    for slug in slugs:
+        _one_output([file for file in found if file.slug == slug], issues)
+    issues.raise_if_any()
+    return [file for slug in slugs for file in found if file.slug == slug]
+
+
+def _load_paper(paper: str, found: list[TableFile]) -> list[Table]:
     slug, _, wanted = paper.partition("/")
     files = [file for file in found if file.slug == slug]
     if not files:
@@ -86,25 +101,25 @@ def _load_paper(paper: str, found: list[_File]) -> list[Table]:
     for file in files:
         if not wanted or file.name == wanted:
             with issues.collect():
-                tables.append(_load(file))
+                tables.append(load_file(file))
     issues.raise_if_any()
     return tables
 
 
-def _files(configs: Path, search_path: str | None) -> list[_File]:
+def _files(configs: Path, search_path: str | None) -> list[TableFile]:
     """Every file of tables: the project's, those of a user's folder and those of plug-ins."""
     scan(search_path)
     found = []
     for root in [configs, *outer_folders(search_path)]:
         folder = root / "paper"
-        found += [_File(root, path, path.stem) for path in sorted(folder.glob("*.y*ml"))]
-        found += [_File(root, path, path.parent.name, path.stem) for path in sorted(folder.glob("*/*.y*ml"))]
+        found += [TableFile(root, path, path.stem) for path in sorted(folder.glob("*.y*ml"))]
+        found += [TableFile(root, path, path.parent.name, path.stem) for path in sorted(folder.glob("*/*.y*ml"))]
     return found
 
 
-def _one_output(files: list[_File], issues: Issues) -> None:
+def _one_output(files: list[TableFile], issues: Issues) -> None:
     """Two files may not write to the same results, also where the file system ignores case; nor two folders to one paper."""
-    taken: dict[str, _File] = {}
+    taken: dict[str, TableFile] = {}
     for file in files:
         other = taken.setdefault(file.output.casefold(), file)
         if file.root != files[0].root:
@@ -115,7 +130,8 @@ def _one_output(files: list[_File], issues: Issues) -> None:
             issues.add(str(file), "not a name for a table", "use a-z, 0-9 and _ only, like srste.yaml")
 
 
-def _load(file: _File) -> Table:
+def load_file(file: TableFile) -> Table:
+    """The table of a file; ConfigError with all its faults."""
     slug, name, path, where = file.slug, file.name, file.path, str(file)
     raw = read_yaml(path, where)
     issues = Issues()

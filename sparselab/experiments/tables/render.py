@@ -150,7 +150,7 @@ def notes(summary: Summary) -> list[str]:
             )
         if any(v.earlier for v in summary.verdicts):
             found[-1] += " Where rule 1 (pooled spreads) gave another verdict on the records of its time, it is shown."
-    if summary.trained and summary.continued:
+    if summary.trained and summary.alone:
         found.append(
             "Training FLOPs are those of each cell's own run, without what the cells that it starts from took."
         )

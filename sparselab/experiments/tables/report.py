@@ -12,9 +12,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparselab.experiments.tables import ledger, render
 from sparselab.experiments.tables.entries import Entry
@@ -22,38 +24,87 @@ from sparselab.experiments.tables.pictures import Picture, pictures
 from sparselab.experiments.tables.styles import styles
 from sparselab.experiments.tables.summary import Line, Summary
 
+if TYPE_CHECKING:
+    import jinja2
+
 PAGE = Path(__file__).parent / "page"
 LAYER_BUDGET = 1_500_000
 """Bytes that the layers of all records may take; beyond it the page leaves layers to records.jsonl."""
+Find = Callable[[Summary, Picture], bytes | None]
+"""The bytes of a picture; None where they are not at hand."""
 _FIELDS = 80
 _TEXT = 300
 _APART = {"config", "overrides", "seal", "schema", "layers", "id"}
 _FIRST = {"status": 0, "reason": 1, "metrics": 2, "sparsity": 3}  # of a record's parts, in its dialog
 
 
-def html(summaries: Sequence[Summary], find: Callable[[Summary, Picture], bytes | None] = lambda *_: None) -> str:
+def nowhere(summary: Summary, picture: Picture) -> None:
+    """No picture is at hand."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of the page about a table at a tier, as text that depends on nothing else.
+
+    row: of the ledger. anchor: names the section in the page. html: the section; "" without a record. data: JSON of its
+    figure and records. layers: JSON of its records' layers, of ``size`` bytes as :data:`LAYER_BUDGET` counts; null beyond it.
+    """
+
+    row: ledger.Row
+    anchor: str
+    html: str = ""
+    data: str = ""
+    layers: str = "null"
+    size: int = 0
+
+
+def html(summaries: Sequence[Summary], find: Find = nowhere) -> str:
     """The page for these tables; those without a record are in the ledger only.
 
     ``find`` gives the bytes of a picture, or None where they are not at hand.
     """
-    import jinja2
+    return page([section(summary, find) for summary in summaries])
+
+
+def page(sections: Sequence[Section]) -> str:
+    """The page of these sections."""
     from markupsafe import Markup
 
-    shown = [summary for summary in summaries if summary.done]
-    records = _Records(shown)
-    anchors = {(s.table.output, s.tier): _anchor(s) for s in shown}
+    shown = [one for one in sections if one.html]
+    layers = sum(one.size for one in shown) <= LAYER_BUDGET
+    data = (f"{json.dumps(s.anchor)}:[{s.data},{s.layers if layers else 'null'}]" for s in shown)
+    anchors = {(one.row.texts[0], one.row.texts[3]): one.anchor for one in shown}
+    rows = ledger.rows_by_table([one.row for one in sections])
     script = (PAGE / "report.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string((PAGE / "report.html").read_text(encoding="utf-8")).render(
+    return _template("report.html").render(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
-        data=Markup(_json(records.data([_drawn(summary, records) for summary in shown]))),
+        data=Markup("{" + ",".join(data) + "}"),
         ledger_headers=ledger.HEADERS,
         classes=("holds", "fails", "inconclusive", "idle", "idle", "idle"),
-        ledger=[{"cells": row, "anchor": anchors.get((row[0], row[3]))} for row in ledger.rows_of(summaries)],
-        tables=[_section(summary, records, find) for summary in shown],
+        ledger=[{"cells": row, "anchor": anchors.get((row[0], row[3]))} for row in rows],
+        sections=[Markup(one.html) for one in shown],
     )
+
+
+def section(summary: Summary, find: Find = nowhere) -> Section:
+    """The section of a table at a tier."""
+    row, anchor = ledger.row_of(summary), _anchor(summary)
+    if not summary.done:
+        return Section(row, anchor)
+    records = _Records(summary)
+    text = _template("section.html").render(t=_section(summary, records, find))
+    layers, size = records.layers()
+    return Section(row, anchor, text, _json({**_drawn(summary, records), **records.data()}), layers, size)
+
+
+@lru_cache(maxsize=2)
+def _template(name: str) -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string((PAGE / name).read_text(encoding="utf-8"))
 
 
 def _anchor(summary: Summary) -> str:
@@ -66,7 +117,7 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _section(summary: Summary, records: _Records, find: Callable[[Summary, Picture], bytes | None]) -> dict[str, Any]:
+def _section(summary: Summary, records: _Records, find: Find) -> dict[str, Any]:
     """Return the values of a table that the template shows."""
     sections = [
         ("Known differences", summary.table.differences),
@@ -126,6 +177,7 @@ def _drawn(summary: Summary, records: _Records) -> dict[str, Any]:
     return {
         "name": summary.table.output,
         "tier": summary.tier,
+        "anchor": _anchor(summary),
         "metric": summary.table.metric.label,
         "axis": {
             "label": label,
@@ -177,21 +229,17 @@ def _short(number: float | None) -> float | None:
 
 
 class _Records:
-    """The records of all tables, each text stored once."""
+    """The records of a table, each text stored once."""
 
-    def __init__(self, summaries: Sequence[Summary]):
-        self._index: dict[int, int] = {}
-        self._entries: list[tuple[int, Entry]] = []
-        for table, summary in enumerate(summaries):
-            for entry in (e for line in summary.lines for e in line.entries):
-                self._index[id(entry)] = len(self._entries)
-                self._entries.append((table, entry))
+    def __init__(self, summary: Summary):
+        self._entries = [entry for line in summary.lines for entry in line.entries]
+        self._index = {id(entry): number for number, entry in enumerate(self._entries)}
 
     def index(self, entry: Entry) -> int:
         return self._index[id(entry)]
 
-    def data(self, tables: list[dict[str, Any]]) -> dict[str, Any]:
-        """The JSON block. A record is [table, row, column, seed, shape, values, overrides, layers], texts by number."""
+    def data(self) -> dict[str, Any]:
+        """Their JSON. A record is [row, column, seed, shape, values, overrides], texts by number."""
         pool: dict[str, int] = {}
         shapes: dict[tuple[int, ...], int] = {}
 
@@ -199,46 +247,32 @@ class _Records:
             return pool.setdefault(text, len(pool))
 
         records = []
-        for table, entry in self._entries:
+        for entry in self._entries:
             fields = dict(_fields(entry.record))
             shape = shapes.setdefault(tuple(word(key) for key in fields), len(shapes))
             cell = entry.cell
-            head = [
-                table,
-                word(cell.row),
-                word(cell.column),
-                cell.seed,
-                shape,
-                [word(text) for text in fields.values()],
-            ]
-            records.append([*head, [word(item) for item in cell.overrides], []])
-        words = len(pool)
-        layers = self._layers(pool)
-        if layers is None:
-            pool = dict(islice(pool.items(), words))
-        else:
-            for record, own in zip(records, layers, strict=True):
-                record[-1] = own
+            head = [word(cell.row), word(cell.column), cell.seed, shape]
+            records.append([*head, [word(text) for text in fields.values()], [word(item) for item in cell.overrides]])
         return {
-            "tables": tables,
             "pool": list(pool),
             "shapes": [list(shape) for shape in shapes],
-            "ids": [entry.id for _, entry in self._entries],
+            "ids": [entry.id for entry in self._entries],
             "records": records,
         }
 
-    def _layers(self, pool: dict[str, int]) -> list[list[int]] | None:
-        """The layers of each record as numbers of texts in ``pool``, which they join; None as soon as they are too large."""
+    def layers(self) -> tuple[str, int]:
+        """(JSON of the layers, their size): each text once, and of each record the numbers of its own; null where too large."""
+        pool: dict[str, int] = {}
         found, size = [], 0
-        for _, entry in self._entries:
+        for entry in self._entries:
             own = []
             for text in _layers(entry.record):
                 size += 6 if text in pool else 6 + len(text)
                 own.append(pool.setdefault(text, len(pool)))
             if size > LAYER_BUDGET:
-                return None
+                return "null", size
             found.append(own)
-        return found
+        return _json([list(pool), found]), size
 
 
 def _fields(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

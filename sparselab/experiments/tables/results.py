@@ -57,7 +57,7 @@ def collect(
                 continue
             try:
                 run = runs_dir / name(list(cell.overrides))
-                one = record.glance(run, run.name) if run_index is None else run_index.records.get(run.name)
+                one = record.glance(run, run.name) if run_index is None else run_index.record(run.name)
                 if one is None and record.path_of(run).exists():
                     one = record.read(run, run.name)
                 if one is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sparselab.config.members import CONFIGS
@@ -17,36 +19,48 @@ SEED = re.compile(r"seed=(\d+)")
 CHOICE = re.compile(r"([a-z_]+)=([\w/-]+)", re.ASCII)
 
 Names = frozenset[tuple[str, str]]
+NOTHING: Mapping[str, list[Any]] = MappingProxyType({})
 
 
 class RunIndex:
-    """The records of a runs folder, each read once; by id, and by the plug-ins and the seed that they ran with.
+    """The records of a runs folder; by id, and by the plug-ins and the seed that they ran with.
 
     Naming a cell's folder exactly takes a fraction of a millisecond; a report asks for the cells of all tables, of which a
     folder holds few. :meth:`may_hold` only ever says no where no plan could lead to one of the records.
+
+    digests: SHA-256 of each sound record's bytes, by id. known: what an earlier index of the folder said of records, by the
+    digests of their bytes: id, plug-ins, seed. Sound bytes stay sound, so these are neither parsed nor checked again.
     """
 
-    def __init__(self, runs_dir: Path) -> None:
-        self.records: dict[str, dict[str, Any]] = {}
+    def __init__(self, runs_dir: Path, known: Mapping[str, list[Any]] = NOTHING) -> None:
+        self.runs_dir = runs_dir
+        self.digests: dict[str, str] = {}
+        self.known: dict[str, list[Any]] = {}
         self.kinds: dict[Names, set[int]] = {}  # plug-ins by group -> seeds
+        self._records: dict[str, dict[str, Any]] = {}
         self._answers: dict[tuple[Names, int | None], bool] = {}
         self.unknown = False  # a record that cannot be read may be any cell's
         for folder in runs_dir.iterdir() if runs_dir.is_dir() else ():
-            self._put(folder)
+            self._put(folder, known)
 
-    def _put(self, folder: Path) -> None:
+    def _put(self, folder: Path, known: Mapping[str, list[Any]]) -> None:
         from sparselab.storage import record as records
 
-        record = records.glance(folder, folder.name)
-        if record is not None:
-            self.records[folder.name] = light(record)
         try:
-            config = (record or json.loads(records.path_of(folder).read_bytes()))["config"]
-            groups = {group: own for group, own in config.items() if isinstance(own, dict)}
-            inner = {key: own for group in groups.values() for key, own in group.items() if isinstance(own, dict)}
-            # A group within another (a model's neuron) stands there once its cell is planned; one at the top counts first.
-            seed, names = config["seed"], {group: own.get("name") for group, own in {**inner, **groups}.items()}
-            self.kinds.setdefault(frozenset((k, v) for k, v in names.items() if isinstance(v, str)), set()).add(seed)
+            data = records.path_of(folder).read_bytes()
+            told = known.get(digest := hashlib.sha256(data).hexdigest())
+            if told is None or told[0] != folder.name:
+                sound = records.believed(data, folder.name)
+                told = [folder.name, *_kind(sound or json.loads(data))]
+                if sound is None:
+                    digest = ""
+                else:
+                    self._records[folder.name] = light(sound)
+            names = frozenset((group, name) for group, name in told[1])
+            self.kinds.setdefault(names, set()).add(told[2])
+            if digest:
+                self.digests[folder.name] = digest
+                self.known[digest] = told
         except (FileNotFoundError, NotADirectoryError):
             return
         except (
@@ -59,11 +73,30 @@ class RunIndex:
         ):  # another's, or half a record
             self.unknown = True
 
+    @property
+    def empty(self) -> bool:
+        """True if the folder holds no record, nor anything that may be one."""
+        return not self.kinds and not self.unknown
+
+    def record(self, id: str) -> dict[str, Any] | None:
+        """The record of that cell, without what no rendering reads; None where there is no sound one."""
+        from sparselab.storage import record as records
+
+        if id not in self._records and id in self.digests:
+            there = records.glance(self.runs_dir / id, id)
+            if there is None:  # it went, or changed, since the index was made
+                return None
+            self._records[id] = light(there)
+        return self._records.get(id)
+
     def may_hold(self, cell: Cell) -> bool:
         """True if one of the records may be the cell's."""
+        return self.may_be(facts(cell.overrides))
+
+    def may_be(self, asked: tuple[Names, int | None]) -> bool:
+        """True if one of the records may be of a cell of which :func:`facts` tells this."""
         if self.unknown:
             return True
-        asked = facts(cell.overrides)
         if asked not in self._answers:  # cells of a table ask for few
             names, seed = asked
             self._answers[asked] = any(
@@ -71,6 +104,16 @@ class RunIndex:
                 for kind, seeds in self.kinds.items()
             )
         return self._answers[asked]
+
+
+def _kind(record: Mapping[str, Any]) -> tuple[list[list[str]], int]:
+    """(group and name of each plug-in, the seed) that a record's config has."""
+    config = record["config"]
+    groups = {group: own for group, own in config.items() if isinstance(own, dict)}
+    inner = {key: own for group in groups.values() for key, own in group.items() if isinstance(own, dict)}
+    # A group within another (a model's neuron) stands there once its cell is planned; one at the top counts first.
+    names = {group: own.get("name") for group, own in {**inner, **groups}.items()}
+    return [[group, name] for group, name in sorted(names.items()) if isinstance(name, str)], config["seed"]
 
 
 def light(record: dict[str, Any]) -> dict[str, Any]:

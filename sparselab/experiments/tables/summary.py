@@ -13,6 +13,9 @@ from sparselab.experiments.tables.entries import Entry
 from sparselab.experiments.tables.grid import Cell, excluded, expand, layout, merge
 from sparselab.experiments.tables.schema import ExtraColumn, Published, Table
 
+FLOPS, LINEAGE_FLOPS = ("account", "flops_train"), ("times", "lineage_flops")
+"""Places in a record of the FLOPs of its own training, and of its own with that of all cells that it stands on."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -86,13 +89,19 @@ class Summary:
 
     @property
     def continued(self) -> bool:
-        """True if cells stand on runs of other cells: the costs of training are those of each cell's own run."""
+        """True if cells stand on runs of other cells."""
         return any(entry.continues for line in self.lines for entry in line.entries)
+
+    @property
+    def alone(self) -> bool:
+        """True if the costs of training are those of each cell's own run, though cells stand on runs of others."""
+        return self.continued and cost_key([entry for line in self.lines for entry in line.entries]) != LINEAGE_FLOPS
 
     @property
     def cost_label(self) -> str:
         """The name of the figure's axis of training costs."""
-        return f"training FLOPs × dense{', last phase alone' if self.continued else ''}"
+        which = ", last phase alone" if self.alone else ", all phases" if self.continued else ""
+        return f"training FLOPs × dense{which}"
 
     @property
     def axis(self) -> tuple[str, bool]:
@@ -178,8 +187,9 @@ def summarise(table: Table, tier: str, entries: Sequence[Entry]) -> Summary:
     own = {place: list(by_seed.values()) for place, by_seed in samples(None).items()}
     series = _series(table, list(cells))
     published = {(item.row, item.column): item for item in table.published}
+    trained = cost_key([e for found in by_place.values() for e in found if value(e, table.metric.key, 1.0) is not None])
     lines = tuple(
-        _line(table, tier, place, planned, by_place, own, series[place], published.get(place), verdicts)
+        _line(table, tier, place, planned, by_place, own, series[place], published.get(place), verdicts, trained)
         for place, planned in cells.items()
     )
     data = {title for e in entries if (title := data_title(e.record))}
@@ -219,6 +229,11 @@ def abscissa(table: Table, entry: Entry) -> float | None:
     return value(entry, table.axis.metric, table.axis.scale)
 
 
+def cost_key(entries: Sequence[Entry]) -> tuple[str, str]:
+    """The place where the cost of training is read: with that of the cells before only where every finished record says it."""
+    return LINEAGE_FLOPS if all(e.number(*LINEAGE_FLOPS) is not None for e in entries if e.finished) else FLOPS
+
+
 def data_title(record: dict) -> str:
     """The name of the data set that a record was made from."""
     data = record.get("data")
@@ -235,16 +250,15 @@ def _line(
     series: str,
     published: Published | None,
     verdicts: list[Verdict],
+    trained: tuple[str, str],
 ) -> Line:
     found, at = by_place[place], table.dense(place)
     used = tuple(e for e in found if value(e, table.metric.key, 1.0) is not None)
     values = samples[place]
     mean = math.fsum(values) / len(values) if values else None
     reference = samples.get(at, []) if at else []
-    cost = _average(by_place.get(at, []) if at else [], lambda e: e.number("account", "flops_train"))
-    flops = tuple(
-        _over(e.number("account", "flops_train"), cost or e.number("account", "flops_train_dense")) for e in used
-    )
+    cost = _average(by_place.get(at, []) if at else [], lambda e: e.number(*trained))
+    flops = tuple(_over(e.number(*trained), cost or e.number("account", "flops_train_dense")) for e in used)
     difference = None
     if mean is not None and published is not None and published.verified and table.tiers[tier].comparable:
         difference = mean - published.value

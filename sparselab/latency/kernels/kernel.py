@@ -18,12 +18,13 @@ class Kernel:
 
     One thread, one image at a time: the latency of a phone, or of a server under load.
 
-    sparse: whether time falls with the number of zeros; the others are what it is compared with.
+    sparse: whether time falls with the number of zeros; the others are what it is compared with. engine: whose kernel it is.
     """
 
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
     sparse: ClassVar[bool] = True
+    engine: ClassVar[str] = "measure"
 
     def __init__(self, options: Any):
         self.options = options

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from sparselab.core.errors import Issue
 from sparselab.core.options import Options
 from sparselab.core.registry import Registry
 
@@ -54,10 +56,11 @@ class Step:
 
 
 class Workload:
-    """Override :meth:`steps`."""
+    """Override :meth:`steps`. engine: which engine times it."""
 
     Options: ClassVar[type[Options]] = Options
     name: ClassVar[str] = ""
+    engine: ClassVar[str] = "measure"
 
     def __init__(self, options: Any):
         self.options = options
@@ -65,6 +68,12 @@ class Workload:
     def steps(self) -> list[Step]:
         """Stem first, head last."""
         raise NotImplementedError
+
+
+def strangers(engine: str, members: Iterable[tuple[str, Any]]) -> list[Issue]:
+    """Members, each with what was written, that belong to another engine than ``engine``."""
+    fix = f"choose one of engine={engine}"
+    return [Issue(where, f"is for engine={one.engine}", fix) for where, one in members if one.engine != engine]
 
 
 WORKLOADS: Registry[Workload] = Registry("workload", "sparselab.latency.workloads")

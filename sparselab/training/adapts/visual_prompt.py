@@ -66,6 +66,9 @@ class VisualPrompt(Adapt):
             found.add(
                 f"adapt.classes={self.options.classes}", problem, "give a network of more classes, or a linear probe"
             )
+        if self.options.interval > 1 and self.options.mapping != "ilm":
+            problem = f"adapt.mapping={self.options.mapping} is not counted again"
+            found.add(f"adapt.interval={self.options.interval}", problem, "leave it out, or write adapt.mapping=ilm")
         return found.found
 
     def network_sees(self, data: DataSpec) -> DataSpec:

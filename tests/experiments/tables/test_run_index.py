@@ -49,11 +49,13 @@ def test_a_plug_in_within_another_counts_as_chosen(tmp_path: Path):
 
 def test_a_sound_record_is_kept_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept = run_index(tmp_path, seed=1, method={"name": "srste"})
-    assert kept.records[ID]["metrics"] == {} and "config" not in kept.records[ID]
+    assert kept.record(ID)["metrics"] == {} and "config" not in kept.record(ID)
     path = tmp_path / ID / "record.json"
     path.write_bytes(path.read_bytes().replace(b'"seed": 1', b'"seed": 2'))
     changed = RunIndex(tmp_path)
-    assert not changed.records and changed.may_hold(cell("method=srste", "seed=2"))  # the report says what is wrong
+    assert changed.record(ID) is None and changed.may_hold(
+        cell("method=srste", "seed=2")
+    )  # the report says what is wrong
 
 
 def test_what_is_not_told_is_no_reason(tmp_path: Path):

@@ -134,6 +134,24 @@ def test_a_cost_without_that_of_the_cells_before_it_says_so(table: Table, entrie
     assert (", last phase alone" in html([summary])) is alone
 
 
+@pytest.mark.parametrize("every", [True, False])
+def test_costs_of_all_phases_stand_where_every_record_has_them(table: Table, entries: list[Entry], every: bool):
+    """Older records count their own run alone; a table of both kinds compares what all of them have."""
+    for number, entry in enumerate(entries):
+        own = entry.record["account"]["flops_train"]
+        entry.record["times"] = {
+            "steps": 5,
+            "lineage_steps": 8,
+            **({"lineage_flops": 10 * own} if every or number else {}),
+        }
+    summary = summarise(table, "cpu", entries)
+    assert summary.cost_label == f"training FLOPs × dense, {'all phases' if every else 'last phase alone'}"
+    for entry in entries:
+        entry.record["times"] = {}
+    own = [line.flops for line in summarise(table, "cpu", entries).lines]
+    assert [line.flops for line in summary.lines] == pytest.approx(own)  # ten times as much of each is as much of dense
+
+
 def test_nan_never_enters_a_table(table: Table, entries: list[Entry]):
     entries[0].record["metrics"]["test.accuracy"] = float("nan")
     assert len(summarise(table, "cpu", entries).lines[0].values) == 2

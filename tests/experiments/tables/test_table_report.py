@@ -60,21 +60,22 @@ def test_everything_is_in_the_file_and_nothing_is_fetched(page: str):
 
 def test_every_record_is_behind_a_link(page: str, entries: list[Entry]):
     parsed = Parsed(page)
-    data = json.loads(parsed.data)
+    ((anchor, (data, layers)),) = json.loads(parsed.data).items()
     assert data["ids"] == [entry.id for entry in entries]
-    links = [a["href"] for tag, a in parsed.elements if tag == "a" and str(a.get("href")).startswith("#r")]
-    assert links == [f"#r{i}" for i in range(15)]
-    table, row, column, seed, shape, values, overrides, layers = data["records"][4]
-    assert (data["tables"][table]["name"], data["pool"][row], data["pool"][column], seed) == ("demo", "2:4", "ste", 1)
+    links = [a["href"] for tag, a in parsed.elements if tag == "a" and str(a.get("href")).startswith("#r-")]
+    assert anchor == data["anchor"] == "demo-cpu" and links == [f"#r-demo-cpu-{i}" for i in range(15)]
+    row, column, seed, shape, values, overrides = data["records"][4]
+    assert (data["name"], data["pool"][row], data["pool"][column], seed) == ("demo", "2:4", "ste", 1)
     shown = dict(zip((data["pool"][k] for k in data["shapes"][shape]), (data["pool"][v] for v in values), strict=True))
     assert shown["metrics.test.accuracy"] == "0.95"
     assert shown["environment.commit"] == "0123abc"
     assert [data["pool"][i] for i in overrides] == list(entries[4].cell.overrides)
-    assert json.loads(data["pool"][layers[0]]) == ["head", "10 × 64", "2:4", "0.5"]
+    texts, of = layers
+    assert json.loads(texts[of[4][0]]) == ["head", "10 × 64", "2:4", "0.5"]
 
 
 def test_the_points_of_the_figure(page: str):
-    (table,) = json.loads(Parsed(page).data)["tables"]
+    ((table, _),) = json.loads(Parsed(page).data).values()
     line = table["lines"][2]
     assert (line["mean"], line["x"], line["values"], line["published"]["number"]) == (
         97.0,
@@ -91,7 +92,7 @@ def test_text_of_records_and_tables_is_escaped(table: Table, entries: list[Entry
         entry.record["sparsity"]["layers"][0]["name"] = EVIL
     parsed = Parsed(html([summarise(table.model_copy(update={"differences": [EVIL]}), "cpu", entries)]))
     assert not any(tag in ("img", "b") for tag, _ in parsed.elements)
-    assert json.loads(parsed.data)["ids"][0] == EVIL
+    assert json.loads(parsed.data)["demo-cpu"][0]["ids"][0] == EVIL
 
 
 def test_an_empty_report_says_what_to_do(table: Table):
@@ -102,8 +103,8 @@ def test_layers_beyond_the_budget_stay_in_the_records(
     table: Table, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("sparselab.experiments.tables.report.LAYER_BUDGET", 10)
-    data = json.loads(Parsed(html([summarise(table, "cpu", entries)])).data)
-    assert all(record[-1] == [] for record in data["records"])
+    data, layers = json.loads(Parsed(html([summarise(table, "cpu", entries)])).data)["demo-cpu"]
+    assert layers is None and len(data["records"]) == len(entries)
     assert not any(text.startswith("[") for text in data["pool"])
 
 
@@ -223,7 +224,7 @@ def test_in_a_real_browser(chromium: Chromium, tmp_path: Path, table: Table, ent
     assert js(column) == "98.00 97.00"
 
     # opens a record from its link, shows hostile text as text, and closes by Escape
-    js("document.querySelector('a[href=\"#r0\"]').click()")
+    js("document.querySelector('a[href=\"#r-demo-cpu-0\"]').click()")
     js("new Promise(done => setTimeout(done, 100))")
     assert js("document.querySelector('dialog').open")
     assert js("document.querySelector('dialog h2').textContent") == f"Record {entries[0].id}"

@@ -76,9 +76,9 @@
     });
   }
 
-  // A record: the address #r<number> opens it, so a link to a record can be copied and Back closes it.
+  // A record: the address #r-<table>-<number> opens it, so a link to a record can be copied and Back closes it.
   const dialog = $("#record"), body = $("#record-body"), title = $("#record-title");
-  const text = (index) => data.pool[index];
+  const address = (table, index) => `r-${table.anchor}-${index}`;
   const open = (heading, nodes) => {
     title.textContent = heading;
     body.replaceChildren(...nodes);
@@ -86,35 +86,35 @@
     dialog.scrollTop = 0;
     title.focus();
   };
-  const record = (index) => {
-    const [table, row, column, seed, shape, values, overrides, layers] = data.records[index];
+  const record = ([table, layers], index) => {
+    const [row, column, seed, shape, values, overrides] = table.records[index], text = (number) => table.pool[number];
     const list = make("dl");
-    data.shapes[shape].forEach((key, i) => list.append(make("dt", {}, text(key)), make("dd", {}, text(values[i]))));
-    const nodes = [make("p", {}, `${data.tables[table].name}, tier ${data.tables[table].tier}: ${text(row)} · ${text(column)} · seed ${seed}`), list];
+    table.shapes[shape].forEach((key, i) => list.append(make("dt", {}, text(key)), make("dd", {}, text(values[i]))));
+    const nodes = [make("p", {}, `${table.name}, tier ${table.tier}: ${text(row)} · ${text(column)} · seed ${seed}`), list];
     if (overrides.length) {
       const quote = (word) => /[^\w=.,:/@%+-]/.test(word) ? `'${word.replaceAll("'", "'\\''")}'` : word;
       nodes.push(make("h3", {}, "The command that reproduces it"), make("pre", {}, ["python run.py", ...overrides.map((i) => quote(text(i)))].join(" ")));
     }
-    if (layers.length) {
+    if (layers && layers[1][index].length) {
       const grid = make("table", {}, make("thead", {}, make("tr", {}, ...["layer", "shape", "pattern", "density"].map((head) => make("th", { scope: "col" }, head)))));
       const rows = make("tbody");
-      for (const layer of layers) rows.append(make("tr", {}, ...JSON.parse(text(layer)).map((cell) => make("td", {}, cell))));
+      for (const layer of layers[1][index]) rows.append(make("tr", {}, ...JSON.parse(layers[0][layer]).map((cell) => make("td", {}, cell))));
       grid.append(rows);
       nodes.push(make("h3", {}, "Layers"), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers" }, grid));
     }
-    open(`Record ${data.ids[index]}`, nodes);
+    open(`Record ${table.ids[index]}`, nodes);
   };
   const cell = (table, line) => {
-    const link = (index) => make("li", {}, make("a", { svg: false, href: `#r${index}` }, data.ids[index]), ` · seed ${data.records[index][3]}`);
+    const link = (index) => make("li", {}, make("a", { svg: false, href: `#${address(table, index)}` }, table.ids[index]), ` · seed ${table.records[index][2]}`);
     open(`${line.row} · ${line.column}`, [make("p", {}, line.ours + (line.published === null ? "" : `, published ${line.published.value}`)), make("ul", {}, ...line.records.map(link))]);
   };
   const follow = () => {
-    const match = /^#r(\d+)$/.exec(location.hash);
-    if (match && data.records[match[1]]) record(Number(match[1]));
+    const match = /^#r-(.+)-(\d+)$/.exec(location.hash), held = match && data[match[1]];
+    if (held && held[0].records[match[2]]) record(held, Number(match[2]));
     else if (dialog.open) dialog.close();
   };
   addEventListener("hashchange", follow);
-  dialog.addEventListener("close", () => { if (/^#r\d+$/.test(location.hash)) history.replaceState(null, "", " "); });
+  dialog.addEventListener("close", () => { if (/^#r-.+-\d+$/.test(location.hash)) history.replaceState(null, "", " "); });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
   // Figures: drawn when they come near the screen.
@@ -187,13 +187,13 @@
       for (const p of mine) {
         if (p.line.sd) group.append(make("path", { class: "bar", d: `M${X(p.x)} ${Y(p.low)}V${Y(p.high)}M${X(p.x) - 3} ${Y(p.low)}h6M${X(p.x) - 3} ${Y(p.high)}h6` }));
         p.line.records.forEach((index, k) => {
-          const dot = make("circle", { class: "seed", cx: X(value(p.line[key + "s"][k]) ?? p.x), cy: Y(up(p.line.values[k]) ?? y0), r: 2.2, stroke: "none", "data-record": index }, make("title", {}, `${p.line.row} · ${p.line.column}, seed ${data.records[index][3]}: ${p.line.values[k]}`));
-          dot.addEventListener("click", () => { location.hash = `r${index}`; });
+          const dot = make("circle", { class: "seed", cx: X(value(p.line[key + "s"][k]) ?? p.x), cy: Y(up(p.line.values[k]) ?? y0), r: 2.2, stroke: "none", "data-record": address(table, index) }, make("title", {}, `${p.line.row} · ${p.line.column}, seed ${table.records[index][2]}: ${p.line.values[k]}`));
+          dot.addEventListener("click", () => { location.hash = address(table, index); });
           group.append(dot);
         });
         const single = p.line.records.length === 1;
         const mark = make("path", { class: "mean", d: shape(X(p.x), Y(p.y), 4.2), tabindex: 0, role: "button", "aria-label": `${p.line.row}, ${p.line.column}: ${p.line.ours}` }, make("title", {}, `${p.line.row} · ${p.line.column}: ${p.line.ours}`));
-        const show = () => { if (single) location.hash = `r${p.line.records[0]}`; else cell(table, p.line); };
+        const show = () => { if (single) location.hash = address(table, p.line.records[0]); else cell(table, p.line); };
         mark.addEventListener("click", show);
         mark.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); show(); } });
         group.append(mark);
@@ -203,7 +203,7 @@
     return svg;
   };
   const draw = (figure) => {
-    const table = data.tables[figure.dataset.table], hidden = new Set();
+    const [table] = data[figure.dataset.table], hidden = new Set();
     const any = table.axis.sparsity && table.lines.some((l) => l.published && l.published.verified);
     const state = { published: any && table.comparable };
     const panels = make("div", { class: "panels" }), legend = make("div", { class: "legend" });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from sparselab.inputs.models.neuron import NEURONS, TAU_MAPS, Neuron, TauMap
 
 if TYPE_CHECKING:
     from sparselab.inputs.models.neurons.torch_side.membrane import Membrane
+    from sparselab.inputs.models.neurons.torch_side.scalars import Tau
 
 SPIKE = "hard (a step forward, the slope of the soft spike backward) or soft (the sigmoid itself, both ways)"
 
@@ -24,8 +25,20 @@ class LeakyOptions(Neuron.Options):
     beta: float = Field(gt=0, description="slope of the soft spike, above 0")
 
 
+class Leaking(Neuron):
+    """Base of neurons with a threshold and a slope."""
+
+    options: Any
+
+    def _leaky(self, tau: Tau, threshold: float | Tau | None = None) -> Membrane:
+        from sparselab.inputs.models.neurons.torch_side.leaky import Leaky
+
+        o = self.options
+        return Leaky(tau, o.threshold if threshold is None else threshold, o.beta, o.spike == "hard")
+
+
 @NEURONS.register("lif")
-class LIF(Neuron):
+class LIF(Leaking):
     """Leaky integrate-and-fire: ``v <- tau v + I``, ``s = H(v - theta)``, ``v <- v (1 - s)``.
 
     Backward H has the slope of sigma(beta (v - theta)); with ``spike=soft`` the spike is that sigmoid. arXiv 2602.11206 says
@@ -38,15 +51,13 @@ class LIF(Neuron):
     options: Options
 
     def make(self) -> Membrane:
-        from sparselab.inputs.models.neurons.torch_side.leaky import Leaky
         from sparselab.inputs.models.neurons.torch_side.scalars import Tau
 
-        o = self.options
-        return Leaky(Tau(o.tau), o.threshold, o.beta, o.spike == "hard")
+        return self._leaky(Tau(self.options.tau))
 
 
 @NEURONS.register("plif")
-class PLIF(Neuron):
+class PLIF(Leaking):
     """LIF whose tau is trained (Fang et al. 2021, arXiv 2007.05785)."""
 
     class Options(LeakyOptions):
@@ -59,11 +70,9 @@ class PLIF(Neuron):
         return 1
 
     def make(self) -> Membrane:
-        from sparselab.inputs.models.neurons.torch_side.leaky import Leaky
         from sparselab.inputs.models.neurons.torch_side.scalars import Tau
 
-        o = self.options
-        return Leaky(Tau(o.tau, o.tau_map), o.threshold, o.beta, o.spike == "hard")
+        return self._leaky(Tau(self.options.tau, self.options.tau_map))
 
 
 @NEURONS.register("adalif")
@@ -85,7 +94,7 @@ class AdaLIF(Neuron):
 
 
 @NEURONS.register("fullplif")
-class FullPLIF(Neuron):
+class FullPLIF(Leaking):
     """LIF whose tau and threshold are trained, the threshold as a sigmoid."""
 
     class Options(LeakyOptions):
@@ -102,12 +111,11 @@ class FullPLIF(Neuron):
         return 2
 
     def make(self) -> Membrane:
-        from sparselab.inputs.models.neurons.torch_side.leaky import Leaky
         from sparselab.inputs.models.neurons.torch_side.scalars import Tau
 
         o = self.options
         threshold = Tau(o.threshold, o.threshold_map)  # another share in (0, 1), trained the same way
-        return Leaky(Tau(o.tau, o.tau_map), threshold, o.beta, o.spike == "hard")
+        return self._leaky(Tau(o.tau, o.tau_map), threshold)
 
 
 class SpikeOptions(Neuron.Options):
@@ -120,8 +128,20 @@ class SpikeOptions(Neuron.Options):
     k: float = Field(description="sharpness k = softplus of a trained number that starts here, held to .5 … 50")
 
 
+class Sharp(Neuron):
+    """Base of neurons whose spike has a trained sharpness."""
+
+    options: Any
+
+    def _tanh(self, tau: Tau) -> Membrane:
+        from sparselab.inputs.models.neurons.torch_side.leaky import Tanh
+
+        o = self.options
+        return Tanh(tau, o.threshold, o.k, o.spike == "hard")
+
+
 @NEURONS.register("dspike")
-class DSpike(Neuron):
+class DSpike(Sharp):
     """LIF with a hyperbolic tangent of trained sharpness for a spike (Li et al. 2021; JomaMinoza/UltraLIF baselines.py).
 
     ``s = (tanh(k (v / (2 theta) - 1/2)) + tanh(k / 2)) / (2 tanh(k / 2))``, cut off at 0 and 1.
@@ -137,15 +157,13 @@ class DSpike(Neuron):
         return 1
 
     def make(self) -> Membrane:
-        from sparselab.inputs.models.neurons.torch_side.leaky import Tanh
         from sparselab.inputs.models.neurons.torch_side.scalars import Tau
 
-        o = self.options
-        return Tanh(Tau(o.tau), o.threshold, o.k, o.spike == "hard")
+        return self._tanh(Tau(self.options.tau))
 
 
 @NEURONS.register("dspike_plus")
-class DSpikePlus(Neuron):
+class DSpikePlus(Sharp):
     """DSpike whose tau is trained, too."""
 
     class Options(SpikeOptions):
@@ -158,11 +176,9 @@ class DSpikePlus(Neuron):
         return 2
 
     def make(self) -> Membrane:
-        from sparselab.inputs.models.neurons.torch_side.leaky import Tanh
         from sparselab.inputs.models.neurons.torch_side.scalars import Tau
 
-        o = self.options
-        return Tanh(Tau(o.tau, o.tau_map), o.threshold, o.k, o.spike == "hard")
+        return self._tanh(Tau(self.options.tau, self.options.tau_map))
 
 
 @NEURONS.register("sigmalif")
