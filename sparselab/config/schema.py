@@ -124,6 +124,7 @@ class Cell(Common):
     task: dict[str, Any] | None = off(None)
     adapt: dict[str, Any] | None = off(None)
     scenario: dict[str, Any] | None = off(None)
+    removal: dict[str, Any] | None = off(None)
     search: dict[str, Any] | None = off(None)
     neuron: dict[str, Any] | None = off(None)
 

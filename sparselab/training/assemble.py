@@ -28,6 +28,8 @@ from sparselab.training.loop.watch import History, Progress
 from sparselab.training.merging import measure_again, merge_parents
 from sparselab.training.parts import Parts
 from sparselab.training.probing import make_probe
+from sparselab.training.removals.removal import epoch_lengths
+from sparselab.training.removals.torch_side.remover import Left, Remover
 from sparselab.training.resume import Saved, begin
 from sparselab.training.scenarios.torch_side.course import Course
 from sparselab.training.scenarios.torch_side.divide import Numbered, Stream
@@ -40,6 +42,7 @@ from sparselab.weights.kernels import native
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import Tensor
 
     from sparselab.inputs.data.loader import Loader
@@ -66,7 +69,7 @@ class Run:
     history: History
     reach: Reach | None
     progress: Progress
-    loader: RunLoader | Stream
+    loader: Stream
     scored: dict[str, Any]
     flag: StopFlag
     agreement: Agreement
@@ -91,9 +94,14 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     train_loader, val_loader = loaders.pop("train"), loaders.pop("val")
     task = _task(parts, built, sparsifier, len(train_loader))
     task.course = _course(parts, splits, trainer) if parts.scenario else None
+    if parts.removal is not None and task.course is None:
+        train_loader.source = Numbered(Left(train_loader.source), 0)
     if parts.adapt is not None:
         task.adapter = _adapter(parts, built, task, len(train_loader), trainer)
         train_loader.source = task.adapter.source(train_loader.source)
+    loader = _stream(parts, [train_loader] if task.course is None else task.course.train)
+    if parts.removal is not None:
+        task.remover = _remover(parts, loader.runs, device)
     sinks = [Guarded(parts.logger, plan)] if trainer.global_rank == 0 else []
     history = History(
         folder / "metrics.csv", val_loader, options.evals, parts.steps, trainer.precision_plugin, ema, sinks
@@ -132,6 +140,7 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
         keeper.begin,
         prox,
         task.course,
+        task.remover,
         _architect(parts, task, sparsifier, splits, trainer) if parts.search else None,
     )
     attach(trainer, loop)
@@ -142,9 +151,6 @@ def assemble(plan: Plan, built: Built, saved: Saved, flag: StopFlag) -> Run:
     sparsifier.on_mask_change = lambda: check_masks_agree(sparsifier, trainer.global_step)
     if options.track_masks and ema is None and len(val_loader):
         sparsifier.on_last_cut = lambda: history.before_cut(loop)
-    loader: RunLoader | Stream = RunLoader(train_loader, parts.steps, options.accumulate)
-    if task.course:
-        loader = Stream(task.course.train, parts.ends, options.accumulate)
     loader.start = saved.batches(loop)
     return Run(parts, splits, saved, trainer, task, loop, history, reach, progress, loader, loaders, flag, agreement)
 
@@ -191,9 +197,26 @@ def _course(parts: Parts, splits: Any, trainer: pl.Trainer) -> Course:
                 world=trainer.world_size, device=str(trainer.strategy.root_device), workers=options.workers,
             )  # fmt: skip
             into.append(loader)
-        train[-1].source = Numbered(train[-1].source, first)  # type: ignore[assignment]  # batches of three
-        first += len(train[-1].source)
+        source = train[-1].source if parts.removal is None else Left(train[-1].source)
+        train[-1].source = Numbered(source, first)  # type: ignore[assignment]  # batches of three
+        first += len(source)
     return Course(scenario, parts.ends, train, test, seed, trainer.precision_plugin)
+
+
+def _stream(parts: Parts, train: list[Loader]) -> Stream:
+    """The micro-batches of the whole run. train: loaders of each task's examples, in order."""
+    runs = []
+    for loader, first, end in zip(train, parts.begins, parts.ends or (parts.steps,), strict=True):
+        lengths = epoch_lengths(len(loader.source), loader.batch_size, parts.removal) if parts.removal else None
+        runs.append(RunLoader(loader, end - first, parts.cell.trainer.accumulate, lengths))
+    return Stream(runs)
+
+
+def _remover(parts: Parts, runs: list[RunLoader], device: torch.device) -> Remover:
+    """The cell's removal at work."""
+    assert parts.removal is not None
+    sources: Any = [run.loader.source.source for run in runs]  # type: ignore[attr-defined]  # numbered, and thinned below
+    return Remover(parts.removal, sources, runs, parts.cell.seed, device)
 
 
 def _architect(parts: Parts, task: TaskModule, sparsifier: Sparsifier, splits: Any, trainer: pl.Trainer) -> Architect:

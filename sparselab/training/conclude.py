@@ -74,6 +74,8 @@ def _told(run: Run) -> dict[str, float]:
     told = sparsifier.divergence() | sparsifier.softness()
     if run.loop.prox:
         told |= run.loop.prox.measures()
+    if run.loop.remover:
+        told |= run.loop.remover.measures()
     if run.task.cut is not None:
         told["relative_drop"] = run.task.cut
     return told | method.measures(sparsifier.slots) if isinstance(method, Reports) else told

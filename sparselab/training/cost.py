@@ -9,7 +9,7 @@ from sparselab.core.memo import once
 from sparselab.storage.ids import canonical
 from sparselab.training.layers import in_whole_tiles
 from sparselab.training.parts import Parts
-from sparselab.weights.capabilities import DrawsMasks, LearnsTensors, alternating_update
+from sparselab.weights.capabilities import DrawsMasks, LearnsTensors, ThinsGradients, alternating_update
 from sparselab.weights.whole_units import with_readers
 
 if TYPE_CHECKING:
@@ -22,24 +22,38 @@ Ledger = Sequence[tuple[int, Mapping[str, int]]]
 
 def counts(parts: Parts, kept: Mapping[str, int], ledger: Ledger) -> dict[str, Any]:
     """The cost of a network in which layers keep ``kept`` weights (a layer not named all), and of its training."""
-    from sparselab.weights.cost import cost_of, plain_cost, train_flops, train_flops_dense
+    from sparselab.weights.cost import cost_of, forward_flops, plain_cost, train_flops, train_flops_dense
 
     model_spec, batch = parts.model_spec, parts.cell.trainer.batch_size
     assert model_spec is not None
     ledger = [(step, reading(parts, there)) for step, there in ledger]
     cost = cost_of(model_spec, kept)
+    replays = sum(loss.replays for loss in parts.losses if loss.options.weight)
     passes = parts.adapt.passes(parts.steps, batch, parts.data.train) if parts.adapt else None
+    trained = (
+        train_flops(
+            model_spec, ledger, batch, parts.method.weight_grad, steps=parts.steps, dense_steps=dense_steps(parts),
+            moved=moved(parts),
+        )
+        if passes is None
+        else cost.flops * passes
+    )  # fmt: skip
+    replayed = trained + replays * forward_flops(model_spec, ledger, batch, parts.steps) if replays else None
     return {
         **cost.record(),
         **plain_cost(model_spec),
-        "flops_train": train_flops(
-            model_spec, ledger, batch, parts.method.weight_grad, steps=parts.steps, dense_steps=dense_steps(parts)
-        )
-        if passes is None
-        else cost.flops * passes,
+        "flops_train": trained,
+        **({"flops_replay": replayed} if replayed is not None else {}),
         "flops_train_dense": train_flops_dense(model_spec, batch, parts.steps),
         "flops_teacher": teacher_flops(parts),
     }
+
+
+def moved(parts: Parts) -> dict[str, int]:
+    """Weights of each layer that an update moves, where the method moves fewer than its masks keep."""
+    method = parts.method
+    share = method.moving_share if isinstance(method, ThinsGradients) else None
+    return {} if share is None else {layer.name: round(share * layer.numel) for layer in parts.layers}
 
 
 def foresee(parts: Parts) -> dict[str, Any]:
@@ -64,7 +78,8 @@ def _foreseen(parts: Parts, patterns: Mapping[str, Sparsity]) -> Ledger:
     ledger: list[tuple[int, dict[str, int]]] = [(0, {})]
     schedules = {pattern: parts.schedule.for_target(pattern) for pattern in set(patterns.values())}
     before = None
-    for step in sorted({step for way in schedules.values() for step in way.updates(parts.steps)}):
+    due = {step for way in schedules.values() for step in way.updates(parts.steps)}
+    for step in sorted(due | set(parts.begins[1:])):  # a task may begin with other counts
         levels = {pattern: way.costing(step, parts.steps) for pattern, way in schedules.items()}
         if levels == before:  # the mask moves, its density does not
             continue

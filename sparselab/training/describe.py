@@ -23,6 +23,7 @@ def facts(plan: Plan, precision: str) -> list[tuple[str, str]]:
         ("data", f"{data.title or data.name}: {data.sizes} ({data.source})"),
         *([("adapt", _adapted(parts))] if parts.adapt else []),
         *([("scenario", _divided(parts))] if parts.scenario else []),
+        *([("removal", _shortened(parts))] if parts.removal else []),
         *([("search", f"{parts.search.name} on the {data.val:,} validation examples")] if parts.search else []),
         ("task", f"{parts.task.name} ({data.inputs} → {data.targets})"),
         ("updates", f"{plan.steps:,} of {parts.cell.trainer.batch_size} examples"),
@@ -53,6 +54,13 @@ def _divided(parts: Parts) -> str:
     lengths = sorted({end - begin for begin, end in zip(parts.begins, parts.ends, strict=True)})
     each = " to ".join(f"{length:,}" for length in {lengths[0]: 0, lengths[-1]: 0})
     return f"{parts.scenario.name}: {len(parts.ends)} tasks of {each} updates"
+
+
+def _shortened(parts: Parts) -> str:
+    """The examples that a removal takes away, and when."""
+    assert parts.removal is not None
+    options, times = parts.removal.options, parts.removal.times
+    return f"{parts.removal.name}: {options.share:g} of the examples, in {times} steps up to epoch {options.until}"
 
 
 def of_losses(cost: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ class Train(Engine):
 
     reads = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "dataset", "optim", "trainer", "loss",
-        "metric", "edit", "merge", "task", "adapt", "neuron", "scenario", "search",
+        "metric", "edit", "merge", "task", "adapt", "neuron", "scenario", "removal", "search",
     )  # fmt: skip
     paced = ("model", "dataset")
     start = 8.0
@@ -151,7 +151,7 @@ def _costing(config: dict[str, Any], parts: Parts) -> tuple[Any, ...]:
     """All that the cost of a cell depends on, so that those of a table that differ in seed or rate share one."""
     groups = (
         "method", "sparsity", "targets", "distribution", "schedule", "model", "loss", "edit", "task", "adapt", "scenario",
-        "search",
+        "removal", "search",
     )  # fmt: skip
     deciding = canonical([*(config.get(key) for key in groups), list(parts.own)])  # the order of selectors counts
     return "cost", deciding, parts.data, parts.cell.trainer.batch_size, parts.steps

@@ -77,6 +77,8 @@ def identify(config: dict[str, Any], parts: Parts) -> tuple[dict[str, Any], dict
         extra["adapt"] = parts.adapt.version
     if parts.scenario is not None:
         extra["scenario"] = [parts.scenario.version, *parts.ends]
+    if parts.removal is not None:
+        extra["removal"] = parts.removal.version
     if parts.search is not None:
         extra["search"] = parts.search.version
     if parts.merge is not None:

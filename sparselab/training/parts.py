@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 from sparselab.config.schema import Cell
@@ -26,6 +26,7 @@ from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.removals.removal import REMOVALS, epoch_lengths
 from sparselab.training.scenarios.scenario import SCENARIOS
 from sparselab.training.searches.search import SEARCHES
 from sparselab.training.tasks.task import TASKS
@@ -42,7 +43,7 @@ from sparselab.weights.task_schedule import TaskSchedule
 from sparselab.weights.uncovered import uncovered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sparselab.config.schema import TrainerOptions
     from sparselab.core.data_spec import DataSpec
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from sparselab.training.merges.merge import Merge
     from sparselab.training.metrics.metric import Metric
     from sparselab.training.optim.optim import Optim
+    from sparselab.training.removals.removal import Removal
     from sparselab.training.scenarios.scenario import Scenario
     from sparselab.training.searches.search import Search
     from sparselab.training.tasks.task import Task
@@ -92,8 +94,12 @@ class Parts:
     merge: Merge | None = None
     adapt: Adapt | None = None
     scenario: Scenario | None = None
+    removal: Removal | None = None
     search: Search | None = None
     ends: tuple[int, ...] = ()  # the update after which each task of the scenario is over
+    epochs: tuple[
+        tuple[int, ...], ...
+    ] = ()  # of each task (one without a scenario): the update of it that ends each epoch
     parents: list[str] = field(default_factory=list)  # weights files of several networks that are merged
     own: dict[str, Sparsity] = field(default_factory=dict)
     model_spec: ModelSpec | None = None
@@ -123,6 +129,11 @@ class Parts:
     def begins(self) -> tuple[int, ...]:
         """The updates done when each task of a scenario begins; one task without it."""
         return (0, *self.ends[:-1])
+
+    @property
+    def epoch_begins(self) -> tuple[int, ...]:
+        """The updates done when each epoch of the run begins."""
+        return (0, *epochs_of_run(self.epochs)[:-1])
 
     @property
     def uncovered(self) -> list[Loose]:
@@ -158,8 +169,10 @@ class UncheckedParts:
     merge: Merge | None = None
     adapt: Adapt | None = None
     scenario: Scenario | None = None
+    removal: Removal | None = None
     search: Search | None = None
     ends: tuple[int, ...] = ()
+    epochs: tuple[tuple[int, ...], ...] = ()
     parents: list[str] = field(default_factory=list)
     own: dict[str, Sparsity] = field(default_factory=dict)
     steps: int = 0
@@ -172,7 +185,12 @@ class UncheckedParts:
     @property
     def scheduled(self) -> int:
         """Updates that a schedule of masks has: those of the run, or of its shortest task where it begins anew with each."""
-        return min(map(int.__sub__, self.ends, (0, *self.ends[:-1]))) if self.anew else self.steps
+        return self.shortest[-1] if self.anew else self.steps
+
+    @property
+    def shortest(self) -> tuple[int, ...]:
+        """The updates that end the epochs of what is divided the least: the run, or its shortest task."""
+        return min(self.epochs, key=lambda epochs: epochs[-1], default=())
 
     @property
     def anew(self) -> bool:
@@ -184,15 +202,15 @@ class UncheckedParts:
         if self.issues.found or self.invalid or not self.has(*NEEDED):
             raise ConfigError(self.issues.found)
         found = self.parts
-        schedule = TaskSchedule(found["schedule"], self.ends) if self.anew else found["schedule"]
+        schedule = TaskSchedule(found["schedule"], self.ends, self.epochs) if self.anew else found["schedule"]
         return Parts(
             cell=self.cell, sparsity=found["sparsity"], method=found["method"], schedule=schedule,
             distribution=found["distribution"], dataset=found["dataset"], data=found["data"], task=found["task"],
             family=found["model"],
             optim=found["optim"], logger=found["logger"], losses=self.losses, metrics=self.metrics, edit=self.edit,
-            merge=self.merge, adapt=self.adapt, scenario=self.scenario, search=self.search, ends=self.ends,
-            parents=self.parents, own=self.own, model_spec=self.model_spec, layers=layers or [],
-            exceptions=exceptions or {}, steps=self.steps,
+            merge=self.merge, adapt=self.adapt, scenario=self.scenario, removal=self.removal, search=self.search,
+            ends=self.ends, epochs=self.epochs, parents=self.parents, own=self.own, model_spec=self.model_spec,
+            layers=layers or [], exceptions=exceptions or {}, steps=self.steps,
             batches_per_epoch=self.batches_per_epoch, dependencies=dict(self.dependencies),
         )  # fmt: skip
 
@@ -268,6 +286,9 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
                     made.scenario.look(parts["data"])
                     parts["data"] = made.scenario.sees(parts["data"])
     with issues.collect():
+        if cell.removal is not None and "removal" not in invalid:
+            made.removal = build(REMOVALS, cell.removal, "removal")
+    with issues.collect():
         if cell.search is not None and "search" not in invalid:
             made.search = build(SEARCHES, cell.search, "search")
     issues.found += _hardware(cell) if "trainer" not in invalid else []
@@ -277,9 +298,20 @@ def make(config: dict[str, Any], invalid: frozenset[str], dependencies: Mapping[
     with issues.collect():
         if "data" in parts and "trainer" not in invalid and not (made.scenario and not made.scenario.groups):
             made.steps, made.batches_per_epoch = _lengths(made, cell.trainer, parts["data"])
+    if "schedule" in parts:
+        parts["schedule"].epochs = made.shortest if made.anew else epochs_of_run(made.epochs)
     if "optim" in parts:
         parts["optim"].look_back(made.batches_per_epoch)
     return made
+
+
+def epochs_of_run(tasks: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The update of the run that ends each epoch, from those of each task."""
+    found: list[int] = []
+    for epochs in tasks:
+        begun = found[-1] if found else 0
+        found += [begun + end for end in epochs]
+    return tuple(found)
 
 
 def _several(made: UncheckedParts) -> None:
@@ -355,19 +387,26 @@ def _hardware(cell: Cell) -> list[Issue]:
 def _lengths(made: UncheckedParts, trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
     """(updates of the run, batches per epoch); of a scenario each task is as long as ``trainer`` says, in epochs of its own."""
     if made.scenario is None:
-        return _length(trainer, data)
+        updates, per_epoch, ends = _length(trainer, data, made.removal)
+        made.epochs = (ends,)
+        return updates, per_epoch
     sizes = made.scenario.sizes
     lengths = [
-        _length(trainer, replace(data, name=f"task {i} of {data.name}", train=size)) for i, size in enumerate(sizes)
+        _length(trainer, replace(data, name=f"task {i} of {data.name}", train=size), made.removal)
+        for i, size in enumerate(sizes)
     ]
-    made.ends = tuple(accumulate(updates for updates, _ in lengths))
+    made.ends = tuple(accumulate(updates for updates, _, _ in lengths))
+    made.epochs = tuple(ends for _, _, ends in lengths)
     if not made.ends[0]:
         raise ConfigError([Issue("trainer.max_steps=0", "a scenario trains on each task", "write at least 1")])
     return made.ends[-1], lengths[0][1]
 
 
-def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
-    """(optimiser updates of the run, batches per epoch): whichever of max_epochs and max_steps comes first."""
+def _length(trainer: TrainerOptions, data: DataSpec, removal: Removal | None) -> tuple[int, int, tuple[int, ...]]:
+    """(optimiser updates of the run, batches per epoch, the update after which each epoch is over, the last one cut short).
+
+    Whichever of max_epochs and max_steps comes first; a removal makes later epochs shorter.
+    """
     if data.train and trainer.batch_size > data.train:
         where = f"trainer.batch_size={trainer.batch_size}"
         raise ConfigError(
@@ -380,10 +419,17 @@ def _length(trainer: TrainerOptions, data: DataSpec) -> tuple[int, int]:
             where = f"trainer.max_epochs={trainer.max_epochs}"
             fix = "write trainer.max_epochs=null trainer.max_steps=…"
             raise ConfigError([Issue(where, f"the length of {data.name} is known once it is read", fix)])
-        lengths += [trainer.max_epochs * per_epoch]
+        lengths += [sum(islice(epoch_lengths(data.train, trainer.batch_size, removal), trainer.max_epochs))]
     if not lengths:
         raise ConfigError([Issue("trainer", "both max_epochs and max_steps are null", "write trainer.max_epochs=…")])
-    return min(lengths), per_epoch
+    steps, ends = min(lengths), [0]
+    for batches in epoch_lengths(data.train, trainer.batch_size, removal):
+        if not batches or ends[-1] >= steps:
+            break
+        ends.append(min(ends[-1] + batches, steps))
+    if removal and data.train and (found := removal.issues(data.name, data.train, trainer.batch_size, len(ends) - 1)):
+        raise ConfigError(found)
+    return steps, per_epoch, tuple(ends[1:]) or (steps,)
 
 
 def _spec_of(family: Family, data: DataSpec) -> tuple[list[Issue], ModelSpec | None]:

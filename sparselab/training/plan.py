@@ -31,6 +31,7 @@ from sparselab.training.layers import choose_layers, final_counts
 from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
+from sparselab.training.removals.checks import against_others
 from sparselab.training.scenarios.checks import against_parts, isolation
 from sparselab.training.searches.checks import against_parts as search_against_parts
 from sparselab.weights.capabilities import (
@@ -68,6 +69,8 @@ def gather(
         _adapting(made)
     if "scenario" not in made.invalid:
         made.issues.found += against_parts(made)
+    if "removal" not in made.invalid:
+        made.issues.found += against_others(made)
     if "search" not in made.invalid:
         made.issues.found += search_against_parts(made)
     if "model" not in made.invalid:

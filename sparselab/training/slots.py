@@ -38,7 +38,7 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
             parts.method, slots, parts.schedule, lambda *_: counts, parts.steps, parts.cell.seed, units=units
         )
         made.given = given
-        made.begins = parts.begins
+        made.begins, made.epochs = parts.begins, parts.epoch_begins
         made.shuffled = parts.cell.targets.shuffle
         return made
     distribution, density = parts.distribution, parts.sparsity.density
@@ -56,7 +56,7 @@ def make_sparsifier(parts: Parts, network: torch.nn.Module) -> Sparsifier:
         parts.method, slots, parts.schedule, allocate, parts.steps, parts.cell.seed, distribution.needs_scores, judge,
         units,
     )  # fmt: skip
-    made.begins = parts.begins
+    made.begins, made.epochs = parts.begins, parts.epoch_begins
     made.smallest = parts.cell.targets.keep == "smallest"
     made.shuffled = parts.cell.targets.shuffle
     return made

@@ -284,6 +284,21 @@ class KnowsTasks:
         return {}
 
 
+class ThinsGradients:
+    """Moves in each update only some of the weights that masks keep; of the others no gradient has to be computed.
+
+    moving_share: share of a layer's weights that an update moves, for the account; None: with these options all of the mask.
+    """
+
+    moving_share: float | None = None
+
+    def begin_update(self, slots: list[Slot], context: UpdateContext) -> None:
+        """Called before the pull-backs of update ``context.step``, from 1, whose epoch began after ``context.epoch``.
+
+        What has to outlast the update is kept in ``slot.state``, which checkpoints hold.
+        """
+
+
 class Reports:
     """Has numbers of its own about the finished run."""
 
@@ -308,7 +323,7 @@ def masks_given(method: str) -> Issue:
 CAPABILITIES = (
     MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, TakesBiases, FindsCounts, ReadsScales, KnowsCounts,
     LearnsTensors, DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, ReadsMemory, Rewinds, PullsBackTogether, KnowsTasks,
-    Reports,
+    ThinsGradients, Reports,
 )  # fmt: skip
 
 

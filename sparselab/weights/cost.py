@@ -96,6 +96,7 @@ def train_flops(
     *,
     steps: int,
     dense_steps: Collection[int] = (),
+    moved: Mapping[str, int] | None = None,
 ) -> int:
     """FLOPs of ``steps`` optimiser updates by the sparse-forward/dense-growth rule (RigL, arXiv 1911.11134, app. H).
 
@@ -114,6 +115,7 @@ def train_flops(
     ledger:      (first, kept) segments: ``kept``, as for :func:`cost_of`, is in force from after update ``first`` (0:
                  from the start) until the next segment. The first one starts at 0, later ones further on.
     dense_steps: numbers of updates, counted from 1.
+    moved:       weights of a layer that get a gradient, by name, where a method moves fewer than its masks keep.
 
     Raises ValueError for a ledger out of order, and for what :func:`cost_of` refuses.
     """
@@ -134,8 +136,17 @@ def train_flops(
             dense = len(updates)
         else:
             dense = bisect_left(asking, updates.stop) - bisect_left(asking, updates.start) if updates else 0
-        macs += len(updates) * 3 * sparse + dense * (model_spec.macs - sparse)
+        taken = {name: min(count, counts[name]) for name, count in (moved or {}).items()}
+        spared = sum(_macs(x, counts[x.name]) - _macs(x, taken[x.name]) for x in model_spec.layers if x.name in taken)
+        macs += len(updates) * (3 * sparse - spared) + dense * (model_spec.macs - sparse)
     return FLOPS_PER_MAC * macs * samples_per_step
+
+
+def forward_flops(
+    model_spec: ModelSpec, ledger: Sequence[tuple[int, Mapping[str, int]]], samples_per_step: int, steps: int
+) -> int:
+    """FLOPs of the forward passes of ``steps`` updates alone; arguments as :func:`train_flops` has them."""
+    return train_flops(model_spec, ledger, samples_per_step, "kept", steps=steps) // 3
 
 
 def train_flops_dense(model_spec: ModelSpec, samples_per_step: int, steps: int) -> int:

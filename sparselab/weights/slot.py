@@ -100,6 +100,7 @@ class UpdateContext:
     inputs: mean of x x^T of what a slot's layer reads, float32 (inputs, inputs), for methods that ask for it; of groups and
             experts (groups, inputs, inputs).
     begun: updates done when the task under way began; 0 without a scenario.
+    epoch: updates done when the epoch under way began.
     memory: what the optimiser remembers of a slot's weight, tensors by torch's names (``exp_avg``, ``momentum_buffer``).
     """
 
@@ -110,6 +111,7 @@ class UpdateContext:
     inputs: Callable[[Slot], Tensor] = no_inputs
     begun: int = 0
     memory: Callable[[Slot], Mapping[str, Tensor]] = lambda slot: {}
+    epoch: int = 0
 
     @property
     def within(self) -> int:

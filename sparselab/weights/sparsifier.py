@@ -18,7 +18,7 @@ after every micro-batch where masks are drawn.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +38,7 @@ from sparselab.weights.capabilities import (
     MeasuresFirst,
     PullsBackTogether,
     Rewinds,
+    ThinsGradients,
     alternating_update,
 )
 from sparselab.weights.count import nearest_count
@@ -115,6 +116,7 @@ class Sparsifier:
         self.smallest = False  # keep the smallest scores in place of the largest
         self.shuffled = False  # permute each mask within its layer once it is made
         self.begins: tuple[int, ...] = (0,)  # updates done when each task of a scenario begins
+        self.epochs: tuple[int, ...] = (0,)  # updates done when each epoch begins
         self.given: dict[str, Tensor] | None = (
             None  # the masks to begin with, by name of the tensor, in place of the method's
         )
@@ -183,6 +185,8 @@ class Sparsifier:
         update = alternating_update(self.method, step, self.total)
         if isinstance(self.method, ChangesMoments):
             self.method.begin(self.slots, self._context(step))
+        if isinstance(self.method, ThinsGradients):
+            self.method.begin_update(self.slots, self._context(step))
         if isinstance(self.method, LearnsTensors) and update.learned:
             self.method.before_learning([slot for slot in self.slots if slot.learned is not None])
         for slot in self.training:
@@ -402,7 +406,8 @@ class Sparsifier:
         def memory(slot: Slot) -> dict[str, Tensor]:
             return {} if optimizer is None else optimizer.state.get(slot.param, {})
 
-        return UpdateContext(step, self.total, fraction, self.seed, self.inputs, begun, memory)
+        epoch = self.epochs[bisect_left(self.epochs, step) - 1] if step else 0  # an update belongs to the one it ends
+        return UpdateContext(step, self.total, fraction, self.seed, self.inputs, begun, memory, epoch)
 
     def _shape(self, step: int) -> None:
         """The structure of masks made now, and what they leave of pruned weights."""

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 
 class TaskSchedule(Schedule):
-    """``one`` for every task by itself. ends: the update after which each task is over.
+    """``one`` for every task by itself. ends: the update after which each task is over. tasks: the epochs of each.
 
     The first mask of each later task is no update of the schedule: it is made once the task before has been scored.
     """
 
-    def __init__(self, one: Schedule, ends: tuple[int, ...]):
+    def __init__(self, one: Schedule, ends: tuple[int, ...], tasks: tuple[tuple[int, ...], ...] = ()):
         super().__init__(one.options, one.sparsity)
         self.one = one
+        self.ones = [one.in_epochs(epochs) for epochs in tasks] or [one] * len(ends)
         self.ends = ends
+        self.tasks = tasks
         self.begins = (0, *ends[:-1])
 
     @property
@@ -29,30 +31,34 @@ class TaskSchedule(Schedule):
         return self.one.name
 
     def for_target(self, sparsity: Sparsity) -> Schedule:
-        return TaskSchedule(self.one.for_target(sparsity), self.ends)
+        return TaskSchedule(self.one.for_target(sparsity), self.ends, self.tasks)
+
+    def task(self, step: int) -> int:
+        """The task under way after ``step`` updates of the run."""
+        return min(bisect_right(self.ends, step), len(self.ends) - 1)
 
     def within(self, step: int) -> tuple[int, int]:
         """(updates of the task under way that are done, all of its updates) after ``step`` updates of the run."""
-        task = min(bisect_right(self.ends, step), len(self.ends) - 1)
+        task = self.task(step)
         return step - self.begins[task], self.ends[task] - self.begins[task]
 
     def updates(self, total: int) -> list[int]:
         found = []
-        for begin, end in zip(self.begins, self.ends, strict=True):
-            found += [begin + update for update in self.one.updates(end - begin) if update or not begin]
+        for one, begin, end in zip(self.ones, self.begins, self.ends, strict=True):
+            found += [begin + update for update in one.updates(end - begin) if update or not begin]
         return found
 
     def level(self, step: int, total: int) -> float:
-        return self.one.level(*self.within(step))
+        return self.ones[self.task(step)].level(*self.within(step))
 
     def structure(self, step: int, total: int) -> Sparsity | None:
-        return self.one.structure(*self.within(step))
+        return self.ones[self.task(step)].structure(*self.within(step))
 
     def structures(self) -> list[Sparsity]:
         return self.one.structures()
 
     def fraction(self, step: int, total: int) -> float:
-        return self.one.fraction(*self.within(step))
+        return self.ones[self.task(step)].fraction(*self.within(step))
 
     def issues(self, total: int, where: str = "schedule") -> list[Issue]:
         return self.one.issues(min(end - begin for begin, end in zip(self.begins, self.ends, strict=True)), where)

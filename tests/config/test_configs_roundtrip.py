@@ -37,6 +37,7 @@ from sparselab.training.losses.extra_loss import LOSSES
 from sparselab.training.merges.merge import MERGES
 from sparselab.training.metrics.metric import METRICS
 from sparselab.training.optim.optim import OPTIMS
+from sparselab.training.removals.removal import REMOVALS
 from sparselab.training.scenarios.scenario import SCENARIOS
 from sparselab.training.searches.search import SEARCHES
 from sparselab.training.tasks.task import TASKS
@@ -49,7 +50,7 @@ REGISTRIES = {
     "method": METHODS, "schedule": SCHEDULES, "distribution": DISTRIBUTIONS, "dataset": DATASETS, "model": MODELS,
     "optim": OPTIMS, "logger": LOGGERS, "engine": ENGINES, "kernel": KERNELS, "workload": WORKLOADS,
     "activation": ACTIVATIONS, "attention": ATTENTIONS, "edit": EDITS, "merge": MERGES, "adapt": ADAPTS, "task": TASKS,
-    "scenario": SCENARIOS, "search": SEARCHES, "routing": ROUTINGS,
+    "scenario": SCENARIOS, "removal": REMOVALS, "search": SEARCHES, "routing": ROUTINGS,
     "decoding": DECODINGS, "problem": PROBLEMS, "neuron": NEURONS, "estimator": ESTIMATORS, "solver": SOLVERS,
 }  # fmt: skip
 SETS = {**REGISTRIES, "loss": LOSSES, "metric": METRICS}
@@ -65,7 +66,8 @@ DECODED = ["workload=decode", "workload.new=8", *TEXT, "model=llama_tiny"]
 OF_ENGINES = {
     "kernel": ["workload=mobilenet_v1"], "workload": ["kernel=csr"],
     "edit": ["method=dense", "dataset.forget=random:0.1"], "adapt": ["method=dense", "model=mlp"],
-    "scenario": ["method=dense", "model=mlp", "dataset.val=0"], "search": ["method=dense", "model=darts_search"],
+    "scenario": ["method=dense", "model=mlp", "dataset.val=0"], "removal": ["method=dense", "model=mlp"],
+    "search": ["method=dense", "model=darts_search"],
     "activation": [*TEXT, "model=llama_tiny", "sparsity=0.5"],
     "attention": [*TEXT[:2], "dataset.block=512", "model=gpt_tiny", "sparsity=0.5"],
     "routing": [*TEXT, "model=llama_tiny", "sparsity=0.5"],

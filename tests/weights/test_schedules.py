@@ -359,4 +359,6 @@ def test_bad_options_are_one_line(name, options):
 
 
 def test_ramps_refuse_n_of_m():
-    assert [name for name in SCHEDULES if "nm" not in SCHEDULES[name].patterns] == sorted((*RAMPS, "rounds"))
+    assert [name for name in SCHEDULES if "nm" not in SCHEDULES[name].patterns] == sorted(
+        (*RAMPS, "breathing", "rounds")
+    )

@@ -103,6 +103,7 @@ class Axis(Options):
         default_factory=dict, description="in place of metric, the number of each row (or column) that curves run along"
     )
     label: str = Field(min_length=1, description='as printed, like "rounds"')
+    scale: float = Field(1.0, gt=0, description="printed number over the record's, above 0")
     log: bool = Field(False, description="true for a logarithmic axis")
     log_metric: bool = Field(False, description="true where the metric's own axis is logarithmic, too")
     along: Literal["rows", "columns"] | None = Field(

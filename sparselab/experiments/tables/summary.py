@@ -226,7 +226,7 @@ def abscissa(table: Table, entry: Entry) -> float | None:
         return entry.number(*places[table.axis])
     if table.axis.at:
         return table.axis.at.get(entry.cell.place[table.axis.along == "columns"])
-    return value(entry, table.axis.metric, 1)
+    return value(entry, table.axis.metric, table.axis.scale)
 
 
 def cost_key(entries: Sequence[Entry]) -> tuple[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from itertools import accumulate as sums
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,14 +19,22 @@ class RunLoader:
 
     Cutting batches (instead of making small ones) gives every update the same examples, augmented alike, whatever the
     number of micro-batches. ``start`` is the micro-batch at which a resumed run goes on.
+
+    lengths: batches of one epoch after another, where they differ; the loader has to have as many when an epoch begins.
+    epochs: the update after which each epoch is over; the last one may not be finished.
     """
 
-    def __init__(self, loader: Loader, updates: int, accumulate: int):
+    def __init__(self, loader: Loader, updates: int, accumulate: int, lengths: Iterator[int] | None = None):
         self.loader = loader
         loader.cuts = accumulate
         self.updates = updates
         self.accumulate = accumulate
         self.start = 0
+        self.epochs: list[int] = []
+        for end in sums(lengths or repeat(len(loader))):
+            self.epochs.append(end)
+            if end >= updates:
+                break
 
     def __len__(self) -> int:
         return self.updates * self.accumulate
@@ -31,7 +42,9 @@ class RunLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         index = self.start
         while index < len(self):
-            self.loader.position(*divmod(index // self.accumulate, len(self.loader)))
+            update = index // self.accumulate
+            epoch = bisect_right(self.epochs, update)
+            self.loader.position(epoch, update - (self.epochs[epoch - 1] if epoch else 0))
             for batch in self.loader:
                 chunks = [part.chunk(self.accumulate) for part in batch]
                 for micro in range(index % self.accumulate, self.accumulate):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sparselab.training.loop.ema import EMA
     from sparselab.training.loop.spread import Spread
     from sparselab.training.optim.prox import Prox
+    from sparselab.training.removals.torch_side.remover import Remover
     from sparselab.training.scenarios.torch_side.course import Course
     from sparselab.training.searches.torch_side.architect import Architect
     from sparselab.weights.probe import Probe
@@ -56,6 +57,7 @@ class Loop(pl.Callback):
         begin: Callable[[torch.nn.Module], None] = lambda network: None,
         prox: Prox | None = None,
         course: Course | None = None,
+        remover: Remover | None = None,
         architect: Architect | None = None,
     ):
         self.sparsifier = sparsifier
@@ -68,6 +70,7 @@ class Loop(pl.Callback):
         self.begin = begin
         self.prox = prox
         self.course = course
+        self.remover = remover
         self.architect = architect
         self.kept_by_losses: dict[str, Any] = {}  # from a checkpoint, until the losses are prepared
         self.batches = 0  # micro-batches handed out so far
@@ -153,6 +156,8 @@ class Loop(pl.Callback):
         if self.batches % trainer.accumulate_grad_batches == 0:
             if self.course:
                 self.course.after_update(self, trainer.global_step)
+            if self.remover:  # by batches: a step that was skipped took its examples, too
+                self.remover.after_update(self.batches // trainer.accumulate_grad_batches)
             for observer in self.observers:
                 observer.after_update(self, trainer.global_step)
             self.losses.clear()
@@ -168,6 +173,7 @@ class Loop(pl.Callback):
             "spread": self.spread.state() if self.spread else {},
             "observers": [observer.state() for observer in self.observers],
             **({"course": self.course.state()} if self.course else {}),
+            **({"remover": self.remover.state()} if self.remover else {}),
             **({"architect": self.architect.state()} if self.architect else {}),
             **({"losses": states} if (states := self._losses()) else {}),
         }
@@ -190,6 +196,8 @@ class Loop(pl.Callback):
             observer.load(kept)
         if self.course:
             self.course.load(state["course"])
+        if self.remover:
+            self.remover.load(state["remover"])
         if self.architect:
             self.architect.load(state["architect"])
         self.kept_by_losses = state.get("losses", {})

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparselab.training.losses.extra_loss import ExtraLoss
     from sparselab.training.losses.taught import Teacher
     from sparselab.training.optim.optim import Optim
+    from sparselab.training.removals.torch_side.remover import Remover
     from sparselab.training.scenarios.torch_side.course import Course
     from sparselab.training.tasks.task import Batch, Task
     from sparselab.weights.sparsifier import Sparsifier
@@ -70,6 +71,7 @@ class TaskModule(pl.LightningModule):
         self.adapter: Adapter | None = None  # what adapts a given network
         self.freezes = False  # whether what the adapter does not train stays as it is
         self.course: Course | None = None  # of a scenario
+        self.remover: Remover | None = None  # of a removal
         self.carry: Carry | None = None  # between windows of a text, where the family carries a state
         self.cut: float | None = None  # what pruning removed before the first update, where the learning rate asks
 
@@ -210,6 +212,8 @@ class TaskModule(pl.LightningModule):
         with self.recorder or nullcontext():
             logits = self.adapter.outputs(batch[0]) if self.adapter else self.logits(batch[0])
         self.states = self.recorder.take() if self.recorder else None
+        if self.remover:
+            self.remover.look(batch, logits)
         extras = [extra for extra in self.losses if extra.due(self)]
         loss = self.criterion(logits, batch)
         if extras:  # shares are of the task's loss alone: no extra loss is a share of another one

@@ -37,6 +37,7 @@ class ExtraLoss:
     ``needs_drawn_masks``    differentiates through a draw of masks (``context.masked``), twice.
     ``taught_by``            the teacher whose forward pass it needs: a weights file, or another name; None for none.
     ``own_passes``           what it computes beside that, in forward passes of the dense network (a pass backward is two).
+    ``replays``              draws of earlier examples in an update, each a pass of a batch through the network as it is.
     ``needs_scenario``       recalls examples of earlier tasks (:meth:`in_scenario`).
     ``of_search``            of a method that draws masks it is computed in the updates that do, and no longer.
     """
@@ -58,6 +59,7 @@ class ExtraLoss:
     needs_drawn_masks: ClassVar[bool] = False
     taught_by: str | None = None
     own_passes: ClassVar[int] = 0
+    replays: ClassVar[int] = 0
     of_search: ClassVar[bool] = False
     needs_scenario: ClassVar[bool] = False
 

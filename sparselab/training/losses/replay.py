@@ -34,6 +34,7 @@ class Replay(ExtraLoss):
     options: ReplayOptions
     needs_scenario = True
     keeps_outputs: ClassVar[bool] = False
+    replays = 1
     own_passes = 3  # a draw: forward, and backward for weights and inputs
     reservoir: Reservoir
 
@@ -114,6 +115,7 @@ class DarkReplay(Replay):
 
     options: Options
     keeps_outputs = True
+    replays = 2
     own_passes = 6
 
     def replayed(self, context: StepContext) -> Tensor:

@@ -23,7 +23,8 @@ class Schedule(ABC):
 
     In options, ``begin``, ``end``, ``at`` and ``stop`` are fractions of the run (rounded to the nearest update, halves
     up) and ``every`` is a number of updates. Built from validated options, kept as ``self.options``, and the
-    ``sparsity`` that it leads to, which the plan sets as soon as it knows.
+    ``sparsity`` that it leads to, which the plan sets as soon as it knows, as it does ``epochs``: the update after which each
+    epoch of the run is over (they may differ in length), for schedules that count in these; empty where nobody knows.
 
     patterns: the names of the patterns (:data:`~sparselab.core.sparsity.PATTERNS`) that it is defined for.
     soft:     :meth:`soft_coefficient` is above 0 for a while; a method that carries this out has to name the schedule.
@@ -39,10 +40,19 @@ class Schedule(ABC):
     def __init__(self, options: spec_options.Options, sparsity: Sparsity = DENSE):
         self.options: Any = options  # an instance of the class's own Options
         self.sparsity = sparsity
+        self.epochs: tuple[int, ...] = ()
 
     def for_target(self, sparsity: Sparsity) -> Schedule:
         """The same schedule, on its way to another sparsity."""
-        return type(self)(self.options, sparsity)
+        found = type(self)(self.options, sparsity)
+        found.epochs = self.epochs
+        return found
+
+    def in_epochs(self, epochs: tuple[int, ...]) -> Schedule:
+        """The same schedule, for a run of other epochs."""
+        found = type(self)(self.options, self.sparsity)
+        found.epochs = epochs
+        return found
 
     @abstractmethod
     def updates(self, total: int) -> list[int]:

@@ -48,6 +48,7 @@ CASES = [
     ("convnet", {"widths": [4, 6], "pools": [1], "bare": True}, image(1, 8, 8)),
     ("resnet", {}, image(1, 8, 8)),
     ("resnet", {"bare": True}, image(3, 32, 32)),
+    ("resnet", {"width": 8}, image(3, 32, 32)),
     ("resnet", {"depth": 34}, image(3, 28, 28, 3)),
     ("resnet", {"depth": 50}, image(3, 32, 32)),
     ("resnet", {"depth": 50}, image(3, 97, 65, 1000)),

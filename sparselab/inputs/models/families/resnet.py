@@ -40,13 +40,17 @@ class ResNet(Transformable, ImageFamily):
         drop_path: float = Field(ge=0, lt=1, description="probability that the last block is skipped in training")
 
         bare: bool = off(False, description=BARE)
+        width: int = off(WIDTH, ge=1, description="channels of the stem and the first stage, at least 1")
 
     options: Options
-    width = WIDTH
+
+    def __init__(self, options: Options):
+        super().__init__(options)
+        self.width = options.width
 
     def widened(self, factor: Fraction) -> Self:
         family = type(self)(self.options)
-        family.width = wider(WIDTH, factor)
+        family.width = wider(self.options.width, factor)
         return family
 
     def norm_after(self, name: str) -> str | None:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from sparselab.core.errors import refuse
-from sparselab.inputs.data.loader import Job, Loader, Source
+from sparselab.inputs.data.loader import Job, Source
 from sparselab.inputs.data.splits import ImageSplit, ImageSplits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sparselab.training.loop.loader import RunLoader
     from sparselab.training.scenarios.scenario import Scenario
 
 
@@ -95,14 +96,11 @@ class Numbered:
 class Stream:
     """The micro-batches of all tasks, one task after another: what a whole run sees, from micro-batch ``start`` on.
 
-    loaders: of the tasks' training examples. ends: the update after which each task is over.
+    runs: of each task.
     """
 
-    def __init__(self, loaders: list[Loader], ends: tuple[int, ...], accumulate: int):
-        from sparselab.training.loop.loader import RunLoader
-
-        lengths = [end - begin for begin, end in zip((0, *ends), ends, strict=False)]
-        self.runs = [RunLoader(loader, length, accumulate) for loader, length in zip(loaders, lengths, strict=True)]
+    def __init__(self, runs: list[RunLoader]):
+        self.runs = runs
         self.start = 0
 
     def __len__(self) -> int:

@@ -1,0 +1,1 @@
+"""The parts of removals that need torch; nothing of it is imported while a cell is planned."""
