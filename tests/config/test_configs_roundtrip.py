@@ -21,7 +21,7 @@ from sparselab.estimation.problems.problem import PROBLEMS
 from sparselab.estimation.solvers.solver import SOLVERS
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
-from sparselab.inference.decoding.loop import DECODINGS
+from sparselab.inference.decoding.decoding import DECODINGS
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.neuron import NEURONS

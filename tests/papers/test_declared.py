@@ -18,6 +18,7 @@ DECLARED = [
     ("dsl_rec/lightgcn", "takes the best epoch of the test"),
     ("sirius", "drops the last period of every text from its means"),
     ("sirius/answers", "drops the last period of every text from its means"),
+    ("sparsed", "chooses int(n rho) + 1 of all tiles first and drops those of generated keys"),
     ("colide/sachs", "not the 18 edges of the Causal Discovery Toolbox"),
 ]
 
