@@ -119,7 +119,7 @@ class Rule(ABC):
         self.at = step
 
     def measures(self) -> dict[str, float]:
-        """What it found out at work, by name."""
+        """Return the numbers that it found out at work, by name."""
         return {}
 
     @abstractmethod

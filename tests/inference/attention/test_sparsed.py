@@ -56,6 +56,7 @@ def test_steps_with_full_attention_as_the_paper_counts_them():
 )
 def test_item_2_counts_of_tiles_as_released(tiles, counts):
     assert {share: count_coded(tiles, share) for share in counts} == counts
+    assert count_coded(5, 1 - 0.8) == count_coded(5, 0.2) == 2
 
 
 def test_counts_of_tiles_as_the_paper_says():

@@ -48,7 +48,7 @@ def border(length: int, generated: int, block: int) -> int:
 
 def count_coded(tiles: int, share: float) -> int:
     """``max(1, int(tiles share) + 1)``, which is more than there are at a share of 1."""
-    return max(1, int(tiles * share) + 1)
+    return max(1, int(tiles * share + 1e-9) + 1)  # 1 - 0.8 is a hair below 0.2
 
 
 def count_of(tiles: int, share: float) -> int:

@@ -228,7 +228,7 @@ def shared(given: str, answer: str) -> float:
 
 
 def costs(ledger: Ledger | None, spent: float, last: float, steps: int) -> dict[str, float]:
-    """What attention costs in all steps of all texts, beside full attention.
+    """Return the cost of attention in all steps of all texts, beside full attention.
 
     Args:
         ledger: of tiles; None: full attention

@@ -97,7 +97,7 @@ def write(loop: Denoise, logits_of: Logits, group: Group, mask: int, seed: int) 
 
 
 def chosen(loop: Denoise, logits: Tensor, numbers: Sequence[int], step: int, seed: int) -> tuple[Tensor, Tensor]:
-    """What every token would become, and how soon it should.
+    """Return the token that every place would become, and how soon it should.
 
     Args:
         loop: with its options
@@ -126,5 +126,13 @@ def chosen(loop: Denoise, logits: Tensor, numbers: Sequence[int], step: int, see
 
 
 def without_mask(logits: Tensor, mask: int) -> Tensor:
-    """Logits (n, t, vocabulary) under which the mask itself is never the token."""
+    """Return logits under which the mask itself is never the token.
+
+    Args:
+        logits: (n, t, vocabulary)
+        mask: the token that stands for a hidden one
+
+    Returns:
+        (n, t, vocabulary).
+    """
     return logits.index_fill(-1, torch.tensor([mask], device=logits.device), -torch.inf)
