@@ -31,7 +31,14 @@ from sparselab.training.optim.optim import OPTIMS
 from sparselab.training.parts import Parts, UncheckedParts, foresee_layers, make, match_sparsity
 from sparselab.training.precision import unable
 from sparselab.training.scenarios.checks import against_parts, isolation
-from sparselab.weights.capabilities import ChangesMoments, DrawsMasks, FollowsSchedule, MeasuresFirst, ReadsFiles
+from sparselab.weights.capabilities import (
+    ChangesMoments,
+    DrawsMasks,
+    FollowsSchedule,
+    MeasuresFirst,
+    ReadsFiles,
+    ReadsMemory,
+)
 from sparselab.weights.targets import select
 
 if TYPE_CHECKING:
@@ -110,6 +117,9 @@ def _against_data(made: UncheckedParts) -> None:
         able = " or optim=".join(name for name in OPTIMS if OPTIMS[name].blends)
         problem = f"method={parts['method'].name} changes the optimiser's first moment, which this one does not allow"
         issues.add(f"optim={parts['optim'].name}", problem, f"write optim={able}")
+    if isinstance(method, ReadsMemory) and method.reads_memory and made.has("optim") and not parts["optim"].remembers:
+        problem = f"leaves no mean of gradients, which {method.reads_memory} looks at"
+        issues.add("optim.momentum=0", problem, "write optim.momentum=0.9, or choose another option")
 
 
 def _against_each_other(made: UncheckedParts) -> None:

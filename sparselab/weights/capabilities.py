@@ -218,6 +218,15 @@ class ChangesMoments:
         raise NotImplementedError(f"{type(self).__name__} changes moments and does not say how")
 
 
+class ReadsMemory:
+    """Makes masks by what the optimiser remembers of gradients (``context.memory``).
+
+    reads_memory: the option by which it does, as one writes it; None: with its options it does not.
+    """
+
+    reads_memory: str | None = None
+
+
 class Rewinds:
     """With each new mask the parameters return to earlier values, and the optimiser forgets.
 
@@ -298,7 +307,8 @@ def masks_given(method: str) -> Issue:
 
 CAPABILITIES = (
     MeasuresFirst, ReadsInputs, ReadsFiles, RanksLayers, KeepsByChance, TakesBiases, FindsCounts, ReadsScales, KnowsCounts,
-    LearnsTensors, DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, Rewinds, PullsBackTogether, KnowsTasks, Reports,
+    LearnsTensors, DrawsMasks, FollowsSchedule, Alternates, ChangesMoments, ReadsMemory, Rewinds, PullsBackTogether, KnowsTasks,
+    Reports,
 )  # fmt: skip
 
 

@@ -322,6 +322,10 @@ def test_resumed_in_the_middle_of_a_task_is_unbroken(tmp_path, monkeypatch):
     ("word", "line"),
     [
         ("optim.weight_decay=0.1", "optim.weight_decay=0.1: method=cl_dst isolates tasks, and decay would move"),
+        (
+            "optim.prox={name: group_lasso}",
+            "optim.prox: method=cl_dst isolates tasks, and a step on whole groups would move",
+        ),
         ("scenario.fresh_optimizer=false", "scenario.fresh_optimizer=false: method=cl_dst isolates tasks"),
         ("model.bare=false", "model=mlp: method=cl_dst isolates tasks, and "),
         ('targets.exclude=["@head"]', "model=mlp: method=cl_dst isolates tasks, and 96 biases"),

@@ -96,7 +96,7 @@ class Axis(Options):
     ``columns`` choose what is drawn, ``claims`` what the figure is about: they stand below it with their verdicts.
     """
 
-    metric: str = Field("", description="a key of the record's metrics, like test.horizon; without it: at")
+    metric: str = Field("", description="a key of the record's metrics, like test.horizon, or account.NAME; without it: at")
     at: dict[str, float] = Field(
         default_factory=dict, description="in place of metric, the number of each row (or column) that curves run along"
     )

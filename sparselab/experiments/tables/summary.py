@@ -216,7 +216,7 @@ def abscissa(table: Table, entry: Entry) -> float | None:
         return entry.number(*places[table.axis])
     if table.axis.at:
         return table.axis.at.get(entry.cell.place[table.axis.along == "columns"])
-    return entry.number("metrics", table.axis.metric)
+    return value(entry, table.axis.metric, 1)
 
 
 def data_title(record: dict) -> str:

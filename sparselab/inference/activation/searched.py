@@ -126,7 +126,9 @@ class CETT(SearchedRule):
         return family(self, network, inputs)
 
     def factor(self, place: Place) -> Tensor | None:
-        return place.down.column_norms().float()  # type: ignore[attr-defined]  # its places are products of neurons
+        from sparselab.inference.activation.frozen.cett import column_norms
+
+        return column_norms(place.down.weight.detach())  # type: ignore[attr-defined]  # its places are products of neurons
 
 
 @ACTIVATIONS.register("gate_topk")
@@ -137,6 +139,9 @@ class GateTopk(SearchedRule):
     """
 
     class Options(SearchedRuleOptions):
+        value: float | None = Field(
+            ge=0, le=1, description="the share that goes, in [0, 1], or null: it is what sparsity says, or searched for"
+        )
         scope: Literal["token", "tensor"] = Field(
             description="token or tensor (released code): the largest of each token, or of all tokens of a forward pass"
         )

@@ -63,6 +63,11 @@ class Optim:
         self.past: Past | None = None  # the rates of the training before, once its length in updates is known
 
     @property
+    def remembers(self) -> bool:
+        """True if its torch optimiser keeps a mean of past gradients."""
+        return True
+
+    @property
     def adapts(self) -> bool:
         """True if its rates depend on what pruning removes from the network (``cut`` of :meth:`factor`)."""
         return bool(self.options.schedule == ADAPTIVE)
@@ -165,6 +170,10 @@ class SGD(Optim):
         maximise: bool = off(False, description="true or false: climb the loss (weight decay still shrinks)")
 
     options: Options
+
+    @property
+    def remembers(self) -> bool:
+        return self.options.momentum > 0
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch

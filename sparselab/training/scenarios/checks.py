@@ -57,6 +57,9 @@ def isolation(made: UncheckedParts, layers: list[Layer]) -> list[Issue]:
     if made.has("optim") and (decay := made.parts["optim"].options.weight_decay):
         problem = f"{promise}, and decay would move their weights"
         found.append(Issue(f"optim.weight_decay={decay:g}", problem, "write optim.weight_decay=0.0"))
+    if made.has("optim") and made.parts["optim"].prox:
+        problem = f"{promise}, and a step on whole groups would move their weights"
+        found.append(Issue("optim.prox", problem, "write optim.prox=null"))
     spec = made.model_spec
     if spec is not None and (outside := spec.params - sum(layer.numel for layer in layers)):
         problem = f"{promise}, and {outside:,} biases, norms and others would be shared"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sparselab.core.errors import RunFailed
 from sparselab.core.options import Options
-from sparselab.weights.capabilities import FindsCounts, KeepsByChance, KnowsTasks, Reports
+from sparselab.weights.capabilities import FindsCounts, KeepsByChance, KnowsTasks, ReadsMemory, Reports
 from sparselab.weights.method import METHODS, Method
 from sparselab.weights.patterns.admitted import patterns_where
 
@@ -39,7 +39,7 @@ class IsolatedOptions(Options):
 
 
 @METHODS.register("cl_dst")
-class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
+class Isolated(KnowsTasks, KeepsByChance, FindsCounts, ReadsMemory, Reports, Method):
     """Continual learning with dynamic sparse training (Yildirim et al. 2023, arXiv 2308.14831).
 
     One dense store (the master) has the weights of all tasks. Each task begins with a random mask of its own, exchanges
@@ -60,6 +60,10 @@ class Isolated(KnowsTasks, KeepsByChance, FindsCounts, Reports, Method):
     @property
     def needs_dense_grad(self) -> bool:  # type: ignore[override]
         return self.options.growth == "gradient" or self.options.death == "taylor"
+
+    @property
+    def reads_memory(self) -> str | None:  # type: ignore[override]
+        return "method.growth=momentum" if self.options.growth == "momentum" else None
 
     @property
     def isolates(self) -> bool:  # type: ignore[override]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from sparselab.core.errors import ConfigError
+from sparselab.core.errors import ConfigError, RunFailed
 from sparselab.inference.activation.frozen.cett import Thresholds, candidates, output_norms, tail_error
 from sparselab.inference.activation.frozen.gates import not_below, topk_of_all
 from sparselab.inference.activation.frozen.masking import Masking
@@ -225,6 +225,24 @@ def test_below_its_natural_sparsity_a_relu_network_stays_as_it_is():
         assert 1 - measures["search_active"] == pytest.approx(natural, abs=2e-2) and measures["search_rise"] < 1e-2
 
 
+def test_a_sparsity_that_no_number_reaches_is_refused():
+    """CETT's largest candidate drops 99 % at most; a cell that asks for more would be compared as if it had it."""
+    model = network_of("silu")
+    with pytest.raises(
+        RunFailed, match=r"^sparsity=0.995: with cett=1 cett drops 0\.9\d* of the neurons, and no more — "
+    ):
+        prepared(model, "cett", 0.995)
+    for name in ("fat", "gate_topk"):
+        assert prepared(model, name, 0.995)[1].measures["search_active"] < 0.02
+    assert prepared(model, "cett", value=5.0)[1].measures["search_active"] > 0.005  # a number of one's own is taken
+
+
+def test_a_share_is_at_most_all():
+    with pytest.raises((ConfigError, ValueError)):
+        ACTIVATIONS["gate_topk"].Options(value=1.5)
+    assert prepared(network_of("silu"), "gate_topk", value=1.0)[1].measures["search_active"] == 0
+
+
 def test_top_k_of_tokens_and_of_all():
     scores = torch.tensor([[5.0, 4, 3, 2], [1, 0.5, 0.4, 6]])
     assert topk_of_all(0.5)(scores).int().tolist() == [[1, 1, 1, 0], [0, 0, 0, 1]]
@@ -265,7 +283,8 @@ def test_gated_networks_of_other_families(kind):
 def test_a_bfloat16_network_is_compared_in_float32():
     model = network_of("silu").to(torch.bfloat16)
     rule, active, text = prepared(model, "cett", 0.6)
-    assert rule.factor(active.places[0]).dtype == torch.float32
+    factor, weight = rule.factor(active.places[0]), model.model.layers[0].mlp.down_proj.weight
+    assert torch.equal(factor, weight.float().norm(dim=0)), "the norms that thresholds were searched with"
     assert under(model, rule, active, text)[1] == pytest.approx(0.6, abs=0.02)
 
 

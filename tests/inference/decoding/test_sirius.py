@@ -260,6 +260,18 @@ def test_griffin_is_the_network_with_its_neurons_cut_out(model):
     torch.testing.assert_close(under, expected, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_a_text_of_one_token_knows_nothing_of_the_one_before(model):
+    """``decoding.prompt=sparse``: GRIFFIN has nothing to choose by, and everything stays dense."""
+    with ruled(model, "griffin", 0.5) as rules:
+        Reader(model, rules).start(PROMPTS[1].tokens, "on")
+        again = Reader(model, rules)
+        again.start(PROMPTS[0].tokens[:1], "on")
+        short = again.read([[9]])[0, -1]
+    dense = model(input_ids=torch.tensor([[int(PROMPTS[0].tokens[0]), 9]])).logits[0, -1]
+    torch.testing.assert_close(short, dense, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("level", [0.5, 0.33])
 @torch.no_grad()
 def test_so_many_zeros_of_every_token(model, level):

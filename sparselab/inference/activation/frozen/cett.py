@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from sparselab.inference.activation.searched import CETT
 
 
+def column_norms(weight: Tensor) -> Tensor:
+    """Euclidean norms of the columns of a down-projection, worked out in float32 whatever it is kept in.
+
+    Args:
+        weight: (outputs, neurons)
+
+    Returns:
+        (neurons,) float32.
+    """
+    return torch.linalg.vector_norm(weight.float(), dim=0)
+
+
 def output_norms(h: Tensor, weight: Tensor) -> Tensor:
     """The Euclidean norm of every neuron's output, ||n_i|| = |h_i| ||W[:, i]||.
 
@@ -27,7 +39,7 @@ def output_norms(h: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (tokens, neurons) float32.
     """
-    return h.float().abs() * torch.linalg.vector_norm(weight.float(), dim=0)
+    return h.float().abs() * column_norms(weight)
 
 
 def tail_error(h: Tensor, weight: Tensor, below: Tensor | float) -> Tensor:

@@ -86,8 +86,8 @@ class Masking:
                 return None
             first = dense_tokens(x.shape[-2], self.prefix) if self.mode == "on" else 0
             head, tail = x[..., :first, :], x[..., first:, :]
-            if first and remembering is not None:
-                remembering.see(head)
+            if self.mode == "on" and remembering is not None:
+                remembering.see(head)  # a text begins, perhaps without a head: what the one before had is of no use
             score = scores(tail, factor)
             keep = gate(score.mean(0, keepdim=True)).expand_as(tail) if self.shared else gate(score).expand_as(tail)
             count.gated += tail.numel()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sparselab.core.errors import RunFailed
 from sparselab.inference.activation.frozen.gates import Gate, not_below, topk, topk_of_all
 from sparselab.inference.activation.frozen.masking import Masking
 from sparselab.inference.activation.frozen.network import Network
@@ -73,8 +74,17 @@ def prepare(rule: SearchedRule, network: Network) -> Activations:
     else:
         value = family.high * halved(short, options.tolerance)
     found = look(value)
+    if options.value is None and options.rise is None and value > family.high * (1 - options.tolerance):
+        _refuse_if_short(rule, network.target, look(family.high))
     measures = {rule.number: value, "search_active": 1 - found.sparsity, "search_rise": found.rise}
     return Activations(family.places, found.zeros, family.gates(value), measures=measures)
+
+
+def _refuse_if_short(rule: SearchedRule, target: float, most: Found) -> None:
+    """RunFailed where the largest number leaves fewer zeros than were asked for. most: what it leaves."""
+    if most.sparsity < target:
+        problem = f"with {rule.number}=1 {rule.name} drops {most.sparsity:.4g} of the neurons, and no more"
+        raise RunFailed(f"sparsity={target:g}: {problem} — write a smaller one, or set activation.value")
 
 
 def halved(short: Callable[[float], bool], tolerance: float) -> float:
