@@ -70,6 +70,8 @@ OF_ENGINES = {
 }  # fmt: skip
 # What a member needs beyond its own defaults.
 NEEDS = {
+    "attention=sparsed": ["decoding=denoise", "decoding.tokens=32", "decoding.steps=16", "model.context=600"],
+    "decoding=denoise": ["activation=null", "attention=window"],
     "model=timm": ["model.arch=resnet26"],
     "model=convnet": ["model.pools=[2]"],  # digits have 8x8 pixels
     "model=vgg16": ["model.pools=[4]"],
@@ -124,6 +126,7 @@ NEEDS = {
 OF_TASK = {
     "task=image_classification": ["model=vit_ti"],
     "task=language_modeling": [*TEXT, "model=gpt_tiny"],
+    "task=masked_diffusion": [*TEXT, "model=gpt_tiny"],
     "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
     "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
     "task=reconstruction": ["model=sae", *RECORDED],
