@@ -202,7 +202,7 @@ def cases():
         yield [choice, *NEEDS.get(choice, [])]
     for group, beside in OF_ENGINES.items():
         for choice in chosen(group):
-            yield [choice, *beside]
+            yield [choice, *beside, *NEEDS.get(choice, [])]
 
 
 CASES = list(cases())
