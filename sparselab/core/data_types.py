@@ -175,6 +175,30 @@ class NextTokens(DataType):
 
 
 @dataclass(frozen=True)
+class MaskedTokens(DataType):
+    """(t,) int64: the tokens that the inputs hide behind a mask; -100 where they hide none. classes: the vocabulary.
+
+    Both sides of a place tell of it, so a network for them attends in both directions.
+    """
+
+    length: int
+    classes: int
+    noun: ClassVar[str] = "masked tokens"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    def __str__(self) -> str:
+        return "masked tokens"
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        import torch
+
+        return torch.randint(self.classes, (count, *self.shape), generator=generator)
+
+
+@dataclass(frozen=True)
 class Activations(DataType):
     """(width,) float32: what a layer of a network put out at one place of a text."""
 

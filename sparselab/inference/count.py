@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparselab.inference.activation.frozen.allocate import effective
+
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
     from sparselab.inference.activation.frozen.masking import Masking
     from sparselab.inference.activation.frozen.sites import Place
     from sparselab.inference.attention.tiled.tiles import Ledger
-    from sparselab.inference.parts import Activations
+    from sparselab.inference.parts import Activations, Parts
 
 
 def macs_per_token(model_spec: ModelSpec, sparsity: float) -> float:
@@ -55,7 +57,8 @@ def counted(
     """(the account of one window, the sparsities as metrics).
 
     Of a zero input entry the layer saves one multiplication for each output. Of a skipped tile attention saves the
-    product with the values, never that with the keys: what is left is ``(1 + (1 - s)) / 2`` of both.
+    product with the values, and that with the keys where its rule does not look at it (:attr:`Rule.saves
+    <sparselab.inference.attention.rule.Rule.saves>`).
     """
     macs, metrics = float(model_spec.macs), {}
     if active is not None and masking is not None:
@@ -73,7 +76,7 @@ def counted(
         share = metrics["attention.sparsity"] = ledger.sparsity()
         for phase in {phase for _, phase in ledger.tallies}:
             metrics[f"attention.{phase}_sparsity"] = ledger.sparsity(phase)
-        macs -= sum(model_spec.fixed_macs.values()) * share / 2
+        macs -= sum(model_spec.fixed_macs.values()) * share * ledger.saves
     cost = {
         "params": model_spec.params,
         "params_nonzero": model_spec.params,
@@ -82,3 +85,30 @@ def counted(
         "macs_rotation": 0 if active is None else active.rotation_macs * block,
     }
     return cost, metrics
+
+
+def realised(
+    parts: Parts, active: Activations | None, masking: Masking | None, ledger: Ledger | None
+) -> dict[str, Any]:
+    """Return the sparsity asked for and the share really zero or skipped, by site (by layer)."""
+    asked = (
+        parts.activation.asks(parts.target) if parts.activation else f"{parts.target:g}" if parts.target else "dense"
+    )
+    out: dict[str, Any] = {"requested": asked, "realised": 0.0}
+    if active is not None and masking is not None:
+        counts = masking.counts
+        out["realised"] = effective(active.places, {name: count.gated_sparsity for name, count in counts.items()})
+        out["layers"] = [
+            {"name": place.name, "inputs": place.inputs, "outputs": place.outputs, "level": active.levels[place.name],
+             "realised": counts[place.name].gated_sparsity, "of_all_tokens": counts[place.name].sparsity}
+            | ({"spread": active.spreads[place.name]} if place.name in active.spreads else {})
+            for place in active.places
+        ]  # fmt: skip
+    elif ledger is not None:
+        out["realised"] = ledger.sparsity()
+        out["limits"] = getattr(parts.attention, "limits", {})  # ln(lambda), or ln(a), by phase
+        out["layers"] = [
+            {"name": f"layer {layer}, {phase}", "realised": tally.sparsity, "tiles": int(tally.valid)}
+            for (layer, phase), tally in sorted(ledger.tallies.items())
+        ]
+    return out

@@ -16,7 +16,7 @@ from sparselab.core.registry import build
 from sparselab.core.sparsity import Sparsity
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
-from sparselab.inference.decoding.loop import DECODINGS
+from sparselab.inference.decoding.decoding import DECODINGS
 from sparselab.inference.parts import InferenceOptions, Parts
 from sparselab.inference.routing.rule import ROUTINGS, blocks_of
 from sparselab.inputs.data.dataset import DATASETS
@@ -32,7 +32,7 @@ from sparselab.storage.ids import canonical
 if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
-    from sparselab.inference.decoding.loop import Loop
+    from sparselab.inference.decoding.decoding import Decoding
     from sparselab.inputs.models.family import Family
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
@@ -90,7 +90,7 @@ class Inference(SingleProcessEngine):
         if cell.decoding is not None and "decoding" not in invalid:
             with issues.collect():
                 made["decoding"] = build(DECODINGS, cell.decoding, "decoding")
-                issues.found += self._unwritable(cell, made["decoding"])
+                issues.found += self._unwritable(cell, made["decoding"], made["attention"])
         if cell.routing is not None and "routing" not in invalid:
             with issues.collect():
                 made["routing"] = build(ROUTINGS, cell.routing, "routing")
@@ -103,7 +103,8 @@ class Inference(SingleProcessEngine):
                 made["dataset"] = build(DATASETS, cell.dataset, "dataset", cell.data_dir)
         if "dataset" in made and "data_dir" not in invalid:
             with issues.collect():
-                made["data"] = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
+                data = once(("data", cell.data_dir, canonical(cell.dataset)), made["dataset"].spec)
+                made["data"] = data if made["decoding"] is None else made["decoding"].sees(data)
         if "model" not in invalid and "data" in made:
             with issues.collect():
                 model = near_data(cell.model, made["dataset"].folder())
@@ -112,7 +113,7 @@ class Inference(SingleProcessEngine):
                 family = made["family"] if checked is model else build(MODELS, checked, "model")
                 possible = ("activation", "attention", "decoding", "routing")
                 rules = [key for key in possible if getattr(cell, key) is not None]
-                made["model_spec"] = self._spec_of(family, made["data"], rules, issues)
+                made["model_spec"] = self._spec_of(family, made["data"], rules, made["decoding"], issues)
                 if made["activation"] is not None and made["model_spec"] is not None:
                     issues.found += made["activation"].misfits(made["model_spec"])
                 if made["routing"] is not None and made["model_spec"] is not None:
@@ -126,35 +127,35 @@ class Inference(SingleProcessEngine):
                     issues.found += self._no_room(made["decoding"], family, made["dataset"], made["data"])
         if issues.found or invalid or "model_spec" not in made:
             return None
-        return self._job(Parts(cell=cell, **made), dependencies)
+        return self._job(Parts(cell=cell, batch_size=self.options.batch_size, **made), dependencies)
 
-    def _spec_of(self, family: Family, data: DataSpec, rules: list[str], issues: Issues) -> ModelSpec | None:
+    def _spec_of(
+        self, family: Family, data: DataSpec, rules: list[str], decoding: Decoding | None, issues: Issues
+    ) -> ModelSpec | None:
         where = f"model={family.name}"
         if (Tokens, NextTokens) not in family.heads:
             fix = "choose a model of text, such as model=llama_tiny or model=hf"
             issues.found.append(Issue(where, "engine=inference reads language models", fix))
             return None
-        found = family.issues(data)
         if rules and not family.decoder:
             problem = f"{' and '.join(rules)} rules work on the blocks of a transformers decoder"
-            if rules == ["decoding"]:
-                problem = "decoding reads through a cache of keys and values, which transformers' decoders have"
-            found.append(Issue(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf"))
+            if rules == ["decoding"] and decoding is not None:
+                problem = decoding.on_decoders
+            found = [Issue(where, problem, "choose model=llama_tiny, model=gpt_tiny or model=hf")]
+        else:
+            found = family.issues(data) + ([] if decoding is None else decoding.unreadable(family, data))
         if data.inputs.ordered:
             problem = "engine=inference reads each window by itself"
             found.append(Issue("dataset.windows=streams", problem, "write dataset.windows=drawn"))
         issues.found += found
         return None if found else family.model_spec(data)
 
-    def _unwritable(self, cell: Any, loop: Loop) -> list[Issue]:
-        """Why a loop would have nothing to do, or not what its rules are for."""
-        found = loop.misfits()
-        where = f"decoding={loop.name}"
-        if loop.needs_rules and cell.activation is None and cell.attention is None:
+    def _unwritable(self, cell: Any, decoding: Decoding, attention: Any) -> list[Issue]:
+        """Why a way of decoding would have nothing to do, or not what its rules are for."""
+        found = decoding.misfits() + decoding.unfit(cell.activation is not None, attention, self.options.phase)
+        if decoding.needs_rules and cell.activation is None and cell.attention is None:
+            where = f"decoding={decoding.name}"
             found.append(Issue(where, "needs a rule under which the network drafts", "add activation=griffin"))
-        if cell.attention is not None and self.options.phase == "prefill":
-            fix = "write engine.phase=decode"
-            found.append(Issue(f"engine.phase={self.options.phase}", "keeps attention rules from written tokens", fix))
         return found
 
     def _not_alone(self, cell: Any, name: str) -> list[Issue]:
@@ -163,7 +164,7 @@ class Inference(SingleProcessEngine):
         problem = "routes whole windows of text, with no other rule and no loop"
         return [Issue(f"routing={name}", problem, f"leave {key} out") for key in beside]
 
-    def _no_room(self, loop: Loop, family: Family, dataset: Any, data: DataSpec) -> list[Issue]:
+    def _no_room(self, loop: Decoding, family: Family, dataset: Any, data: DataSpec) -> list[Issue]:
         """A fault where a prompt and what follows it are longer than the network reads."""
         prompt, longest = dataset.prompt_length(), family.longest(data)
         if prompt is None or longest is None:
@@ -183,6 +184,9 @@ class Inference(SingleProcessEngine):
             )
         if rule is None:
             return found
+        if rule.needs_steps and cell.decoding is None:
+            problem = "is for texts that are written in several passes, and windows are read in one"
+            found.append(Issue(f"attention={rule.name}", problem, "add decoding=denoise"))
         own = rule.own_limit
         if own and target and cell.activation is None:
             found.append(Issue(f"attention.{own}", "sparsity= asks for a fit instead", "leave one of the two out"))
@@ -210,8 +214,7 @@ class Inference(SingleProcessEngine):
             depth = blocks_of(parts.model_spec) if parts.model_spec else 0
             passes += windows + parts.routing.read(self.options.windows, depth)
         if (loop := parts.decoding) is not None:
-            written = loop.options.prompts * (loop.options.tokens + block)
-            passes = 3 * written / block + calibrating
+            passes = loop.reads(block) / block + calibrating
         at = "dense" if parts.target is None and not rules else f"sparsity {parts.target or 'of its own'}"
         tokenizer = getattr(parts.dataset.options, "tokenizer", "")
         extra: dict[str, Any] = {
@@ -265,8 +268,8 @@ class Inference(SingleProcessEngine):
     @classmethod
     def summary(cls, record: dict[str, Any]) -> list[tuple[str, str]]:
         metrics, cost = record["metrics"], record["account"]
-        if record["config"].get("decoding") is not None:
-            return cls._summary_of_texts(metrics)
+        if (decoding := record["config"].get("decoding")) is not None:
+            return DECODINGS[decoding["name"]].lines(metrics)
         ends = [] if "test.last_accuracy" not in metrics else [
             ("after a window", f"{100 * metrics['test.last_accuracy']:.2f} % right (dense"
                                f" {100 * metrics['test.dense_last_accuracy']:.2f} %, n = {metrics['test.contexts']:,.0f})"),
@@ -280,17 +283,6 @@ class Inference(SingleProcessEngine):
             *ends,
             *((f"{kind} zeros", f"{100 * share:.2f} %") for kind, share in shown.items() if share is not None),
             ("MACs", f"{cost['macs_dense']:,} → {cost['macs']:,} per window"),
-        ]  # fmt: skip
-
-    @staticmethod
-    def _summary_of_texts(metrics: dict[str, float]) -> list[tuple[str, str]]:
-        right = metrics.get("test.exact_match")
-        return [
-            ("as without rules", f"{100 * metrics['test.agreement']:.2f} % of {metrics['test.n']:,.0f} tokens"),
-            ("perplexity of texts", f"{metrics['test.perplexity']:.4f} (without rules {metrics['test.dense_perplexity']:.4f})"),
-            *([] if right is None else [("right answers", f"{100 * right:.2f} % (without rules"
-                                                          f" {100 * metrics['test.dense_exact_match']:.2f} %)")]),
-            ("weights read", f"{100 * metrics['test.effective_density']:.2f} % of dense, per token"),
         ]  # fmt: skip
 
 

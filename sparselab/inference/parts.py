@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,15 +12,20 @@ from pydantic import Field
 from sparselab.core.options import Options, off
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sparselab.core.data_spec import DataSpec
     from sparselab.core.model_spec import ModelSpec
+    from sparselab.inference.activation.frozen.masking import Masking
     from sparselab.inference.activation.frozen.sites import Place
     from sparselab.inference.activation.rule import Rule as ActivationRule
     from sparselab.inference.attention.rule import Rule as AttentionRule
-    from sparselab.inference.decoding.loop import Loop
+    from sparselab.inference.attention.tiled.attach import Attached
+    from sparselab.inference.decoding.decoding import Decoding
     from sparselab.inference.routing.rule import Rule as RoutingRule
     from sparselab.inputs.data.dataset import Dataset
     from sparselab.inputs.models.family import Family
+    from sparselab.running.signals import StopFlag
 
 
 class InferenceOptions(Options):
@@ -38,6 +44,7 @@ class Parts:
 
     source: the content of the network's files and of the data, as text. decoding: None where windows of text are scored.
     routing: None where all tokens go through all blocks.
+    batch_size: windows, or texts, in a forward pass.
     """
 
     cell: Any
@@ -49,8 +56,9 @@ class Parts:
     family: Family
     model_spec: ModelSpec | None
     source: str = ""
-    decoding: Loop | None = None
+    decoding: Decoding | None = None
     routing: RoutingRule | None = None
+    batch_size: int = 8
 
 
 @dataclass
@@ -68,3 +76,18 @@ class Activations:
     rotation_macs: int = 0
     spreads: dict[str, float] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
+
+
+Ruled = AbstractContextManager[tuple["Activations | None", "Masking | None", "Attached | None"]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network on which texts are written. splits: the loaded data. ruled: it under its rules, calibrated, as a context."""
+
+    parts: Parts
+    model: nn.Module
+    model_spec: ModelSpec
+    splits: Any
+    stop: StopFlag
+    ruled: Callable[[], Ruled]

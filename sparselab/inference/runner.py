@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,25 +13,12 @@ from torch import Tensor, nn
 from sparselab.core.errors import RunFailed, refuse
 from sparselab.core.model_spec import EXPERTS
 from sparselab.core.seeds import derive_seed
-from sparselab.inference.activation.frozen.allocate import effective
 from sparselab.inference.activation.frozen.masking import Masking
 from sparselab.inference.activation.frozen.network import Network
 from sparselab.inference.attention.tiled.attach import Attached, check_applies
 from sparselab.inference.attention.tiled.calibrate import calibrate
-from sparselab.inference.attention.tiled.tiles import Ledger
-from sparselab.inference.count import active_share, counted, macs_per_token
-from sparselab.inference.decoding.cached.cell import (
-    Reference,
-    check_room,
-    counted_texts,
-    judged,
-    nats,
-    reference,
-)
-from sparselab.inference.decoding.cached.cell import scores as text_scores
-from sparselab.inference.decoding.cached.reader import Rules
-from sparselab.inference.decoding.cached.writing import write_all
-from sparselab.inference.decoding.loop import LoopOptions
+from sparselab.inference.count import active_share, counted, macs_per_token, realised
+from sparselab.inference.parts import Bench
 from sparselab.inference.routing.tokens.cell import Scores, account, measure, score_windows
 from sparselab.inference.routing.tokens.cell import metrics_of as routing_metrics
 from sparselab.inference.routing.tokens.cell import realised as routing_realised
@@ -47,7 +34,6 @@ from sparselab.storage.ids import canonical
 
 if TYPE_CHECKING:
     from sparselab.core.model_spec import ModelSpec
-    from sparselab.inference.decoding.loop import Loop
     from sparselab.inference.parts import Activations, InferenceOptions, Parts
     from sparselab.running.engine import Plan
     from sparselab.running.signals import StopFlag
@@ -121,7 +107,7 @@ def execute(plan: Plan, options: InferenceOptions, stop: StopFlag) -> Outcome:
 
     with torch.no_grad():
         if parts.decoding is not None:
-            return texts(parts, parts.decoding, model, model_spec, splits, stop, ruled)
+            return parts.decoding.outcome(Bench(parts, model, model_spec, splits, stop, ruled))
         dense = kept_dense(parts, options, device, lambda: score(logits, test()))
         with ruled() as (active, masking, attached):
             under = score(logits, test()) if parts.activation or parts.attention else dense
@@ -180,52 +166,6 @@ def tokens_routed(
         cost=account(found, model_spec, trunk),
         data=loaded(parts.data, splits),
     )
-
-
-Ruled = AbstractContextManager[tuple["Activations | None", "Masking | None", "Attached | None"]]
-
-
-def texts(
-    parts: Parts, loop: Loop, model: nn.Module, model_spec: ModelSpec, splits: Any, stop: StopFlag,
-    ruled: Callable[[], Ruled],
-) -> Outcome:  # fmt: skip
-    """The outcome of a cell that writes texts."""
-    dataset: Any = parts.dataset
-    prompts = dataset.prompts(splits, loop.options.prompts, parts.cell.seed)
-    check_room(prompts, loop, parts.family.longest(parts.data))
-    dense = kept_texts(parts, loop, model, lambda: reference(loop, model, prompts, parts.cell.seed, stop.check))
-    with ruled() as (active, masking, attached):
-        rules = Rules(masking, attached)
-        written, passes = write_all(loop, model, rules, prompts, parts.cell.seed, stop.check)
-        rules.set("off")
-        total = nats(model, prompts, written)
-    ledger = None if attached is None else attached.ledger
-    block = parts.data.shape[0]
-    _, measured = counted(model_spec, active, masking, ledger, block)
-    cost, metrics = counted_texts(loop, written, passes, model_spec, active, masking, block)
-    right, dense_right = (judged(dataset, prompts, some) for some in (written, dense.texts))
-    metrics.update(text_scores(written, total, dense, right, dense_right))
-    metrics.update(measured)
-    metrics["test.active_share"] = active_share(model_spec, active, masking)
-    return Outcome(
-        metrics=metrics,
-        sparsity=realised(parts, active, masking, ledger),
-        cost=cost,
-        data=loaded(parts.data, splits),
-    )
-
-
-_texts: dict[str, Reference] = {}
-
-
-def kept_texts(parts: Parts, loop: Loop, model: nn.Module, make: Callable[[], Reference]) -> Reference:
-    """The texts of the network without rules: the cells of a sweep that differ in rules and loop alone share them."""
-    cell, computing = parts.cell, [str(next(model.parameters()).device), torch.get_num_threads()]
-    shared = [getattr(loop.options, key) for key in sorted(LoopOptions.model_fields)]
-    key = canonical([parts.source, cell.model, cell.dataset, cell.seed, shared, *computing])
-    if key not in _texts:
-        _texts[key] = make()
-    return _texts[key]
 
 
 _dense: dict[str, Score] = {}
@@ -315,30 +255,3 @@ def fit_attention(
 
     phases = ("prefill", "decode") if options.phase == "both" else (options.phase,)
     rule.limits = calibrate(model, logits, rule, windows, phases)
-
-
-def realised(
-    parts: Parts, active: Activations | None, masking: Masking | None, ledger: Ledger | None
-) -> dict[str, Any]:
-    """Return the sparsity asked for and the share really zero or skipped, by site (by layer)."""
-    asked = (
-        parts.activation.asks(parts.target) if parts.activation else f"{parts.target:g}" if parts.target else "dense"
-    )
-    out: dict[str, Any] = {"requested": asked, "realised": 0.0}
-    if active is not None and masking is not None:
-        counts = masking.counts
-        out["realised"] = effective(active.places, {name: count.gated_sparsity for name, count in counts.items()})
-        out["layers"] = [
-            {"name": place.name, "inputs": place.inputs, "outputs": place.outputs, "level": active.levels[place.name],
-             "realised": counts[place.name].gated_sparsity, "of_all_tokens": counts[place.name].sparsity}
-            | ({"spread": active.spreads[place.name]} if place.name in active.spreads else {})
-            for place in active.places
-        ]  # fmt: skip
-    elif ledger is not None:
-        out["realised"] = ledger.sparsity()
-        out["limits"] = getattr(parts.attention, "limits", {})  # ln(lambda), or ln(a), by phase
-        out["layers"] = [
-            {"name": f"layer {layer}, {phase}", "realised": tally.sparsity, "tiles": int(tally.valid)}
-            for (layer, phase), tally in sorted(ledger.tallies.items())
-        ]
-    return out

@@ -21,7 +21,7 @@ from sparselab.estimation.problems.problem import PROBLEMS
 from sparselab.estimation.solvers.solver import SOLVERS
 from sparselab.inference.activation.rule import ACTIVATIONS
 from sparselab.inference.attention.rule import ATTENTIONS
-from sparselab.inference.decoding.loop import DECODINGS
+from sparselab.inference.decoding.decoding import DECODINGS
 from sparselab.inference.routing.rule import ROUTINGS
 from sparselab.inputs.data.dataset import DATASETS
 from sparselab.inputs.models.family import MODELS
@@ -77,6 +77,8 @@ OF_ENGINES = {
 OF_DECODE = {"workload=decode", *(f"kernel={n}" for n in ("rows", "columns", "coded", "torch_decode", "onnx_decode"))}
 # What a member needs beyond its own defaults.
 NEEDS = {
+    "attention=sparsed": ["decoding=denoise", "decoding.tokens=32", "decoding.steps=16", "model.context=600"],
+    "decoding=denoise": ["activation=null", "attention=window"],
     "model=timm": ["model.arch=resnet26"],
     "model=convnet": ["model.pools=[2]"],  # digits have 8x8 pixels
     "model=vgg16": ["model.pools=[4]"],
@@ -150,6 +152,7 @@ NEEDS = {
 OF_TASK = {
     "task=image_classification": ["model=vit_ti"],
     "task=language_modeling": [*TEXT, "model=gpt_tiny"],
+    "task=masked_diffusion": [*TEXT, "model=gpt_tiny"],
     "task=text_classification": ["model=gpt_tiny", "dataset=glue"],
     "task=image_to_image": ["model=dncnn", "dataset=bsd400"],
     "task=reconstruction": ["model=sae", *RECORDED],

@@ -46,6 +46,8 @@ TRAITS = {
         "trainer": {"precision": "16", "accumulate": 2, "clip": 0.5, "ema": 0.7},
         "watch": Watch(frozenset({9, 23})),
     },
+    "masked": {"text": "llama_tiny", "overrides": ("task=masked_diffusion",), "trainer": {"accumulate": 2},
+               "model": {"width": 8, "depth": 1, "heads": 2, "ff": 8}, "dataset": {"block": 8}},
     "tied": {"text": "gpt_tiny", "model": {"width": 8, "depth": 1, "heads": 2}, "dataset": {"block": 8}},
     "compile": {"trainer": {"compile": True}},
     "distill": {"distill": True},
@@ -78,6 +80,7 @@ TASK_OF = {
     "sentences": "text_classification",
     "restoration": "image_to_image",
     "tied": "language_modeling",
+    "masked": "masked_diffusion",
     "codes": "reconstruction",
     "taken": "recommendation",
 }

@@ -19,6 +19,7 @@ DECLARED = [
     ("blockffn", "points at the configuration of 0.5B"),
     ("sirius", "drops the last period of every text from its means"),
     ("sirius/answers", "drops the last period of every text from its means"),
+    ("sparsed", "chooses int(n rho) + 1 of all tiles first and drops those of generated keys"),
     ("colide/sachs", "not the 18 edges of the Causal Discovery Toolbox"),
 ]
 

@@ -30,7 +30,8 @@ class Roster:
     """The cells of a table at a tier, in its order.
 
     facts: what words of cells say of a record (:func:`~sparselab.experiments.tables.run_index.facts`), each once.
-    of: of each cell its number in ``facts``. names: of each cell, None until somebody asks for it. words: of all overrides, those that may be paths.
+    of: of each cell its number in ``facts``. names: of each cell, None until somebody asks for it.
+    words: of all overrides, those that may be paths.
     """
 
     facts: list[tuple[Names, int | None]]

@@ -26,11 +26,17 @@ class Tiles:
 
     peak:    (n, heads, rows, key tiles) each row's largest score in each tile; minus infinity where it sees no key.
     lengths: (rows,) keys that the call holds for the row.
+    scores:  (n, heads, queries, keys) what peaks are taken of, not padded. block_k: keys in a tile. layer, width: number of
+             the layer, and channels of one of its heads.
     """
 
     peak: Tensor
     lengths: Tensor
     block_q: int
+    scores: Tensor | None = None
+    block_k: int = 0
+    layer: int = 0
+    width: int = 0
 
     @cached_property
     def valid(self) -> Tensor:
@@ -49,6 +55,19 @@ class Tiles:
         return rows.unflatten(2, (-1, self.block_q)).amax(3)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of a text that is written in several passes over all of it.
+
+    number: from 0. steps: of the text. prompt, generated: tokens that are given, and those behind them that are written.
+    """
+
+    number: int
+    steps: int
+    prompt: int
+    generated: int
+
+
 class RuleOptions(Options):
     """The grid that every rule works on."""
 
@@ -63,13 +82,20 @@ class Rule(ABC):
 
     ``calibrated``: it is fitted on data to the sparsity that was asked for. ``own_limit``: the option that was given
     instead of a sparsity, where there is one. ``version``: raise it when the rule changes; it is part of a cell's id.
+    ``needs_steps``: it is for texts that are written in several passes, and has to be told the step. ``saves``: share of a
+    skipped tile's two products that it does without; a rule that looks at all scores needs the first.
     """
 
     Options: ClassVar[type[RuleOptions]] = RuleOptions
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     calibrated: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    saves: ClassVar[float] = 0.5
     own_limit: str | None = None
+    at: Step | None = None
+    spent: float = 0.0
+    """Multiply-accumulates of queries with keys that were made to choose tiles, and for nothing else."""
 
     def __init__(self, options: RuleOptions, sparsity: float | None = None):
         self.options = options
@@ -87,6 +113,14 @@ class Rule(ABC):
         problem = f"is fitted on windows of up to {max(lengths):,} tokens, and {model} reads at most {longest:,}"
         fitting = [length for length in lengths if length <= longest] or [longest]
         return [Issue(f"attention={self.name}", problem, f"write attention.lengths={spell(fitting)}")]
+
+    def begin(self, step: Step) -> None:
+        """Hear what the passes from now on are. step: of the texts that are under way."""
+        self.at = step
+
+    def measures(self) -> dict[str, float]:
+        """Return the numbers that it found out at work, by name."""
+        return {}
 
     @abstractmethod
     def keep(self, tiles: Tiles, phase: str) -> Tensor:

@@ -1,8 +1,8 @@
-"""A decoding loop: how a frozen network writes on from a prompt, and what that costs [no torch]."""
+"""A decoding loop: how a frozen network writes on from a prompt, token after token, and what that costs [no torch]."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sparselab.core.errors import Issue
-from sparselab.core.options import Options
-from sparselab.core.registry import Registry
+from sparselab.inference.decoding.decoding import Decoding, DecodingOptions
 
 if TYPE_CHECKING:
+    from sparselab.inference.attention.rule import Rule
     from sparselab.inference.decoding.cached.writing import Writing
+    from sparselab.inference.parts import Bench
+    from sparselab.running.single_process import Outcome
 
 
-class LoopOptions(Options):
-    """The texts, whatever loop writes them."""
+class LoopOptions(DecodingOptions):
+    """How prompts are read and where texts end, whatever loop writes them."""
 
-    defaults_from: ClassVar[str] = "decoding/_base"
+    defaults_from: ClassVar[str] = "decoding/_loop"
 
-    prompts: int = Field(ge=1, description="prompts of the test split that the seed draws, at least 1")
-    tokens: int = Field(ge=1, description="tokens that are written for a prompt, at most; at least 1")
-    temperature: float = Field(ge=0, description="0 for the likeliest token; above 0 tokens are drawn at it")
     prompt: Literal["dense", "sparse"] = Field(
         description="dense or sparse: a prompt is read without or under the rules"
     )
@@ -39,26 +38,13 @@ class Text:
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
-class Loop(ABC):
-    """Override ``write``, and what else differs.
-
-    ``version``: raise it when the loop changes; it is part of a cell's id. ``ahead``: tokens that it may read beyond the
-    last one that it writes. ``needs_rules``: it is only for networks under a rule.
-    """
+class Loop(Decoding):
+    """Override ``write``, and what else differs: the network reads through a cache of keys and values."""
 
     Options: ClassVar[type[LoopOptions]] = LoopOptions
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
-    needs_rules: ClassVar[bool] = False
+    on_decoders = "decoding reads through a cache of keys and values, which transformers' decoders have"
 
     options: LoopOptions
-
-    def __init__(self, options: LoopOptions):
-        self.options = options
-
-    @property
-    def ahead(self) -> int:
-        return 0
 
     @abstractmethod
     def write(self, writing: Writing) -> Text:
@@ -73,9 +59,25 @@ class Loop(ABC):
         """
         return {"effective_density": density}
 
-    def misfits(self) -> list[Issue]:
-        """Why its options do not fit each other."""
-        return []
+    def unfit(self, activation: bool, attention: Rule | None, phase: str) -> list[Issue]:
+        found = []
+        if attention is not None and phase == "prefill":
+            fix = "write engine.phase=decode"
+            found.append(Issue(f"engine.phase={phase}", "keeps attention rules from written tokens", fix))
+        return found
 
+    def outcome(self, bench: Bench) -> Outcome:
+        from sparselab.inference.decoding.cached.outcome import outcome
 
-DECODINGS: Registry[Loop] = Registry("decoding", "sparselab.inference.decoding")
+        return outcome(self, bench)
+
+    @classmethod
+    def lines(cls, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+        right = metrics.get("test.exact_match")
+        return [
+            ("as without rules", f"{100 * metrics['test.agreement']:.2f} % of {metrics['test.n']:,.0f} tokens"),
+            ("perplexity of texts", f"{metrics['test.perplexity']:.4f} (without rules {metrics['test.dense_perplexity']:.4f})"),
+            *([] if right is None else [("right answers", f"{100 * right:.2f} % (without rules"
+                                                          f" {100 * metrics['test.dense_exact_match']:.2f} %)")]),
+            ("weights read", f"{100 * metrics['test.effective_density']:.2f} % of dense, per token"),
+        ]  # fmt: skip

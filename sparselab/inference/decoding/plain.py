@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparselab.inference.decoding.loop import DECODINGS, Loop, Text
+from sparselab.inference.decoding.decoding import DECODINGS
+from sparselab.inference.decoding.loop import Loop, Text
 
 if TYPE_CHECKING:
     from sparselab.inference.decoding.cached.writing import Writing

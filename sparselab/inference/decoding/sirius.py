@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from sparselab.core.errors import Issue
-from sparselab.inference.decoding.loop import DECODINGS, Loop, LoopOptions, Text
+from sparselab.inference.decoding.decoding import DECODINGS
+from sparselab.inference.decoding.loop import Loop, LoopOptions, Text
 
 if TYPE_CHECKING:
     from sparselab.inference.decoding.cached.writing import Writing

@@ -94,12 +94,14 @@ class Windows(InMemory):
 
     Targets are the inputs one token on. Training draws windows anywhere, as many an epoch as fit side by side.
     Evaluation goes through the text side by side, so each of its ``len - 1`` predictions is made once; what the last
-    window lacks is :data:`IGNORE` in the targets.
+    window lacks is :data:`IGNORE` in the targets. Where the text consists of records of ``block`` tokens (``apart``), training
+    draws each of them once an epoch.
     """
 
-    def __init__(self, tokens: Tensor, block: int, device: str = "cpu"):
+    def __init__(self, tokens: Tensor, block: int, device: str = "cpu", apart: bool = False):
         self.tokens = tokens.to(device)
         self.block = block
+        self.apart = apart
         self.offsets = torch.arange(block + 1, device=device)
 
     def __len__(self) -> int:
@@ -109,6 +111,8 @@ class Windows(InMemory):
         """Return the start of each window."""
         if rng is None:
             return np.arange(len(self)) * self.block
+        if self.apart:
+            return rng.permutation(len(self)) * self.block
         return rng.integers(0, max(len(self.tokens) - self.block, 1), len(self))
 
     def batch(self, job: Job) -> Batch:

@@ -141,7 +141,8 @@ class TextSplits(Loads):
     """Tokens in memory: each split is 1-D, uint8 where the vocabulary allows, else int32.
 
     vocab: size of the vocabulary. bytes_per_split: bytes of the text behind each split, for bits per byte.
-    streams: whether windows are read in order, as many streams as a batch has rows, and not drawn at random.
+    streams: whether windows are read in order, as many streams as a batch has rows, and not drawn at random. apart: whether
+    the text is records of ``block`` tokens, and windows begin where these do.
     """
 
     train: Tensor
@@ -152,6 +153,7 @@ class TextSplits(Loads):
     bytes_per_split: Mapping[str, int]
     digests: Mapping[str, str] = field(default_factory=dict)
     streams: bool = False
+    apart: bool = False
 
     @cached_property
     def content(self) -> str:
@@ -169,7 +171,7 @@ class TextSplits(Loads):
         return (
             Streams(tokens, self.block, batch_size, train, device)
             if self.streams
-            else Windows(tokens, self.block, device)
+            else Windows(tokens, self.block, device, self.apart)
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
-from sparselab.core.data_types import Classes, Images, NextTokens, Pair, Sentences, Tokens, spoken
+from sparselab.core.data_types import Classes, Images, MaskedTokens, NextTokens, Pair, Sentences, Tokens, spoken
 from sparselab.core.errors import ConfigError, Issue, Issues
 from sparselab.core.model_spec import ModelSpec
 from sparselab.core.options import Options
@@ -334,10 +334,17 @@ class ImageFamily(Family):
 
 
 class TextFamily(Family):
-    """Families of transformers' own networks: they predict the next token, or the class of a sentence."""
+    """Families of transformers' own networks: they predict the next token, tokens behind a mask, or a sentence's class.
 
-    heads: ClassVar[tuple[Pair, ...]] = ((Tokens, NextTokens), (Sentences, Classes))
+    For tokens behind a mask the same network attends in both directions: its config says ``is_causal: false``.
+    """
+
+    heads: ClassVar[tuple[Pair, ...]] = ((Tokens, NextTokens), (Tokens, MaskedTokens), (Sentences, Classes))
     decoder = True
+
+    def one_way(self) -> bool:
+        """True if given weights are known to be those of a network that attended to what came before only."""
+        return False
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Do one forward pass.
@@ -368,7 +375,9 @@ def classes_of(data: DataSpec) -> int | None:
 
 
 def head_of(data: DataSpec) -> dict[str, Any]:
-    """Entries of a transformers config for the head that ``data`` asks for: nothing for the next token."""
+    """Entries of a transformers config for what ``data`` asks for: nothing for the next token."""
+    if isinstance(data.targets, MaskedTokens):
+        return {"is_causal": False}
     if not isinstance(data.inputs, Sentences):
         return {}
     return {"num_labels": data.classes, "pad_token_id": data.inputs.pad, "use_cache": False}

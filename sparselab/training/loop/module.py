@@ -306,7 +306,7 @@ class TaskModule(pl.LightningModule):
         """Update the task's metrics with a batch, which may have no example for this rank."""
         if self.carry is None and not len(batch[0]):
             return  # not every network computes nothing; one that carries a state has a row for each stream
-        batch = self.task.batch(batch)
+        batch = self.task.scored(batch)
         outputs = self.logits(batch[0])
         if len(outputs):
             self.task.score(metrics, outputs, batch, self)

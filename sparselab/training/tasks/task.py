@@ -71,6 +71,17 @@ class Task:
         """
         return batch
 
+    def scored(self, batch: Batch) -> Batch:
+        """Return what a loader gave, as the network sees it where a split is scored; nothing is seeded then.
+
+        Args:
+            batch: as for :meth:`batch`
+
+        Returns:
+            As :meth:`batch`; of a task that draws, the same for the same examples.
+        """
+        return self.batch(batch)
+
     def criterion(self, outputs: Tensor, batch: Batch, context: StepContext) -> Tensor:
         """Mean loss of a batch: a scalar.
 

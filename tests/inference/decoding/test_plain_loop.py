@@ -13,7 +13,7 @@ from sparselab.core.errors import ConfigError
 from sparselab.inference.decoding.cached.cell import agreement
 from sparselab.inference.decoding.cached.reader import Reader, Rules
 from sparselab.inference.decoding.cached.writing import choose, write_all
-from sparselab.inference.decoding.loop import DECODINGS
+from sparselab.inference.decoding.decoding import DECODINGS
 from sparselab.inputs.data.prompts import Prompt
 from sparselab.running.planning import plan_of
 from sparselab.storage import record as records

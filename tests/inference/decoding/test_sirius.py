@@ -19,7 +19,7 @@ from sparselab.inference.decoding.cached import correcting
 from sparselab.inference.decoding.cached.correcting import accepted, extended
 from sparselab.inference.decoding.cached.reader import Reader, Rules
 from sparselab.inference.decoding.cached.writing import Writing, write_all
-from sparselab.inference.decoding.loop import DECODINGS
+from sparselab.inference.decoding.decoding import DECODINGS
 from sparselab.inputs.data.prompts import Prompt
 from sparselab.running.planning import plan_of
 from sparselab.storage import record as records

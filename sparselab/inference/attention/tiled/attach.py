@@ -32,7 +32,7 @@ class Attached:
 
     def __init__(self, model: nn.Module, rule: Rule, phase: str = "prefill"):
         self.model, self.rule, self.phase = model, rule, phase
-        self.ledger = Ledger()
+        self.ledger = Ledger(saves=rule.saves)
 
     def __enter__(self) -> Ledger:
         from transformers import AttentionInterface, AttentionMaskInterface
@@ -70,7 +70,9 @@ class Attached:
             more = More(softcap, attention_mask.clamp(min=least), s_aux)
             attention_mask = attention_mask > least
         causal = others.get("is_causal")
-        if attention_mask is None and not (getattr(module, "is_causal", True) if causal is None else causal):
+        if causal is None:  # a network that attends in both directions says so in its config, whatever its layers say
+            causal = getattr(module, "is_causal", True) and getattr(self.model.config, "is_causal", True) is not False
+        if attention_mask is None and not causal:
             attention_mask = torch.ones(1, 1, *query.shape[-2:-1], key.shape[-2], dtype=torch.bool, device=query.device)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         t, s = query.shape[-2], key.shape[-2]

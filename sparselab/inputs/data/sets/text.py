@@ -160,8 +160,11 @@ class TextSet(Dataset):
         tokens["test"] = passage(tokens["test"], limited["test"], self.options.test_draw)
         scored = limited["test"] / sizes["test"]
         lengths = {part: len(text) for part, text in texts.items()}
+        train, val, test = (torch.from_numpy(tokens[part]) for part in PARTS)
         return TextSplits(
-            **{part: torch.from_numpy(ids) for part, ids in tokens.items()},
+            train,
+            val,
+            test,
             vocab=tokenizer.loaded_vocabulary(),
             block=self.options.block,
             streams=self.options.windows == "streams",
@@ -243,7 +246,7 @@ class Stdlib(TextSet):
     or generates is left out, and so are files that are broken on purpose (lib2to3's and the tests' bad input).
     """
 
-    Options = StdlibOptions
+    Options: ClassVar[type[TextOptions]] = StdlibOptions
     options: StdlibOptions
     share = {"train": 90, "val": 5, "test": 5}
     skipped = frozenset(("site-packages", "dist-packages", "__pycache__", "lib2to3", "tokenizedata", "lib-dynload"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from sparselab.core.data_spec import DataSpec
+from sparselab.core.data_types import MaskedTokens
 from sparselab.core.errors import Issue, refuse
 from sparselab.core.options import off
 from sparselab.inputs.local_copies import only_here
@@ -137,6 +138,10 @@ class HuggingFace(TextFamily):
             issues.append(Issue(self.where, problem, "use a shorter window"))
         return issues
 
+    def one_way(self) -> bool:
+        config = self._config()
+        return config is not None and self.reads_weights and config.get("is_causal", True) is not False
+
     def longest(self, data: DataSpec) -> int | None:
         config = self._config() or {}
         context = config.get("max_position_embeddings", config.get("n_positions"))
@@ -177,7 +182,15 @@ class HuggingFace(TextFamily):
             refuse(self.where, problem, "use data made with this model's tokenizer")
         if classes_of(data) is not None:
             return model
-        if looks_ahead(model, min(data.inputs.length, PROBED), min(vocabulary, data.inputs.vocabulary or vocabulary)):
+        ahead = looks_ahead(
+            model, min(data.inputs.length, PROBED), min(vocabulary, data.inputs.vocabulary or vocabulary)
+        )
+        if isinstance(data.targets, MaskedTokens):
+            if not ahead:
+                problem = "attends to what came before only, and masked tokens are told from both sides"
+                refuse(self.where, problem, "give a network that takes is_causal: false in its config.json")
+            return model
+        if ahead:
             problem = "is no decoder: its logits change with later tokens"
             refuse(self.where, problem, "give a causal language model (BERT: is_decoder in config.json)")
         return model
@@ -189,7 +202,14 @@ class HuggingFace(TextFamily):
 
         path, revision = str(self._folder() or self.options.path), self.options.revision or "main"
         cls = AutoModelForCausalLM if classes_of(data) is None else AutoModelForSequenceClassification
-        given: dict[str, Any] = {"revision": revision, "trust_remote_code": False, **head_of(data)}
+        given: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+        if isinstance(data.targets, MaskedTokens):  # no config knows the entry, so that it cannot be given like others
+            given["config"] = AutoConfig.from_pretrained(path, **given)
+            given["config"].is_causal = False
+        else:
+            given.update(head_of(data))
+        if not self.reads_weights and "config" in given:
+            return cls.from_config(given["config"], dtype=torch.float32), {}
         if not self.reads_weights:
             return cls.from_config(AutoConfig.from_pretrained(path, **given), dtype=torch.float32), {}
         loaded: Any = cls.from_pretrained(

@@ -1,0 +1,1 @@
+"""Masked diffusion at work, in steps over whole texts [torch]."""
