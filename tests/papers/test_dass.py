@@ -7,6 +7,7 @@ phase, 5 genotypes, 6 the gradient of a look ahead, 7 the sparse copy of the sea
 from __future__ import annotations
 
 import json
+import re
 import sys
 from math import sqrt
 from pathlib import Path
@@ -21,6 +22,8 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
+from sparselab.experiments.tables.grid import expand
+from sparselab.experiments.tables.load import load
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.genotype import FILE, OPERATIONS, RELEASED, derived, drawn, edges, read, read_tree
 from sparselab.running.planning import plan_of
@@ -370,3 +373,39 @@ def test_a_file_that_is_no_genotype(tmp_path):
     for name, says in found.items():
         with pytest.raises(ConfigError, match=says):
             read(str(tmp_path / name), "model.genotype")
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tier", ["smoke", "cpu", "gpu", "paper"])
+def test_the_sparse_search_sees_a_pruned_copy_from_its_first_phase_and_the_dense_one_never(tier):
+    """At the sparsity of the masks that follow; without it the first phase would be that of the dense search."""
+    (table,) = load("dass")
+    found = {}
+    for cell in expand(table, tier):
+        if cell.seed == 0 and cell.column == "dense" and cell.row.endswith("-searched"):
+            found[cell.row] = " ".join(cell.overrides)
+    assert "sparsity: " not in found["dense-searched"]
+    assert len(set(re.findall(r"(?<!search\.)sparsity: ([\d.]+)", found["sparse-searched"]))) == 1
+    assert set(re.findall(r"search\.sparsity: ([\d.]+)", found["sparse-searched"])) == set(
+        re.findall(r"(?<!search\.)sparsity: ([\d.]+)", found["sparse-searched"])
+    )
+
+
+def test_no_claim_of_cpu_and_gpu_counts_what_their_sizes_decide():
+    """MobileNet-v2 of cpu, at a quarter of its width, has fewer multiply-accumulates than the emptiest cells there."""
+    (table,) = load("dass")
+    counted = [claim for claim in table.claims if claim.metric == "account.macs"]
+    assert counted and all(set(claim.tiers) == {"paper"} for claim in counted)
+    empty = "[[skip_connect, 0], [skip_connect, 1]], [[skip_connect, 0], [skip_connect, 1]]"
+    base = ["method=dense", "dataset=cifar10", "dataset.published=true", "dataset.pool=2", "optim=sgd"]
+    base += ["dataset.augment={crop: 2, flip: true}"]
+    cells = [
+        "model=darts",
+        "model.channels=16",
+        "model.cells=3",
+        f"model.genotype={{normal: [{empty}], reduce: [{empty}]}}",
+    ]
+    least = plan_of([*base, *cells]).cost["macs"]
+    assert plan_of([*base, "model=mobilenet_v2", "model.width=0.25"]).cost["macs"] < 1.1 * least
