@@ -31,7 +31,7 @@ from sparselab.storage.checkpoints import Checkpoints
 from sparselab.storage.tensors import load_masks
 from sparselab.training.loop.loop import Loop
 from sparselab.training.searches.picture import picture
-from sparselab.training.searches.torch_side.architect import Architect, looked_ahead, smaller_away
+from sparselab.training.searches.torch_side.architect import Architect, _steps, looked_ahead, smaller_away
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import METHODS
 from sparselab.weights.patterns.pattern import Pattern
@@ -161,6 +161,25 @@ def test_6_the_look_ahead_on_a_quadratic(momentum):
     assert torch.equal(w.detach(), before)
     (plain,) = looked_ahead(lambda: train(w, a), lambda: held_out(w, a), [w], [a], 0.0)
     assert torch.equal(plain, torch.autograd.grad(held_out(w, a), a)[0])
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+def test_6_the_step_ahead_is_the_optimisers(momentum, nesterov):
+    """After several updates the weights that the held-out loss sees are those of the next update, to rounding."""
+    w, a = (torch.tensor([value], dtype=torch.double, requires_grad=True) for value in (0.8, 1.3))
+    sgd = torch.optim.SGD([w], lr=RATE, momentum=momentum, nesterov=nesterov, weight_decay=DECAY)
+    for _ in range(3):
+        weights, decays, momenta, rate = _steps(sgd)
+        seen = []
+
+        def look(w=w, a=a, seen=seen):
+            seen.append(float(w))
+            return held_out(w, a)
+
+        looked_ahead(lambda: train(w, a), look, weights, [a], rate, decays, momenta)
+        w.grad = torch.autograd.grad(train(w, a), w)[0]
+        sgd.step()
+        assert seen == pytest.approx([float(w)], rel=1e-12)
 
 
 def test_7_the_copy_is_pruned_and_the_network_is_not():
