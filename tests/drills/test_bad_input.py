@@ -84,10 +84,13 @@ FORESEEN = {"model", "model.arch", "sparsity", "schedule", "distribution.layers"
     "estimator.block",
     "estimator.designs",
     "estimator.validation",
+    "loss.chunk_sparsification.length",
     "loss.distill.teacher",
+    "metric.expert_sparsity.windows",
     "metric.mask_cosine.masks",
     "model.allocation.k",
     "optim.weight_decay",
+    "search.unrolled",
 }
 
 

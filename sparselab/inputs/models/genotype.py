@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparselab.core.errors import did_you_mean, refuse, short, spell
 from sparselab.core.seeds import derive_seed
 
@@ -162,6 +160,8 @@ def drawn(seed: int, nodes: int, operations: Sequence[str]) -> Genotype:
         nodes: of each cell
         operations: to draw from; ``none`` is passed over
     """
+    import numpy as np
+
     rng = np.random.default_rng(derive_seed(seed, "genotype"))
     able = [name for name in operations if name != NONE]
 

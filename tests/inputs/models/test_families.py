@@ -184,8 +184,8 @@ def test_a_network_of_timm_that_images_are_too_small_for_is_refused() -> None:
             "gpt",
             {},
             IMAGE,
-            "model=gpt: is for tokens → next tokens or sentences → classes, and dataset pictures is images → classes"
-            " — choose another of the two",
+            "model=gpt: is for tokens → next tokens or tokens → masked tokens or sentences → classes, and dataset pictures is"
+            " images → classes — choose another of the two",
         ),
         ("vit", {"heads": 5}, IMAGE, "model.heads=5: does not divide width 384 — choose a divisor of the width"),
         (

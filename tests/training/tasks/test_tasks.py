@@ -63,7 +63,8 @@ class Logits(nn.Module):
 def test_every_task_has_a_family_and_a_dataset_and_the_other_way_round():
     pairs = {pair for name in MODELS for pair in MODELS[name].heads}
     assert pairs == {TASKS[name].needs for name in TASKS}
-    assert {DATASETS[name].task for name in DATASETS} == set(TASKS)
+    asked_for = {"masked_diffusion"}  # reads the text that language modelling reads
+    assert {DATASETS[name].task for name in DATASETS} == set(TASKS) - asked_for
 
 
 # -- classification ---------------------------------------------------------------------------------------------------
