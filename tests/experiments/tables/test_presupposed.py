@@ -17,7 +17,9 @@ def samples(level):
 WITH = {"presupposes": {"a": B, "low": 50.0}}
 
 
-@pytest.mark.parametrize(("kind", "more"), [("equivalence", {"margin": 1.0}), ("order", {"relation": ">=", "margin": 1.0})])
+@pytest.mark.parametrize(
+    ("kind", "more"), [("equivalence", {"margin": 1.0}), ("order", {"relation": ">=", "margin": 1.0})]
+)
 def test_at_chance_a_claim_that_presupposes_a_task_does_not_hold(kind, more):
     """Both networks are at chance, so they are as good as each other: without the premise the claim would hold."""
     assert verdict(claim(kind, a=A, b=B, **more), samples(0.5)).verdict == "holds"

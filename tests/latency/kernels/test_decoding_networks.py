@@ -166,7 +166,7 @@ def test_an_instruction_set_that_is_not_there_is_refused_and_not_replaced_by_tor
     network = taken_apart(model_of("llama"), 16)
     monkeypatch.setattr(decoder, "library", missing)
     kind = KERNELS["rows"]
-    with pytest.raises(RunFailed, match="kernel.isa=avx512: this processor has no avx512 — write kernel.isa=auto"):
+    with pytest.raises(RunFailed, match=r"kernel\.isa=avx512: this processor has no avx512 — write kernel\.isa=auto"):
         kind(kind.Options(isa="avx512")).decoder(network, Skips.none(network), Setting(False, 1, 16))
     assert isinstance(
         kind(kind.Options(isa="auto")).decoder(network, Skips.none(network), Setting(False, 1, 16)), TorchDecoder

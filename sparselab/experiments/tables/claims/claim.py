@@ -123,7 +123,8 @@ class Claim(Options):
         description="a record's metric, account.NAME or a label of `extra_columns`; without it: the table's",
     )
     presupposes: Premise | None = Field(
-        None, description="a cell, and the least that it has to be: the claim is open until that is shown; without it: nothing"
+        None,
+        description="a cell, and the least that it has to be: the claim is open until that is shown; without it: nothing",
     )
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
@@ -172,7 +173,9 @@ class Claim(Options):
         a = self.presupposes.a
         columns = layout.columns if a.column is None else (a.column,)
         places = [place for column in columns if (place := (a.row or "", column)) in layout.cells]
-        return [Bound({place: 1.0}, self.presupposes.low, str(Point(row=place[0], column=place[1]))) for place in places]
+        return [
+            Bound({place: 1.0}, self.presupposes.low, str(Point(row=place[0], column=place[1]))) for place in places
+        ]
 
     def compared(self, layout: Layout) -> list[Bound]:
         """Differences whose interval, and whose test against 0, stand with the evidence; by default none."""
