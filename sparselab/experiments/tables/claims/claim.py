@@ -173,9 +173,7 @@ class Claim(Options):
         a = self.presupposes.a
         columns = layout.columns if a.column is None else (a.column,)
         places = [place for column in columns if (place := (a.row or "", column)) in layout.cells]
-        return [
-            Bound({place: 1.0}, self.presupposes.low, str(Point(row=place[0], column=place[1]))) for place in places
-        ]
+        return [Bound({place: 1.0}, self.presupposes.low, " ".join(place)) for place in places]
 
     def compared(self, layout: Layout) -> list[Bound]:
         """Differences whose interval, and whose test against 0, stand with the evidence; by default none."""
