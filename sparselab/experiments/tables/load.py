@@ -287,6 +287,8 @@ def _check_names(table: Table, issues: Issues) -> None:
         for top in claim.points():
             for point in top.all():
                 known(f"claims.{claim.id}", point.row, point.column)
+        if claim.presupposes is not None:
+            known(f"claims.{claim.id}.presupposes", claim.presupposes.a.row, claim.presupposes.a.column)
         known_tiers(f"claims.{claim.id}", claim.tiers)
         known_tiers(f"claims.{claim.id}.rule1", list(claim.rule1))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sparselab.core.errors import Issue
+from sparselab.core.errors import Issue, RunFailed
 from sparselab.core.native_build import compiler
 from sparselab.core.options import Options
 from sparselab.latency.kernels.kernel import KERNELS, Kernel
@@ -78,7 +78,9 @@ class NativeDecodes(Decodes):
 
         try:
             return Decoder(network, skips, setting.half, self.coded, setting.threads, self.options.isa, setting.longest)
-        except Unavailable:
+        except Unavailable as why:
+            if self.options.isa != "auto" and compiler():  # torch's products would stand under its name
+                raise RunFailed(f"kernel.isa={self.options.isa}: {why} — write kernel.isa=auto") from None
             return TorchDecoder(network, skips, setting.half, setting.longest)
 
 
@@ -141,7 +143,6 @@ class OnnxDecode(Decodes):
         return "has no bfloat16 products on a CPU" if half else None
 
     def decoder(self, network: Network, skips: Skips, setting: Setting) -> Any:
-        from sparselab.core.errors import RunFailed
         from sparselab.latency.kernels.decoding.onnx import OnnxDecoder, misfit
 
         odd = misfit(network)

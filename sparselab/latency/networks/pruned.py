@@ -1,4 +1,4 @@
-"""A network whose blocks' matrices are pruned by magnitude, each for itself."""
+"""A network whose blocks' matrices are pruned by magnitude, each for itself, or whose matrices are rounded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sparselab.latency.networks.network import Linear, Network
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sparselab.core.sparsity import Sparsity
 
 
@@ -33,6 +35,24 @@ def pruned(network: Network, sparsity: Sparsity) -> Network:
         made: dict[str, Any] = {name: cut(name, one) for name, one in block.matrices().items()}
         blocks.append(replace(block, **made))
     return replace(network, blocks=blocks)
+
+
+def rounded(network: Network) -> Network:
+    """Return a copy whose matrices and embeddings are rounded to bfloat16, in float32."""
+    import torch
+
+    def near(values: np.ndarray) -> np.ndarray:
+        found: np.ndarray = torch.from_numpy(values).bfloat16().float().numpy()
+        return found
+
+    def of(one: Linear) -> Linear:
+        return Linear(near(one.weight), one.bias)
+
+    blocks = [
+        replace(block, **{name: of(one) for name, one in block.matrices().items()})  # type: ignore[arg-type]
+        for block in network.blocks
+    ]
+    return replace(network, blocks=blocks, head=of(network.head), embedding=near(network.embedding))
 
 
 def zeros(network: Network) -> int:

@@ -14,6 +14,7 @@ from sparselab.latency.kernels.decoding.skips import Skips
 from sparselab.latency.kernels.decoding.traffic import active_share, bytes_of_products
 from sparselab.latency.networks import architectures
 from sparselab.latency.networks.folder import taken_apart
+from sparselab.latency.networks.pruned import rounded
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="no C compiler is here")
 SIZES = {
@@ -123,6 +124,53 @@ def test_two_threads_and_half_weights():
     np.testing.assert_array_equal(read(Decoder(network, none, threads=2)), read(Decoder(network, none)))
     whole, half = read(Decoder(network, none)), read(Decoder(network, none, half=True))
     assert 0 < abs(whole - half).max() < 0.05 * abs(whole).max()
+
+
+@needs_compiler
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize("skip", ["inputs", "gate"])
+def test_half_weights_are_float32_on_rounded_ones(coded, skip):
+    """With skips, too: what bfloat16 changes is the weights alone, so a difference beyond rounding is a fault of the kernel."""
+    from sparselab.latency.kernels.decoding.decoder import Decoder
+
+    network = taken_apart(model_of("llama"), 16)
+    plain = TorchDecoder(network, records=True)
+    found = np.stack([(plain.step(token, place), plain.last.copy())[1] for place, token in enumerate(TOKENS)])
+    skips = Skips.none(network) if coded else skips_of(network, found, 0.5, skip)
+    half = read(Decoder(network, skips, half=True, coded=coded))
+    np.testing.assert_allclose(half, read(TorchDecoder(rounded(network), skips)), atol=TOLERANCE)
+
+
+@needs_compiler
+def test_what_the_native_code_would_read_out_of_bounds_is_refused():
+    from sparselab.latency.kernels.decoding.decoder import Decoder
+
+    network = taken_apart(model_of("llama"), 16)
+    own = Decoder(network, Skips.none(network), longest=8)
+    for token, position in ((50, 0), (-1, 0), (0, 8), (0, -1)):
+        with pytest.raises(IndexError, match="50 tokens and 8 positions"):
+            own.step(token, position)
+    with pytest.raises(ValueError, match="taken apart for 16 positions, and 17"):
+        Decoder(network, Skips.none(network), longest=17)
+
+
+@needs_compiler
+def test_an_instruction_set_that_is_not_there_is_refused_and_not_replaced_by_torch(monkeypatch):
+    from sparselab.core.errors import RunFailed
+    from sparselab.latency.kernels.decoders import KERNELS, Setting
+    from sparselab.latency.kernels.decoding import decoder
+
+    def missing(isa):
+        raise native.Unavailable(f"this processor has no {isa}")
+
+    network = taken_apart(model_of("llama"), 16)
+    monkeypatch.setattr(decoder, "library", missing)
+    kind = KERNELS["rows"]
+    with pytest.raises(RunFailed, match=r"kernel\.isa=avx512: this processor has no avx512 — write kernel\.isa=auto"):
+        kind(kind.Options(isa="avx512")).decoder(network, Skips.none(network), Setting(False, 1, 16))
+    assert isinstance(
+        kind(kind.Options(isa="auto")).decoder(network, Skips.none(network), Setting(False, 1, 16)), TorchDecoder
+    )
 
 
 def test_onnx_runtime_writes_the_same():

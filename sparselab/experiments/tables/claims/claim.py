@@ -88,13 +88,20 @@ class Point(Options):
         return words if self.minus is None else f"({words} − {self.minus})"
 
 
+class Premise(Options):
+    """What a claim presupposes: ``a`` is at least ``low``, such as a task that the dense network learned."""
+
+    a: Point
+    low: float = Field(description="in units of the table's metric")
+
+
 class Claim(Options):
     """A sentence of a paper as data. Subclasses say which parts it is made of.
 
     It holds when every bound holds (so the least certain one decides), and fails when any bound is violated (corrected
     for their number). With ``combine: any`` it is the other way round: it holds when one bound does (corrected for their
     number), and fails when all are violated. ``guards`` only have to be not violated: a mean over several rows or columns
-    holds only while none of them is shown to go the other way.
+    holds only while none of them is shown to go the other way. Where ``presupposes`` is not shown, the claim is neither.
     """
 
     name: ClassVar[str] = ""
@@ -114,6 +121,10 @@ class Claim(Options):
     metric: str | None = Field(
         None,
         description="a record's metric, account.NAME or a label of `extra_columns`; without it: the table's",
+    )
+    presupposes: Premise | None = Field(
+        None,
+        description="a cell, and the least that it has to be: the claim is open until that is shown; without it: nothing",
     )
     tiers: list[str] | None = Field(None, description="the tiers that it is stated for; without it: all")
     rows: list[str] | None = Field(None, description="the rows that it is stated for; without it: all")
@@ -154,6 +165,15 @@ class Claim(Options):
             if self._meant(part)
             for spot in part.spots
         ]
+
+    def premises(self, layout: Layout) -> list[Bound]:
+        """Bounds on the table's own metric without which a verdict would be empty."""
+        if self.presupposes is None:
+            return []
+        a = self.presupposes.a
+        columns = layout.columns if a.column is None else (a.column,)
+        places = [place for column in columns if (place := (a.row or "", column)) in layout.cells]
+        return [Bound({place: 1.0}, self.presupposes.low, " ".join(place)) for place in places]
 
     def compared(self, layout: Layout) -> list[Bound]:
         """Differences whose interval, and whose test against 0, stand with the evidence; by default none."""

@@ -140,6 +140,10 @@ def _try(
     if len(seeds) < SEEDS:
         evidence += f"; {_plural(len(seeds), 'seed')} of the {SEEDS} that a verdict takes"
         return _Trial(name, claim, cells, len(seeds), "inconclusive", 1.0, 1.0, evidence, shown, watched, exact)
+    premise, told = _premise(claim.premises(layout), finished, digits)
+    evidence += told
+    if premise > ALPHA:
+        return _Trial(name, claim, cells, len(seeds), "inconclusive", evidence=evidence)
     if exact:
         holds = (any if some else all)(e.value >= bound.at_least for bound, e in shown + watched)
         evidence += "; no seed can change it, compared exactly"
@@ -148,11 +152,29 @@ def _try(
     if some:
         p_holds = min(1.0, len(shown) * min(e.p_above(bound.at_least) for bound, e in shown))
         p_fails = max(e.p_below(bound.at_least) for bound, e in shown)
-        return _Trial(name, claim, cells, len(seeds), "", p_holds, p_fails, evidence, shown, watched)
+        found = max(p_holds, premise), max(p_fails, premise)
+        return _Trial(name, claim, cells, len(seeds), "", *found, evidence, shown, watched)
     p_holds = max(e.p_above(bound.at_least) for bound, e in shown)
     both = shown + watched
     p_fails = min(1.0, len(both) * min(e.p_below(bound.at_least) for bound, e in both))
-    return _Trial(name, claim, cells, len(seeds), "", p_holds, p_fails, evidence, shown, watched)
+    found = max(p_holds, premise), max(p_fails, premise)
+    return _Trial(name, claim, cells, len(seeds), "", *found, evidence, shown, watched)
+
+
+def _premise(bounds: Sequence[Bound], samples: Samples, digits: int) -> tuple[float, str]:
+    """(the largest p of what a claim presupposes, its numbers as more words of the evidence); 0 where it presupposes nothing.
+
+    One that is not shown leaves the claim open: it neither holds nor fails of a network that has not learned the task.
+    """
+    if not bounds:
+        return 0.0, ""
+    cells = [place for bound in bounds for place in bound.contrast]
+    if any(not samples.get(place) for place in cells) or len(seeds := shared_seeds(cells, samples)) < SEEDS:
+        return 1.0, f"; it presupposes {bounds[0].says}, of which there are fewer than {SEEDS} seeds"
+    step = resolution(samples, digits)
+    shown = [(bound, estimate(bound.contrast, samples, seeds, step)) for bound in bounds]
+    p = max(e.p_above(bound.at_least) for bound, e in shown)
+    return p, f"; it presupposes {_describe(shown, digits)}, {'shown' if p <= ALPHA else 'not shown'} (p {_p(p)})"
 
 
 def _decide(trial: _Trial, tier: str, p_holds: float, p_fails: float, claims: int) -> Verdict:

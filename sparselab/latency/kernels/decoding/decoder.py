@@ -39,6 +39,9 @@ class Decoder:
         self.network, self.skips, self.half, self.coded = network, skips, half, coded
         self.library = library(isa)
         self.longest = longest or network.longest
+        known = network.longest if network.positions is None else min(network.longest, len(network.positions))
+        if self.longest > known:
+            raise ValueError(f"the network was taken apart for {known} positions, and {self.longest} are asked for")
         self._kept: list[np.ndarray] = []
         self.packed: list[dict[str, Packed]] = []
         layers = (Layer * len(network.blocks))(*(self._layer(number) for number in range(len(network.blocks))))
@@ -72,6 +75,9 @@ class Decoder:
 
     def step(self, token: int, position: int) -> np.ndarray:
         """Read a token at a position, after all before it; logits (vocabulary,), overwritten by the next call."""
+        if not (0 <= token < len(self.network.embedding) and 0 <= position < self.longest):
+            raise IndexError(f"token {token} at position {position}: there are {len(self.network.embedding)} tokens and"
+                             f" {self.longest} positions")  # fmt: skip
         self._step(self._at, token, position, self.logits.ctypes.data)
         return self.logits[: len(self.network.head.weight)]
 
