@@ -21,6 +21,26 @@ def test_dense_and_mixtures_have_as_many_parameters(table: Table) -> None:
     assert max(sizes.values()) / min(sizes.values()) < 1.001
 
 
+@pytest.mark.parametrize("column", ["Small", "Medium", "Large", "XLarge"])
+def test_the_dense_network_of_the_papers_sizes_is_as_large(table: Table, column: str) -> None:
+    """Three matrices of the dense network's feed-forward layer; two of all experts, the router and its gain."""
+
+    def number(row: str, key: str) -> int:
+        words = [*table.columns[column]]
+        words += [word for extra in table.extra if extra.meets(row, column, "paper") for word in extra.overrides]
+        return int([word for word in words if word.startswith(f"{key}=")][-1].partition("=")[2])
+
+    width, experts = number("Dense", "model.width"), number("BlockFFN", "model.experts")
+    mixture = 2 * width * experts * number("BlockFFN", "model.expert_width") + experts * (width + 1)
+    assert 3 * width * number("Dense", "model.ff") == pytest.approx(mixture, rel=2e-4)
+
+
+def test_in_the_figures_each_row_is_a_curve_of_its_own() -> None:
+    """TopK, DeepSeekMoE and GRIN differ in the router alone: without ``along`` one line would join them."""
+    axes = [table.axis for table in load("blockffn")]
+    assert len(axes) == 2 and all(not isinstance(axis, str) and axis.along == "columns" for axis in axes)
+
+
 def test_multiply_accumulates_count_the_experts_of_a_token(table: Table) -> None:
     """Of 24 experts 5: what TopK saves of BlockFFN's upper bound is 19/24 of the experts' products."""
     cells = {cell.row: cell for cell in expand(table, "cpu") if cell.seed == 0}

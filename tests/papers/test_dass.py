@@ -7,6 +7,7 @@ phase, 5 genotypes, 6 the gradient of a look ahead, 7 the sparse copy of the sea
 from __future__ import annotations
 
 import json
+import re
 import sys
 from math import sqrt
 from pathlib import Path
@@ -21,6 +22,8 @@ from sparselab.core.errors import ConfigError
 from sparselab.core.model_spec import Layer
 from sparselab.core.options import validate
 from sparselab.core.sparsity import Sparsity
+from sparselab.experiments.tables.grid import expand
+from sparselab.experiments.tables.load import load
 from sparselab.inputs.models.family import MODELS
 from sparselab.inputs.models.genotype import FILE, OPERATIONS, RELEASED, derived, drawn, edges, read, read_tree
 from sparselab.running.planning import plan_of
@@ -28,7 +31,7 @@ from sparselab.storage.checkpoints import Checkpoints
 from sparselab.storage.tensors import load_masks
 from sparselab.training.loop.loop import Loop
 from sparselab.training.searches.picture import picture
-from sparselab.training.searches.torch_side.architect import Architect, looked_ahead, smaller_away
+from sparselab.training.searches.torch_side.architect import Architect, _steps, looked_ahead, smaller_away
 from sparselab.weights.distributions import DISTRIBUTIONS
 from sparselab.weights.method import METHODS
 from sparselab.weights.patterns.pattern import Pattern
@@ -158,6 +161,25 @@ def test_6_the_look_ahead_on_a_quadratic(momentum):
     assert torch.equal(w.detach(), before)
     (plain,) = looked_ahead(lambda: train(w, a), lambda: held_out(w, a), [w], [a], 0.0)
     assert torch.equal(plain, torch.autograd.grad(held_out(w, a), a)[0])
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+def test_6_the_step_ahead_is_the_optimisers(momentum, nesterov):
+    """After several updates the weights that the held-out loss sees are those of the next update, to rounding."""
+    w, a = (torch.tensor([value], dtype=torch.double, requires_grad=True) for value in (0.8, 1.3))
+    sgd = torch.optim.SGD([w], lr=RATE, momentum=momentum, nesterov=nesterov, weight_decay=DECAY)
+    for _ in range(3):
+        weights, decays, momenta, rate = _steps(sgd)
+        seen = []
+
+        def look(w=w, a=a, seen=seen):
+            seen.append(float(w))
+            return held_out(w, a)
+
+        looked_ahead(lambda: train(w, a), look, weights, [a], rate, decays, momenta)
+        w.grad = torch.autograd.grad(train(w, a), w)[0]
+        sgd.step()
+        assert seen == pytest.approx([float(w)], rel=1e-12)
 
 
 def test_7_the_copy_is_pruned_and_the_network_is_not():
@@ -370,3 +392,39 @@ def test_a_file_that_is_no_genotype(tmp_path):
     for name, says in found.items():
         with pytest.raises(ConfigError, match=says):
             read(str(tmp_path / name), "model.genotype")
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tier", ["smoke", "cpu", "gpu", "paper"])
+def test_the_sparse_search_sees_a_pruned_copy_from_its_first_phase_and_the_dense_one_never(tier):
+    """At the sparsity of the masks that follow; without it the first phase would be that of the dense search."""
+    (table,) = load("dass")
+    found = {}
+    for cell in expand(table, tier):
+        if cell.seed == 0 and cell.column == "dense" and cell.row.endswith("-searched"):
+            found[cell.row] = " ".join(cell.overrides)
+    assert "sparsity: " not in found["dense-searched"]
+    assert len(set(re.findall(r"(?<!search\.)sparsity: ([\d.]+)", found["sparse-searched"]))) == 1
+    assert set(re.findall(r"search\.sparsity: ([\d.]+)", found["sparse-searched"])) == set(
+        re.findall(r"(?<!search\.)sparsity: ([\d.]+)", found["sparse-searched"])
+    )
+
+
+def test_no_claim_of_cpu_and_gpu_counts_what_their_sizes_decide():
+    """MobileNet-v2 of cpu, at a quarter of its width, has fewer multiply-accumulates than the emptiest cells there."""
+    (table,) = load("dass")
+    counted = [claim for claim in table.claims if claim.metric == "account.macs"]
+    assert counted and all(set(claim.tiers) == {"paper"} for claim in counted)
+    empty = "[[skip_connect, 0], [skip_connect, 1]], [[skip_connect, 0], [skip_connect, 1]]"
+    base = ["method=dense", "dataset=cifar10", "dataset.published=true", "dataset.pool=2", "optim=sgd"]
+    base += ["dataset.augment={crop: 2, flip: true}"]
+    cells = [
+        "model=darts",
+        "model.channels=16",
+        "model.cells=3",
+        f"model.genotype={{normal: [{empty}], reduce: [{empty}]}}",
+    ]
+    least = plan_of([*base, *cells]).cost["macs"]
+    assert plan_of([*base, "model=mobilenet_v2", "model.width=0.25"]).cost["macs"] < 1.1 * least

@@ -10,6 +10,7 @@ class AdaptiveFactor:
 
     It is 1 for ``settle`` updates. Then, after every window of updates, it is multiplied by gamma, the window's mean loss over
     that of the window before; where gamma is above 1 by ``least_rise`` at least. A loss that falls so has a factor that falls.
+    It stays where one of the means is not above 0, as that of chunks that use no expert is (1e-5 a token below).
 
     cap: most that it may be; None: no bound. gradual: each value is reached linearly over the next window (thunlp/BlockFFN,
     value_scheduler.py, with a cap of 4), else at once.
@@ -23,7 +24,7 @@ class AdaptiveFactor:
 
     def move(self, done: int, mean: float) -> None:
         """Take in a window that ends after update ``done``, and its ``mean`` loss."""
-        if self.before and done >= self.settle:
+        if self.before is not None and self.before > 0 and mean > 0 and done >= self.settle:
             gamma = mean / self.before
             target = self.end * (gamma if gamma <= 1 else max(self.least_rise, gamma))
             self.start, self.end = self.end, target if self.cap is None else min(target, self.cap)

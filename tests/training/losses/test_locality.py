@@ -105,6 +105,16 @@ def test_a_factor_settles_first_and_may_move_gradually():
     assert again.at(34) == factor.at(34)
 
 
+@pytest.mark.parametrize("mean", [0.0, -1.6e-4, float("nan")])
+def test_a_loss_that_is_not_above_zero_moves_no_factor(mean):
+    """Chunks without an expert have a loss a little below 0, by the guard: a factor of 0 or below would be for good."""
+    factor = AdaptiveFactor(settle=0, every=10, least_rise=1.025, cap=None, gradual=False)
+    for number, value in enumerate((0.4, mean, 0.2, 0.1), 1):
+        factor.move(10 * number, value)
+        assert number == 4 or factor.at(10 * number) == 1
+    assert factor.at(40) == pytest.approx(0.5)
+
+
 def test_chunks_move_their_factor_by_the_mean_of_a_window_of_updates():
     network = Mixture(4, 2, 4, made({"name": "relu_rms"}), False)
     cs = loss("chunk_sparsification", length=2, settle=0, every=2)

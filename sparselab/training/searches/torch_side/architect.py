@@ -257,12 +257,18 @@ def mean_of_ranks(tensors: list[Tensor]) -> list[Tensor]:
 def _steps(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[list[Tensor], list[float], list[Tensor | None], float]:
-    """(weights, weight decay of each, what momentum adds to each, learning rate) of the next step of SGD."""
+    """(weights, weight decay of each, what momentum adds to each, learning rate) of the next step of SGD.
+
+    Nesterov's step, ``lr ((1 + mu) gradient + mu^2 buffer)``, is one of ``lr (1 + mu)`` with ``mu^2 / (1 + mu)`` of the buffer.
+    """
     weights, decays, momenta = [], [], []
+    first = optimizer.param_groups[0]
+    over = 1 + first["momentum"] if first["nesterov"] else 1.0
     for group in optimizer.param_groups:
+        share = group["momentum"] ** 2 / over if group["nesterov"] else group["momentum"]
         for weight in group["params"]:
             buffer = optimizer.state.get(weight, {}).get("momentum_buffer")
             weights.append(weight)
             decays.append(group["weight_decay"])
-            momenta.append(None if buffer is None else group["momentum"] * buffer)
-    return weights, decays, momenta, float(optimizer.param_groups[0]["lr"])
+            momenta.append(None if buffer is None else share * buffer)
+    return weights, decays, momenta, over * float(first["lr"])
