@@ -91,6 +91,7 @@ FORESEEN = {"model", "model.arch", "sparsity", "schedule", "distribution.layers"
     "model.allocation.k",
     "optim.weight_decay",
     "search.unrolled",
+    "trainer.batch_size",
 }
 
 

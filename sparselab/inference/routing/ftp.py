@@ -58,7 +58,7 @@ class FTP(TokenRule):
 
     def read(self, windows: int, depth: int) -> float:
         o = self.options
-        again = o.refine * (o.population - o.elite) + 1
+        again = o.population + o.refine * (o.population - o.elite)
         refined = windows * again if o.refine and o.allocation == "genetic" and o.shares is None else 0
         return super().read(windows, depth) + refined + 4 * o.steps
 

@@ -21,7 +21,10 @@ def against_parts(made: UncheckedParts) -> list[Issue]:
         able = " or model=".join(name for name in MODELS if MODELS[name].searched)
         problem = f"model={made.parts['model'].name} weighs no operations against each other"
         found.append(Issue(where, problem, f"write model={able}, or leave it out"))
-    for key, other in (("scenario", made.scenario), ("adapt", made.adapt), ("merge", made.merge), ("edit", made.edit)):
+    others = {
+        "scenario": made.scenario, "adapt": made.adapt, "merge": made.merge, "edit": made.edit, "removal": made.removal,
+    }  # fmt: skip
+    for key, other in others.items():
         if other is not None:
             found.append(Issue(f"{key}={other.name}", f"is no part of a search ({where})", "leave one of them out"))
     trainer = made.cell.trainer if "trainer" not in made.invalid else None

@@ -556,6 +556,11 @@ def test_what_does_not_fit_is_said_where_only_the_network_tells(networks):
         rule("shortgpt", remove=5).prepare(frozen_of(networks["opt"], target=0.0))
 
 
+def test_a_search_reads_its_first_generation_again_with_the_router():
+    once, again = (rule("ftp", population=6, generations=2, elite=2, refine=n).read(10, 3) for n in (0, 3))
+    assert again - once == 10 * (6 + 3 * (6 - 2))
+
+
 def test_windows_may_overlap():
     text = torch.arange(21)
     assert draw(text, 8, None, 0, "test").tolist() == [0, 8]

@@ -45,6 +45,13 @@ def test_every_rule_gives_a_whole_record(cells, name):
     assert [layer["name"] for layer in record["sparsity"]["layers"]] == [f"model.layers.{i}" for i in range(3)]
 
 
+@pytest.mark.parametrize("name", list(ROUTINGS))
+def test_no_share_of_an_accuracy_of_zero(cells, name):
+    """A network with random weights is never right: what is kept of that is no number, and of the network itself not 0."""
+    metrics = cells[name]["metrics"]
+    assert metrics["test.dense_last_accuracy"] == 0 and "test.retention" not in metrics
+
+
 def test_costs_are_of_what_goes_through(cells):
     half = cells["static_tokens"]["metrics"]
     assert half["routing.sparsity"] == pytest.approx(0.5)

@@ -105,7 +105,7 @@ def metrics_of(measured: Measured, dense: Scores, model_spec: ModelSpec, trunk: 
     return {
         "test.last_accuracy": under.accuracy,
         "test.dense_last_accuracy": before.accuracy,
-        "test.retention": under.accuracy / before.accuracy if before.hits else 0.0,
+        **({"test.retention": under.accuracy / before.accuracy} if before.hits else {}),  # of nothing, nothing stays
         "test.last_loss": under.loss,
         "test.dense_last_loss": before.loss,
         "test.last_loss_rise": under.loss - before.loss,
