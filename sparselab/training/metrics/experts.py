@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from sparselab.core.data_spec import DataSpec
 
 
+class ExpertSparsityOptions(Options):
+    """Options of the sparsity of experts."""
+
+    windows: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1, description="tokens of a chunk, each a divisor of the window of text"
+    )
+
+
 @METRICS.register("expert_sparsity")
 class ExpertSparsity(Metric):
     """``tls`` and ``cls_L``: 1 less the share of experts that a token, or a chunk of L tokens, uses (arXiv 2507.08771).
@@ -31,10 +39,7 @@ class ExpertSparsity(Metric):
     needs = (Tokens, NextTokens)
     needs_given = "routing"
 
-    class Options(Options):
-        windows: list[Annotated[int, Field(ge=1)]] = Field(
-            min_length=1, description="tokens of a chunk, each a divisor of the window of text"
-        )
+    Options: ClassVar[type[Options]] = ExpertSparsityOptions
 
     def issues(self, data: DataSpec) -> list[Issue]:
         found = super().issues(data)
