@@ -89,7 +89,7 @@ class Point(Options):
 
 
 class Premise(Options):
-    """What a claim presupposes: ``a`` is at least ``low``, such as a task that the dense network learned."""
+    """The premise of a claim: ``a`` is at least ``low``, such as a task that the dense network learned."""
 
     a: Point
     low: float = Field(description="in units of the table's metric")
