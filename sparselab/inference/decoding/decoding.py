@@ -98,4 +98,11 @@ class Decoding(ABC):
         raise NotImplementedError(f"{cls.__name__} sums nothing up")
 
 
+def right_answers(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The line (label, text) of a summary on problems with answers; none where there are no answers."""
+    if (right := metrics.get("test.exact_match")) is None:
+        return []
+    return [("right answers", f"{100 * right:.2f} % (without rules {100 * metrics['test.dense_exact_match']:.2f} %)")]
+
+
 DECODINGS: Registry[Decoding] = Registry("decoding", "sparselab.inference.decoding")

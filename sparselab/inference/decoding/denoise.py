@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sparselab.core.errors import Issue
 from sparselab.core.options import off
-from sparselab.inference.decoding.decoding import DECODINGS, Decoding, DecodingOptions
+from sparselab.inference.decoding.decoding import DECODINGS, Decoding, DecodingOptions, right_answers
 from sparselab.inputs.data.masking import mask_misfits, mask_of, masked_view
 
 if TYPE_CHECKING:
@@ -102,12 +102,10 @@ class Denoise(Decoding):
 
     @classmethod
     def lines(cls, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-        right = metrics.get("test.exact_match")
         return [
             ("as without rules", f"{100 * metrics['test.agreement']:.2f} % of {metrics['test.n']:,.0f} tokens"),
             ("KL from full attention", f"{metrics['test.kl']:.4g} nats a hidden token"),
-            *([] if right is None else [("right answers", f"{100 * right:.2f} % (without rules"
-                                                          f" {100 * metrics['test.dense_exact_match']:.2f} %)")]),
+            *right_answers(metrics),
             ("attention", f"{100 * metrics['attention.density']:.2f} % of its tiles,"
                           f" {100 * metrics['attention.cost']:.2f} % of its multiply-accumulates"),
         ]  # fmt: skip

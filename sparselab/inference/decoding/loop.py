@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from sparselab.core.errors import Issue
-from sparselab.inference.decoding.decoding import Decoding, DecodingOptions
+from sparselab.inference.decoding.decoding import Decoding, DecodingOptions, right_answers
 
 if TYPE_CHECKING:
     from sparselab.inference.attention.rule import Rule
@@ -73,11 +73,9 @@ class Loop(Decoding):
 
     @classmethod
     def lines(cls, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-        right = metrics.get("test.exact_match")
         return [
             ("as without rules", f"{100 * metrics['test.agreement']:.2f} % of {metrics['test.n']:,.0f} tokens"),
             ("perplexity of texts", f"{metrics['test.perplexity']:.4f} (without rules {metrics['test.dense_perplexity']:.4f})"),
-            *([] if right is None else [("right answers", f"{100 * right:.2f} % (without rules"
-                                                          f" {100 * metrics['test.dense_exact_match']:.2f} %)")]),
+            *right_answers(metrics),
             ("weights read", f"{100 * metrics['test.effective_density']:.2f} % of dense, per token"),
         ]  # fmt: skip

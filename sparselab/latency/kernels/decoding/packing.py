@@ -91,8 +91,7 @@ def dots(weight: np.ndarray, half: bool) -> Packed:
         The packed matrix.
     """
     outputs, inputs = weight.shape
-    whole = np.zeros((padded(outputs), padded(inputs)), np.float32)
-    whole[:outputs, :inputs] = weight
+    whole = _enlarged(weight, padded(outputs), padded(inputs))
     values = in_large_pages(to_half(whole) if half else whole)
     return Packed("dots", outputs, inputs, padded(inputs), values, weight_bytes=weight.size * values.itemsize)
 
@@ -108,8 +107,7 @@ def columns(weight: np.ndarray, half: bool) -> Packed:
         The packed matrix.
     """
     outputs, inputs = weight.shape
-    whole = np.zeros((inputs, padded(outputs)), np.float32)
-    whole[:, :outputs] = weight.T
+    whole = _enlarged(weight.T, inputs, padded(outputs))
     values = in_large_pages(to_half(whole) if half else whole)
     return Packed("columns", outputs, inputs, padded(outputs), values, weight_bytes=weight.size * values.itemsize)
 
@@ -125,8 +123,7 @@ def coded(weight: np.ndarray, half: bool) -> Packed:
         The packed matrix.
     """
     outputs, inputs = weight.shape
-    whole = np.zeros((padded(outputs), padded(inputs)), np.float32)
-    whole[:outputs, :inputs] = weight
+    whole = _enlarged(weight, padded(outputs), padded(inputs))
     kept = whole != 0
     bits = in_large_pages(np.packbits(kept.ravel(), bitorder="little").view(np.uint16))
     counts = kept.sum(1)
@@ -139,3 +136,9 @@ def coded(weight: np.ndarray, half: bool) -> Packed:
 
 
 PACK = {"dots": dots, "columns": columns, "coded": coded}
+
+
+def _enlarged(matrix: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    whole = np.zeros((rows, columns), np.float32)
+    whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return whole
